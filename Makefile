@@ -1,0 +1,115 @@
+# Everything runs inside virtual environments that this file builds by itself; python3 and make are enough.
+#
+#   .venv          JAX and the tools, no torch   (python3 is 3.11; .venv-3.12 when it is 3.12, and so on)
+#   .venv-parity   borrows .venv and adds torch and peft, for the tests and benchmarks against PyTorch
+
+SHELL  := /bin/sh
+PYTHON ?= python3
+ARGS   ?=
+
+FULL    := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null)
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+
+ifeq ($(VERSION),3.11)
+  SUFFIX      :=
+  CONSTRAINTS := constraints.txt
+else
+  SUFFIX      := -$(VERSION)
+  CONSTRAINTS := $(if $(filter 3.12,$(VERSION)),constraints-3.12.txt)
+endif
+
+VENV   := .venv$(SUFFIX)
+PARITY := .venv-parity$(SUFFIX)
+# The stamps are written last: an install that was cut short leaves none and is begun again from nothing.
+STAMP        := $(VENV)/.ready-$(FULL)
+PARITY_STAMP := $(PARITY)/.ready-$(FULL)
+
+PIP := -m pip --disable-pip-version-check --no-input install -qq $(CONSTRAINTS:%=-c %)
+
+.PHONY: help env test demo check parity bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'Sparse Inference-time Alignment in JAX. Each target builds the environment it needs, once.'
+	@echo
+	@echo '  make demo      see SIA steer a small model, on a CPU       (start here)'
+	@echo '  make test      run the tests                               (ARGS="-k name" runs a few)'
+	@echo '  make check     lint (ruff) and type-check (mypy)'
+	@echo '  make parity    compare with the PyTorch implementation     (adds torch, in .venv-parity)'
+	@echo '  make bench     time both implementations                   (adds torch, in .venv-parity)'
+	@echo '  make env       only build .venv;  then: . .venv/bin/activate'
+	@echo '  make clean     remove environments and caches              (keeps out/)'
+	@echo
+	@echo 'Another interpreter: make test PYTHON=python3.12           (its environment is .venv-3.12)'
+
+env: $(STAMP)
+
+test: $(STAMP)
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+demo: $(STAMP)
+	$(VENV)/bin/python -m decode.demo $(ARGS)
+
+check: $(STAMP)
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m mypy
+
+parity: $(PARITY_STAMP)
+	$(PARITY)/bin/python -m pytest -p no:cacheprovider tests/parity $(ARGS)
+
+bench: $(PARITY_STAMP)
+	$(PARITY)/bin/python -m decode.benchmark $(ARGS)
+
+clean:
+	rm -rf .venv .venv-3.* .venv-parity .venv-parity-3.* build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp that exists (something it depends on changed) means: update in place. No stamp: start from nothing.
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@test -n "$(FULL)" || { echo 'No $(PYTHON) here. Install Python 3.11 or 3.12, or name one: make env PYTHON=…' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'Python $(FULL) is too old: 3.11 or later is needed (make env PYTHON=python3.11).' >&2; exit 1; }
+	@test -n "$(CONSTRAINTS)" \
+	  || echo 'Python $(VERSION) has no tested set of versions (3.11 and 3.12 do): installing the newest allowed.' >&2
+	@echo 'Building $(VENV) for Python $(FULL) (a minute or two, once) …'
+	@if test -e $@; then rm $@; else $(PYTHON) -m venv --clear $(VENV); fi
+	@$(VENV)/bin/python $(PIP) -e '.[dev]'
+	@touch $@
+
+# .venv-parity sees the packages of .venv through a .pth file, so pip adds only torch, peft and what they lack.
+# The CPU build of torch is wanted: pip is asked first what it would install, and the CUDA packages are refused.
+$(PARITY_STAMP): $(STAMP)
+	@echo 'Building $(PARITY): $(VENV) plus torch and peft …'
+	@$(PYTHON) -m venv --clear $(PARITY)
+	@$(PARITY)/bin/python -c "$$PARITY_SETUP" $(VENV)
+	@$(PARITY)/bin/python $(PIP) --dry-run --report $(PARITY)/report.json -r $(PARITY)/requirements.txt
+	@$(PARITY)/bin/python -c "$$PARITY_GUARD" || test -n "$(ALLOW_CUDA)"
+	@$(PARITY)/bin/python $(PIP) -r $(PARITY)/requirements.txt
+	@touch $@
+
+define PARITY_SETUP
+import os, sys, sysconfig, tomllib
+site = sysconfig.get_path("purelib")
+base = os.path.join(os.path.relpath(sys.argv[1], sys.prefix), os.path.relpath(site, sys.prefix))
+with open(os.path.join(site, "base-environment.pth"), "w") as f:
+    f.write(f"import os, site, sys; site.addsitedir(os.path.normpath(os.path.join(sys.prefix, {base!r})))\n")
+with open("pyproject.toml", "rb") as f:
+    needs = tomllib.load(f)["project"]["optional-dependencies"]["parity"]
+with open(os.path.join(sys.prefix, "requirements.txt"), "w") as f:
+    f.write("\n".join(needs) + "\n")
+endef
+export PARITY_SETUP
+
+define PARITY_GUARD
+import json, os, sys
+with open(os.path.join(sys.prefix, "report.json")) as f:
+    names = sorted(item["metadata"]["name"].lower() for item in json.load(f)["install"])
+print("pip adds:", ", ".join(names))
+cuda = [n for n in names if n.startswith(("nvidia-", "cuda-", "triton"))]
+if cuda:
+    sys.exit("pip would fetch the CUDA build of torch (" + str(len(cuda)) + " packages, gigabytes).\n"
+             "Let pip find a CPU wheel of torch first (PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL),\n"
+             "or accept the CUDA build: make parity ALLOW_CUDA=1")
+endef
+export PARITY_GUARD
