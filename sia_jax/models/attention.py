@@ -1,0 +1,171 @@
+"""Attention: one function of queries, keys, values and a mask, and the ways a pass may use it.
+
+The network hands every layer's new queries, keys and values to an `Attend`, which decides what is written
+to the cache and what is seen. Everything else in the network works on tokens alone, so the same network
+runs padded blocks [B, T], single steps [B, 1] and flat axes of token places [T].
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from sia_jax.models.cache import KVCache
+from sia_jax.models.product import einsum_float32
+
+QUERY_CHUNK = 512
+"""Queries that see the keys at a time: the scores of a longer block are never held whole."""
+
+
+class Attend(Protocol):
+    """How a pass attends: writes what it must to the cache, then attends."""
+
+    def __call__(
+        self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
+    ) -> tuple[Array, KVCache | None]:
+        """queries [..., N, H], keys and values [..., K, H] of the pass's tokens -> ([..., N, H], cache)."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class CausalAttention:
+    """A full pass without a cache: tokens [B, L] see themselves and what is before them in their segment."""
+
+    segment_ids: Int[Array, "B L"] | None = None  # packed sequences; None: one sequence a row
+
+    def __call__(
+        self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
+    ) -> tuple[Array, KVCache | None]:
+        """See `Attend`; the cache passes through untouched."""
+        return _causal(queries, keys, values, self.segment_ids), cache
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PrefillAttention:
+    """The first pass of a row: a block [B, T], written to columns [0, T), sees itself causally.
+
+    Rows are padded on the right. Padding writes its columns too; nothing sees them before a real token
+    overwrites them.
+    """
+
+    def __call__(
+        self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
+    ) -> tuple[Array, KVCache | None]:
+        """See `Attend`."""
+        assert cache is not None
+        return _causal(queries, keys, values, None), cache.write_prefix(layer, keys, values)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class CachedAttention:
+    """A later pass: a block [B, T] is written to its columns and sees the cache under any mask.
+
+    With T = 1 and mask = columns up to the token's own, this is a decoding step; with a tree mask it is
+    a span of tokens followed by candidates that do not see each other.
+    """
+
+    columns: Int[Array, "B T"]  # where each token is written; S or more: nowhere
+    mask: Bool[Array, "B T S"]  # what each token sees, its own column included
+
+    def __call__(
+        self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
+    ) -> tuple[Array, KVCache | None]:
+        """See `Attend`. Written first: attending to [cache | block] makes XLA copy the cache."""
+        assert cache is not None
+        rows = jnp.broadcast_to(jnp.arange(cache.batch)[:, None], self.columns.shape)
+        cache = cache.write(layer, keys, values, rows, self.columns)
+        return attend_to_cache(queries, cache, layer, self.mask), cache
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FlatAttention:
+    """A pass over a flat axis of token places [T]: only here do tokens belong to rows.
+
+    Place i is token `slot[i]` of the block that row `rows[i]` brings; a place that is empty has rows[i] = B.
+    Projections and MLP cost what the flat axis holds; the padding is confined to the scores.
+    """
+
+    rows: Int[Array, " T"]
+    slots: Int[Array, " T"]
+    columns: Int[Array, " T"]
+    mask: Bool[Array, "B Q S"]  # by row and slot; Q = the most tokens that a row may bring
+
+    def __call__(
+        self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
+    ) -> tuple[Array, KVCache | None]:
+        """See `Attend`."""
+        assert cache is not None
+        columns = jnp.where(self.rows < cache.batch, self.columns, cache.columns)
+        cache = cache.write(layer, keys, values, self.rows, columns)
+        block_shape = (*self.mask.shape[:2], *queries.shape[1:])
+        block = jnp.zeros(block_shape, queries.dtype).at[self.rows, self.slots].set(queries, mode="drop")
+        attended = attend_to_cache(block, cache, layer, self.mask)
+        return attended.at[self.rows, self.slots].get(mode="fill", fill_value=0), cache
+
+
+def attend_to_cache(
+    queries: Float[Array, "B T N H"], cache: KVCache, layer: int, mask: Bool[Array, "B T S"]
+) -> Float[Array, "B T N H"]:
+    """softmax(q k / sqrt(H)) v over a layer of the cache, where `mask` allows; in the queries' dtype."""
+    keys, values = cache.keys[layer], cache.values[layer]
+    if cache.layout == "BSKH":
+        return jax.nn.dot_product_attention(queries, keys, values, mask=mask[:, None])
+    b, t, n, h = queries.shape
+    k = cache.kv_heads
+    groups, lead = n // k, keys.shape[:-2]
+    grouped = queries.reshape(b, t, k, groups, h).swapaxes(1, 2).reshape(*lead, t * groups, h)
+    scores = einsum_float32("...qh,...hs->...qs", grouped, keys).reshape(b, k, t, groups, -1)
+    weights = _masked_softmax(scores, mask[:, None, :, None], h).astype(values.dtype)
+    weights = weights.reshape(*lead, t * groups, -1)
+    attended = einsum_float32("...qs,...sh->...qh", weights, values)
+    return attended.reshape(b, k, t, groups, h).swapaxes(1, 2).reshape(b, t, n, h).astype(queries.dtype)
+
+
+def _causal(
+    queries: Float[Array, "B L N H"],
+    keys: Float[Array, "B L K H"],
+    values: Float[Array, "B L K H"],
+    segment_ids: Int[Array, "B L"] | None,
+) -> Float[Array, "B L N H"]:
+    """Causal attention of a block to itself, in chunks of queries so that no [L, L] scores are held."""
+    b, length, n, h = queries.shape
+    k = keys.shape[2]
+    grouped = queries.reshape(b, length, k, n // k, h)
+    index = jnp.arange(length)
+
+    def attend(chunk: Array, chunk_index: Array, chunk_segments: Array | None) -> Array:
+        mask = (index <= chunk_index[:, None])[None]
+        if segment_ids is not None:
+            mask = mask & (chunk_segments[:, :, None] == segment_ids[:, None, :])  # type: ignore[index]
+        scores = einsum_float32("btkgh,bskh->bkgts", chunk, keys)
+        weights = _masked_softmax(scores, mask[:, None, None], h).astype(values.dtype)
+        return einsum_float32("bkgts,bskh->btkgh", weights, values).astype(queries.dtype)
+
+    if length <= QUERY_CHUNK:
+        return attend(grouped, index, segment_ids).reshape(queries.shape)
+
+    chunks = -(-length // QUERY_CHUNK)
+    padding = chunks * QUERY_CHUNK - length
+
+    def split(x: Array) -> Array:  # [B, L, ...] -> [chunks, B, QUERY_CHUNK, ...]
+        padded = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
+        return padded.reshape(x.shape[0], chunks, QUERY_CHUNK, *x.shape[2:]).swapaxes(0, 1)
+
+    parts = (split(grouped), split(jnp.arange(length)[None])[:, 0])
+    if segment_ids is None:
+        attended = jax.lax.map(lambda part: attend(part[0], part[1], None), parts)
+    else:
+        attended = jax.lax.map(lambda part: attend(part[0], part[1], part[2]), (*parts, split(segment_ids)))
+    return attended.swapaxes(0, 1).reshape(b, chunks * QUERY_CHUNK, n, h)[:, :length]
+
+
+def _masked_softmax(scores: Array, mask: Array, head_dim: int) -> Array:
+    """float32 softmax of scores / sqrt(H) where the mask holds; a row without any is uniform, not NaN."""
+    scaled = scores.astype(jnp.float32) * head_dim**-0.5
+    return jax.nn.softmax(jnp.where(mask, scaled, jnp.finfo(jnp.float32).min), axis=-1)

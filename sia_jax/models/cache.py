@@ -1,0 +1,149 @@
+"""The key/value cache: one pair of arrays a layer, written at any row and column, then attended to.
+
+A *column* is a place in a row of the cache; it need not be the token's position. Rows are ragged: what a
+row may see is decided by the mask of the pass that reads, never by the cache, so a column that is not yet
+filled, or is filled with a rejected candidate, costs nothing but its place.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from sia_jax.models.config import ModelConfig
+
+Layout = Literal["BKHS", "BSKH"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class KVCache:
+    """Keys and values of every layer.
+
+    Two layouts. "BKHS" is two plain batched products: keys [B, K, H, S] and values [B, K, S, H]. "BSKH", both
+    [B, S, K, H], is what fused attention kernels want. Under "BKHS" axes B and K of size one are left out of
+    the arrays: XLA strips them from the operands of a product, and what it has stripped it can no longer
+    update in place, so that a loop at batch 1 would copy every layer's cache twice a step.
+    """
+
+    keys: tuple[Array, ...]  # per layer, see above
+    values: tuple[Array, ...]
+    batch: int = field(metadata={"static": True})
+    kv_heads: int = field(metadata={"static": True})
+    layout: Layout = field(metadata={"static": True})
+
+    @staticmethod
+    def zeros(
+        config: ModelConfig, batch: int, columns: int, dtype: Any, layout: Layout | None = None
+    ) -> "KVCache":
+        """An empty cache of `columns` columns a row; the layout defaults to the backend's."""
+        layout = layout or default_layout()
+        b, k, h, s = batch, config.num_kv_heads, config.head_dim, columns
+        if layout == "BKHS":
+            lead = tuple(size for size in (b, k) if size > 1)
+            key_shape, value_shape = (*lead, h, s), (*lead, s, h)
+        else:
+            key_shape = value_shape = (b, s, k, h)
+        return KVCache(
+            keys=tuple(jnp.zeros(key_shape, dtype) for _ in range(config.num_layers)),
+            values=tuple(jnp.zeros(value_shape, dtype) for _ in range(config.num_layers)),
+            batch=b,
+            kv_heads=k,
+            layout=layout,
+        )
+
+    @property
+    def columns(self) -> int:
+        """S, the places of a row."""
+        return self.keys[0].shape[-1 if self.layout == "BKHS" else 1]
+
+    def write(
+        self,
+        layer: int,
+        keys: Float[Array, "*lead K H"],
+        values: Float[Array, "*lead K H"],
+        rows: Int[Array, "*lead"],
+        columns: Int[Array, "*lead"],
+    ) -> "KVCache":
+        """Put each token's key and value at (row, column); a column of S or more drops the token.
+
+        One scatter a layer, which XLA does in place inside a loop. Two tokens must not share a place.
+        """
+        return self._replace(
+            layer,
+            _scatter(self.keys[layer], keys, rows, columns, self, column_last=self.layout == "BKHS"),
+            _scatter(self.values[layer], values, rows, columns, self, column_last=False),
+        )
+
+    def write_prefix(
+        self, layer: int, keys: Float[Array, "B T K H"], values: Float[Array, "B T K H"]
+    ) -> "KVCache":
+        """Put a whole block into columns [0, T) of every row: one slice update, for prefill."""
+        length = keys.shape[1]
+        if self.layout == "BKHS":
+            lead = self.keys[layer].shape[:-2]
+            block_keys = keys.transpose(0, 2, 3, 1).reshape(*lead, keys.shape[-1], length)
+            block_values = values.transpose(0, 2, 1, 3).reshape(*lead, length, values.shape[-1])
+            new_keys = self.keys[layer].at[..., :length].set(block_keys)
+            new_values = self.values[layer].at[..., :length, :].set(block_values)
+        else:
+            new_keys = self.keys[layer].at[:, :length].set(keys)
+            new_values = self.values[layer].at[:, :length].set(values)
+        return self._replace(layer, new_keys, new_values)
+
+    def move(
+        self, rows: Int[Array, "*lead"], source: Int[Array, "*lead"], target: Int[Array, "*lead"]
+    ) -> "KVCache":
+        """Copy column `source` of each row to column `target`, in every layer; S or more as target: not."""
+        cache = self
+        for layer in range(len(self.keys)):
+            keys = _gather(self.keys[layer], rows, source, self, column_last=self.layout == "BKHS")
+            values = _gather(self.values[layer], rows, source, self, column_last=False)
+            cache = cache.write(layer, keys, values, rows, target)
+        return cache
+
+    def _replace(self, layer: int, keys: Array, values: Array) -> "KVCache":
+        return replace(
+            self,
+            keys=(*self.keys[:layer], keys, *self.keys[layer + 1 :]),
+            values=(*self.values[:layer], values, *self.values[layer + 1 :]),
+        )
+
+
+def default_layout() -> Layout:
+    """ "BSKH" on a GPU, for its fused kernels; "BKHS" elsewhere."""
+    return "BSKH" if jax.default_backend() == "gpu" else "BKHS"
+
+
+def _scatter(
+    array: Array, update: Array, rows: Array, columns: Array, cache: KVCache, column_last: bool
+) -> Array:
+    """array[row, :, ..., column] = update for tokens [*lead], whichever of the axes B and K are left out."""
+    update = update.astype(array.dtype)
+    if cache.layout == "BSKH":
+        return array.at[rows, columns].set(update, mode="drop")
+    if cache.kv_heads == 1:
+        update = update[..., 0, :]
+    before = (slice(None),) * (array.ndim - (1 if column_last else 2) - (cache.batch > 1))
+    if cache.batch > 1:
+        index = (rows, *before, columns)
+    else:
+        # Without a row index, indexing leaves the token axes where the column axis was, not in front.
+        index = (*before, jnp.where(rows == 0, columns, cache.columns))
+        update = jnp.moveaxis(update, range(columns.ndim), range(len(before), len(before) + columns.ndim))
+    return array.at[index].set(update, mode="drop")
+
+
+def _gather(array: Array, rows: Array, columns: Array, cache: KVCache, column_last: bool) -> Array:
+    """[*lead, K, H] of the tokens at (row, column); the mirror image of `_scatter`."""
+    if cache.layout == "BSKH":
+        return array[rows, columns]
+    before = (slice(None),) * (array.ndim - (1 if column_last else 2) - (cache.batch > 1))
+    if cache.batch > 1:
+        taken = array[(rows, *before, columns)]
+    else:
+        taken = array[(*before, columns)]
+        taken = jnp.moveaxis(taken, range(len(before), len(before) + columns.ndim), range(columns.ndim))
+    return taken.reshape(*columns.shape, cache.kv_heads, -1)

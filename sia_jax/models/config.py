@@ -1,0 +1,114 @@
+"""The static description of a decoder: everything that shapes the compiled program, and nothing else."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sia_jax.models.lora import LoraConfig
+
+Family = Literal["qwen3", "llama"]
+
+
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """Llama 3.1's stretching of the slow rotary frequencies (`rope_type: "llama3"`)."""
+
+    factor: float
+    """Wavelengths longer than the original context are slowed down this many times."""
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary position embedding."""
+
+    theta: float
+    """Base of the geometric series of frequencies. Has no default: a wrong one is silently wrong."""
+    scaling: Llama3Scaling | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shapes of a Qwen3 or Llama-3 dense decoder. Frozen and hashable: a static argument of `jax.jit`.
+
+    The two families are one network; they differ in `qk_norm` and in the rotary frequencies.
+    """
+
+    family: Family
+    vocab_size: int
+    """Rows of the embedding. May exceed the number of ids that have a token (vocabularies are padded)."""
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rope: RopeConfig
+    rms_norm_eps: float
+    tie_word_embeddings: bool
+    max_position_embeddings: int
+    eos_token_ids: tuple[int, ...] = ()
+    """Stop ids: those of generation_config.json and of config.json, united."""
+    bos_token_id: int | None = None
+    pad_token_id: int | None = None
+    initializer_range: float = field(default=0.02, repr=False)
+
+    def __post_init__(self) -> None:
+        sizes = {
+            name: getattr(self, name)
+            for name in (
+                "vocab_size",
+                "hidden_size",
+                "intermediate_size",
+                "num_layers",
+                "num_heads",
+                "num_kv_heads",
+                "head_dim",
+            )
+        }
+        wrong = {name: size for name, size in sizes.items() if size < 1}
+        if wrong:
+            raise ValueError(f"sizes of a model must be positive, got {wrong}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads must be a multiple of num_kv_heads, got {self.num_heads} and {self.num_kv_heads}"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even (rotary pairs), got {self.head_dim}")
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether queries and keys are normalised per head before the rotation (Qwen3)."""
+        return self.family == "qwen3"
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the backbone and, if it is not tied, of the lm_head."""
+        attention = 2 * self.hidden_size * self.head_dim * (self.num_heads + self.num_kv_heads)
+        mlp = 3 * self.hidden_size * self.intermediate_size
+        norms = 2 * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        return self.num_layers * (attention + mlp + norms) + embeddings + self.hidden_size
+
+
+HeadKind = Literal["scalar", "vocab"]
+
+
+@dataclass(frozen=True)
+class ValueConfig:
+    """Shapes of a value model: a backbone, an adapter that is kept apart (or none), and a head."""
+
+    backbone: ModelConfig
+    head: HeadKind = "scalar"
+    """"scalar": V(s, a) at the candidate token. "vocab": Q(s, a) of every a from the prefix alone."""
+    head_rank: int | None = None
+    """R, the inner width of the vocab head; None for the scalar head."""
+    lora: LoraConfig | None = None
+    """Set when the parameters are an adapter over somebody else's weights; None when merged."""
+
+    def __post_init__(self) -> None:
+        if (self.head == "vocab") != (self.head_rank is not None):
+            raise ValueError(
+                f"head_rank belongs to the vocab head, got head={self.head!r} with head_rank={self.head_rank}"
+            )

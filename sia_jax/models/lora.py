@@ -1,0 +1,169 @@
+"""Low-rank adapters (LoRA) as a tree of their own beside frozen weights.
+
+The tree is named as PEFT names it: `layers.3.self_attn.q_proj.lora_A.weight`. It is merged into a copy of
+the weights, or applied on the way, to all tokens or only to some: on a flat axis that holds tokens of a
+policy and of a value model over the same weights, the adapter acts on the value model's tokens alone.
+"""
+
+import re
+import zlib
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from sia_jax.models.product import einsum_float32
+from sia_jax.types import Params
+
+ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Which projections an adapter changes, and by how much. Frozen and hashable: static under `jax.jit`.
+
+    W x  ->  W x + scale * B (A x),  A [R, in], B [out, R], B = 0 at the start (Hu et al. 2021, section 4.1).
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    target_modules: tuple[str, ...] = ATTENTION_PROJECTIONS
+    """Any of q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj."""
+    dropout: float = 0.1
+    """Of the adapter's input, in training only."""
+    use_rslora: bool = False
+    """scale = alpha / sqrt(rank) in place of alpha / rank."""
+    rank_pattern: tuple[tuple[str, int], ...] = ()
+    """(regular expression, rank) pairs; the first that matches the end of a module's path sets its rank."""
+    alpha_pattern: tuple[tuple[str, float], ...] = ()
+
+    def rank_of(self, module_path: str) -> int:
+        """The rank of the module at `module_path`, such as "layers.3.self_attn.q_proj"."""
+        return next((rank for key, rank in self.rank_pattern if _matches(key, module_path)), self.rank)
+
+    def scale(self, module_path: str) -> float:
+        """alpha / rank (rsLoRA: alpha / sqrt(rank)) of the module at `module_path`."""
+        alpha = next((alpha for key, alpha in self.alpha_pattern if _matches(key, module_path)), self.alpha)
+        rank = self.rank_of(module_path)
+        return alpha / (rank**0.5 if self.use_rslora else rank)
+
+
+def _matches(pattern: str, module_path: str) -> bool:
+    """PEFT's rule: the pattern matches the whole path or a dotted suffix of it."""
+    return re.fullmatch(rf"(.*\.)?({pattern})", f"model.{module_path}") is not None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA tree on its way through a network: `at` descends in step with the modules."""
+
+    params: Params  # the adapter's tree, or the part of it below `path`
+    config: LoraConfig = field(metadata={"static": True})
+    tokens: Bool[Array, "..."] | None = None  # [...] the tokens it acts on; None: all
+    path: str = field(default="", metadata={"static": True})
+
+    def at(self, name: str | int) -> "Adapter | None":
+        """The adapter of the submodule `name`, or None where it has none."""
+        if name not in self.params:
+            return None
+        path = f"{self.path}.{name}" if self.path else str(name)
+        return replace(self, params=self.params[name], path=path)
+
+
+def descend(adapter: Adapter | None, name: str | int) -> Adapter | None:
+    """`adapter.at(name)`, and None of None."""
+    return None if adapter is None else adapter.at(name)
+
+
+def lora_delta(x: Float[Array, "... I"], adapter: Adapter) -> Float[Array, "... O"]:
+    """scale * B (A x), on the adapter's tokens; zero on the others.
+
+    Args:
+      x: [..., in] input of the projection.
+      adapter: at a projection, that is with leaves lora_A.weight [R, in] and lora_B.weight [out, R].
+
+    Returns:
+      [..., out] float32, what to add to the projection's output before it is rounded. Computed in the
+      adapter's own dtype, which is float32 unless it was cast.
+    """
+    a, b = adapter.params["lora_A"]["weight"], adapter.params["lora_B"]["weight"]
+    inner = einsum_float32("...i,ri->...r", x.astype(a.dtype), a)
+    if adapter.tokens is not None:
+        inner = jnp.where(adapter.tokens[..., None], inner, 0)
+    return adapter.config.scale(adapter.path) * einsum_float32("...r,or->...o", inner.astype(b.dtype), b)
+
+
+def init_lora(model: Params, config: LoraConfig, rng_key: jax.Array, dtype: Any = jnp.float32) -> Params:
+    """A fresh adapter: A uniform in +-1/sqrt(in) as PEFT draws it, B zero, so that it changes nothing.
+
+    Args:
+      model: the backbone's tree (`params["model"]`), arrays or ShapeDtypeStructs.
+      config: which projections, and their ranks.
+      rng_key: consumed; each A folds in the crc32 of its path, so it does not depend on the other targets.
+      dtype: of the leaves.
+
+    Returns:
+      {"layers": {i: {"self_attn": {"q_proj": {"lora_A": {"weight": [R, in]}, "lora_B": ...}}}}}.
+
+    Raises:
+      ValueError: a target is not a projection of the network.
+    """
+    check_targets(config)
+    tree: Params = {}
+    for i, layer in model["layers"].items():
+        for block in ("self_attn", "mlp"):
+            for name in config.target_modules:
+                if name not in layer[block]:
+                    continue
+                path = f"layers.{i}.{block}.{name}"
+                out_features, in_features = layer[block][name]["weight"].shape
+                rank = config.rank_of(path)
+                key = jax.random.fold_in(rng_key, zlib.crc32(path.encode()))
+                bound = in_features**-0.5
+                node = tree.setdefault("layers", {}).setdefault(i, {}).setdefault(block, {})
+                node[name] = {
+                    "lora_A": {"weight": jax.random.uniform(key, (rank, in_features), dtype, -bound, bound)},
+                    "lora_B": {"weight": jnp.zeros((out_features, rank), dtype)},
+                }
+    return tree
+
+
+def merge_lora(model: Params, lora: Params, config: LoraConfig) -> Params:
+    """W' = (float32(W) + scale * B A), rounded to W's dtype once, for every adapted projection.
+
+    Args:
+      model: the backbone's tree; it is not changed, and unadapted arrays are shared with the result.
+      lora: the adapter's tree over the same backbone.
+      config: gives each module's scale.
+
+    Returns:
+      The backbone's tree with merged weights, sharded as they were.
+    """
+
+    def merge(node: Params, adapter: Adapter) -> Params:
+        if "lora_A" in adapter.params:
+            a, b = adapter.params["lora_A"]["weight"], adapter.params["lora_B"]["weight"]
+            merged = _merge_weight(node["weight"], a, b, adapter.config.scale(adapter.path))
+            return {**node, "weight": merged}
+        children = {name: merge(node[name], adapter.at(name)) for name in adapter.params}  # type: ignore[arg-type]
+        return {**node, **children}
+
+    return merge(model, Adapter(lora, config)) if lora else model
+
+
+@jax.jit
+def _merge_weight(weight: Array, a: Array, b: Array, scale: Array) -> Array:
+    delta = einsum_float32("or,ri->oi", b.astype(jnp.float32), a.astype(jnp.float32))
+    return (weight.astype(jnp.float32) + scale * delta).astype(weight.dtype)
+
+
+def check_targets(config: LoraConfig) -> None:
+    """Raise ValueError if a target of `config` is not a projection of the network."""
+    known = ATTENTION_PROJECTIONS + MLP_PROJECTIONS
+    unknown = [name for name in config.target_modules if name not in known]
+    if unknown or not config.target_modules:
+        raise ValueError(f"LoRA target_modules must be among {known}, got {config.target_modules}")

@@ -1,0 +1,53 @@
+"""Rotary position embedding, plain and with Llama 3.1's scaling."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from sia_jax.models.config import RopeConfig
+
+
+def inverse_frequencies(config: RopeConfig, head_dim: int) -> np.ndarray:
+    """theta^(-2i/H), i = 0 .. H/2 - 1; under `llama3` scaling the slow ones are divided by `factor`.
+
+    With wavelength w = 2 pi / f and the original context O: w > O / low_freq_factor is divided, w <
+    O / high_freq_factor is kept, and in between (1 - s) f / factor + s f with
+    s = (O / w - low) / (high - low).
+
+    Returns:
+      float32 [H / 2], radians a position. Every step is rounded to float32, as the reference does: at
+      position 100,000 the last bit of a frequency is a phase of 0.01.
+    """
+    f32 = np.float32
+    exponents = np.arange(0, head_dim, 2, dtype=f32) / f32(head_dim)
+    frequencies = f32(1.0) / np.power(f32(config.theta), exponents, dtype=f32)
+    if config.scaling is None:
+        return frequencies
+    scaling = config.scaling
+    context = scaling.original_max_position_embeddings
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    wavelengths = f32(2 * math.pi) / frequencies
+    smooth = (f32(context) / wavelengths - f32(low)) / f32(high - low)
+    slowed = frequencies / f32(scaling.factor)
+    between = (f32(1) - smooth) * slowed + smooth * frequencies
+    scaled = np.where(wavelengths > f32(context / low), slowed, frequencies)
+    is_between = (wavelengths >= f32(context / high)) & (wavelengths <= f32(context / low))
+    return np.where(is_between, between, scaled).astype(f32)
+
+
+def rotary_angles(
+    positions: Int[Array, "..."], frequencies: np.ndarray
+) -> tuple[Float[Array, "... 1 F"], Float[Array, "... 1 F"]]:
+    """cos and sin of position * frequency, float32, with an axis for the heads: [..., 1, H / 2] each."""
+    angles = positions[..., None, None].astype(jnp.float32) * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(
+    x: Float[Array, "... N H"], cos: Float[Array, "... 1 F"], sin: Float[Array, "... 1 F"]
+) -> Float[Array, "... N H"]:
+    """(a, b) -> (a cos - b sin, b cos + a sin) for the pairs a = x[i], b = x[i + H/2], in float32."""
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)

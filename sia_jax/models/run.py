@@ -1,0 +1,195 @@
+"""Whole passes, jitted: logits, values and rewards of padded batches; prefill and decoding steps."""
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from sia_jax.models.attention import CachedAttention, CausalAttention, PrefillAttention
+from sia_jax.models.cache import KVCache
+from sia_jax.models.config import ModelConfig
+from sia_jax.models.heads import lm_head, reward_head, value_head, vocab_value_head
+from sia_jax.models.lora import Adapter
+from sia_jax.models.transformer import forward
+from sia_jax.types import Params
+
+
+def hidden_states(
+    model: Params,
+    tokens: Int[Array, "B L"],
+    *,
+    config: ModelConfig,
+    adapter: Adapter | None = None,
+    segment_ids: Int[Array, "B L"] | None = None,
+    positions: Int[Array, "B L"] | None = None,
+) -> Float[Array, "B L D"]:
+    """Hidden states of a full causal pass, without a cache.
+
+    Rows are padded on the right: a token sees only what is before it, so padding changes nothing.
+
+    Args:
+      model: the backbone's tree.
+      tokens: [B, L] ids.
+      config: static.
+      adapter: a LoRA to apply on the way.
+      segment_ids: [B, L] of packed sequences: a token sees its own segment only.
+      positions: [B, L], of packed sequences; default 0 .. L-1.
+
+    Returns:
+      [B, L, D] after the final norm.
+    """
+    if positions is None:
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    hidden, _ = forward(
+        model, tokens, positions, None, CausalAttention(segment_ids), config=config, adapter=adapter
+    )
+    return hidden
+
+
+def prefill(
+    model: Params,
+    tokens: Int[Array, "B P"],
+    lengths: Int[Array, " B"],
+    cache: KVCache,
+    *,
+    config: ModelConfig,
+    adapter: Adapter | None = None,
+) -> tuple[Float[Array, "B D"], KVCache]:
+    """The prompts' keys and values into columns [0, P), and the hidden state at each one's last token.
+
+    Args:
+      model: the backbone's tree.
+      tokens: [B, P] prompts padded on the right, to a bucket (`bucket_length`).
+      lengths: [B] tokens of each prompt, at least 1.
+      cache: an empty cache of at least P columns.
+      config: static.
+      adapter: a LoRA to apply on the way.
+
+    Returns:
+      ([B, D] hidden state after the last prompt token, the cache).
+    """
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    hidden, filled = forward(
+        model, tokens, positions, cache, PrefillAttention(), config=config, adapter=adapter
+    )
+    assert filled is not None
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    return last, filled
+
+
+def decode_step(
+    model: Params,
+    tokens: Int[Array, " B"],
+    lengths: Int[Array, " B"],
+    cache: KVCache,
+    *,
+    config: ModelConfig,
+    adapter: Adapter | None = None,
+) -> tuple[Float[Array, "B D"], KVCache]:
+    """One more token a row, each at its row's own position.
+
+    Args:
+      model: the backbone's tree.
+      tokens: [B] the new ids.
+      lengths: [B] tokens that each row's cache holds: the new token's position and column.
+      cache: keys and values so far. Inside a loop it is updated in place.
+      config: static.
+      adapter: a LoRA to apply on the way.
+
+    Returns:
+      ([B, D] hidden state at the new token, the cache with `lengths + 1` tokens a row).
+    """
+    mask = jnp.arange(cache.columns) <= lengths[:, None]
+    return _unblock(
+        decode_block(
+            model,
+            tokens[:, None],
+            lengths[:, None],
+            lengths[:, None],
+            mask[:, None],
+            cache,
+            config=config,
+            adapter=adapter,
+        )
+    )
+
+
+def decode_block(
+    model: Params,
+    tokens: Int[Array, "B T"],
+    positions: Int[Array, "B T"],
+    columns: Int[Array, "B T"],
+    mask: Bool[Array, "B T S"],
+    cache: KVCache,
+    *,
+    config: ModelConfig,
+    adapter: Adapter | None = None,
+) -> tuple[Float[Array, "B T D"], KVCache]:
+    """Several new tokens a row, at any positions and columns, under any mask over the cache.
+
+    Args:
+      model: the backbone's tree.
+      tokens: [B, T] the new ids.
+      positions: [B, T] for the rotary embedding; candidates for one place share theirs.
+      columns: [B, T] where keys and values go; S or more: nowhere (a padding token).
+      mask: [B, T, S] the columns that each token sees, its own included.
+      cache: keys and values so far.
+      config: static.
+      adapter: a LoRA to apply on the way.
+
+    Returns:
+      ([B, T, D] hidden states at the new tokens, the cache).
+    """
+    hidden, written = forward(
+        model, tokens, positions, cache, CachedAttention(columns, mask), config=config, adapter=adapter
+    )
+    assert written is not None
+    return hidden, written
+
+
+def bucket_length(length: int, minimum: int = 16) -> int:
+    """The padded length for `length` tokens: 16, 24, 32, 48, 64, ..., so that few programs serve all.
+
+    From 16 tokens on, at most a third of a block is padding, and on average a seventh.
+    """
+    bucket = minimum
+    while bucket < length:
+        bucket = bucket * 3 // 2 if bucket & (bucket - 1) == 0 else bucket * 4 // 3
+    return bucket
+
+
+def _unblock(result: tuple[Array, KVCache]) -> tuple[Array, KVCache]:
+    return result[0][:, 0], result[1]
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def batch_logits(params: Params, tokens: Int[Array, "B L"], *, config: ModelConfig) -> Float[Array, "B L V"]:
+    """Logits at every token of a right-padded batch, float32."""
+    return lm_head(params, hidden_states(params["model"], tokens, config=config))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "head"))
+def batch_values(
+    model: Params,
+    head_params: Params,
+    adapter: Adapter | None,
+    tokens: Int[Array, "B L"],
+    *,
+    config: ModelConfig,
+    head: Literal["scalar", "vocab"],
+) -> Array:
+    """Values of a right-padded batch, float32: V(x, y_<=t) [B, L], or Q(x, y_<=t, a) [B, L, V]."""
+    hidden = hidden_states(model, tokens, config=config, adapter=adapter)
+    return (value_head if head == "scalar" else vocab_value_head)(head_params, hidden)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def batch_rewards(
+    params: Params, tokens: Int[Array, "B L"], lengths: Int[Array, " B"], *, config: ModelConfig
+) -> Float[Array, " B"]:
+    """Reward of each row of a right-padded batch, read at its last token, float32."""
+    hidden = hidden_states(params["model"], tokens, config=config)
+    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    return reward_head(params["score"], last)
