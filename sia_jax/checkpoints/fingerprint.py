@@ -1,0 +1,42 @@
+"""A short digest of a backbone's weights, to tell whether an adapter meets the base it was trained on."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from sia_jax.checkpoints.tensors import open_checkpoint
+from sia_jax.types import Params, flatten_names
+
+_SAMPLE = 64
+"""Numbers of each tensor's first and last row that go in: fine-tuning of any kind changes some of them."""
+
+
+def fingerprint(model: Params) -> str:
+    """The digest of a loaded backbone (`params["model"]`), on any devices and in any float dtype."""
+    flat = flatten_names({"model": model})
+    return _digest({name: leaf.shape for name, leaf in flat.items()}, lambda name, box: flat[name][box])
+
+
+def fingerprint_of_folder(folder: Path) -> str:
+    """The digest of a checkpoint folder's backbone; only the sampled numbers are read."""
+    file = open_checkpoint(folder)
+    shapes = {name: file.shape(name) for name in file.slices if name.startswith("model.")}
+    return _digest(shapes, lambda name, box: file.read(name, box))
+
+
+def _digest(shapes: Mapping[str, tuple[int, ...]], read: Callable[[str, tuple[slice, ...]], Any]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(shapes):
+        shape = shapes[name]
+        digest.update(f"{name}{tuple(shape)}".encode())
+        rest = (slice(0, min(_SAMPLE, shape[-1])),) if len(shape) > 1 else ()
+        length = _SAMPLE if len(shape) == 1 else 1
+        for rows in (slice(0, min(length, shape[0])), slice(max(0, shape[0] - length), shape[0])):
+            # Rounded to bfloat16, so that a base loaded in float32 or in bfloat16 has one digest.
+            sample = np.asarray(read(name, (rows, *rest))).astype(np.float32).astype(ml_dtypes.bfloat16)
+            digest.update(sample.tobytes())
+    return digest.hexdigest()

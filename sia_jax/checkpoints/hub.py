@@ -1,0 +1,42 @@
+"""Where a checkpoint is: a folder, or else a Hub id."""
+
+import re
+from pathlib import Path
+
+_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "lora_weights/*", "token_reward_head.pt")
+
+
+def resolve_checkpoint(path_or_id: str | Path) -> Path:
+    """The folder of a checkpoint, downloaded through huggingface_hub if it is a Hub id.
+
+    huggingface_hub's own settings hold: its cache folder, HF_TOKEN, and offline mode (HF_HUB_OFFLINE=1), in
+    which only what is cached is found.
+
+    Args:
+      path_or_id: an existing folder, or "owner/name" (or a bare "name") on the Hub.
+
+    Raises:
+      FileNotFoundError: no such folder, and it cannot be had from the Hub either.
+    """
+    folder = Path(path_or_id).expanduser()
+    if folder.is_dir():
+        return folder
+    name = str(path_or_id)
+    if not re.fullmatch(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)?", name):
+        raise FileNotFoundError(f"{name}: no such folder, and not a Hub id (owner/name)")
+    # Imported here because it costs 0.3 s, which a local folder need not pay.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(
+            f"{name}: no such folder here, and as a Hub id it cannot be had "
+            f"({type(error).__name__}: {str(error).splitlines()[0]})"
+        ) from error
+
+
+def checkpoint_name(path_or_id: str | Path) -> str:
+    """The last part of a folder's path or Hub id: what people call the checkpoint."""
+    return Path(path_or_id).expanduser().name or Path(path_or_id).expanduser().resolve().name

@@ -1,0 +1,165 @@
+"""Hugging Face checkpoints of policies and reward models, read and written without torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from sia_jax.checkpoints.config_json import CheckpointConfig, config_dict, read_config
+from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
+from sia_jax.checkpoints.tensors import (
+    TensorFile,
+    check_tensors,
+    open_checkpoint,
+    place_tensors,
+    save_tensors,
+    write_text_atomically,
+)
+from sia_jax.checkpoints.vocabulary import load_tokenizer
+from sia_jax.models.config import ModelConfig
+from sia_jax.models.transformer import abstract_model
+from sia_jax.pretrained import Policy, RewardModel
+from sia_jax.types import Params, flatten_names
+
+_CLASSES = {
+    ("qwen3", "policy"): "Qwen3ForCausalLM",
+    ("llama", "policy"): "LlamaForCausalLM",
+    ("qwen3", "reward"): "Qwen3ForSequenceClassification",
+    ("llama", "reward"): "LlamaForSequenceClassification",
+}
+
+
+def load_policy(path: str | Path, *, dtype: Any = None, mesh: Mesh | None = None) -> Policy:
+    """Load a Qwen3ForCausalLM or LlamaForCausalLM checkpoint.
+
+    Args:
+      path: a folder, or else a Hub id.
+      dtype: of the weights; None: what config.json names. float32 is the fast one on a CPU.
+      mesh: shard the weights over it by the partition rules; None: the default device.
+
+    Returns:
+      The policy; its tokenizer is None if the folder has none.
+
+    Raises:
+      FileNotFoundError: no such folder or Hub id, no config.json, no weights, or shards missing.
+      ValueError: an architecture or field that is not supported, tensors missing, surplus or misshapen (all
+        in one report), a truncated file, or a tied model whose file holds another lm_head.
+    """
+    folder = resolve_checkpoint(path)
+    checkpoint = read_config(folder)
+    if checkpoint.kind != "policy":
+        raise ValueError(
+            f"{folder} is a {checkpoint.architecture}, a policy is a ForCausalLM; "
+            "use sia_jax.load_reward_model for it"
+        )
+    file = open_checkpoint(folder)
+    expected = _backbone_shapes(checkpoint.model)
+    tied = checkpoint.model.tie_word_embeddings
+    head_shape = (checkpoint.model.vocab_size, checkpoint.model.hidden_size)
+    if tied and "lm_head.weight" in file.slices:
+        check_tensors(file, {**expected, "lm_head.weight": head_shape})
+        _check_tied(file)
+    elif not tied:
+        expected["lm_head.weight"] = head_shape
+        check_tensors(file, expected)
+    else:
+        check_tensors(file, expected)
+    params = place_tensors(file, expected, _dtype(checkpoint, dtype), mesh)
+    return Policy(checkpoint.model, params, load_tokenizer(folder), checkpoint_name(path))
+
+
+def load_reward_model(path: str | Path, *, dtype: Any = None, mesh: Mesh | None = None) -> RewardModel:
+    """Load a Qwen3- or LlamaForSequenceClassification checkpoint with one label (Skywork-Reward-V2).
+
+    Args:
+      path: a folder, or else a Hub id.
+      dtype: of the weights; None: what config.json names.
+      mesh: shard the weights over it by the partition rules; None: the default device.
+
+    Raises:
+      FileNotFoundError, ValueError: as `load_policy`.
+    """
+    folder = resolve_checkpoint(path)
+    checkpoint = read_config(folder)
+    if checkpoint.kind != "reward":
+        raise ValueError(
+            f"{folder} is a {checkpoint.architecture}, a reward model is a ForSequenceClassification; "
+            "use sia_jax.load_policy for it"
+        )
+    file = open_checkpoint(folder)
+    expected = _backbone_shapes(checkpoint.model) | {"score.weight": (1, checkpoint.model.hidden_size)}
+    check_tensors(file, expected)
+    params = place_tensors(file, expected, _dtype(checkpoint, dtype), mesh)
+    return RewardModel(checkpoint.model, params, load_tokenizer(folder), checkpoint_name(path))
+
+
+def load_backbone(folder: Path, *, dtype: Any = None, mesh: Mesh | None = None) -> tuple[ModelConfig, Params]:
+    """The backbone alone of a policy's or reward model's folder: its head, whichever it is, is not read."""
+    checkpoint = read_config(folder)
+    file = open_checkpoint(folder)
+    expected = _backbone_shapes(checkpoint.model)
+    check_tensors(file, expected, ignored=("lm_head.weight", "score.weight"))
+    return checkpoint.model, place_tensors(file, expected, _dtype(checkpoint, dtype), mesh)["model"]
+
+
+def save_policy(policy: Policy, folder: str | Path, *, max_shard_bytes: int = 5 << 30) -> None:
+    """Write a policy as a folder that transformers (4.51 or later) loads.
+
+    Args:
+      policy: what to save; its tokenizer, if any, is saved along.
+      folder: made if need be; files of the same names are replaced.
+      max_shard_bytes: size from which the weights are split into shards.
+    """
+    folder = Path(folder)
+    save_tensors(folder, policy.params, max_shard_bytes)
+    _save_config(folder, policy.config, _CLASSES[policy.config.family, "policy"], policy.params)
+    generation = {
+        "bos_token_id": policy.config.bos_token_id,
+        "eos_token_id": list(policy.config.eos_token_ids) or None,
+        "pad_token_id": policy.config.pad_token_id,
+    }
+    text = json.dumps({key: value for key, value in generation.items() if value is not None}, indent=2)
+    write_text_atomically(folder / "generation_config.json", text + "\n")
+    if policy.tokenizer is not None:
+        policy.tokenizer.save_pretrained(str(folder))
+
+
+def save_reward_model(reward: RewardModel, folder: str | Path, *, max_shard_bytes: int = 5 << 30) -> None:
+    """Write a reward model as a ForSequenceClassification folder, as `save_policy` writes a policy."""
+    folder = Path(folder)
+    save_tensors(folder, reward.params, max_shard_bytes)
+    _save_config(folder, reward.config, _CLASSES[reward.config.family, "reward"], reward.params)
+    if reward.tokenizer is not None:
+        reward.tokenizer.save_pretrained(str(folder))
+
+
+def _save_config(folder: Path, config: ModelConfig, architecture: str, params: Params) -> None:
+    dtype = jnp.dtype(params["model"]["embed_tokens"]["weight"].dtype).name
+    text = json.dumps(config_dict(config, architecture, dtype), indent=2) + "\n"
+    write_text_atomically(folder / "config.json", text)
+
+
+def _backbone_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    tree = {"model": abstract_model(config)}
+    return {name: leaf.shape for name, leaf in flatten_names(tree).items()}
+
+
+def _dtype(checkpoint: CheckpointConfig, dtype: Any) -> Any:
+    """What the caller asks for, else what config.json names, else None: as stored."""
+    return jnp.dtype(dtype or checkpoint.dtype) if dtype or checkpoint.dtype else None
+
+
+def _check_tied(file: TensorFile) -> None:
+    """A tied model may ship its lm_head too: transformers 4 ignores it and 5 uses it, so it must agree."""
+    rows = file.shape("lm_head.weight")[0]
+    step = max(1, (32 << 20) // (4 * file.shape("lm_head.weight")[1]))
+    for start in range(0, rows, step):
+        box = (slice(start, min(start + step, rows)), slice(None))
+        if not np.array_equal(file.read("lm_head.weight", box), file.read("model.embed_tokens.weight", box)):
+            raise ValueError(
+                f"{file.source}: config.json ties lm_head to the embedding, but the file holds another "
+                'lm_head.weight; set "tie_word_embeddings": false to use it, or remove the tensor'
+            )

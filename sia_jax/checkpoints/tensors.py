@@ -1,0 +1,243 @@
+"""Tensors of safetensors files, read in slices and placed straight onto their devices, one at a time."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy, without which safetensors cannot read it)
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from sia_jax.parallel.mesh import partition_spec
+from sia_jax.types import Params, flatten_names, unflatten_names
+
+CHUNK_BYTES = 32 << 20
+"""What is read of a file at a time."""
+
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """A safetensors file, or the shards of a folder: names to slices that are read on demand."""
+
+    source: Path
+    """The file or folder, for messages."""
+    slices: Mapping[str, Any]
+    """Name -> the library's lazy slice."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, without reading it."""
+        return tuple(self.slices[name].get_shape())
+
+    def dtype(self, name: str) -> np.dtype:
+        """NumPy (or ml_dtypes) dtype of a tensor.
+
+        Raises:
+          ValueError: it is not a floating-point tensor that is supported (a quantised one, say).
+        """
+        stored = self.slices[name].get_dtype()
+        if stored not in _DTYPES:
+            raise ValueError(
+                f"{self.source}: tensor {name} has dtype {stored}, expected one of {sorted(_DTYPES)}"
+            )
+        return np.dtype(_DTYPES[stored])
+
+    def read(self, name: str, index: tuple[slice, ...] | None = None, dtype: Any = None) -> np.ndarray:
+        """A tensor, or a box of it, as a new array in `dtype` (default: as stored).
+
+        Read and converted in chunks into one aligned buffer, so that nothing else of its size is ever held;
+        on a CPU, JAX adopts such a buffer without copying it.
+        """
+        shape = self.shape(name)
+        bounds = [
+            range(size)[part] for size, part in zip(shape, index or (slice(None),) * len(shape), strict=True)
+        ]
+        out = _aligned_empty([len(bound) for bound in bounds], np.dtype(dtype or self.dtype(name)))
+        if out.size == 0 or not bounds:
+            return out
+        rest = tuple(slice(bound.start, bound.stop) for bound in bounds[1:])
+        row_bytes = max(1, out[:1].size * self.dtype(name).itemsize)
+        step = max(1, CHUNK_BYTES // row_bytes)
+        for start in range(0, len(bounds[0]), step):
+            stop = min(start + step, len(bounds[0]))
+            rows = slice(bounds[0].start + start, bounds[0].start + stop)
+            out[start:stop] = self.slices[name][(rows, *rest)]
+        return out
+
+    def place(self, name: str, dtype: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+        """A tensor on its devices: each device's box is read once, whoever else holds the same."""
+        boxes: dict[tuple[tuple[int, int], ...], np.ndarray] = {}
+
+        def read_box(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
+            box = tuple(part.indices(size)[:2] for part, size in zip(index, self.shape(name), strict=True))
+            if box not in boxes:
+                boxes[box] = self.read(name, index, dtype)
+            return boxes[box]
+
+        array = jax.make_array_from_callback(self.shape(name), sharding, read_box, dtype=dtype)
+        return jax.block_until_ready(array)  # the buffers of one tensor go before the next are read
+
+
+def open_checkpoint(folder: Path) -> TensorFile:
+    """model.safetensors, or the shards of model.safetensors.index.json, of a checkpoint folder.
+
+    Raises:
+      FileNotFoundError: neither is there, or shards are missing (all of them named).
+      ValueError: a file is truncated or foreign, or the index and the shards disagree.
+    """
+    index_path = folder / "model.safetensors.index.json"
+    single = folder / "model.safetensors"
+    if not index_path.is_file():
+        if not single.is_file():
+            pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+            hint = (
+                f"; {pickled} are pickles: save the model as safetensors with transformers" if pickled else ""
+            )
+            raise FileNotFoundError(
+                f"{folder}: no model.safetensors and no model.safetensors.index.json{hint}"
+            )
+        return open_file(single)
+
+    try:
+        weight_map: dict[str, str] = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{index_path} is not an index of safetensors shards: {error!r}") from None
+    names = sorted(set(weight_map.values()))
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{index_path} names shards that are missing: {missing}")
+    shards = {name: open_file(folder / name) for name in names}
+    absent = sorted(key for key, name in weight_map.items() if key not in shards[name].slices)
+    unlisted = sorted(key for name in names for key in shards[name].slices if weight_map.get(key) != name)
+    if absent or unlisted:
+        raise ValueError(
+            f"{index_path} and the shards disagree: not in the shard they are listed for: {absent}; "
+            f"in a shard but not listed for it: {unlisted}"
+        )
+    return TensorFile(folder, {key: shards[name].slices[key] for key, name in weight_map.items()})
+
+
+def open_file(path: Path) -> TensorFile:
+    """One safetensors file.
+
+    Raises:
+      FileNotFoundError: it is not there.
+      ValueError: it is truncated, or not a safetensors file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        handle = safe_open(str(path), framework="np")
+        return TensorFile(path, {name: handle.get_slice(name) for name in handle.keys()})  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or is not a safetensors file: {error}") from None
+
+
+def check_tensors(
+    file: TensorFile, expected: Mapping[str, tuple[int, ...]], ignored: Iterable[str] = ()
+) -> None:
+    """Raise one ValueError that lists every missing, surplus and misshapen tensor.
+
+    Args:
+      file: what is there.
+      expected: name -> shape of what must be there.
+      ignored: names that may be there as well and are not read.
+    """
+    ignored = set(ignored)
+    present = set(file.slices)
+    problems = [f"missing: {name} {shape}" for name, shape in expected.items() if name not in present]
+    problems += [f"surplus: {name} {file.shape(name)}" for name in sorted(present - set(expected) - ignored)]
+    problems += [
+        f"shape: {name} is {file.shape(name)}, expected {shape}"
+        for name, shape in expected.items()
+        if name in present and file.shape(name) != tuple(shape)
+    ]
+    if problems:
+        shown = problems if len(problems) <= 100 else [*problems[:100], f"... and {len(problems) - 100} more"]
+        raise ValueError(
+            f"{file.source}: the tensors are not those of its config.json ({len(problems)} differ)\n  "
+            + "\n  ".join(shown)
+        )
+
+
+def place_tensors(file: TensorFile, names: Iterable[str], dtype: Any, mesh: Mesh | None) -> Params:
+    """Read tensors one after the other onto their devices, as a tree.
+
+    Args:
+      file: the source.
+      names: which tensors.
+      dtype: what they become; None: as stored.
+      mesh: sharded over it by the partition rules; None: on the default device.
+    """
+    placed = {}
+    for name in names:
+        if mesh is None:
+            sharding: jax.sharding.Sharding = SingleDeviceSharding(_default_device())
+        else:
+            sharding = NamedSharding(mesh, partition_spec(name, file.shape(name), mesh))
+        placed[name] = file.place(name, dtype or file.dtype(name), sharding)
+    return unflatten_names(placed)
+
+
+def save_tensors(folder: Path, params: Params, max_shard_bytes: int = 5 << 30) -> None:
+    """Write a tree as model.safetensors, or as shards with an index where it is larger than one shard.
+
+    Each file is written beside its place and then renamed, so that a crash leaves no torn file behind.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    flat = flatten_names(params)
+    shards: list[list[str]] = [[]]
+    size = 0
+    for name in sorted(flat):
+        nbytes = flat[name].size * flat[name].dtype.itemsize
+        if shards[-1] and size + nbytes > max_shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(name)
+        size += nbytes
+    if len(shards) == 1:
+        save_file_atomically(folder / "model.safetensors", flat)
+        return
+    weight_map = {}
+    for i, names in enumerate(shards, start=1):
+        file_name = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+        save_file_atomically(folder / file_name, {name: flat[name] for name in names})
+        weight_map.update(dict.fromkeys(names, file_name))
+    total = sum(leaf.size * leaf.dtype.itemsize for leaf in flat.values())
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    write_text_atomically(folder / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
+
+
+def save_file_atomically(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Write a safetensors file that transformers reads (its metadata says format "pt")."""
+    arrays = {name: np.ascontiguousarray(jax.device_get(tensor)) for name, tensor in tensors.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(arrays, str(temporary), metadata={"format": "pt"})
+    os.replace(temporary, path)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a small text file so that readers see the old or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _aligned_empty(shape: list[int], dtype: np.dtype) -> np.ndarray:
+    """An uninitialised array on a 64-byte boundary, which JAX on a CPU can adopt as it is."""
+    nbytes = int(np.prod(shape)) * dtype.itemsize
+    buffer = np.empty(nbytes + 64, np.uint8)
+    offset = -buffer.ctypes.data % 64
+    return buffer[offset : offset + nbytes].view(dtype).reshape(shape)
+
+
+def _default_device() -> jax.Device:
+    return jax.config.values["jax_default_device"] or jax.local_devices()[0]

@@ -1,0 +1,256 @@
+"""Value models on disk: the official SIA layout, and our own with the head in safetensors.
+
+Official (hurunyi/SIA, src/value_model/{train,model}.py):
+    lora_weights/            a PEFT adapter on the backbone
+    token_reward_head.pt     torch.save({"token_reward_head": {"weight", "bias"}, "hidden_size"})
+    model_config.json        base_model_path, hidden_size, ...
+Ours:
+    lora_weights/            the same
+    value_head.safetensors   the head's tensors
+    value_model.json         kind and rank of the head, the base's name and the fingerprint of its weights
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from sia_jax.checkpoints.fingerprint import fingerprint, fingerprint_of_folder
+from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
+from sia_jax.checkpoints.huggingface import load_backbone
+from sia_jax.checkpoints.peft_adapter import load_adapter, save_adapter
+from sia_jax.checkpoints.tensors import (
+    check_tensors,
+    open_file,
+    place_tensors,
+    save_file_atomically,
+    write_text_atomically,
+)
+from sia_jax.checkpoints.torch_pickle import read_torch_file, write_torch_file
+from sia_jax.checkpoints.vocabulary import check_same_vocabulary, load_tokenizer
+from sia_jax.models.config import ModelConfig, ValueConfig
+from sia_jax.models.lora import merge_lora
+from sia_jax.parallel.mesh import shard_params
+from sia_jax.pretrained import Policy, ValueModel
+from sia_jax.types import Params, flatten_names
+
+OFFICIAL_HEAD = "token_reward_head.pt"
+OFFICIAL_CONFIG = "model_config.json"
+OUR_HEAD = "value_head.safetensors"
+OUR_CONFIG = "value_model.json"
+FORMAT_VERSION = 1
+
+
+def load_value_model(
+    path: str | Path,
+    backbone: str | Path | Policy,
+    *,
+    policy: Policy | None = None,
+    check_base: bool = True,
+    dtype: Any = None,
+    mesh: Mesh | None = None,
+) -> ValueModel:
+    """Load a value model, in the official layout or in ours.
+
+    Args:
+      path: its folder, or else a Hub id.
+      backbone: what the adapter goes on. A folder or Hub id: loaded, and the adapter merged into it. A loaded
+        policy: the adapter stays apart, over the policy's own weights, which are then held once.
+      policy: the policy that it is to steer: every id must mean the same token in both tokenizers.
+      check_base: the backbone must be the one that the adapter was trained on: its fingerprint where the
+        folder records one or the recorded base is at hand, else its name. False: take the caller's word.
+      dtype: of a loaded backbone; None: what its config.json names. The adapter and the head stay float32.
+      mesh: shard the weights over it by the partition rules; None: the default device.
+
+    Raises:
+      FileNotFoundError: a folder or file is missing.
+      ValueError: a part that does not fit the backbone, another base, another vocabulary, an adapter or head
+        of a kind that is not supported, or a damaged file.
+    """
+    folder = _unnest(resolve_checkpoint(path))
+    name = checkpoint_name(path)
+    saved = _read_saved_config(folder)
+    steered = backbone if isinstance(backbone, Policy) and policy is None else policy
+
+    if isinstance(backbone, Policy):
+        model_config, base, base_name = backbone.config, backbone.params["model"], backbone.name
+        mesh = mesh or _mesh_of(base)
+        tokenizer = load_tokenizer(folder) or backbone.tokenizer
+    else:
+        base_folder = resolve_checkpoint(backbone)
+        base_name = checkpoint_name(backbone)
+        model_config, base = load_backbone(base_folder, dtype=dtype, mesh=mesh)
+        tokenizer = load_tokenizer(folder) or load_tokenizer(base_folder)
+
+    lora_config, lora, adapter_base = load_adapter(folder / "lora_weights", model_config, mesh)
+    if check_base:
+        _check_base(folder, saved, adapter_base, base, base_name)
+    kind, rank, head = _load_head(folder, saved, model_config)
+    if mesh is not None:
+        head = shard_params({"value_head": head}, mesh)["value_head"]
+    if steered is not None and steered.tokenizer is not None and tokenizer is not None:
+        check_same_vocabulary(steered.tokenizer, tokenizer, policy_name=steered.name, value_name=name)
+
+    if isinstance(backbone, Policy):
+        config = ValueConfig(model_config, kind, rank, lora_config)
+        return ValueModel(config, {"lora": lora, "value_head": head}, base, tokenizer, name)
+    params = {"model": merge_lora(base, lora, lora_config), "value_head": head}
+    return ValueModel(ValueConfig(model_config, kind, rank), params, None, tokenizer, name)
+
+
+def save_value_model(
+    value: ValueModel,
+    folder: str | Path,
+    *,
+    base_model: str,
+    layout: Literal["official", "sia_jax"] = "sia_jax",
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Write an adapter and head (a value model over a policy's weights) to a folder.
+
+    Args:
+      value: with `config.lora` set; a merged model no longer knows its adapter.
+      folder: made if need be.
+      base_model: name or path of the backbone's checkpoint, recorded in the files.
+      layout: "official": what the official code reads (scalar head only); "sia_jax": ours.
+      extra: further entries of the JSON file, such as metrics; the official ones are best_val_r2, best_epoch.
+
+    Raises:
+      ValueError: a merged model, or a vocab head in the official layout.
+    """
+    if value.config.lora is None or value.base is None:
+        raise ValueError(
+            "a merged value model has no adapter to save; load it with backbone=<a loaded policy>"
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lora = value.config.lora
+    head = {name: np.asarray(leaf) for name, leaf in flatten_names(value.params["value_head"]).items()}
+    hidden_size = value.config.backbone.hidden_size
+    if layout == "official":
+        if value.config.head != "scalar":
+            raise ValueError(
+                f'the official layout holds a scalar head, got {value.config.head!r}; use layout="sia_jax"'
+            )
+        write_torch_file(folder / OFFICIAL_HEAD, {"token_reward_head": head, "hidden_size": hidden_size})
+        saved: dict[str, Any] = {
+            "base_model_path": base_model,
+            "lora_r": lora.rank,
+            "lora_alpha": lora.alpha,
+            "lora_dropout": lora.dropout,
+            "hidden_size": hidden_size,
+            "model_type": "causal_lm",
+        }
+        config_name = OFFICIAL_CONFIG
+    else:
+        save_file_atomically(folder / OUR_HEAD, head)
+        saved = {
+            "format_version": FORMAT_VERSION,
+            "base_model": base_model,
+            "base_fingerprint": fingerprint(value.base),
+            "hidden_size": hidden_size,
+            "head": value.config.head,
+            "head_rank": value.config.head_rank,
+        }
+        config_name = OUR_CONFIG
+    save_adapter(folder / "lora_weights", value.params["lora"], lora, base_model)
+    # Last, because a folder without it is not taken for a value model.
+    write_text_atomically(folder / config_name, json.dumps(saved | (extra or {}), indent=2) + "\n")
+
+
+def _mesh_of(params: Params) -> Mesh | None:
+    """The mesh that a loaded tree lies on, or None."""
+    sharding = next(iter(flatten_names(params).values())).sharding
+    if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
+        return sharding.mesh
+    return None
+
+
+def _unnest(folder: Path) -> Path:
+    """Downloads of the published models nest a folder in one of the same name; go to where the adapter is."""
+    inner = [path for path in folder.iterdir() if path.is_dir()]
+    if not (folder / "lora_weights").is_dir() and len(inner) == 1 and (inner[0] / "lora_weights").is_dir():
+        return inner[0]
+    return folder
+
+
+def _read_saved_config(folder: Path) -> dict[str, Any]:
+    """value_model.json or model_config.json; exactly one of them makes the folder a value model."""
+    present = [name for name in (OUR_CONFIG, OFFICIAL_CONFIG) if (folder / name).is_file()]
+    if len(present) != 1:
+        raise FileNotFoundError(
+            f"{folder} is no value model: expected one of {OUR_CONFIG} (ours) and {OFFICIAL_CONFIG} "
+            f"(the official layout), found {present or 'neither'}"
+        )
+    path = folder / present[0]
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if present[0] == OUR_CONFIG and saved.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format_version is {saved.get('format_version')}, this sia_jax reads {FORMAT_VERSION}"
+        )
+    return saved
+
+
+def _load_head(
+    folder: Path, saved: dict[str, Any], config: ModelConfig
+) -> tuple[Literal["scalar", "vocab"], int | None, Params]:
+    """The head's kind, rank and tensors, float32."""
+    d, v = config.hidden_size, config.vocab_size
+    if saved.get("hidden_size", d) != d:
+        raise ValueError(f"{folder}: hidden_size is {saved['hidden_size']}, the backbone's is {d}")
+    if (folder / OFFICIAL_CONFIG).is_file():
+        return "scalar", None, _read_official_head(folder / OFFICIAL_HEAD, d)
+    kind, rank = saved.get("head"), saved.get("head_rank")
+    if kind == "scalar":
+        expected: dict[str, tuple[int, ...]] = {"weight": (1, d), "bias": (1,)}
+    elif kind == "vocab" and isinstance(rank, int):
+        expected = {"down.weight": (rank, d), "up.weight": (v, rank), "up.bias": (v,)}
+    else:
+        raise ValueError(f"{folder / OUR_CONFIG}: unknown head {kind!r} of rank {rank!r}")
+    file = open_file(folder / OUR_HEAD)
+    check_tensors(file, expected)
+    return kind, rank, place_tensors(file, expected, jnp.float32, None)
+
+
+def _read_official_head(path: Path, hidden_size: int) -> Params:
+    tree = read_torch_file(path)
+    unknown = sorted(set(tree) - {"token_reward_head", "hidden_size"})
+    head = tree.get("token_reward_head")
+    if unknown or not isinstance(head, dict) or set(head) != {"weight", "bias"}:
+        raise ValueError(
+            f"{path}: expected {{'token_reward_head': {{'weight', 'bias'}}, 'hidden_size'}}, got keys "
+            f"{sorted(tree)} (another kind of head?)"
+        )
+    shapes = {name: np.shape(head[name]) for name in ("weight", "bias")}
+    if shapes != {"weight": (1, hidden_size), "bias": (1,)}:
+        raise ValueError(
+            f"{path}: the head has shapes {shapes}, expected weight (1, {hidden_size}) and bias (1,)"
+        )
+    return {name: jnp.asarray(head[name], jnp.float32) for name in ("weight", "bias")}
+
+
+def _check_base(
+    folder: Path, saved: dict[str, Any], adapter_base: str | None, base: Params, base_name: str
+) -> None:
+    """The adapter's base must be the given one: by its weights where that can be told, else by its name."""
+    recorded = saved.get("base_model") or saved.get("base_model_path") or adapter_base
+    remedy = "pass the backbone it was trained on, or check_base=False if these are the same weights"
+    expected = saved.get("base_fingerprint")
+    if expected is None and recorded and Path(recorded).is_dir():
+        expected = fingerprint_of_folder(Path(recorded))
+    if expected is not None:
+        if fingerprint(base) != expected:
+            raise ValueError(
+                f"{folder}: the adapter was trained on other weights ({recorded}) than {base_name}; {remedy}"
+            )
+        return
+    if recorded and checkpoint_name(recorded) != base_name:
+        raise ValueError(
+            f"{folder}: the adapter was trained on {recorded!r}, the backbone is {base_name!r}; {remedy}"
+        )

@@ -1,0 +1,88 @@
+"""Tokenizers of checkpoints: loading one from its folder, and whether two of them mean the same by an id."""
+
+import json
+from pathlib import Path
+
+from sia_jax.data.chat import Tokenizer
+
+_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "tokenizer.model"),
+    *("added_tokens.json", "special_tokens_map.json"),
+)
+# Any of these sets holds a whole vocabulary.
+_VOCABULARIES = ({"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"tokenizer.model"})
+
+
+def load_tokenizer(folder: Path) -> Tokenizer | None:
+    """Load the tokenizer of a checkpoint folder; nothing is downloaded, and no code from the folder is run.
+
+    Args:
+      folder: a checkpoint, with or without a tokenizer.
+
+    Returns:
+      A transformers tokenizer; None if the folder has no tokenizer files.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: there are tokenizer files, but without a vocabulary, or they cannot be read.
+    """
+    # By name, not is_file(): a link into a cache that was emptied is a broken tokenizer, not an absent one.
+    present = {path.name for path in folder.iterdir()} & set(_FILES)
+    if not present:
+        return None
+    # From the config alone, transformers makes a tokenizer that knows only the special tokens.
+    if not any(files <= present for files in _VOCABULARIES):
+        raise ValueError(
+            f"{folder} has {sorted(present)} but no vocabulary, expected tokenizer.json; "
+            "copy it from the original checkpoint, or remove the other files"
+        )
+    # Imported here because it takes seconds, which a folder without a tokenizer need not pay.
+    from transformers import AutoTokenizer
+
+    try:
+        # Left to itself, trust_remote_code asks on stdin.
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the readers raise what they like; tokenizers a bare Exception
+        broken = [name for name in present if name.endswith(".json") and not _is_object(folder / name)]
+        raise ValueError(
+            f"{folder}: cannot read the tokenizer from {', '.join(sorted(broken or present))} "
+            f"({type(error).__name__}: {error}); copy the files from the original checkpoint again"
+        ) from error
+
+
+def check_same_vocabulary(
+    policy_tokenizer: Tokenizer, value_tokenizer: Tokenizer, *, policy_name: str, value_name: str
+) -> None:
+    """Check that every id of the policy's tokenizer means the same token to the value model.
+
+    The value model reads the policy's ids as they are; where they differ it would read garbage. Further ids
+    of its own, such as an added [PAD], do no harm.
+
+    Args:
+      policy_tokenizer: of the policy.
+      value_tokenizer: of the value model.
+      policy_name: what the error calls the policy.
+      value_name: what the error calls the value model.
+
+    Raises:
+      ValueError: how many ids differ, and the first five of them.
+    """
+    policy, value = policy_tokenizer.get_vocab(), value_tokenizer.get_vocab()
+    differing = sorted((index, token) for token, index in policy.items() if value.get(token) != index)
+    if not differing:
+        return
+    meaning = {index: repr(token) for token, index in value.items()}
+    examples = [f"{index}: {token!r} != {meaning.get(index, 'no token')}" for index, token in differing[:5]]
+    raise ValueError(
+        f"the policy {policy_name} and the value model {value_name} have different vocabularies: "
+        f"{len(differing)} of the policy's {len(policy)} ids mean another token or none "
+        f"({', '.join(examples)}{', ...' if len(differing) > 5 else ''}); "
+        "take a value model that was trained on the policy's tokenizer"
+    )
+
+
+def _is_object(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_bytes()), dict)
+    except (OSError, ValueError):
+        return False

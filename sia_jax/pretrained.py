@@ -1,0 +1,181 @@
+"""Loaded models: policy, value model and reward model, each with its config, parameters and tokenizer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from sia_jax.data import chat
+from sia_jax.models import run
+from sia_jax.models.config import ModelConfig, ValueConfig
+from sia_jax.models.lora import Adapter
+from sia_jax.types import Params
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal language model."""
+
+    config: ModelConfig
+    params: Params = field(repr=False)
+    """{"model": ..., "lm_head": {"weight": [V, D]}}; no "lm_head" where it is tied to the embedding."""
+    tokenizer: Any = field(default=None, repr=False)
+    """The checkpoint's transformers tokenizer; None if the folder has none."""
+    name: str = ""
+    """Last part of the folder's path or Hub id."""
+
+    def logits(self, tokens: Any, lengths: Any) -> Float[Array, "B L V"]:
+        """Next-token logits at every token.
+
+        Args:
+          tokens: [B, L] ids, padded on the right; NumPy, JAX or nested lists.
+          lengths: [B] tokens of each row, 1 .. L.
+
+        Returns:
+          [B, L, V] float32; what stands at padding is meaningless.
+
+        Raises:
+          ValueError: shapes, lengths or ids that do not fit.
+        """
+        padded, _ = pad_batch(tokens, lengths, self.config)
+        return run.batch_logits(self.params, padded, config=self.config)[:, : np.shape(tokens)[1]]
+
+    def prompt_ids(
+        self, messages: Sequence[chat.Message], form: chat.PromptForm | None = None, **template: Any
+    ) -> list[int]:
+        """The ids of a conversation that waits for the policy's reply; see `sia_jax.data.chat.policy_prompt`.
+
+        Args:
+          messages: [{"role": "user", "content": ...}, ...].
+          form: "chat", the checkpoint's template, or "raw", the official form for base models; by default
+            as the checkpoint's name and tokenizer say (`sia_jax.data.chat.prompt_form`).
+          **template: passed to the chat template, e.g. enable_thinking=True.
+        """
+        tokenizer = _need_tokenizer(self.tokenizer, self.name)
+        form = form or chat.prompt_form(self.name, tokenizer)
+        return chat.policy_prompt(tokenizer, messages, form=form, **template)
+
+
+@dataclass(frozen=True)
+class ValueModel:
+    """A token-level value model: V(x, y_<=t) predicts the reward of the whole reply from a prefix."""
+
+    config: ValueConfig
+    params: Params = field(repr=False)
+    """{"model": ..., "value_head": ...} merged; {"lora": ..., "value_head": ...} over a policy's weights."""
+    base: Params | None = field(default=None, repr=False)
+    """The policy's backbone under the adapter; None where `params` holds its own."""
+    tokenizer: Any = field(default=None, repr=False)
+    name: str = ""
+
+    def values(self, tokens: Any, lengths: Any) -> Array:
+        """Values at every token.
+
+        Args:
+          tokens: [B, L] ids, padded on the right.
+          lengths: [B] tokens of each row, 1 .. L.
+
+        Returns:
+          [B, L] float32 (scalar head) in units of the reward; with a vocab head [B, L, V], the value of each
+          next token. What stands at padding is meaningless.
+
+        Raises:
+          ValueError: shapes, lengths or ids that do not fit.
+        """
+        padded, _ = pad_batch(tokens, lengths, self.config.backbone)
+        adapter = None
+        if self.config.lora is not None:
+            adapter = Adapter(self.params["lora"], self.config.lora)
+        model = self.base if self.base is not None else self.params["model"]
+        values = run.batch_values(
+            model,
+            self.params["value_head"],
+            adapter,
+            padded,
+            config=self.config.backbone,
+            head=self.config.head,
+        )
+        return values[:, : np.shape(tokens)[1]]
+
+    def prompt_ids(self, messages: Sequence[chat.Message]) -> list[int]:
+        """The ids of the conversation in the value model's own form; see `sia_jax.data.chat.value_prompt`."""
+        tokenizer = _need_tokenizer(self.tokenizer, self.name)
+        return chat.value_prompt(tokenizer, messages, self.config.backbone.family)
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """A sequence-classification reward model: one number for a whole conversation."""
+
+    config: ModelConfig
+    params: Params = field(repr=False)
+    """{"model": ..., "score": {"weight": [1, D]}}."""
+    tokenizer: Any = field(default=None, repr=False)
+    name: str = ""
+
+    def score(self, tokens: Any, lengths: Any) -> Float[Array, " B"]:
+        """The reward of each row, read at its last token.
+
+        The last token is where `lengths` says, whatever its id. (transformers looks for the rightmost id that
+        is not the pad id; the two agree unless a sequence ends in its pad id.)
+
+        Args:
+          tokens: [B, L] ids, padded on the right.
+          lengths: [B] tokens of each row, 1 .. L.
+
+        Returns:
+          [B] float32.
+
+        Raises:
+          ValueError: shapes, lengths or ids that do not fit.
+        """
+        padded, checked = pad_batch(tokens, lengths, self.config)
+        return run.batch_rewards(self.params, padded, checked, config=self.config)
+
+    def conversation_ids(self, messages: Sequence[chat.Message]) -> list[int]:
+        """The ids of a finished conversation; see `sia_jax.data.chat.reward_conversation`."""
+        return chat.reward_conversation(_need_tokenizer(self.tokenizer, self.name), messages)
+
+
+def pad_batch(tokens: Any, lengths: Any, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
+    """Check a batch, and pad it on the right to a bucket, so that few programs serve all lengths.
+
+    Args:
+      tokens: [B, L] ids.
+      lengths: [B].
+      config: gives V.
+
+    Returns:
+      ([B, bucket] int32, [B] int32).
+
+    Raises:
+      ValueError: not [B, L] and [B] integers, a length outside 1 .. L, an id outside 0 .. V-1.
+    """
+    tokens, lengths = np.asarray(tokens), np.asarray(lengths)
+    if tokens.ndim != 2 or lengths.shape != tokens.shape[:1]:
+        raise ValueError(f"expected tokens [B, L] and lengths [B], got {tokens.shape} and {lengths.shape}")
+    for name, array in (("tokens", tokens), ("lengths", lengths)):
+        if not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(f"{name} must be integers, got {array.dtype}")
+    b, length = tokens.shape
+    if b == 0 or lengths.min() < 1 or lengths.max() > length:
+        raise ValueError(f"lengths must lie in 1 .. {length} (the width of tokens), got {lengths.tolist()}")
+    real = np.arange(length) < lengths[:, None]
+    wrong = sorted(set(tokens[real & ((tokens < 0) | (tokens >= config.vocab_size))].tolist()))
+    if wrong:
+        raise ValueError(f"ids must lie in 0 .. {config.vocab_size - 1} (the vocabulary), got {wrong[:10]}")
+    padded = np.zeros((b, run.bucket_length(length)), np.int32)
+    padded[:, :length] = np.where(real, tokens, 0)
+    return jnp.asarray(padded), jnp.asarray(lengths, jnp.int32)
+
+
+def _need_tokenizer(tokenizer: Any, name: str) -> Any:
+    if tokenizer is None:
+        raise ValueError(
+            f"{name or 'this model'} was loaded from a folder without a tokenizer; pass token ids"
+        )
+    return tokenizer

@@ -1,0 +1,1 @@
+"""Programs that prepare data and train models: `python -m train.<name> --help`."""
