@@ -1,0 +1,1 @@
+"""Programs that generate text and measure it: `python -m decode.<name> --help`."""

@@ -1,0 +1,128 @@
+"""What a pass must move and compute, what this machine can move and compute, and so its floor."""
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sia_jax.models.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class PassCost:
+    """Bytes and floating-point operations of one pass, counted from shapes."""
+
+    weight_bytes: int
+    """Every weight that is read, once a pass however many tokens share it."""
+    cache_bytes: int
+    """Keys and values: those read and those written."""
+    flops: int
+    """Two for each multiply-add of projections, scores, mixing and lm_head; norms and the like left out."""
+
+    @property
+    def bytes(self) -> int:
+        """All that is moved."""
+        return self.weight_bytes + self.cache_bytes
+
+
+def decode_pass_cost(
+    config: ModelConfig,
+    rows: int,
+    columns: int,
+    *,
+    tokens_per_row: int = 1,
+    itemsize: int = 4,
+    logits: bool = True,
+) -> PassCost:
+    """The cost of a pass of `tokens_per_row` new tokens in each of `rows` rows over a cache.
+
+    Args:
+      config: the network.
+      rows: B.
+      columns: cache columns that each token sees, on average; what it need not see is not counted.
+      tokens_per_row: T.
+      itemsize: bytes of a weight and of a cache entry.
+      logits: whether the lm_head runs, on one hidden state a row.
+    """
+    tokens = rows * tokens_per_row
+    d, h = config.hidden_size, config.head_dim
+    attention = 2 * d * h * (config.num_heads + config.num_kv_heads)
+    layer = attention + 3 * d * config.intermediate_size
+    head = config.vocab_size * d if logits else 0
+    weights = config.num_layers * layer + head + tokens * d
+    entry = 2 * config.num_layers * config.num_kv_heads * h
+    cache = rows * columns * entry + tokens * entry
+    flops = 2 * tokens * config.num_layers * (layer + 2 * columns * config.num_heads * h) + 2 * rows * head
+    return PassCost(weights * itemsize, cache * itemsize, flops)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the default device was measured to do."""
+
+    bytes_per_second: float
+    flops_per_second: float
+
+    def floor_seconds(self, cost: PassCost) -> float:
+        """No pass is faster: the larger of its bytes over the bandwidth and its FLOPs over the peak."""
+        return max(cost.bytes / self.bytes_per_second, cost.flops / self.flops_per_second)
+
+
+def measure_machine(megabytes: int = 512, matrix: int = 2048) -> Machine:
+    """Measure the device: the best rate at which it reads memory and multiplies float32 matrices.
+
+    Each rate is the best of several kernels and of several tries, for a floor must not be beaten.
+
+    Args:
+      megabytes: what a bandwidth kernel reads; well over the last cache.
+      matrix: width of the square matrices.
+    """
+    rows = megabytes * 2**20 // (4 * 4096)
+    x = jnp.ones((rows, 4096), jnp.float32)
+    vector = jnp.ones((4096,), jnp.float32)
+    kernels: list[Callable[[], object]] = [lambda: _matvec(x, vector), lambda: _sum(x)]
+    if jax.default_backend() == "cpu":
+        host = np.ones((rows, 4096), np.float32)
+        parts = np.array_split(host, os.cpu_count() or 1)
+        pool = ThreadPoolExecutor(len(parts))
+        kernels.append(lambda: list(pool.map(np.max, parts)))
+    bandwidth = max(x.nbytes / best_seconds(kernel) for kernel in kernels)
+    square = jnp.ones((matrix, matrix), jnp.float32)
+    peak = 2 * matrix**3 / best_seconds(lambda: _matmul(square, square))
+    return Machine(bandwidth, peak)
+
+
+def best_seconds(call: Callable[[], object], tries: int = 7) -> float:
+    """The shortest of several timings of `call`, after one that is not counted."""
+    return min(all_seconds(call, tries))
+
+
+def all_seconds(call: Callable[[], object], tries: int) -> list[float]:
+    """Wall times of `call`, each until its results are ready, after one that is not counted (it compiles)."""
+    jax.block_until_ready(call())
+    seconds = []
+    for _ in range(tries):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+@jax.jit
+def _matvec(x: jax.Array, vector: jax.Array) -> jax.Array:
+    return x @ vector
+
+
+@jax.jit
+def _sum(x: jax.Array) -> jax.Array:
+    return jnp.sum(x)
+
+
+@jax.jit
+def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b, precision="highest")
