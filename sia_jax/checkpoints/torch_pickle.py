@@ -263,8 +263,9 @@ def _tensor(elements: np.ndarray, offset: Any, size: tuple[Any, ...], stride: tu
             f"a tensor of offset {offset}, size {size} and stride {stride} does not fit its storage of "
             f"{elements.size} elements; if it was expanded, save its contiguous()"
         )
+    start = min(offset, elements.size)  # an empty slice may lie beyond the storage
     strides = [step * elements.itemsize for step in stride]
-    return np.ndarray(size, elements.dtype, elements, min(offset, elements.size) * elements.itemsize, strides)
+    return np.ndarray(size, elements.dtype, elements, start * elements.itemsize, strides)
 
 
 def _dump_items(tree: Any, path: str, arrays: list[np.ndarray]) -> bytes:
@@ -284,8 +285,6 @@ def _dump(value: Any, path: str = "", arrays: list[np.ndarray] | None = None) ->
             return pickle.NONE
         case bool():
             return pickle.NEWTRUE if value else pickle.NEWFALSE
-        case int() if -(2**31) <= value < 2**31:
-            return pickle.BININT + struct.pack("<i", value)
         case int() if -(2**63) <= value < 2**63:
             return pickle.LONG1 + b"\x08" + struct.pack("<q", value)
         case float():

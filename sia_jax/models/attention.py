@@ -6,7 +6,7 @@ runs padded blocks [B, T], single steps [B, 1] and flat axes of token places [T]
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ QUERY_CHUNK = 512
 """Queries that see the keys at a time: the scores of a longer block are never held whole."""
 
 
+@runtime_checkable
 class Attend(Protocol):
     """How a pass attends: writes what it must to the cache, then attends."""
 
