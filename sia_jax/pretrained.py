@@ -136,9 +136,15 @@ class RewardModel:
         padded, checked = pad_batch(tokens, lengths, self.config)
         return run.batch_rewards(self.params, padded, checked, config=self.config)
 
-    def conversation_ids(self, messages: Sequence[chat.Message]) -> list[int]:
-        """The ids of a finished conversation; see `sia_jax.data.chat.reward_conversation`."""
-        return chat.reward_conversation(_need_tokenizer(self.tokenizer, self.name), messages)
+    def conversation_ids(self, messages: Sequence[chat.Message], **template: Any) -> list[int]:
+        """The ids of a finished conversation; see `sia_jax.data.chat.reward_conversation`.
+
+        Args:
+          messages: ends with the assistant.
+          **template: variables of the chat template. Llama 3.2's writes today's date into every conversation,
+            and so into every score, unless date_string is given.
+        """
+        return chat.reward_conversation(_need_tokenizer(self.tokenizer, self.name), messages, **template)
 
 
 def pad_batch(tokens: Any, lengths: Any, config: ModelConfig) -> tuple[jax.Array, jax.Array]:

@@ -22,11 +22,11 @@ TASK_TYPES = ("FEATURE_EXTRACTION", "CAUSAL_LM")
 
 _PROJECTIONS = ATTENTION_PROJECTIONS + MLP_PROJECTIONS
 
-# Whatever their value, they do not change what the network computes: they describe the file, have an effect
-# only with a field that is refused, or show in the tensors that there are (layers_to_transform).
+# Whatever their value, they do not change what the network computes: they describe the file, or have effect
+# only with a field that is refused.
 _INERT = {
     *("auto_mapping", "inference_mode", "peft_version", "revision"),
-    *("layers_to_transform", "megatron_core", "qalora_group_size"),
+    *("megatron_core", "qalora_group_size"),
 }
 
 _REMEDIES = {
@@ -48,6 +48,8 @@ class AdapterFile:
     """Name or path of the model that the adapter was trained on."""
     task_type: str | None
     """PEFT's task type, such as "FEATURE_EXTRACTION" or "CAUSAL_LM"."""
+    layers: tuple[int, ...] | None = None
+    """The layers that it adapts; None: all of the base's."""
 
 
 def read_adapter_config(path: str | Path) -> AdapterFile:
@@ -88,7 +90,13 @@ def read_adapter_config(path: str | Path) -> AdapterFile:
         rank_pattern=tuple((raw.get("rank_pattern") or {}).items()),
         alpha_pattern=tuple((key, float(alpha)) for key, alpha in (raw.get("alpha_pattern") or {}).items()),
     )
-    return AdapterFile(config, raw.get("base_model_name_or_path"), raw.get("task_type"))
+    layers = raw.get("layers_to_transform")
+    return AdapterFile(
+        config,
+        base_model=raw.get("base_model_name_or_path"),
+        task_type=raw.get("task_type"),
+        layers=None if layers is None else tuple(_listed(layers)),
+    )
 
 
 def write_adapter_config(
@@ -162,6 +170,10 @@ def _is_rank(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
@@ -205,6 +217,10 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "target_modules": (_are_projections, f"a list out of {', '.join(_PROJECTIONS)}: name the adapted ones"),
     "rank_pattern": (lambda value: _are_patterns(value, _is_rank), "regular expressions: integers above 0"),
     "alpha_pattern": (lambda value: _are_patterns(value, _is_number), "regular expressions: finite numbers"),
+    "layers_to_transform": (
+        lambda value: value is None or all(_is_index(layer) for layer in _listed(value)),
+        "null, a layer or a list of layers",
+    ),
     "bias": (lambda value: value == "none", "'none': biases of the base are not read from an adapter"),
     "init_lora_weights": (
         lambda value: isinstance(value, bool) or value == "gaussian",

@@ -5,8 +5,14 @@ from pathlib import Path
 
 from jax.sharding import Mesh
 
-from sia_jax.checkpoints.adapter_config import read_adapter_config, write_adapter_config
-from sia_jax.checkpoints.tensors import TensorFile, open_file, place_tensors, save_file_atomically
+from sia_jax.checkpoints.adapter_config import AdapterFile, read_adapter_config, write_adapter_config
+from sia_jax.checkpoints.tensors import (
+    TensorFile,
+    check_tensors,
+    open_file,
+    place_tensors,
+    save_file_atomically,
+)
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.lora import LoraConfig
 from sia_jax.models.transformer import abstract_model
@@ -40,7 +46,7 @@ def load_adapter(
             f"{folder}: adapter_model.bin is a pickle; save the adapter as safetensors with peft"
         )
     file = _strip_prefix(open_file(weights))
-    _check(file, adapter.config, config)
+    _check(file, adapter, config)
     lora = place_tensors(file, file.slices, None, mesh)
     return adapter.config, lora, adapter.base_model
 
@@ -69,34 +75,21 @@ def _strip_prefix(file: TensorFile) -> TensorFile:
     return replace(file, slices=names)
 
 
-def _check(file: TensorFile, lora: LoraConfig, config: ModelConfig) -> None:
-    modules = {
-        name.removesuffix(".weight"): leaf.shape
-        for name, leaf in flatten_names(abstract_model(config)).items()
-        if name.split(".")[-2] in lora.target_modules
-    }
-    adapted = {
-        name.rsplit(".lora_", 1)[0]
-        for name in file.slices
-        if name.endswith((".lora_A.weight", ".lora_B.weight"))
-    }
-    problems = []
-    for module in sorted(adapted & set(modules)):
-        out_features, in_features = modules[module]
-        rank = lora.rank_of(module)
-        for part, shape in (("lora_A", (rank, in_features)), ("lora_B", (out_features, rank))):
-            name = f"{module}.{part}.weight"
-            if name not in file.slices:
-                problems.append(f"missing: {name}")
-            elif file.shape(name) != shape:
-                problems.append(f"shape: {name} is {file.shape(name)}, expected {shape} (rank {rank})")
-    absent = [name for name in lora.target_modules if not any(m.endswith(f".{name}") for m in adapted)]
-    problems += [f"missing: no tensors for the target module {name}" for name in absent]
-    known = {f"{module}.{part}.weight" for module in modules for part in ("lora_A", "lora_B")}
-    problems += [f"surplus: {name} {file.shape(name)}" for name in sorted(set(file.slices) - known)]
-    if problems:
-        raise ValueError(
-            f"{file.source}: the adapter does not fit its config and the backbone "
-            f"(hidden size {config.hidden_size}, {config.num_layers} layers); {len(problems)} problems\n  "
-            + "\n  ".join(problems[:100])
-        )
+def _check(file: TensorFile, adapter: AdapterFile, config: ModelConfig) -> None:
+    """Every adapted module must have both of its matrices, of the rank its config says; there is no other."""
+    lora = adapter.config
+    layers = range(config.num_layers) if adapter.layers is None else adapter.layers
+    expected: dict[str, tuple[int, ...]] = {}
+    for name, leaf in flatten_names(abstract_model(config)).items():
+        parts = name.split(".")
+        if parts[0] == "layers" and int(parts[1]) in layers and parts[-2] in lora.target_modules:
+            module = name.removesuffix(".weight")
+            out_features, in_features = leaf.shape
+            expected[f"{module}.lora_A.weight"] = (lora.rank_of(module), in_features)
+            expected[f"{module}.lora_B.weight"] = (out_features, lora.rank_of(module))
+    check_tensors(
+        file,
+        expected,
+        source=f"adapter_config.json and of a backbone of width {config.hidden_size} "
+        f"with {config.num_layers} layers",
+    )
