@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from sia_jax.types import Params, flatten_names, unflatten_names
 CHUNK_BYTES = 32 << 20
 """What is read of a file at a time."""
 
+_INDEX = "model.safetensors.index.json"
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -93,7 +94,7 @@ def open_checkpoint(folder: Path) -> TensorFile:
       FileNotFoundError: neither is there, or shards are missing (all of them named).
       ValueError: a file is truncated or foreign, or the index and the shards disagree.
     """
-    index_path = folder / "model.safetensors.index.json"
+    index_path = folder / _INDEX
     single = folder / "model.safetensors"
     if not index_path.is_file():
         if not single.is_file():
@@ -108,10 +109,10 @@ def open_checkpoint(folder: Path) -> TensorFile:
 
     try:
         weight_map: dict[str, str] = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        names = sorted(set(weight_map.values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{index_path} is not an index of safetensors shards: {error!r}") from None
-    names = sorted(set(weight_map.values()))
-    missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{index_path} names shards that are missing: {missing}")
     shards = {name: open_file(folder / name) for name in names}
@@ -142,7 +143,11 @@ def open_file(path: Path) -> TensorFile:
 
 
 def check_tensors(
-    file: TensorFile, expected: Mapping[str, tuple[int, ...]], ignored: Iterable[str] = ()
+    file: TensorFile,
+    expected: Mapping[str, tuple[int, ...]],
+    *,
+    ignored: Iterable[str] = (),
+    source: str = "config.json",
 ) -> None:
     """Raise one ValueError that lists every missing, surplus and misshapen tensor.
 
@@ -150,6 +155,7 @@ def check_tensors(
       file: what is there.
       expected: name -> shape of what must be there.
       ignored: names that may be there as well and are not read.
+      source: what says what must be there, for the message.
     """
     ignored = set(ignored)
     present = set(file.slices)
@@ -163,7 +169,7 @@ def check_tensors(
     if problems:
         shown = problems if len(problems) <= 100 else [*problems[:100], f"... and {len(problems) - 100} more"]
         raise ValueError(
-            f"{file.source}: the tensors are not those of its config.json ({len(problems)} differ)\n  "
+            f"{file.source}: the tensors are not those of its {source} ({len(problems)} differ)\n  "
             + "\n  ".join(shown)
         )
 
@@ -190,7 +196,9 @@ def place_tensors(file: TensorFile, names: Iterable[str], dtype: Any, mesh: Mesh
 def save_tensors(folder: Path, params: Params, max_shard_bytes: int = 5 << 30) -> None:
     """Write a tree as model.safetensors, or as shards with an index where it is larger than one shard.
 
-    Each file is written beside its place and then renamed, so that a crash leaves no torn file behind.
+    Each file is written beside its place and then renamed, and while shards are replaced there is no index: a
+    crash leaves neither a torn file nor a mixture of old and new.
+    Weights of an earlier save under other names are removed: readers would take them for these.
     """
     folder.mkdir(parents=True, exist_ok=True)
     flat = flatten_names(params)
@@ -205,23 +213,29 @@ def save_tensors(folder: Path, params: Params, max_shard_bytes: int = 5 << 30) -
         size += nbytes
     if len(shards) == 1:
         save_file_atomically(folder / "model.safetensors", flat)
+        _remove_weights_except(folder, {"model.safetensors"})
         return
     weight_map = {}
+    (folder / _INDEX).unlink(missing_ok=True)
     for i, names in enumerate(shards, start=1):
         file_name = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
         save_file_atomically(folder / file_name, {name: flat[name] for name in names})
         weight_map.update(dict.fromkeys(names, file_name))
     total = sum(leaf.size * leaf.dtype.itemsize for leaf in flat.values())
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    write_text_atomically(folder / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
+    write_text_atomically(folder / _INDEX, json.dumps(index, indent=2) + "\n")
+    _remove_weights_except(folder, {_INDEX, *weight_map.values()})
 
 
 def save_file_atomically(path: Path, tensors: Mapping[str, Any]) -> None:
     """Write a safetensors file that transformers reads (its metadata says format "pt")."""
     arrays = {name: np.ascontiguousarray(jax.device_get(tensor)) for name, tensor in tensors.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(arrays, str(temporary), metadata={"format": "pt"})
-    os.replace(temporary, path)
+    try:
+        save_file(arrays, str(temporary), metadata={"format": "pt"})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -229,6 +243,13 @@ def write_text_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def _remove_weights_except(folder: Path, names: Collection[str]) -> None:
+    single, index = folder / "model.safetensors", folder / _INDEX
+    for path in (single, index, *folder.glob("model-*-of-*.safetensors")):
+        if path.name not in names:
+            path.unlink(missing_ok=True)
 
 
 def _aligned_empty(shape: list[int], dtype: np.dtype) -> np.ndarray:

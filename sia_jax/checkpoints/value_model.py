@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from sia_jax.checkpoints.config_json import read_json
 from sia_jax.checkpoints.fingerprint import fingerprint, fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone
@@ -186,10 +187,7 @@ def _read_saved_config(folder: Path) -> dict[str, Any]:
             f"(the official layout), found {present or 'neither'}"
         )
     path = folder / present[0]
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
+    saved = read_json(path)
     if present[0] == OUR_CONFIG and saved.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{path}: format_version is {saved.get('format_version')}, this sia_jax reads {FORMAT_VERSION}"
@@ -223,9 +221,10 @@ def _read_official_head(path: Path, hidden_size: int) -> Params:
     unknown = sorted(set(tree) - {"token_reward_head", "hidden_size"})
     head = tree.get("token_reward_head")
     if unknown or not isinstance(head, dict) or set(head) != {"weight", "bias"}:
+        found = {k: sorted(v) if isinstance(v, dict) else type(v).__name__ for k, v in tree.items()}
         raise ValueError(
-            f"{path}: expected {{'token_reward_head': {{'weight', 'bias'}}, 'hidden_size'}}, got keys "
-            f"{sorted(tree)} (another kind of head?)"
+            f"{path}: expected {{'token_reward_head': {{'weight', 'bias'}}, 'hidden_size'}}, got "
+            f"{found} (another kind of head?)"
         )
     shapes = {name: np.shape(head[name]) for name in ("weight", "bias")}
     if shapes != {"weight": (1, hidden_size), "bias": (1,)}:

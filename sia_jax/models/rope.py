@@ -17,21 +17,23 @@ def inverse_frequencies(config: RopeConfig, head_dim: int) -> np.ndarray:
     s = (O / w - low) / (high - low).
 
     Returns:
-      float32 [H / 2], radians a position. Every step is rounded to float32, as the reference does: at
-      position 100,000 the last bit of a frequency is a phase of 0.01.
+      float32 [H / 2], radians a position, bit for bit those of transformers: at position 100,000 the last bit
+      of a frequency is a phase of 0.01. So every step is rounded to float32, and torch's order of operations
+      is kept: it divides a number by a tensor by multiplying with the reciprocal. Only the power is taken in
+      float64 and rounded once, because that of float32 has other last bits on other CPUs.
     """
     f32 = np.float32
     exponents = np.arange(0, head_dim, 2, dtype=f32) / f32(head_dim)
-    frequencies = f32(1.0) / np.power(f32(config.theta), exponents, dtype=f32)
+    frequencies = f32(1) / np.power(np.float64(config.theta), exponents.astype(np.float64)).astype(f32)
     if config.scaling is None:
         return frequencies
     scaling = config.scaling
     context = scaling.original_max_position_embeddings
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    wavelengths = f32(2 * math.pi) / frequencies
-    smooth = (f32(context) / wavelengths - f32(low)) / f32(high - low)
+    wavelengths = f32(1) / frequencies * f32(2 * math.pi)
+    smooth = (f32(1) / wavelengths * f32(context) - f32(low)) / f32(high - low)
     slowed = frequencies / f32(scaling.factor)
-    between = (f32(1) - smooth) * slowed + smooth * frequencies
+    between = (f32(1) - smooth) * frequencies / f32(scaling.factor) + smooth * frequencies
     scaled = np.where(wavelengths > f32(context / low), slowed, frequencies)
     is_between = (wavelengths >= f32(context / high)) & (wavelengths <= f32(context / low))
     return np.where(is_between, between, scaled).astype(f32)

@@ -1,0 +1,168 @@
+"""Where a checkpoint is found: in a folder, else in the local cache of the Hub; here never on the network."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+import sia_jax
+from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
+from tests.support.checkpoints import assert_same_trees, save_tiny_policy
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def fill_cache(cache: Path, repository: str) -> Path:
+    """Lay out a repository as the Hub's cache does; returns the folder of its snapshot."""
+    home = cache / ("models--" + repository.replace("/", "--"))
+    (home / "refs").mkdir(parents=True)
+    (home / "refs/main").write_text(COMMIT)
+    snapshot = home / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    return snapshot
+
+
+@pytest.fixture
+def attempts(monkeypatch):
+    """Every attempt to reach a host is refused, and listed here."""
+    hosts = []
+
+    def refuse(*arguments, **_options):
+        hosts.append(arguments)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    return hosts
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch, attempts):
+    """An empty cache of the Hub, in offline mode."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    (tmp_path / "hub").mkdir()
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def never_the_hub(monkeypatch):
+    """Any call of huggingface_hub fails the test."""
+
+    def fail(*arguments, **_options):
+        raise AssertionError(f"the Hub was asked for {arguments}")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+
+
+def test_cached_repository_is_found_by_its_id(cache, attempts):
+    snapshot = fill_cache(cache, "owner/tiny-model")
+    policy = save_tiny_policy(snapshot)
+    assert resolve_checkpoint("owner/tiny-model") == snapshot
+    loaded = sia_jax.load_policy("owner/tiny-model")
+    assert_same_trees(loaded.params, policy.params)
+    assert loaded.name == "tiny-model"
+    assert not attempts
+
+
+def test_id_without_an_owner_is_found(cache):
+    snapshot = fill_cache(cache, "tiny-model")
+    assert resolve_checkpoint("tiny-model") == snapshot
+
+
+@pytest.mark.parametrize("name", ["owner/absent", "absent"])
+def test_id_that_is_not_cached_is_not_found_and_not_asked_for(cache, attempts, name):
+    fill_cache(cache, "owner/other")
+    with pytest.raises(
+        FileNotFoundError, match=f"{name}: no such folder here, and as a Hub id it cannot be had"
+    ):
+        sia_jax.load_policy(name)
+    assert not attempts
+
+
+def test_environment_that_says_offline_is_heeded(tmp_path):
+    snapshot = fill_cache(tmp_path / "hub", "owner/cached")
+    program = """
+import socket
+def refuse(*arguments, **options):
+    print("network")
+    raise OSError
+socket.getaddrinfo = socket.socket.connect = refuse
+from sia_jax.checkpoints.hub import resolve_checkpoint
+print(resolve_checkpoint("owner/cached"))
+try:
+    resolve_checkpoint("owner/absent")
+except FileNotFoundError as error:
+    print(error)
+"""
+    settings = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub"), "JAX_PLATFORMS": "cpu"}
+    root = Path(__file__).parents[2]
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | settings,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found, message = result.stdout.splitlines()
+    assert found == str(snapshot)
+    assert message.startswith("owner/absent: no such folder here")
+
+
+def test_existing_folder_wins_over_a_repository_of_the_same_name(cache, tmp_path, monkeypatch, never_the_hub):
+    fill_cache(cache, "owner/tiny")
+    (tmp_path / "owner/tiny").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert resolve_checkpoint("owner/tiny").resolve() == (tmp_path / "owner/tiny").resolve()
+    assert resolve_checkpoint(tmp_path / "owner") == tmp_path / "owner"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/no/such/folder",
+        "/none",
+        "./owner/name",
+        "../name",
+        "~/models/name",
+        "a/b/c",
+        "owner/name/",
+        "owner//name",
+        "C:\\models\\name",
+        "owner/.hidden",
+        "with space/name",
+        "",
+    ],
+)
+def test_what_looks_like_a_path_never_reaches_the_hub(tmp_path, monkeypatch, never_the_hub, path):
+    monkeypatch.chdir(tmp_path)
+    if path == "":  # the folder one is in, which exists
+        assert resolve_checkpoint(path) == Path()
+        return
+    with pytest.raises(FileNotFoundError, match="no such folder, and not a Hub id"):
+        resolve_checkpoint(path)
+
+
+def test_file_is_not_a_folder(tmp_path, never_the_hub):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        resolve_checkpoint(tmp_path / "model.safetensors")
+
+
+def test_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    assert resolve_checkpoint("~/models") == tmp_path / "models"
+
+
+def test_name_is_the_last_part(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint_name("Qwen/Qwen3-0.6B-Base") == "Qwen3-0.6B-Base"
+    assert checkpoint_name("/models/Qwen3-0.6B-Base/") == "Qwen3-0.6B-Base"
+    assert checkpoint_name(Path("/models/step100")) == "step100"
+    assert checkpoint_name(".") == tmp_path.name

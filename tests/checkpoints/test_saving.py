@@ -1,0 +1,274 @@
+"""What is saved is what is loaded, bit for bit; and a write that fails leaves the old file whole."""
+
+import json
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import sia_jax
+from sia_jax.checkpoints import tensors
+from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConfig
+from tests.support.checkpoints import (
+    assert_close,
+    assert_same_trees,
+    random_tokens,
+    save_tiny_policy,
+    tiny_config,
+    tiny_policy,
+    tiny_reward_model,
+    tiny_value_model,
+)
+from tests.support.tokenizers import save_qwen3_tokenizer
+
+
+@pytest.mark.parametrize("max_shard_bytes", [5 << 30, 4 << 10])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+def test_policy_reads_back_bit_for_bit(tmp_path, family, dtype, max_shard_bytes):
+    policy = tiny_policy(family, dtype=jnp.dtype(dtype))
+    sia_jax.save_policy(policy, tmp_path / "saved", max_shard_bytes=max_shard_bytes)
+    assert (tmp_path / "saved/model.safetensors").is_file() == (max_shard_bytes > 1 << 20)
+    loaded = sia_jax.load_policy(tmp_path / "saved")
+    assert_same_trees(loaded.params, policy.params)
+    assert loaded.config == policy.config
+    assert loaded.name == "saved"
+    assert loaded.tokenizer is None
+
+
+@pytest.mark.parametrize("max_shard_bytes", [5 << 30, 4 << 10])
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+def test_reward_model_reads_back_bit_for_bit(tmp_path, family, max_shard_bytes):
+    reward = tiny_reward_model(family, dtype=jnp.bfloat16)
+    sia_jax.save_reward_model(reward, tmp_path / "saved", max_shard_bytes=max_shard_bytes)
+    loaded = sia_jax.load_reward_model(tmp_path / "saved")
+    assert_same_trees(loaded.params, reward.params)
+    assert loaded.config == reward.config
+    assert loaded.tokenizer is None
+
+
+VALUE_MODELS = {
+    "official": ("official", "scalar", LoraConfig(rank=4, alpha=8.0)),
+    "scalar": ("sia_jax", "scalar", LoraConfig(rank=4, alpha=8.0, use_rslora=True, dropout=0.0)),
+    "vocab": ("sia_jax", "vocab", LoraConfig(rank=2, alpha=3.0, target_modules=("q_proj", "down_proj"))),
+    "patterns": (
+        "official",
+        "scalar",
+        LoraConfig(
+            rank=4,
+            alpha=8.0,
+            target_modules=ATTENTION_PROJECTIONS + MLP_PROJECTIONS,
+            rank_pattern=(("q_proj", 2), (r"layers\.1\..*", 3)),
+            alpha_pattern=(("v_proj", 1.5),),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VALUE_MODELS)
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+def test_value_model_reads_back_bit_for_bit(tmp_path, family, name):
+    layout, head, lora = VALUE_MODELS[name]
+    policy = save_tiny_policy(tmp_path / "base", family)
+    value = tiny_value_model(policy, head=head, lora=lora)
+    sia_jax.save_value_model(value, tmp_path / "value", base_model="base", layout=layout)
+    loaded = sia_jax.load_value_model(tmp_path / "value", backbone=policy)
+    assert_same_trees(loaded.params, value.params)
+    assert loaded.config == value.config
+    assert loaded.base is policy.params["model"]
+    assert loaded.name == "value"
+
+
+@pytest.mark.parametrize("name", VALUE_MODELS)
+def test_value_model_over_a_policy_and_merged_agree(tmp_path, name):
+    layout, head, lora = VALUE_MODELS[name]
+    policy = save_tiny_policy(tmp_path / "base", "qwen3")
+    value = tiny_value_model(policy, head=head, lora=lora)
+    sia_jax.save_value_model(value, tmp_path / "value", base_model="base", layout=layout)
+    over = sia_jax.load_value_model(tmp_path / "value", backbone=policy)
+    merged = sia_jax.load_value_model(tmp_path / "value", backbone=tmp_path / "base")
+    assert merged.base is None
+    assert merged.config.lora is None
+    assert sorted(merged.params) == ["model", "value_head"]
+    tokens, lengths = random_tokens(policy.config, 2, 9), [9, 6]
+    expected = value.values(tokens, lengths)
+    assert expected.shape == ((2, 9) if head == "scalar" else (2, 9, policy.config.vocab_size))
+    assert expected.dtype == over.values(tokens, lengths).dtype == jnp.float32
+    np.testing.assert_array_equal(over.values(tokens, lengths), expected)
+    assert_close(merged.values(tokens, lengths)[0], expected[0])
+    assert_close(merged.values(tokens, lengths)[1, :6], expected[1, :6])
+
+
+def test_adapter_stays_float32_over_a_bfloat16_backbone(tmp_path):
+    policy = save_tiny_policy(tmp_path / "base", dtype=jnp.bfloat16)
+    value = tiny_value_model(policy)
+    sia_jax.save_value_model(value, tmp_path / "value", base_model="base")
+    assert_same_trees(sia_jax.load_value_model(tmp_path / "value", backbone=policy).params, value.params)
+    merged = sia_jax.load_value_model(tmp_path / "value", backbone=tmp_path / "base")
+    assert merged.params["model"]["embed_tokens"]["weight"].dtype == jnp.bfloat16
+    assert merged.params["value_head"]["weight"].dtype == jnp.float32
+
+
+def test_value_model_over_a_reward_model_s_backbone(tmp_path):
+    policy = tiny_policy()
+    reward = tiny_reward_model()
+    sia_jax.save_reward_model(reward, tmp_path / "reward")
+    value = tiny_value_model(policy)
+    sia_jax.save_value_model(value, tmp_path / "value", base_model="reward", layout="official")
+    merged = sia_jax.load_value_model(tmp_path / "value", backbone=tmp_path / "reward")
+    tokens, lengths = random_tokens(policy.config, 2, 9), [9, 9]
+    assert_close(merged.values(tokens, lengths), value.values(tokens, lengths))
+
+
+def test_dtype_asked_for_is_rounded_to_once(tmp_path):
+    policy = save_tiny_policy(tmp_path / "base")
+    loaded = sia_jax.load_policy(tmp_path / "base", dtype=jnp.bfloat16)
+    expected = policy.params["model"]["layers"][1]["mlp"]["up_proj"]["weight"].astype(jnp.bfloat16)
+    actual = loaded.params["model"]["layers"][1]["mlp"]["up_proj"]["weight"]
+    assert actual.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(np.asarray(actual), np.asarray(expected))
+
+
+def test_without_a_dtype_anywhere_weights_stay_as_stored(tmp_path):
+    policy = save_tiny_policy(tmp_path / "base", dtype=jnp.bfloat16)
+    path = tmp_path / "base/config.json"
+    raw = json.loads(path.read_text())
+    assert raw.pop("torch_dtype") == "bfloat16"
+    path.write_text(json.dumps(raw))
+    assert_same_trees(sia_jax.load_policy(tmp_path / "base").params, policy.params)
+
+
+def test_weights_are_read_in_chunks_without_a_seam(tmp_path, monkeypatch):
+    policy = save_tiny_policy(tmp_path / "base")
+    for size in (1, 100, 1000):
+        monkeypatch.setattr(tensors, "CHUNK_BYTES", size)
+        assert_same_trees(sia_jax.load_policy(tmp_path / "base").params, policy.params)
+
+
+def test_files_are_those_that_transformers_expects(tmp_path):
+    sia_jax.save_policy(tiny_policy(), tmp_path / "one")
+    with safe_open(tmp_path / "one/model.safetensors", framework="np") as file:
+        assert file.metadata() == {"format": "pt"}
+    assert json.loads((tmp_path / "one/generation_config.json").read_text()) == {
+        "bos_token_id": 1,
+        "eos_token_id": [2, 3],
+        "pad_token_id": 0,
+    }
+    sia_jax.save_policy(tiny_policy(), tmp_path / "many", max_shard_bytes=8 << 10)
+    index = json.loads((tmp_path / "many/model.safetensors.index.json").read_text())
+    config = tiny_config()
+    assert index["metadata"]["total_size"] == 4 * config.num_parameters
+    shards = sorted(path.name for path in (tmp_path / "many").glob("*.safetensors"))
+    assert sorted(set(index["weight_map"].values())) == shards
+    assert shards[0] == f"model-00001-of-{len(shards):05d}.safetensors"
+    assert list(index["weight_map"]) == sorted(index["weight_map"])
+
+
+@pytest.mark.parametrize(("before", "after"), [(5 << 30, 4 << 10), (4 << 10, 5 << 30), (4 << 10, 9 << 10)])
+def test_saving_over_another_number_of_shards_leaves_only_the_new_weights(tmp_path, before, after):
+    sia_jax.save_policy(tiny_policy(seed=1), tmp_path, max_shard_bytes=before)
+    new = tiny_policy(seed=2)
+    sia_jax.save_policy(new, tmp_path, max_shard_bytes=after)
+    assert_same_trees(sia_jax.load_policy(tmp_path).params, new.params)
+    # transformers looks for model.safetensors first, and would take the old one beside a new index.
+    assert (tmp_path / "model.safetensors").is_file() != (tmp_path / "model.safetensors.index.json").is_file()
+
+
+class DiskFullError(OSError):
+    pass
+
+
+@pytest.mark.parametrize("when", ["before", "in the middle"])
+def test_write_that_fails_leaves_the_old_weights_whole(tmp_path, monkeypatch, when):
+    old = save_tiny_policy(tmp_path / "base", seed=1)
+    write = tensors.save_file
+
+    def fail(arrays, path, metadata):
+        if when == "in the middle":
+            write(arrays, path, metadata=metadata)
+            with open(path, "r+b") as file:
+                file.truncate(1000)
+        raise DiskFullError("no space left")
+
+    monkeypatch.setattr(tensors, "save_file", fail)
+    with pytest.raises(DiskFullError):
+        sia_jax.save_policy(tiny_policy(seed=2), tmp_path / "base")
+    assert_same_trees(sia_jax.load_policy(tmp_path / "base").params, old.params)
+    assert not [path.name for path in (tmp_path / "base").iterdir() if path.name.startswith(".")]
+
+
+def test_value_model_whose_saving_was_cut_off_is_not_taken_for_one(tmp_path, monkeypatch):
+    policy = tiny_policy()
+    value = tiny_value_model(policy)
+
+    def fail(*_args, **_options):
+        raise DiskFullError("no space left")
+
+    for layout, name in (("official", "write_torch_file"), ("sia_jax", "save_adapter")):
+        folder = tmp_path / layout
+        with monkeypatch.context() as patch:
+            patch.setattr(f"sia_jax.checkpoints.value_model.{name}", fail)
+            with pytest.raises(DiskFullError):
+                sia_jax.save_value_model(value, folder, base_model="tiny", layout=layout)
+        with pytest.raises(FileNotFoundError, match="is no value model"):
+            sia_jax.load_value_model(folder, backbone=policy)
+
+
+def test_further_entries_stand_in_the_json_file(tmp_path):
+    value = tiny_value_model(tiny_policy())
+    extra = {"best_val_r2": 0.5, "best_epoch": 3}
+    for layout, name in (("official", "model_config.json"), ("sia_jax", "value_model.json")):
+        sia_jax.save_value_model(value, tmp_path / layout, base_model="tiny", layout=layout, extra=extra)
+        saved = json.loads((tmp_path / layout / name).read_text())
+        assert extra.items() <= saved.items()
+    official = json.loads((tmp_path / "official/model_config.json").read_text())
+    assert official["base_model_path"] == "tiny"
+    assert (official["lora_r"], official["lora_alpha"], official["lora_dropout"]) == (4, 8.0, 0.1)
+    assert official["hidden_size"] == value.config.backbone.hidden_size
+    assert official["model_type"] == "causal_lm"
+
+
+@pytest.mark.parametrize("layout", ["official", "sia_jax"])
+def test_download_nested_in_a_folder_of_the_same_name_is_found(tmp_path, layout):
+    policy = tiny_policy()
+    value = tiny_value_model(policy)
+    sia_jax.save_value_model(value, tmp_path / "VM-tiny" / "VM-tiny", base_model="tiny", layout=layout)
+    loaded = sia_jax.load_value_model(tmp_path / "VM-tiny", backbone=policy)
+    assert_same_trees(loaded.params, value.params)
+
+
+def test_tokenizer_is_saved_along_and_loaded(tmp_path):
+    tokenizer = save_qwen3_tokenizer(tmp_path / "tokenizer")
+    policy = tiny_policy(vocab_size=len(tokenizer) + 2, tokenizer=tokenizer)
+    sia_jax.save_policy(policy, tmp_path / "saved")
+    loaded = sia_jax.load_policy(tmp_path / "saved")
+    assert loaded.tokenizer.get_vocab() == tokenizer.get_vocab()
+    messages = [{"role": "user", "content": "How long should I boil an egg?"}]
+    ids = loaded.prompt_ids(messages)
+    assert ids == policy.prompt_ids(messages)
+    assert messages[0]["content"] in loaded.tokenizer.decode(ids)
+
+
+def test_value_model_without_a_tokenizer_takes_its_backbone_s(tmp_path):
+    tokenizer = save_qwen3_tokenizer(tmp_path / "tokenizer")
+    policy = tiny_policy(vocab_size=len(tokenizer) + 2, tokenizer=tokenizer, name="base")
+    sia_jax.save_policy(policy, tmp_path / "base")
+    sia_jax.save_value_model(tiny_value_model(policy), tmp_path / "value", base_model="base")
+    over = sia_jax.load_value_model(tmp_path / "value", backbone=policy)
+    assert over.tokenizer is tokenizer
+    merged = sia_jax.load_value_model(tmp_path / "value", backbone=tmp_path / "base", policy=policy)
+    assert merged.tokenizer.get_vocab() == tokenizer.get_vocab()
+
+
+def test_copied_base_of_another_name_is_known_by_its_weights(tmp_path):
+    policy = save_tiny_policy(tmp_path / "base")
+    value = tiny_value_model(policy)
+    sia_jax.save_value_model(value, tmp_path / "ours", base_model="base")
+    base = str(tmp_path / "base")
+    sia_jax.save_value_model(value, tmp_path / "official", base_model=base, layout="official")
+    shutil.copytree(tmp_path / "base", tmp_path / "copy")
+    for folder in ("ours", "official"):
+        for dtype in (None, jnp.bfloat16):
+            sia_jax.load_value_model(tmp_path / folder, backbone=tmp_path / "copy", dtype=dtype)

@@ -1,0 +1,33 @@
+"""The README's example runs as it stands, on tiny checkpoints that bear the names it uses."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sia_jax
+from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model, tiny_reward_model
+from tests.support.tokenizers import save_qwen3_tokenizer
+
+
+def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    policy = save_tiny_policy(tmp_path / "Qwen3-1.7B-Base", vocab_size=400)
+    save_tiny_value_model(tmp_path / "VM-Qwen3-1.7B-Base", policy, layout="official")
+    sia_jax.save_reward_model(tiny_reward_model(vocab_size=400), tmp_path / "Skywork-Reward-V2-Qwen3-1.7B")
+    for name in ("Qwen3-1.7B-Base", "Skywork-Reward-V2-Qwen3-1.7B"):
+        save_qwen3_tokenizer(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(example, names)
+    assert names["logits"].shape == (1, len(names["ids"]), 400)
+    assert names["values"].shape == (1, len(names["value_ids"]))
+    assert np.isfinite(names["score"]).all()
+    assert names["policy"].tokenizer.decode(names["ids"]).startswith("Human:\nHow do I")
+
+
+@pytest.mark.parametrize("name", sia_jax.__all__)
+def test_every_public_name_has_a_docstring(name):
+    assert getattr(sia_jax, name).__doc__
