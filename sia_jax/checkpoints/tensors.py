@@ -110,9 +110,12 @@ def open_checkpoint(folder: Path) -> TensorFile:
     try:
         weight_map: dict[str, str] = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
-        missing = [name for name in names if not (folder / name).is_file()]
+        outside = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{index_path} is not an index of safetensors shards: {error!r}") from None
+    if outside:
+        raise ValueError(f"{index_path} names {outside}, expected safetensors files of its own folder")
+    missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{index_path} names shards that are missing: {missing}")
     shards = {name: open_file(folder / name) for name in names}

@@ -119,6 +119,16 @@ def test_index_that_is_none_is_refused(shards, text):
         sia_jax.load_policy(shards)
 
 
+@pytest.mark.parametrize("shard", ["../other/model.safetensors", "/etc/model.safetensors", "model.bin"])
+def test_index_that_leaves_its_folder_or_names_another_kind_of_file_is_refused(shards, shard):
+    path = shards / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"]["model.norm.weight"] = shard
+    path.write_text(json.dumps(index))
+    with refused(ValueError, path, shard, "files of its own folder"):
+        sia_jax.load_policy(shards)
+
+
 def test_surplus_missing_and_misshapen_tensors_come_in_one_report(base):
     edit_tensors(
         base / "model.safetensors",

@@ -203,7 +203,7 @@ MUTATIONS = {
     one_position_off_by_one: ("llama-untied", (full_pairs, decode_pairs, block_pairs)),
     doubled_lora_scale: ("qwen3-value", (full_pairs,)),
 }
-"""Each with a case that shows it and comparisons that must see it, so that every comparison is shown to see."""
+"""Each with a case that shows it and the comparisons that must see it; every comparison has one to see."""
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
@@ -222,7 +222,7 @@ def test_the_comparison_fails_under_a_mutation(mutation, monkeypatch):
 def errors_of(case: str, comparisons: Iterable[Callable[..., Pairs]], **changes: float) -> dict[str, float]:
     """Relative errors with a changed config; of a value model, with the adapter merged and on the way."""
     arrays = compare.load_arrays(case)
-    runs = select_runs(POLICIES.get(case, select_runs())[:1])
+    runs = select_runs(POLICIES.get(case, ONE_RUN)[:1])
     if case in POLICIES:
         policy = sia_jax.load_policy(GOLDEN / case, dtype="float32")
         loaded = {"policy": replace(policy, config=replace(policy.config, **changes))}
