@@ -32,7 +32,7 @@ PIP := -m pip --disable-pip-version-check --no-input install -qq $(CONSTRAINTS:%
 help:
 	@echo 'Sparse Inference-time Alignment in JAX. Each target builds the environment it needs, once.'
 	@echo
-	@echo '  make demo      see SIA steer a small model, on a CPU       (start here)'
+	@echo '  make demo      see the parts at work, on a CPU             (start here)'
 	@echo '  make test      run the tests                               (ARGS="-k name" runs a few)'
 	@echo '  make check     lint (ruff) and type-check (mypy)'
 	@echo '  make parity    compare with the PyTorch implementation     (adds torch, in .venv-parity)'

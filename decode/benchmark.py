@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -34,7 +35,7 @@ from rich.table import Table
 
 import sia_jax
 from decode import huggingface_baseline
-from sia_jax.evaluation.roofline import decode_pass_cost, measure_machine
+from sia_jax.evaluation.roofline import Machine, decode_pass_cost, measure_machine, usable_cores
 from sia_jax.models import run
 from sia_jax.models.cache import KVCache, Layout
 from sia_jax.models.config import ModelConfig, RopeConfig
@@ -149,14 +150,14 @@ def main(args: Args) -> None:
     if huggingface_baseline.is_available():
         with tempfile.TemporaryDirectory() as folder:
             sia_jax.save_policy(sia_jax.Policy(config, params), folder)
-            baseline = huggingface_baseline.HuggingFaceBaseline(Path(folder), threads=os.cpu_count() or 1)
+            baseline = huggingface_baseline.HuggingFaceBaseline(Path(folder), threads=usable_cores())
         for cache in ("dynamic", "static"):
             systems[f"Hugging Face, {cache} cache"] = functools.partial(_timed_baseline, baseline, cache)
         baseline_versions = huggingface_baseline.versions()
     else:
         console.print("[yellow]torch is not installed here: no baseline; `make bench` installs it[/yellow]")
 
-    rows = []
+    measured: list[tuple[int, dict[str, list[float]], dict[str, float]]] = []
     with Progress(console=console) as progress:
         task = progress.add_task("timing", total=len(args.batches) * len(systems) * (args.tries + 1))
         for batch in args.batches:
@@ -170,26 +171,14 @@ def main(args: Args) -> None:
                     if attempt:  # the first try compiles and warms up
                         steps[name].append((long - short) / (args.new_tokens - 1))
                     progress.advance(task)
-            columns = args.prompt_tokens + args.new_tokens // 2
-            cost = decode_pass_cost(config, batch, columns)
-            floor = machine.floor_seconds(cost)
-            for name, seconds in steps.items():
-                median = statistics.median(seconds)
-                rows.append(
-                    {
-                        "system": name,
-                        "batch": batch,
-                        "ms_per_step": 1e3 * median,
-                        "best_ms_per_step": 1e3 * min(seconds),
-                        "tokens_per_second": batch / median,
-                        "floor_ms": 1e3 * floor,
-                        "floor_bound": "bandwidth"
-                        if cost.bytes / machine.bytes_per_second == floor
-                        else "compute",
-                        "of_floor": floor / median,
-                        "same_tokens_as_sia_jax": _agreement(replies[name], replies["sia_jax"]),
-                    }
-                )
+            agreements = {name: _agreement(reply, replies["sia_jax"]) for name, reply in replies.items()}
+            measured.append((batch, steps, agreements))
+            machine = machine.best_of(measure_machine())
+    rows = [
+        row
+        for batch, steps, agreements in measured
+        for row in _rows(args, config, machine, batch, steps, agreements)
+    ]
     now = datetime.now(UTC)
     record = {
         "kind": "decode_step",
@@ -197,7 +186,8 @@ def main(args: Args) -> None:
         "commit": _commit(),
         "versions": {name: version(name) for name in ("jax", "jaxlib", "flax")} | baseline_versions,
         "python": platform.python_version(),
-        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
+        "load_average": os.getloadavg()[0],
+        "device": f"{jax.devices()[0].device_kind}, {usable_cores()} cores",
         "bandwidth_gb_per_s": machine.bytes_per_second / 1e9,
         "peak_gflop_per_s": machine.flops_per_second / 1e9,
         "shape": args.shape,
@@ -213,6 +203,32 @@ def main(args: Args) -> None:
     write_page(args.out, args.out.with_suffix(".md"))
     _show(console, record)
     console.print(f"wrote {path} and {args.out.with_suffix('.md')}")
+
+
+def _rows(
+    args: Args,
+    config: ModelConfig,
+    machine: Machine,
+    batch: int,
+    steps: dict[str, list[float]],
+    agreements: dict[str, float],
+) -> Iterator[dict[str, Any]]:
+    """One row a system: its times beside the floor of a step in the middle of the reply."""
+    cost = decode_pass_cost(config, batch, columns=args.prompt_tokens + args.new_tokens // 2)
+    floor = machine.floor_seconds(cost)
+    for name, seconds in steps.items():
+        median = statistics.median(seconds)
+        yield {
+            "system": name,
+            "batch": batch,
+            "ms_per_step": 1e3 * median,
+            "best_ms_per_step": 1e3 * min(seconds),
+            "tokens_per_second": batch / median,
+            "floor_ms": 1e3 * floor,
+            "floor_bound": "bandwidth" if cost.bytes / machine.bytes_per_second == floor else "compute",
+            "of_floor": floor / median,
+            "same_tokens_as_sia_jax": agreements[name],
+        }
 
 
 def _sia_jax(params: Params, config: ModelConfig) -> Any:

@@ -7,16 +7,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from sia_jax.data import chat
 from sia_jax.models import run
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import Adapter
-from sia_jax.types import Params
+from sia_jax.parallel.mesh import row_sharding
+from sia_jax.types import Params, flatten_names
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Policy:
     """A causal language model."""
 
@@ -41,8 +43,9 @@ class Policy:
         Raises:
           ValueError: shapes, lengths or ids that do not fit.
         """
-        padded, _ = pad_batch(tokens, lengths, self.config)
-        return run.batch_logits(self.params, padded, config=self.config)[:, : np.shape(tokens)[1]]
+        padded, _ = pad_batch(tokens, lengths, self.config, mesh_of(self.params))
+        batch, length = np.shape(tokens)
+        return run.batch_logits(self.params, padded, config=self.config)[:batch, :length]
 
     def prompt_ids(
         self, messages: Sequence[chat.Message], form: chat.PromptForm | None = None, **template: Any
@@ -60,7 +63,7 @@ class Policy:
         return chat.policy_prompt(tokenizer, messages, form=form, **template)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ValueModel:
     """A token-level value model: V(x, y_<=t) predicts the reward of the whole reply from a prefix."""
 
@@ -86,7 +89,7 @@ class ValueModel:
         Raises:
           ValueError: shapes, lengths or ids that do not fit.
         """
-        padded, _ = pad_batch(tokens, lengths, self.config.backbone)
+        padded, _ = pad_batch(tokens, lengths, self.config.backbone, mesh_of(self.params))
         adapter = None
         if self.config.lora is not None:
             adapter = Adapter(self.params["lora"], self.config.lora)
@@ -99,7 +102,8 @@ class ValueModel:
             config=self.config.backbone,
             head=self.config.head,
         )
-        return values[:, : np.shape(tokens)[1]]
+        batch, length = np.shape(tokens)
+        return values[:batch, :length]
 
     def prompt_ids(self, messages: Sequence[chat.Message]) -> list[int]:
         """The ids of the conversation in the value model's own form; see `sia_jax.data.chat.value_prompt`."""
@@ -107,7 +111,7 @@ class ValueModel:
         return chat.value_prompt(tokenizer, messages, self.config.backbone.family)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RewardModel:
     """A sequence-classification reward model: one number for a whole conversation."""
 
@@ -133,8 +137,8 @@ class RewardModel:
         Raises:
           ValueError: shapes, lengths or ids that do not fit.
         """
-        padded, checked = pad_batch(tokens, lengths, self.config)
-        return run.batch_rewards(self.params, padded, checked, config=self.config)
+        padded, checked = pad_batch(tokens, lengths, self.config, mesh_of(self.params))
+        return run.batch_rewards(self.params, padded, checked, config=self.config)[: np.shape(tokens)[0]]
 
     def conversation_ids(self, messages: Sequence[chat.Message], **template: Any) -> list[int]:
         """The ids of a finished conversation; see `sia_jax.data.chat.reward_conversation`.
@@ -147,16 +151,19 @@ class RewardModel:
         return chat.reward_conversation(_need_tokenizer(self.tokenizer, self.name), messages, **template)
 
 
-def pad_batch(tokens: Any, lengths: Any, config: ModelConfig) -> tuple[jax.Array, jax.Array]:
+def pad_batch(
+    tokens: Any, lengths: Any, config: ModelConfig, mesh: Mesh | None = None
+) -> tuple[jax.Array, jax.Array]:
     """Check a batch, and pad it on the right to a bucket, so that few programs serve all lengths.
 
     Args:
       tokens: [B, L] ids.
       lengths: [B].
       config: gives V.
+      mesh: rows are spread over its "data" and "fsdp", and padded to a multiple of them; None: one device.
 
     Returns:
-      ([B, bucket] int32, [B] int32).
+      ([B', bucket] int32, [B'] int32), the first B rows those of the batch.
 
     Raises:
       ValueError: not [B, L] and [B] integers, a length outside 1 .. L, an id outside 0 .. V-1.
@@ -174,9 +181,21 @@ def pad_batch(tokens: Any, lengths: Any, config: ModelConfig) -> tuple[jax.Array
     wrong = sorted(set(tokens[real & ((tokens < 0) | (tokens >= config.vocab_size))].tolist()))
     if wrong:
         raise ValueError(f"ids must lie in 0 .. {config.vocab_size - 1} (the vocabulary), got {wrong[:10]}")
-    padded = np.zeros((b, run.bucket_length(length)), np.int32)
-    padded[:, :length] = np.where(real, tokens, 0)
-    return jnp.asarray(padded), jnp.asarray(lengths, jnp.int32)
+    shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = -(-b // shards) * shards
+    padded = np.zeros((rows, run.bucket_length(length)), np.int32)
+    padded[:b, :length] = np.where(real, tokens, 0)
+    padded_lengths = np.ones((rows,), np.int32)
+    padded_lengths[:b] = lengths
+    if mesh is None:
+        return jnp.asarray(padded), jnp.asarray(padded_lengths)
+    return jax.device_put((padded, padded_lengths), row_sharding(mesh))
+
+
+def mesh_of(params: Params) -> Mesh | None:
+    """The mesh that a tree lies on, or None."""
+    sharding = next(iter(flatten_names(params).values())).sharding
+    return sharding.mesh if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh) else None
 
 
 def _need_tokenizer(tokenizer: Any, name: str) -> Any:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sia_jax.checkpoints.config_json import read_json
 from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConfig
 
@@ -71,12 +72,7 @@ def read_adapter_config(path: str | Path) -> AdapterFile:
     path = path / _FILE_NAME if path.is_dir() else path
     if not path.is_file():
         raise FileNotFoundError(f"{path}: a PEFT adapter needs an {_FILE_NAME}")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); copy the file again") from None
-    if not isinstance(raw, dict):
-        raise ValueError(f"{path}: expected a JSON object, got a {type(raw).__name__}")
+    raw = read_json(path)
     problems = _problems(raw)
     if problems:
         raise ValueError(f"{path}: not a LoRA adapter that can be used here\n  " + "\n  ".join(problems))
@@ -194,6 +190,9 @@ def _are_patterns(value: Any, holds: Callable[[Any], bool]) -> bool:
             re.compile(rf"(.*\.)?({key})")  # as PEFT completes it
     except re.error:
         return False
+    # A file from elsewhere must not make matching take for ever: few repetitions, and none of a group.
+    if any(len(re.findall(r"[*+{]", key)) > 3 or re.search(r"\)[*+{]", key) for key in value):
+        return False
     return all(holds(entry) for entry in value.values())
 
 
@@ -206,6 +205,8 @@ def _whole(number: float) -> float:
     return int(number) if float(number).is_integer() else number
 
 
+_PATTERNS = "regular expressions with at most 3 repetitions and none of a group"
+
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "peft_type": (lambda value: value == "LORA", "'LORA': other methods are not supported"),
     "base_model_name_or_path": (_is_name, "a string or null"),
@@ -215,8 +216,8 @@ _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lora_dropout": (lambda value: _is_number(value) and 0 <= value < 1, "a number in [0, 1)"),
     "use_rslora": (lambda value: isinstance(value, bool), "true or false"),
     "target_modules": (_are_projections, f"a list out of {', '.join(_PROJECTIONS)}: name the adapted ones"),
-    "rank_pattern": (lambda value: _are_patterns(value, _is_rank), "regular expressions: integers above 0"),
-    "alpha_pattern": (lambda value: _are_patterns(value, _is_number), "regular expressions: finite numbers"),
+    "rank_pattern": (lambda value: _are_patterns(value, _is_rank), f"{_PATTERNS}: integers above 0"),
+    "alpha_pattern": (lambda value: _are_patterns(value, _is_number), f"{_PATTERNS}: finite numbers"),
     "layers_to_transform": (
         lambda value: value is None or all(_is_index(layer) for layer in _listed(value)),
         "null, a layer or a list of layers",

@@ -7,6 +7,7 @@ a word; this one takes any of them, and raises where there is none.
 
 import json
 import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ ARCHITECTURES: dict[str, tuple[Family, str]] = {
     "LlamaForSequenceClassification": ("llama", "reward"),
 }
 """Class named in `architectures` -> (family, what kind of model it is)."""
+
+DTYPES = ("float32", "bfloat16", "float16")
+"""What weights may be computed in."""
 
 _REQUIRED = (
     "vocab_size",
@@ -81,12 +85,15 @@ def read_config(folder: Path) -> CheckpointConfig:
 def parse_config(raw: dict[str, Any], generation: dict[str, Any] | None = None) -> CheckpointConfig:
     """`read_config` on parsed JSON."""
     named = raw.get("architectures") or []
-    if len(named) != 1 or named[0] not in ARCHITECTURES:
+    if not isinstance(named, list) or len(named) != 1 or named[0] not in list(ARCHITECTURES):
         raise ValueError(f"architectures {named} not supported, expected one of {sorted(ARCHITECTURES)}")
     architecture = named[0]
     family, kind = ARCHITECTURES[architecture]
 
     problems = [f"{key} is missing" for key in _REQUIRED if raw.get(key) is None]
+    wrong = _wrong_values(raw)
+    if wrong:  # what follows relies on the kinds of the values
+        raise ValueError("; ".join(problems + wrong))
     if raw.get("model_type", family) != family:
         problems.append(f"model_type is {raw['model_type']!r}, expected {family!r}")
     if family == "qwen3" and raw.get("num_key_value_heads") is None:
@@ -178,15 +185,20 @@ def config_dict(config: ModelConfig, architecture: str, dtype: str) -> dict[str,
 
 
 def _parse_rope(raw: dict[str, Any]) -> tuple[RopeConfig | None, list[str]]:
-    new = raw.get("rope_parameters")
-    old = raw.get("rope_scaling")
-    fields: dict[str, Any] = {**(old or {}), **(new or {})}
+    new, old = raw.get("rope_parameters") or {}, raw.get("rope_scaling") or {}
+    differ = sorted(key for key in set(new) & set(old) if new[key] != old[key])
+    if differ or (new and old and set(old) - set(new)):
+        return None, [f"rope_scaling and rope_parameters disagree: {old} and {new}"]
+    fields: dict[str, Any] = {**old, **new}
     thetas = {t for t in (raw.get("rope_theta"), fields.get("rope_theta")) if t is not None}
     if not thetas:
         return None, ["rope theta is missing: neither rope_parameters.rope_theta nor rope_theta is present"]
     if len(thetas) > 1:
         return None, [f"rope_theta and rope_parameters disagree: {sorted(thetas)}"]
-    theta = float(thetas.pop())
+    theta = thetas.pop()
+    if not _is_positive(theta):
+        return None, [f"rope theta is {theta!r}, expected a number above 0"]
+    theta = float(theta)
     rope_type = fields.get("rope_type", fields.get("type", "default"))
     if rope_type == "default":
         return RopeConfig(theta), []
@@ -197,26 +209,66 @@ def _parse_rope(raw: dict[str, Any]) -> tuple[RopeConfig | None, list[str]]:
     if missing:
         return None, [f"llama3 rope scaling lacks {missing}"]
     factor, low, high, context = (fields[name] for name in names)
-    if not (factor >= 1 and 0 < low < high and context > 0):
+    if not (all(map(_is_positive, (factor, low, high, context))) and factor >= 1 and low < high):
         impossible = {name: fields[name] for name in names}
         return None, [f"llama3 rope scaling has impossible values: {impossible}"]
     return RopeConfig(theta, Llama3Scaling(float(factor), float(low), float(high), int(context))), []
 
 
+def _wrong_values(raw: dict[str, Any]) -> list[str]:
+    """Fields that are there but are not of their kind."""
+    counts = (*_REQUIRED, "num_key_value_heads", "head_dim")
+    tests: list[tuple[Iterable[str], Callable[[Any], bool], str]] = [
+        ((key for key in counts if key != "rms_norm_eps"), _is_count, "an integer above 0"),
+        (("rms_norm_eps", "initializer_range"), _is_positive, "a number above 0"),
+        (
+            ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"),
+            _is_bool,
+            "true or false",
+        ),
+        (("bos_token_id", "pad_token_id"), _is_id, "an id"),
+        (("eos_token_id",), lambda value: all(map(_is_id, _ids(value))), "an id or a list of ids"),
+        (("dtype", "torch_dtype"), lambda value: value in DTYPES, f"one of {DTYPES}"),
+        (("layer_types",), lambda value: isinstance(value, list), "a list"),
+        (("id2label", "rope_parameters", "rope_scaling"), lambda value: isinstance(value, dict), "an object"),
+    ]
+    return [
+        f"{key} is {raw[key]!r}, expected {expected}"
+        for keys, holds, expected in tests
+        for key in keys
+        if raw.get(key) is not None and not holds(raw[key])
+    ]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _unsupported(raw: dict[str, Any], family: Family) -> list[str]:
     """Fields that would change what the network computes in a way that it does not implement."""
     sliding = bool(raw.get("use_sliding_window")) or (family == "llama" and raw.get("sliding_window"))
-    layer_types = set(raw.get("layer_types") or []) - {"full_attention"}
-    partial = raw.get(
-        "partial_rotary_factor", (raw.get("rope_parameters") or {}).get("partial_rotary_factor")
-    )
+    layer_types = [kind for kind in raw.get("layer_types") or [] if kind != "full_attention"]
+    rope = raw.get("rope_parameters") or {}
+    partial = raw.get("partial_rotary_factor", rope.get("partial_rotary_factor"))
     experts = [key for key in raw if "expert" in key and raw[key]]
     tests = {
         "sliding window attention": sliding or layer_types,
         "attention_bias": raw.get("attention_bias"),
         "mlp_bias": raw.get("mlp_bias"),
         f"hidden_act {raw.get('hidden_act')!r} (only 'silu')": raw.get("hidden_act", "silu") != "silu",
-        f"partial_rotary_factor {partial}": partial not in (None, 1, 1.0),
+        f"partial_rotary_factor {partial}": partial not in (None, 1),
         f"mixture of experts ({', '.join(experts)})": experts,
         "quantization_config (only unquantised weights)": raw.get("quantization_config"),
     }
@@ -235,7 +287,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; ValueError if it holds anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path}: expected a JSON object, got a {type(value).__name__}")

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "lora_weights/*", "token_reward_head.pt")
+_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*tokenizer.model", "*token_reward_head.pt")
+_NOT = ("onnx/*", "original/*")  # further copies of the weights, for other programs
 
 
 def resolve_checkpoint(path_or_id: str | Path) -> Path:
@@ -29,7 +30,7 @@ def resolve_checkpoint(path_or_id: str | Path) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_FILES)))
+        return Path(snapshot_download(name, allow_patterns=list(_FILES), ignore_patterns=list(_NOT)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise FileNotFoundError(
             f"{name}: no such folder here, and as a Hub id it cannot be had "

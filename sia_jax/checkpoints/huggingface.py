@@ -1,6 +1,8 @@
 """Hugging Face checkpoints of policies and reward models, read and written without torch."""
 
+import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from sia_jax.checkpoints.config_json import CheckpointConfig, config_dict, read_config
+from sia_jax.checkpoints.config_json import DTYPES, CheckpointConfig, config_dict, read_config
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.tensors import (
     TensorFile,
@@ -58,7 +60,7 @@ def load_policy(path: str | Path, *, dtype: Any = None, mesh: Mesh | None = None
     file = open_checkpoint(folder)
     expected = _backbone_shapes(checkpoint.model)
     tied = checkpoint.model.tie_word_embeddings
-    head_shape = (checkpoint.model.vocab_size, checkpoint.model.hidden_size)
+    head_shape = _head_shape(checkpoint.model)
     if tied and "lm_head.weight" in file.slices:
         check_tensors(file, {**expected, "lm_head.weight": head_shape})
         _check_tied(file)
@@ -67,8 +69,9 @@ def load_policy(path: str | Path, *, dtype: Any = None, mesh: Mesh | None = None
         check_tensors(file, expected)
     else:
         check_tensors(file, expected)
+    tokenizer = load_tokenizer(folder)  # before the weights, so that what is broken shows at once
     params = place_tensors(file, expected, _dtype(checkpoint, dtype), mesh)
-    return Policy(checkpoint.model, params, load_tokenizer(folder), checkpoint_name(path))
+    return Policy(checkpoint.model, params, tokenizer, checkpoint_name(path))
 
 
 def load_reward_model(path: str | Path, *, dtype: Any = None, mesh: Mesh | None = None) -> RewardModel:
@@ -92,8 +95,9 @@ def load_reward_model(path: str | Path, *, dtype: Any = None, mesh: Mesh | None 
     file = open_checkpoint(folder)
     expected = _backbone_shapes(checkpoint.model) | {"score.weight": (1, checkpoint.model.hidden_size)}
     check_tensors(file, expected)
+    tokenizer = load_tokenizer(folder)
     params = place_tensors(file, expected, _dtype(checkpoint, dtype), mesh)
-    return RewardModel(checkpoint.model, params, load_tokenizer(folder), checkpoint_name(path))
+    return RewardModel(checkpoint.model, params, tokenizer, checkpoint_name(path))
 
 
 def load_backbone(folder: Path, *, dtype: Any = None, mesh: Mesh | None = None) -> tuple[ModelConfig, Params]:
@@ -112,10 +116,13 @@ def save_policy(policy: Policy, folder: str | Path, *, max_shard_bytes: int = 5 
       policy: what to save; its tokenizer, if any, is saved along.
       folder: made if need be; files of the same names are replaced.
       max_shard_bytes: size from which the weights are split into shards.
+
+    Raises:
+      ValueError: the tree is not that of the config; nothing is written then.
     """
-    folder = Path(folder)
-    save_tensors(folder, policy.params, max_shard_bytes)
-    _save_config(folder, policy.config, _CLASSES[policy.config.family, "policy"], policy.params)
+    tied = policy.config.tie_word_embeddings
+    head = {} if tied else {"lm_head.weight": _head_shape(policy.config)}
+    folder = _save_model(Path(folder), policy.config, "policy", policy.params, head, max_shard_bytes)
     generation = {
         "bos_token_id": policy.config.bos_token_id,
         "eos_token_id": list(policy.config.eos_token_ids) or None,
@@ -129,17 +136,40 @@ def save_policy(policy: Policy, folder: str | Path, *, max_shard_bytes: int = 5 
 
 def save_reward_model(reward: RewardModel, folder: str | Path, *, max_shard_bytes: int = 5 << 30) -> None:
     """Write a reward model as a ForSequenceClassification folder, as `save_policy` writes a policy."""
-    folder = Path(folder)
-    save_tensors(folder, reward.params, max_shard_bytes)
-    _save_config(folder, reward.config, _CLASSES[reward.config.family, "reward"], reward.params)
+    head = {"score.weight": (1, reward.config.hidden_size)}
+    folder = _save_model(Path(folder), reward.config, "reward", reward.params, head, max_shard_bytes)
     if reward.tokenizer is not None:
         reward.tokenizer.save_pretrained(str(folder))
 
 
-def _save_config(folder: Path, config: ModelConfig, architecture: str, params: Params) -> None:
+def _save_model(
+    folder: Path,
+    config: ModelConfig,
+    kind: str,
+    params: Params,
+    head: Mapping[str, tuple[int, ...]],
+    max_shard_bytes: int,
+) -> Path:
+    """Weights and config.json, which is away while they are replaced: no mixture ever loads."""
+    expected = {**_backbone_shapes(config), **head}
+    got = {name: tuple(leaf.shape) for name, leaf in flatten_names(params).items()}
+    if got != expected:
+        differ = sorted(name for name in got.keys() | expected.keys() if got.get(name) != expected.get(name))
+        raise ValueError(
+            f"the parameters are not those of the config (tied: {config.tie_word_embeddings}): "
+            + ", ".join(f"{name} is {got.get(name)}, expected {expected.get(name)}" for name in differ[:20])
+        )
+    config_path = folder / "config.json"
+    without_config = functools.partial(config_path.unlink, missing_ok=True)
+    save_tensors(folder, params, max_shard_bytes, before_replacing=without_config)
     dtype = jnp.dtype(params["model"]["embed_tokens"]["weight"].dtype).name
-    text = json.dumps(config_dict(config, architecture, dtype), indent=2) + "\n"
-    write_text_atomically(folder / "config.json", text)
+    text = json.dumps(config_dict(config, _CLASSES[config.family, kind], dtype), indent=2) + "\n"
+    write_text_atomically(config_path, text)
+    return folder
+
+
+def _head_shape(config: ModelConfig) -> tuple[int, int]:
+    return config.vocab_size, config.hidden_size
 
 
 def _backbone_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -149,7 +179,12 @@ def _backbone_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def _dtype(checkpoint: CheckpointConfig, dtype: Any) -> Any:
     """What the caller asks for, else what config.json names, else None: as stored."""
-    return jnp.dtype(dtype or checkpoint.dtype) if dtype or checkpoint.dtype else None
+    named = dtype or checkpoint.dtype
+    if named is None:
+        return None
+    if jnp.dtype(named).name not in DTYPES:
+        raise ValueError(f"dtype must be one of {DTYPES}, got {jnp.dtype(named).name}")
+    return jnp.dtype(named)
 
 
 def _check_tied(file: TensorFile) -> None:

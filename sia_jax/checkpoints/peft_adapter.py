@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from sia_jax.checkpoints.adapter_config import AdapterFile, read_adapter_config, write_adapter_config
@@ -32,7 +33,7 @@ def load_adapter(
       mesh: shard it by the partition rules; None: the default device.
 
     Returns:
-      (its config, its tree in the stored dtype, the name of the base that its config gives or None).
+      (its config, its tree in float32, the name of the base that its config gives or None).
 
     Raises:
       FileNotFoundError: a file is missing.
@@ -45,9 +46,9 @@ def load_adapter(
         raise FileNotFoundError(
             f"{folder}: adapter_model.bin is a pickle; save the adapter as safetensors with peft"
         )
-    file = _strip_prefix(open_file(weights))
+    file = _strip_prefix(open_file(weights), adapter.config)
     _check(file, adapter, config)
-    lora = place_tensors(file, file.slices, None, mesh)
+    lora = place_tensors(file, file.slices, jnp.float32, mesh)
     return adapter.config, lora, adapter.base_model
 
 
@@ -66,13 +67,20 @@ def save_adapter(folder: Path, lora: Params, config: LoraConfig, base_model: str
     write_adapter_config(folder, config, base_model)
 
 
-def _strip_prefix(file: TensorFile) -> TensorFile:
-    """Names as the backbone has them: PEFT adds a prefix, and a causal LM or classifier its "model."."""
-    names = {}
-    for name in file.slices:
-        stripped = name.removeprefix(_PREFIX)
-        names[stripped.removeprefix("model.") if stripped != name else name] = file.slices[name]
-    return replace(file, slices=names)
+def _strip_prefix(file: TensorFile, config: LoraConfig) -> TensorFile:
+    """Names as the backbone has them, without PEFT's "base_model.model." and a causal LM's "model."."""
+    whole = f"{_PREFIX}model."
+    bare = not any(name.startswith(whole) for name in file.slices)
+    if bare and (config.rank_pattern or config.alpha_pattern):
+        raise ValueError(
+            f"{file.source}: the adapter was made on a bare backbone, where rank and alpha patterns match "
+            "other names than on a causal LM; make it on the causal LM, or merge it with peft"
+        )
+    stripped = {name.removeprefix(whole).removeprefix(_PREFIX): name for name in file.slices}
+    if len(stripped) < len(file.slices):
+        twice = sorted(set(file.slices) - set(stripped.values()))
+        raise ValueError(f"{file.source}: tensors stand for one module twice, under two prefixes: {twice}")
+    return replace(file, slices={short: file.slices[name] for short, name in stripped.items()})
 
 
 def _check(file: TensorFile, adapter: AdapterFile, config: ModelConfig) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,12 +162,18 @@ def check_tensors(
     """
     ignored = set(ignored)
     present = set(file.slices)
+    stored = {name: file.slices[name].get_dtype() for name in expected if name in present}
     problems = [f"missing: {name} {shape}" for name, shape in expected.items() if name not in present]
     problems += [f"surplus: {name} {file.shape(name)}" for name in sorted(present - set(expected) - ignored)]
     problems += [
         f"shape: {name} is {file.shape(name)}, expected {shape}"
         for name, shape in expected.items()
         if name in present and file.shape(name) != tuple(shape)
+    ]
+    problems += [
+        f"dtype: {name} has dtype {dtype}, expected one of {sorted(_DTYPES)}"
+        for name, dtype in stored.items()
+        if dtype not in _DTYPES
     ]
     if problems:
         shown = problems if len(problems) <= 100 else [*problems[:100], f"... and {len(problems) - 100} more"]
@@ -196,12 +202,25 @@ def place_tensors(file: TensorFile, names: Iterable[str], dtype: Any, mesh: Mesh
     return unflatten_names(placed)
 
 
-def save_tensors(folder: Path, params: Params, max_shard_bytes: int = 5 << 30) -> None:
+def save_tensors(
+    folder: Path,
+    params: Params,
+    max_shard_bytes: int = 5 << 30,
+    *,
+    before_replacing: Callable[[], object] = lambda: None,
+) -> None:
     """Write a tree as model.safetensors, or as shards with an index where it is larger than one shard.
 
-    Each file is written beside its place and then renamed, and while shards are replaced there is no index: a
-    crash leaves neither a torn file nor a mixture of old and new.
-    Weights of an earlier save under other names are removed: readers would take them for these.
+    All files are written beside their places first: a write that fails leaves an earlier save as it was. Then
+    they are renamed, and while shards are replaced there is no index: a crash leaves neither a torn file nor
+    a mixture of old and new. Weights of an earlier save under other names are removed, for readers would take
+    them for these.
+
+    Args:
+      folder: made if need be.
+      params: the tree.
+      max_shard_bytes: size from which it is split.
+      before_replacing: called when all is written and nothing is renamed yet.
     """
     folder.mkdir(parents=True, exist_ok=True)
     flat = flatten_names(params)
@@ -214,45 +233,53 @@ def save_tensors(folder: Path, params: Params, max_shard_bytes: int = 5 << 30) -
             size = 0
         shards[-1].append(name)
         size += nbytes
-    if len(shards) == 1:
-        save_file_atomically(folder / "model.safetensors", flat)
-        _remove_weights_except(folder, {"model.safetensors"})
-        return
-    weight_map = {}
-    (folder / _INDEX).unlink(missing_ok=True)
-    for i, names in enumerate(shards, start=1):
-        file_name = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-        save_file_atomically(folder / file_name, {name: flat[name] for name in names})
-        weight_map.update(dict.fromkeys(names, file_name))
-    total = sum(leaf.size * leaf.dtype.itemsize for leaf in flat.values())
-    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-    write_text_atomically(folder / _INDEX, json.dumps(index, indent=2) + "\n")
-    _remove_weights_except(folder, {_INDEX, *weight_map.values()})
+    count = len(shards)
+    files = [
+        folder / ("model.safetensors" if count == 1 else f"model-{i:05d}-of-{count:05d}.safetensors")
+        for i in range(1, count + 1)
+    ]
+    try:
+        for path, names in zip(files, shards, strict=True):
+            _write_file(_temporary(path), {name: flat[name] for name in names})
+        before_replacing()
+        (folder / _INDEX).unlink(missing_ok=True)
+        for path in files:
+            os.replace(_temporary(path), path)
+    finally:
+        for path in files:
+            _temporary(path).unlink(missing_ok=True)
+    if count > 1:
+        weight_map = {name: path.name for path, names in zip(files, shards, strict=True) for name in names}
+        total = sum(leaf.size * leaf.dtype.itemsize for leaf in flat.values())
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        write_text_atomically(folder / _INDEX, json.dumps(index, indent=2) + "\n")
+    for path in (folder / "model.safetensors", *folder.glob("model-*-of-*.safetensors")):
+        if path not in files:
+            path.unlink(missing_ok=True)
 
 
 def save_file_atomically(path: Path, tensors: Mapping[str, Any]) -> None:
-    """Write a safetensors file that transformers reads (its metadata says format "pt")."""
-    arrays = {name: np.ascontiguousarray(jax.device_get(tensor)) for name, tensor in tensors.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a safetensors file so that readers see the old or the new one, never a part."""
     try:
-        save_file(arrays, str(temporary), metadata={"format": "pt"})
-        os.replace(temporary, path)
+        _write_file(_temporary(path), tensors)
+        os.replace(_temporary(path), path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _temporary(path).unlink(missing_ok=True)
 
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a small text file so that readers see the old or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    _temporary(path).write_text(text, encoding="utf-8")
+    os.replace(_temporary(path), path)
 
 
-def _remove_weights_except(folder: Path, names: Collection[str]) -> None:
-    single, index = folder / "model.safetensors", folder / _INDEX
-    for path in (single, index, *folder.glob("model-*-of-*.safetensors")):
-        if path.name not in names:
-            path.unlink(missing_ok=True)
+def _write_file(path: Path, tensors: Mapping[str, Any]) -> None:
+    arrays = {name: np.ascontiguousarray(jax.device_get(tensor)) for name, tensor in tensors.items()}
+    save_file(arrays, str(path), metadata={"format": "pt"})  # transformers asks for the metadata
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def _aligned_empty(shape: list[int], dtype: np.dtype) -> np.ndarray:

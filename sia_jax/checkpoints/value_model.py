@@ -10,15 +10,19 @@ Ours:
     value_model.json         kind and rank of the head, the base's name and the fingerprint of its weights
 """
 
+import contextlib
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
-from sia_jax.checkpoints.config_json import read_json
+from sia_jax.checkpoints.config_json import read_config, read_json
 from sia_jax.checkpoints.fingerprint import fingerprint, fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone
@@ -33,9 +37,9 @@ from sia_jax.checkpoints.tensors import (
 from sia_jax.checkpoints.torch_pickle import read_torch_file, write_torch_file
 from sia_jax.checkpoints.vocabulary import check_same_vocabulary, load_tokenizer
 from sia_jax.models.config import ModelConfig, ValueConfig
-from sia_jax.models.lora import merge_lora
+from sia_jax.models.lora import check_adapter, merge_lora
 from sia_jax.parallel.mesh import shard_params
-from sia_jax.pretrained import Policy, ValueModel
+from sia_jax.pretrained import Policy, ValueModel, mesh_of
 from sia_jax.types import Params, flatten_names
 
 OFFICIAL_HEAD = "token_reward_head.pt"
@@ -62,7 +66,8 @@ def load_value_model(
         policy: the adapter stays apart, over the policy's own weights, which are then held once.
       policy: the policy that it is to steer: every id must mean the same token in both tokenizers.
       check_base: the backbone must be the one that the adapter was trained on: its fingerprint where the
-        folder records one or the recorded base is at hand, else its name. False: take the caller's word.
+        folder records one or the recorded base is a folder here, else its name. False: take the caller's
+        word.
       dtype: of a loaded backbone; None: what its config.json names. The adapter and the head stay float32.
       mesh: shard the weights over it by the partition rules; None: the default device.
 
@@ -75,29 +80,35 @@ def load_value_model(
     name = checkpoint_name(path)
     saved = _read_saved_config(folder)
     steered = backbone if isinstance(backbone, Policy) and policy is None else policy
-
+    digest: Callable[[], str]
     if isinstance(backbone, Policy):
-        model_config, base, base_name = backbone.config, backbone.params["model"], backbone.name
-        mesh = mesh or _mesh_of(base)
+        model_config, base_name, mesh = backbone.config, backbone.name, mesh or mesh_of(backbone.params)
         tokenizer = load_tokenizer(folder) or backbone.tokenizer
+        digest = functools.partial(fingerprint, backbone.params["model"])
     else:
         base_folder = resolve_checkpoint(backbone)
-        base_name = checkpoint_name(backbone)
-        model_config, base = load_backbone(base_folder, dtype=dtype, mesh=mesh)
+        model_config, base_name = read_config(base_folder).model, checkpoint_name(backbone)
         tokenizer = load_tokenizer(folder) or load_tokenizer(base_folder)
+        digest = functools.partial(fingerprint_of_folder, base_folder)
 
+    # What is small is read and checked first: what does not fit shows before gigabytes are read.
     lora_config, lora, adapter_base = load_adapter(folder / "lora_weights", model_config, mesh)
-    if check_base:
-        _check_base(folder, saved, adapter_base, base, base_name)
     kind, rank, head = _load_head(folder, saved, model_config)
+    if steered is not None:
+        _check_vocabulary(steered, model_config, tokenizer, name)
+    if check_base:
+        _check_base(folder, saved, adapter_base, digest, base_name)
     if mesh is not None:
         head = shard_params({"value_head": head}, mesh)["value_head"]
-    if steered is not None and steered.tokenizer is not None and tokenizer is not None:
-        check_same_vocabulary(steered.tokenizer, tokenizer, policy_name=steered.name, value_name=name)
 
     if isinstance(backbone, Policy):
         config = ValueConfig(model_config, kind, rank, lora_config)
-        return ValueModel(config, {"lora": lora, "value_head": head}, base, tokenizer, name)
+        base = backbone.params["model"]
+        params = {"lora": lora, "value_head": head}
+        if mesh is None:  # beside the policy, on whichever device it lies
+            params = jax.device_put(params, base["norm"]["weight"].sharding)
+        return ValueModel(config, params, base, tokenizer, name)
+    _, base = load_backbone(base_folder, dtype=dtype, mesh=mesh)
     params = {"model": merge_lora(base, lora, lora_config), "value_head": head}
     return ValueModel(ValueConfig(model_config, kind, rank), params, None, tokenizer, name)
 
@@ -126,16 +137,20 @@ def save_value_model(
         raise ValueError(
             "a merged value model has no adapter to save; load it with backbone=<a loaded policy>"
         )
+    if layout == "official" and value.config.head != "scalar":
+        raise ValueError(
+            f'the official layout holds a scalar head, got {value.config.head!r}; use layout="sia_jax"'
+        )
+    check_adapter(value.base, value.params["lora"])
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    # A folder without its JSON file is not taken for a value model: it goes first, and is written last.
+    for name in (OUR_CONFIG, OFFICIAL_CONFIG, OUR_HEAD, OFFICIAL_HEAD):
+        (folder / name).unlink(missing_ok=True)
     lora = value.config.lora
     head = {name: np.asarray(leaf) for name, leaf in flatten_names(value.params["value_head"]).items()}
     hidden_size = value.config.backbone.hidden_size
     if layout == "official":
-        if value.config.head != "scalar":
-            raise ValueError(
-                f'the official layout holds a scalar head, got {value.config.head!r}; use layout="sia_jax"'
-            )
         write_torch_file(folder / OFFICIAL_HEAD, {"token_reward_head": head, "hidden_size": hidden_size})
         saved: dict[str, Any] = {
             "base_model_path": base_model,
@@ -158,21 +173,12 @@ def save_value_model(
         }
         config_name = OUR_CONFIG
     save_adapter(folder / "lora_weights", value.params["lora"], lora, base_model)
-    # Last, because a folder without it is not taken for a value model.
     write_text_atomically(folder / config_name, json.dumps(saved | (extra or {}), indent=2) + "\n")
-
-
-def _mesh_of(params: Params) -> Mesh | None:
-    """The mesh that a loaded tree lies on, or None."""
-    sharding = next(iter(flatten_names(params).values())).sharding
-    if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
-        return sharding.mesh
-    return None
 
 
 def _unnest(folder: Path) -> Path:
     """Downloads of the published models nest a folder in one of the same name; go to where the adapter is."""
-    inner = [path for path in folder.iterdir() if path.is_dir()]
+    inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
     if not (folder / "lora_weights").is_dir() and len(inner) == 1 and (inner[0] / "lora_weights").is_dir():
         return inner[0]
     return folder
@@ -212,7 +218,7 @@ def _load_head(
     else:
         raise ValueError(f"{folder / OUR_CONFIG}: unknown head {kind!r} of rank {rank!r}")
     file = open_file(folder / OUR_HEAD)
-    check_tensors(file, expected)
+    check_tensors(file, expected, source=OUR_CONFIG)
     return kind, rank, place_tensors(file, expected, jnp.float32, None)
 
 
@@ -234,22 +240,39 @@ def _read_official_head(path: Path, hidden_size: int) -> Params:
     return {name: jnp.asarray(head[name], jnp.float32) for name in ("weight", "bias")}
 
 
+def _check_vocabulary(policy: Policy, config: ModelConfig, tokenizer: Any, name: str) -> None:
+    """Every id that the policy can emit must have a row in the value model's embedding, and mean the same."""
+    ids = policy.config.vocab_size
+    if policy.tokenizer is not None:
+        ids = min(ids, max(policy.tokenizer.get_vocab().values()) + 1)  # vocabularies are padded
+    if config.vocab_size < ids:
+        raise ValueError(
+            f"the policy {policy.name} has {ids} ids, the value model {name} knows {config.vocab_size}; "
+            "take a value model that was trained on the policy's tokenizer"
+        )
+    if policy.tokenizer is not None and tokenizer is not None:
+        check_same_vocabulary(policy.tokenizer, tokenizer, policy_name=policy.name, value_name=name)
+
+
 def _check_base(
-    folder: Path, saved: dict[str, Any], adapter_base: str | None, base: Params, base_name: str
+    folder: Path, saved: dict[str, Any], adapter_base: str | None, digest: Callable[[], str], base_name: str
 ) -> None:
     """The adapter's base must be the given one: by its weights where that can be told, else by its name."""
     recorded = saved.get("base_model") or saved.get("base_model_path") or adapter_base
     remedy = "pass the backbone it was trained on, or check_base=False if these are the same weights"
+    if not isinstance(recorded, str):
+        raise ValueError(f"{folder} does not say which base it was trained on, got {recorded!r}; {remedy}")
     expected = saved.get("base_fingerprint")
-    if expected is None and recorded and Path(recorded).is_dir():
-        expected = fingerprint_of_folder(Path(recorded))
+    if expected is None:
+        # Usually a path of the machine that it was trained on: then the name is what is left.
+        with contextlib.suppress(OSError, ValueError):
+            expected = fingerprint_of_folder(Path(recorded))
     if expected is not None:
-        if fingerprint(base) != expected:
+        if digest() != expected:
             raise ValueError(
                 f"{folder}: the adapter was trained on other weights ({recorded}) than {base_name}; {remedy}"
             )
-        return
-    if recorded and checkpoint_name(recorded) != base_name:
+    elif checkpoint_name(recorded) != base_name:
         raise ValueError(
             f"{folder}: the adapter was trained on {recorded!r}, the backbone is {base_name!r}; {remedy}"
         )

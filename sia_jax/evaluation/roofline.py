@@ -68,6 +68,13 @@ class Machine:
     bytes_per_second: float
     flops_per_second: float
 
+    def best_of(self, other: "Machine") -> "Machine":
+        """The better rates of two measurements: a floor must not be beaten."""
+        return Machine(
+            max(self.bytes_per_second, other.bytes_per_second),
+            max(self.flops_per_second, other.flops_per_second),
+        )
+
     def floor_seconds(self, cost: PassCost) -> float:
         """No pass is faster: the larger of its bytes over the bandwidth and its FLOPs over the peak."""
         return max(cost.bytes / self.bytes_per_second, cost.flops / self.flops_per_second)
@@ -88,13 +95,18 @@ def measure_machine(megabytes: int = 512, matrix: int = 2048) -> Machine:
     kernels: list[Callable[[], object]] = [lambda: _matvec(x, vector), lambda: _sum(x)]
     if jax.default_backend() == "cpu":
         host = np.ones((rows, 4096), np.float32)
-        parts = np.array_split(host, os.cpu_count() or 1)
+        parts = np.array_split(host, usable_cores())
         pool = ThreadPoolExecutor(len(parts))
         kernels.append(lambda: list(pool.map(np.max, parts)))
     bandwidth = max(x.nbytes / best_seconds(kernel) for kernel in kernels)
     square = jnp.ones((matrix, matrix), jnp.float32)
     peak = 2 * matrix**3 / best_seconds(lambda: _matmul(square, square))
     return Machine(bandwidth, peak)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def best_seconds(call: Callable[[], object], tries: int = 7) -> float:

@@ -6,7 +6,7 @@ runs padded blocks [B, T], single steps [B, 1] and flat axes of token places [T]
 """
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +24,12 @@ class Attend(Protocol):
     """How a pass attends: writes what it must to the cache, then attends."""
 
     def __call__(
-        self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
-    ) -> tuple[Array, KVCache | None]:
-        """queries [..., N, H], keys and values [..., K, H] of the pass's tokens -> ([..., N, H], cache)."""
+        self, layer: int, queries: Array, keys: Array, values: Array, cache: Any
+    ) -> tuple[Array, Any]:
+        """queries [..., N, H], keys and values [..., K, H] of the pass's tokens -> ([..., N, H], cache).
+
+        The cache is whatever pytree this way of attending understands; the network only hands it on.
+        """
         ...
 
 
@@ -88,8 +91,8 @@ class CachedAttention:
 class FlatAttention:
     """A pass over a flat axis of token places [T]: only here do tokens belong to rows.
 
-    Place i is token `slot[i]` of the block that row `rows[i]` brings; a place that is empty has rows[i] = B.
-    Projections and MLP cost what the flat axis holds; the padding is confined to the scores.
+    Place i is token `slots[i]` of the block that row `rows[i]` brings; a place that is empty has rows[i] = B.
+    Projections and MLP cost what the flat axis holds; the scores are padded to Q tokens in each of B rows.
     """
 
     rows: Int[Array, " T"]
@@ -105,9 +108,11 @@ class FlatAttention:
         columns = jnp.where(self.rows < cache.batch, self.columns, cache.columns)
         cache = cache.write(layer, keys, values, self.rows, columns)
         block_shape = (*self.mask.shape[:2], *queries.shape[1:])
-        block = jnp.zeros(block_shape, queries.dtype).at[self.rows, self.slots].set(queries, mode="drop")
+        block = jnp.zeros(block_shape, queries.dtype)
+        block = block.at[self.rows, self.slots].set(queries, mode="drop", wrap_negative_indices=False)
         attended = attend_to_cache(block, cache, layer, self.mask)
-        return attended.at[self.rows, self.slots].get(mode="fill", fill_value=0), cache
+        places = attended.at[self.rows, self.slots]
+        return places.get(mode="fill", fill_value=0, wrap_negative_indices=False), cache
 
 
 def attend_to_cache(
@@ -116,16 +121,31 @@ def attend_to_cache(
     """softmax(q k / sqrt(H)) v over a layer of the cache, where `mask` allows; in the queries' dtype."""
     keys, values = cache.keys[layer], cache.values[layer]
     if cache.layout == "BSKH":
-        return jax.nn.dot_product_attention(queries, keys, values, mask=mask[:, None])
+        return _attend(queries, keys, values, mask)
     b, t, n, h = queries.shape
     k = cache.kv_heads
     groups, lead = n // k, keys.shape[:-2]
     grouped = queries.reshape(b, t, k, groups, h).swapaxes(1, 2).reshape(*lead, t * groups, h)
     scores = einsum_float32("...qh,...hs->...qs", grouped, keys).reshape(b, k, t, groups, -1)
     weights = _masked_softmax(scores, mask[:, None, :, None], h).astype(values.dtype)
-    weights = weights.reshape(*lead, t * groups, -1)
-    attended = einsum_float32("...qs,...sh->...qh", weights, values)
+    attended = einsum_float32("...qs,...sh->...qh", weights.reshape(*lead, t * groups, -1), values)
     return attended.reshape(b, k, t, groups, h).swapaxes(1, 2).reshape(b, t, n, h).astype(queries.dtype)
+
+
+def _attend(
+    queries: Float[Array, "B T N H"],
+    keys: Float[Array, "B S K H"],
+    values: Float[Array, "B S K H"],
+    mask: Bool[Array, "#B T S"],
+) -> Float[Array, "B T N H"]:
+    """softmax(q k / sqrt(H)) v where `mask` allows."""
+    b, t, n, h = queries.shape
+    k = keys.shape[2]
+    grouped = queries.reshape(b, t, k, n // k, h)
+    scores = einsum_float32("btkgh,bskh->bkgts", grouped, keys)
+    weights = _masked_softmax(scores, mask[:, None, None], h).astype(values.dtype)
+    attended = einsum_float32("bkgts,bskh->btkgh", weights, values)
+    return attended.reshape(queries.shape).astype(queries.dtype)
 
 
 def _causal(
@@ -135,21 +155,17 @@ def _causal(
     segment_ids: Int[Array, "B L"] | None,
 ) -> Float[Array, "B L N H"]:
     """Causal attention of a block to itself, in chunks of queries so that no [L, L] scores are held."""
-    b, length, n, h = queries.shape
-    k = keys.shape[2]
-    grouped = queries.reshape(b, length, k, n // k, h)
+    length = queries.shape[1]
     index = jnp.arange(length)
 
     def attend(chunk: Array, chunk_index: Array, chunk_segments: Array | None) -> Array:
         mask = (index <= chunk_index[:, None])[None]
         if segment_ids is not None:
             mask = mask & (chunk_segments[:, :, None] == segment_ids[:, None, :])  # type: ignore[index]
-        scores = einsum_float32("btkgh,bskh->bkgts", chunk, keys)
-        weights = _masked_softmax(scores, mask[:, None, None], h).astype(values.dtype)
-        return einsum_float32("bkgts,bskh->btkgh", weights, values).astype(queries.dtype)
+        return _attend(chunk, keys, values, mask)
 
     if length <= QUERY_CHUNK:
-        return attend(grouped, index, segment_ids).reshape(queries.shape)
+        return attend(queries, index, segment_ids)
 
     chunks = -(-length // QUERY_CHUNK)
     padding = chunks * QUERY_CHUNK - length
@@ -158,12 +174,14 @@ def _causal(
         padded = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
         return padded.reshape(x.shape[0], chunks, QUERY_CHUNK, *x.shape[2:]).swapaxes(0, 1)
 
-    parts = (split(grouped), split(jnp.arange(length)[None])[:, 0])
+    # Recomputed in a backward pass, which would otherwise keep the scores of all chunks after all.
+    attend = jax.checkpoint(attend)
+    parts = (split(queries), split(index[None])[:, 0])
     if segment_ids is None:
         attended = jax.lax.map(lambda part: attend(part[0], part[1], None), parts)
     else:
-        attended = jax.lax.map(lambda part: attend(part[0], part[1], part[2]), (*parts, split(segment_ids)))
-    return attended.swapaxes(0, 1).reshape(b, chunks * QUERY_CHUNK, n, h)[:, :length]
+        attended = jax.lax.map(lambda part: attend(*part), (*parts, split(segment_ids)))
+    return attended.swapaxes(0, 1).reshape(-1, chunks * QUERY_CHUNK, *queries.shape[2:])[:, :length]
 
 
 def _masked_softmax(scores: Array, mask: Array, head_dim: int) -> Array:

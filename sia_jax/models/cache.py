@@ -23,16 +23,17 @@ class KVCache:
     """Keys and values of every layer.
 
     Two layouts. "BKHS" is two plain batched products: keys [B, K, H, S] and values [B, K, S, H]. "BSKH", both
-    [B, S, K, H], is what fused attention kernels want. Under "BKHS" axes B and K of size one are left out of
-    the arrays: XLA strips them from the operands of a product, and what it has stripped it can no longer
-    update in place, so that a loop at batch 1 would copy every layer's cache twice a step.
+    [B, S, K, H], is the order in which fused attention kernels take them. Under "BKHS", `zeros` leaves axes B
+    and K of size one out of the arrays: XLA strips them from the operands of a product, and what it has
+    stripped it can no longer update in place, so that a loop at batch 1 would copy every layer's cache twice
+    a step.
     """
 
     keys: tuple[Array, ...]  # per layer, see above
     values: tuple[Array, ...]
-    batch: int = field(metadata={"static": True})
-    kv_heads: int = field(metadata={"static": True})
     layout: Layout = field(metadata={"static": True})
+    without_rows: bool = field(metadata={"static": True})  # axis B is left out, and is one
+    without_heads: bool = field(metadata={"static": True})  # axis K is left out, and is one
 
     @staticmethod
     def zeros(
@@ -41,18 +42,31 @@ class KVCache:
         """An empty cache of `columns` columns a row; the layout defaults to the backend's."""
         layout = layout or default_layout()
         b, k, h, s = batch, config.num_kv_heads, config.head_dim, columns
+        without_rows, without_heads = (layout == "BKHS" and size == 1 for size in (b, k))
         if layout == "BKHS":
-            lead = tuple(size for size in (b, k) if size > 1)
+            lead = (() if without_rows else (b,)) + (() if without_heads else (k,))
             key_shape, value_shape = (*lead, h, s), (*lead, s, h)
         else:
             key_shape = value_shape = (b, s, k, h)
         return KVCache(
             keys=tuple(jnp.zeros(key_shape, dtype) for _ in range(config.num_layers)),
             values=tuple(jnp.zeros(value_shape, dtype) for _ in range(config.num_layers)),
-            batch=b,
-            kv_heads=k,
             layout=layout,
+            without_rows=without_rows,
+            without_heads=without_heads,
         )
+
+    @property
+    def batch(self) -> int:
+        """B, the rows; under `shard_map` those of the shard."""
+        return 1 if self.without_rows else self.keys[0].shape[0]
+
+    @property
+    def kv_heads(self) -> int:
+        """K, the key/value heads."""
+        if self.layout == "BSKH":
+            return self.keys[0].shape[2]
+        return 1 if self.without_heads else self.keys[0].shape[0 if self.without_rows else 1]
 
     @property
     def columns(self) -> int:
@@ -67,7 +81,7 @@ class KVCache:
         rows: Int[Array, "*lead"],
         columns: Int[Array, "*lead"],
     ) -> "KVCache":
-        """Put each token's key and value at (row, column); a column of S or more drops the token.
+        """Put each token's key and value at (row, column); one outside 0 .. B-1 or 0 .. S-1 drops the token.
 
         One scatter a layer, which XLA does in place inside a loop. Two tokens must not share a place.
         """
@@ -96,7 +110,7 @@ class KVCache:
     def move(
         self, rows: Int[Array, "*lead"], source: Int[Array, "*lead"], target: Int[Array, "*lead"]
     ) -> "KVCache":
-        """Copy column `source` of each row to column `target`, in every layer; S or more as target: not."""
+        """Copy column `source` of each row to column `target`, in every layer; a target outside: not."""
         cache = self
         for layer in range(len(self.keys)):
             keys = _gather(self.keys[layer], rows, source, self, column_last=self.layout == "BKHS")
@@ -113,7 +127,7 @@ class KVCache:
 
 
 def default_layout() -> Layout:
-    """ "BSKH" on a GPU, for its fused kernels; "BKHS" elsewhere."""
+    """ "BSKH" on a GPU; "BKHS" elsewhere, where it is the faster one."""
     return "BSKH" if jax.default_backend() == "gpu" else "BKHS"
 
 
@@ -123,25 +137,25 @@ def _scatter(
     """array[row, :, ..., column] = update for tokens [*lead], whichever of the axes B and K are left out."""
     update = update.astype(array.dtype)
     if cache.layout == "BSKH":
-        return array.at[rows, columns].set(update, mode="drop")
-    if cache.kv_heads == 1:
+        return array.at[rows, columns].set(update, mode="drop", wrap_negative_indices=False)
+    if cache.without_heads:
         update = update[..., 0, :]
-    before = (slice(None),) * (array.ndim - (1 if column_last else 2) - (cache.batch > 1))
-    if cache.batch > 1:
+    before = (slice(None),) * (array.ndim - (1 if column_last else 2) - (not cache.without_rows))
+    if not cache.without_rows:
         index = (rows, *before, columns)
     else:
         # Without a row index, indexing leaves the token axes where the column axis was, not in front.
         index = (*before, jnp.where(rows == 0, columns, cache.columns))
         update = jnp.moveaxis(update, range(columns.ndim), range(len(before), len(before) + columns.ndim))
-    return array.at[index].set(update, mode="drop")
+    return array.at[index].set(update, mode="drop", wrap_negative_indices=False)
 
 
 def _gather(array: Array, rows: Array, columns: Array, cache: KVCache, column_last: bool) -> Array:
     """[*lead, K, H] of the tokens at (row, column); the mirror image of `_scatter`."""
     if cache.layout == "BSKH":
         return array[rows, columns]
-    before = (slice(None),) * (array.ndim - (1 if column_last else 2) - (cache.batch > 1))
-    if cache.batch > 1:
+    before = (slice(None),) * (array.ndim - (1 if column_last else 2) - (not cache.without_rows))
+    if not cache.without_rows:
         taken = array[(rows, *before, columns)]
     else:
         taken = array[(*before, columns)]

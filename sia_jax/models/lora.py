@@ -5,6 +5,7 @@ the weights, or applied on the way, to all tokens or only to some: on a flat axi
 policy and of a value model over the same weights, the adapter acts on the value model's tokens alone.
 """
 
+import math
 import re
 import zlib
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from sia_jax.models.product import einsum_float32
-from sia_jax.types import Params
+from sia_jax.types import Params, flatten_names
 
 ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
@@ -39,6 +40,14 @@ class LoraConfig:
     rank_pattern: tuple[tuple[str, int], ...] = ()
     """(regular expression, rank) pairs; the first that matches the end of a module's path sets its rank."""
     alpha_pattern: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        ranks = [self.rank, *(rank for _, rank in self.rank_pattern)]
+        alphas = [self.alpha, *(alpha for _, alpha in self.alpha_pattern)]
+        if min(ranks) < 1 or not all(math.isfinite(alpha) for alpha in alphas) or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"LoRA needs ranks of 1 or more, finite alphas and a dropout in [0, 1), got {self}"
+            )
 
     def rank_of(self, module_path: str) -> int:
         """The rank of the module at `module_path`, such as "layers.3.self_attn.q_proj"."""
@@ -87,8 +96,8 @@ def lora_delta(x: Float[Array, "... I"], adapter: Adapter) -> Float[Array, "... 
       adapter: at a projection, that is with leaves lora_A.weight [R, in] and lora_B.weight [out, R].
 
     Returns:
-      [..., out] float32, what to add to the projection's output before it is rounded. Computed in the
-      adapter's own dtype, which is float32 unless it was cast.
+      [..., out] float32, what to add to the projection's output. Computed in the adapter's own dtype, which
+      is float32 unless it was cast.
     """
     a, b = adapter.params["lora_A"]["weight"], adapter.params["lora_B"]["weight"]
     inner = einsum_float32("...i,ri->...r", x.astype(a.dtype), a)
@@ -142,7 +151,11 @@ def merge_lora(model: Params, lora: Params, config: LoraConfig) -> Params:
 
     Returns:
       The backbone's tree with merged weights, sharded as they were.
+
+    Raises:
+      ValueError: the adapter does not fit the backbone.
     """
+    check_adapter(model, lora)
 
     def merge(node: Params, adapter: Adapter) -> Params:
         if "lora_A" in adapter.params:
@@ -159,6 +172,26 @@ def merge_lora(model: Params, lora: Params, config: LoraConfig) -> Params:
 def _merge_weight(weight: Array, a: Array, b: Array, scale: Array) -> Array:
     delta = einsum_float32("or,ri->oi", b.astype(jnp.float32), a.astype(jnp.float32))
     return (weight.astype(jnp.float32) + scale * delta).astype(weight.dtype)
+
+
+def check_adapter(model: Params, lora: Params) -> None:
+    """Raise ValueError if an adapter's tree has a module that the backbone has not, or of other sizes.
+
+    Args:
+      model: the backbone's tree.
+      lora: the adapter's tree. It may leave modules out.
+    """
+    base, adapter = flatten_names(model), flatten_names(lora)
+    for name, leaf in adapter.items():
+        module, _, part = name.partition(".lora_")
+        weight = base.get(f"{module}.weight")
+        if part not in ("A.weight", "B.weight") or weight is None or len(weight.shape) != 2:
+            raise ValueError(f"the adapter's {name} has no projection in the backbone that it could change")
+        other = adapter.get(f"{module}.lora_{'B' if part[0] == 'A' else 'A'}.weight")
+        features, rank = (weight.shape[1], 0) if part[0] == "A" else (weight.shape[0], 1)
+        if other is None or leaf.shape[1 - rank] != features or leaf.shape[rank] != other.shape[1 - rank]:
+            got = f"{leaf.shape} beside {None if other is None else other.shape}"
+            raise ValueError(f"the adapter's {name} is {got}, on a weight of {weight.shape}")
 
 
 def check_targets(config: LoraConfig) -> None:

@@ -1,4 +1,4 @@
-"""Whole passes, jitted: logits, values and rewards of padded batches; prefill and decoding steps."""
+"""Whole passes: prefill and decoding steps, to be traced; logits, values and rewards of batches, jitted."""
 
 import functools
 from typing import Literal

@@ -18,7 +18,6 @@ from jaxtyping import Array, Float, Int
 
 from sia_jax.models import rope
 from sia_jax.models.attention import Attend
-from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.lora import Adapter, descend, lora_delta
 from sia_jax.models.product import precision_of
@@ -75,9 +74,9 @@ class Attention(nnx.Module):
         angles: tuple[Array, Array],
         layer: int,
         attend: Attend,
-        cache: KVCache | None,
+        cache: Any,
         adapter: Adapter | None,
-    ) -> tuple[Float[Array, "... D"], KVCache | None]:
+    ) -> tuple[Float[Array, "... D"], Any]:
         """Project, normalise and rotate every token, let `attend` mix them, project back."""
         heads = (*x.shape[:-1], -1, self.config.head_dim)
         queries = self.q_proj(x, descend(adapter, "q_proj")).reshape(heads)
@@ -120,9 +119,9 @@ class Block(nnx.Module):
         angles: tuple[Array, Array],
         layer: int,
         attend: Attend,
-        cache: KVCache | None,
+        cache: Any,
         adapter: Adapter | None,
-    ) -> tuple[Float[Array, "... D"], KVCache | None]:
+    ) -> tuple[Float[Array, "... D"], Any]:
         """One layer of the decoder."""
         attended, cache = self.self_attn(
             self.input_layernorm(x), angles, layer, attend, cache, descend(adapter, "self_attn")
@@ -156,10 +155,10 @@ class Transformer(nnx.Module):
         self,
         tokens: Int[Array, "..."],
         positions: Int[Array, "..."],
-        cache: KVCache | None,
+        cache: Any,
         attend: Attend,
         adapter: Adapter | None = None,
-    ) -> tuple[Float[Array, "... D"], KVCache | None]:
+    ) -> tuple[Float[Array, "... D"], Any]:
         """See `forward`."""
         angles = rope.rotary_angles(
             positions, rope.inverse_frequencies(self.config.rope, self.config.head_dim)
@@ -176,12 +175,12 @@ def forward(
     model: Params,
     tokens: Int[Array, "..."],
     positions: Int[Array, "..."],
-    cache: KVCache | None,
+    cache: Any,
     attend: Attend,
     *,
     config: ModelConfig,
     adapter: Adapter | None = None,
-) -> tuple[Float[Array, "... D"], KVCache | None]:
+) -> tuple[Float[Array, "... D"], Any]:
     """Hidden states of tokens after the final norm, and the cache with their keys and values.
 
     A pure function, to be traced inside a larger program.
@@ -190,7 +189,7 @@ def forward(
       model: the backbone's tree, `params["model"]`.
       tokens: [...] ids: a padded block [B, T] or a flat axis [T], as `attend` takes them.
       positions: [...] 0-based positions, for the rotary embedding only.
-      cache: what `attend` writes to and reads; None for a full pass.
+      cache: what `attend` writes to and reads, usually a KVCache; None for a full pass.
       attend: decides what is written and seen; one of `sia_jax.models.attention`.
       config: static.
       adapter: a LoRA applied on the way, to all tokens or some; None where it is merged or there is none.

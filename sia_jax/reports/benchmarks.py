@@ -31,7 +31,7 @@ def _decode_step(record: dict[str, Any]) -> str:
     head = (
         '## One decoding step, shape "{shape}"\n\n'
         "{device}, {bandwidth_gb_per_s:.1f} GB/s, {peak_gflop_per_s:.0f} GFLOP/s; commit {commit}, {time}, "
-        "Python {python}, {all_versions} (`{file}`).\n"
+        "Python {python}, {all_versions}; load {load_average:.1f} (`{file}`).\n"
         "{config_text}, float32; prompt {prompt_tokens}, {new_tokens} new tokens, greedy; median of {tries}."
         "\n\n"
         "| batch | system | ms a step (best) | tokens/s | floor, ms | floor / time | same tokens |\n"

@@ -220,11 +220,11 @@ def test_a_missing_file_is_file_not_found(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"{", "not JSON"), (b"\xff\xfe", "not JSON"), (b"[]", "expected a JSON object, got a list")],
+    [(b"{", " is not JSON"), (b"\xff\xfe", " is not JSON"), (b"[]", ": expected a JSON object, got a list")],
 )
 def test_a_file_that_is_no_json_object_is_refused(tmp_path, content, message):
     (tmp_path / "adapter_config.json").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"adapter_config\.json: {message}"):
+    with pytest.raises(ValueError, match=rf"adapter_config\.json{message}"):
         read_adapter_config(tmp_path)
 
 
@@ -256,7 +256,7 @@ def test_whole_alphas_are_written_as_integers(tmp_path):
     [
         (LoraConfig(), "SEQ_CLS", "task_type is 'SEQ_CLS', expected one of .* come with a head"),
         (LoraConfig(target_modules=("lm_head",)), "CAUSAL_LM", "target_modules is"),
-        (LoraConfig(rank=0, alpha=float("inf")), "CAUSAL_LM", "(?s)r is 0.*lora_alpha is inf"),
+        (LoraConfig(rank=True, use_rslora=1), "CAUSAL_LM", "(?s)r is True.*use_rslora is 1"),
         (LoraConfig(rank_pattern=(("q_proj", 1), ("q_proj", 2))), "CAUSAL_LM", "has a key twice"),
         (LoraConfig(alpha_pattern=(("(", 1.0),)), "CAUSAL_LM", "alpha_pattern is"),
     ],

@@ -264,7 +264,7 @@ UNSUPPORTED = {
     ),
     "no whole groups": ({"num_key_value_heads": 3}, ("multiple of num_kv_heads", "4 and 3")),
     "odd head": ({"head_dim": 7}, ("head_dim must be even", "7")),
-    "no layers": ({"num_hidden_layers": 0}, ("positive", "num_layers")),
+    "no layers": ({"num_hidden_layers": 0}, ("above 0", "num_hidden_layers")),
 }
 
 

@@ -23,7 +23,7 @@ POLICIES = {
         Shape("qwen3", vocab=131, hidden=36, intermediate=44, heads=6, head_dim=8),
         {"max_shard_size": "40KB"},
     ),
-    # Scaled frequencies, most positions beyond the original context; one key/value head for all four.
+    # Scaled frequencies, positions beyond the original context; one key/value head for all four.
     "llama-tied": (
         Shape("llama", 157, 32, 48, heads=4, kv_heads=1, tied=True, theta=100_000.0, scaling=LLAMA3),
         {},
