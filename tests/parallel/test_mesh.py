@@ -17,7 +17,7 @@ from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConf
 from sia_jax.models.run import decode_step, prefill
 from sia_jax.models.transformer import abstract_model
 from sia_jax.parallel.mesh import PARTITION_RULES, make_mesh, partition_spec, row_sharding, shard_params
-from sia_jax.pretrained import Policy, RewardModel, ValueModel
+from sia_jax.pretrained import Policy, RewardModel, ValueModel, pad_batch
 from sia_jax.types import flatten_names
 from tests.support.checkpoints import (
     assert_close,
@@ -281,3 +281,16 @@ def test_mesh_takes_the_devices_it_is_given():
     assert dict(mesh.shape) == {"data": 2, "fsdp": 1, "tensor": 2}
     assert set(mesh.devices.flat) == set(devices)
     assert dict(make_mesh(tensor=8).shape) == {"data": 1, "fsdp": 1, "tensor": 8}
+
+
+def test_batches_are_spread_over_the_rows_of_the_mesh_whatever_their_size():
+    policy = tiny_policy()
+    mesh = make_mesh(data=4, fsdp=2)
+    on_mesh = sharded(policy, mesh)
+    for batch in (1, 5, 8):
+        tokens = random_tokens(policy.config, batch, 6)
+        lengths = np.full(batch, 6)
+        padded, _ = pad_batch(tokens, lengths, policy.config, mesh)
+        assert padded.shape[0] == 8
+        assert {shard.data.shape[0] for shard in padded.addressable_shards} == {1}
+        assert_close(on_mesh.logits(tokens, lengths), policy.logits(tokens, lengths))
