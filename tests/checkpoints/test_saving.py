@@ -60,7 +60,7 @@ VALUE_MODELS = {
             rank=4,
             alpha=8.0,
             target_modules=ATTENTION_PROJECTIONS + MLP_PROJECTIONS,
-            rank_pattern=(("q_proj", 2), (r"layers\.1\..*", 3)),
+            rank_pattern=(("q_proj", 2), (r"layers\.0\..*", 3)),
             alpha_pattern=(("v_proj", 1.5),),
         ),
     ),
@@ -84,7 +84,7 @@ def test_value_model_reads_back_bit_for_bit(tmp_path, family, name):
 @pytest.mark.parametrize("name", VALUE_MODELS)
 def test_value_model_over_a_policy_and_merged_agree(tmp_path, name):
     layout, head, lora = VALUE_MODELS[name]
-    policy = save_tiny_policy(tmp_path / "base", "qwen3")
+    policy = save_tiny_policy(tmp_path / "base", "qwen3", num_layers=1)
     value = tiny_value_model(policy, head=head, lora=lora)
     sia_jax.save_value_model(value, tmp_path / "value", base_model="base", layout=layout)
     over = sia_jax.load_value_model(tmp_path / "value", backbone=policy)

@@ -59,7 +59,7 @@ def tokens_of(config: ModelConfig, batch: int = 2, length: int = 9) -> jax.Array
 
 
 def test_fresh_adapter_changes_no_bit():
-    policy = tiny_policy("llama")
+    policy = tiny_policy("llama", num_layers=1)
     model, config = policy.params["model"], policy.config
     lora_config = CONFIGS["everything"]
     lora = init_lora(model, lora_config, jax.random.key(0))
@@ -144,7 +144,7 @@ def test_delta_of_chosen_tokens_is_that_of_all_and_zero_elsewhere():
 
 
 def test_adapter_of_some_rows_leaves_the_others_to_the_base():
-    policy = tiny_policy("llama")
+    policy = tiny_policy("llama", num_layers=1)
     model, config = policy.params["model"], policy.config
     lora_config = CONFIGS["everything"]
     lora = random_lora(config, lora_config)
@@ -159,7 +159,7 @@ def test_adapter_of_some_rows_leaves_the_others_to_the_base():
 
 def test_flat_axis_serves_the_base_and_the_adapter_in_one_pass():
     """Row 0 is the policy's and row 1 the value model's, each with its own cache row; one pass over both."""
-    policy = tiny_policy("qwen3")
+    policy = tiny_policy("qwen3", num_layers=1)
     model, config = policy.params["model"], policy.config
     lora_config = LoraConfig(rank=4, alpha=8.0)
     lora = random_lora(config, lora_config)
@@ -192,7 +192,7 @@ def test_flat_axis_serves_the_base_and_the_adapter_in_one_pass():
 
 
 def test_adapter_acts_in_prefill_steps_and_blocks():
-    policy = tiny_policy("llama")
+    policy = tiny_policy("llama", num_layers=1)
     model, config = policy.params["model"], policy.config
     lora_config = CONFIGS["everything"]
     adapter = Adapter(random_lora(config, lora_config), lora_config)

@@ -97,7 +97,7 @@ def test_eight_devices_compute_what_one_computes_where_dimensions_do_not_divide(
     assert_same_on(make_mesh(1, 4, 2), tiny, outputs(*tiny))
 
 
-@pytest.mark.parametrize("shape", MESHES)
+@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 4, 2)])
 def test_prefill_and_steps_of_sharded_rows_compute_what_one_device_computes(shape):
     policy = tiny_policy("qwen3", num_layers=1, **DIVIDING)
     tokens, new = random_tokens(policy.config, 8, 6), random_tokens(policy.config, 8, 2, seed=1)

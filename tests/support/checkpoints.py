@@ -4,6 +4,7 @@ Nothing here needs torch. Every leaf is random, norms and biases included, so th
 or swapped unnoticed; two seeds give two models of the same shapes.
 """
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,9 @@ def tiny_config(family: Family = "qwen3", **changes: Any) -> ModelConfig:
     return ModelConfig(**(fields | changes))
 
 
+_abstract_model = functools.cache(abstract_model)  # the tests describe a few networks some hundred times
+
+
 def random_like(tree: Params, seed: int, scale: float = 0.3) -> Params:
     """A tree of the same names, shapes and dtypes: scale * normal noise, around 1 in the norms, else 0.
 
@@ -81,7 +85,7 @@ def tiny_policy(
 ) -> Policy:
     """A policy with random weights; `changes` go to `tiny_config`."""
     config = tiny_config(family, **changes)
-    params = {"model": random_like(abstract_model(config, dtype), seed)}
+    params = {"model": random_like(_abstract_model(config, dtype), seed)}
     if not config.tie_word_embeddings:
         head = jax.ShapeDtypeStruct((config.vocab_size, config.hidden_size), dtype)
         params["lm_head"] = random_like({"weight": head}, seed + 1000)
@@ -99,7 +103,8 @@ def tiny_reward_model(
 
 def random_lora(config: ModelConfig, lora: LoraConfig, seed: int = 0) -> Params:
     """An adapter for a backbone in which lora_B is not zero."""
-    fresh = jax.eval_shape(lambda: init_lora(abstract_model(config), lora, jax.random.key(0)))
+    model = _abstract_model(config, jnp.float32)
+    fresh = jax.eval_shape(lambda: init_lora(model, lora, jax.random.key(0)))
     return random_like(fresh, seed, 0.2)
 
 
