@@ -8,7 +8,7 @@ what the network computes, and is refused.
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,11 @@ def read_adapter_config(path: str | Path) -> AdapterFile:
 
 
 def write_adapter_config(
-    path: str | Path, config: LoraConfig, base_model_name_or_path: str, task_type: str = "FEATURE_EXTRACTION"
+    path: str | Path,
+    config: LoraConfig,
+    base_model_name_or_path: str,
+    task_type: str = "FEATURE_EXTRACTION",
+    layers: Sequence[int] | None = None,
 ) -> None:
     """Write an adapter_config.json that `peft.LoraConfig.from_pretrained` reads.
 
@@ -105,6 +109,7 @@ def write_adapter_config(
       config: of the adapter.
       base_model_name_or_path: the model that it was trained on.
       task_type: one of `TASK_TYPES`.
+      layers: those that are adapted; None: all of the base's.
 
     Raises:
       ValueError: `config` has a value that `read_adapter_config` refuses, or a pattern twice, or `task_type`
@@ -121,7 +126,7 @@ def write_adapter_config(
         "inference_mode": True,
         "init_lora_weights": True,
         "layers_pattern": None,
-        "layers_to_transform": None,
+        "layers_to_transform": None if layers is None else list(layers),
         "lora_alpha": _whole(config.alpha),
         "lora_dropout": config.dropout,
         "modules_to_save": None,

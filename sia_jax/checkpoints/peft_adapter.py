@@ -52,7 +52,7 @@ def load_adapter(
     return adapter.config, lora, adapter.base_model
 
 
-def save_adapter(folder: Path, lora: Params, config: LoraConfig, base_model: str) -> None:
+def save_adapter(folder: Path, lora: Params, config: LoraConfig, base_model: str, num_layers: int) -> None:
     """Write an adapter as PEFT does: both files, keys under "base_model.model.model." as for a ForCausalLM.
 
     Args:
@@ -60,11 +60,13 @@ def save_adapter(folder: Path, lora: Params, config: LoraConfig, base_model: str
       lora: the adapter's tree.
       config: its config.
       base_model: name or path of the base, for `base_model_name_or_path`.
+      num_layers: of the base; an adapter on fewer says which.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"{_PREFIX}model.{name}": leaf for name, leaf in flatten_names(lora).items()}
     save_file_atomically(folder / "adapter_model.safetensors", tensors)
-    write_adapter_config(folder, config, base_model)
+    layers = sorted(lora.get("layers", {}))
+    write_adapter_config(folder, config, base_model, layers=layers if len(layers) < num_layers else None)
 
 
 def _strip_prefix(file: TensorFile, config: LoraConfig) -> TensorFile:

@@ -149,7 +149,8 @@ def save_value_model(
         (folder / name).unlink(missing_ok=True)
     lora = value.config.lora
     head = {name: np.asarray(leaf) for name, leaf in flatten_names(value.params["value_head"]).items()}
-    hidden_size = value.config.backbone.hidden_size
+    backbone = value.config.backbone
+    hidden_size = backbone.hidden_size
     if layout == "official":
         write_torch_file(folder / OFFICIAL_HEAD, {"token_reward_head": head, "hidden_size": hidden_size})
         saved: dict[str, Any] = {
@@ -172,7 +173,7 @@ def save_value_model(
             "head_rank": value.config.head_rank,
         }
         config_name = OUR_CONFIG
-    save_adapter(folder / "lora_weights", value.params["lora"], lora, base_model)
+    save_adapter(folder / "lora_weights", value.params["lora"], lora, base_model, backbone.num_layers)
     write_text_atomically(folder / config_name, json.dumps(saved | (extra or {}), indent=2) + "\n")
 
 

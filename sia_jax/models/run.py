@@ -154,6 +154,8 @@ def bucket_length(length: int, minimum: int = 16) -> int:
 
     From 16 tokens on, at most a third of a block is padding, and on average a seventh.
     """
+    if minimum < 2 or minimum & (minimum - 1):
+        raise ValueError(f"the smallest bucket must be a power of two from 2 on, got {minimum}")
     bucket = minimum
     while bucket < length:
         bucket = bucket * 3 // 2 if bucket & (bucket - 1) == 0 else bucket * 4 // 3

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import jax.numpy as jnp
 import ml_dtypes
@@ -234,3 +235,14 @@ def test_config_json_of_a_saved_policy_is_the_last_file_to_appear(tmp_path, poli
     assert json.loads((tmp_path / "base" / "config.json").read_text())["architectures"] == [
         "Qwen3ForCausalLM"
     ]
+
+
+def test_adapter_on_some_layers_is_saved_and_read_as_such(tmp_path, policy):
+    value = tiny_value_model(policy)
+    one_layer = {"layers": {1: value.params["lora"]["layers"][1]}}
+    value = replace(value, params={**value.params, "lora": one_layer})
+    sia_jax.save_value_model(value, tmp_path / "value", base_model="base")
+    loaded = sia_jax.load_value_model(tmp_path / "value", policy)
+    assert list(loaded.params["lora"]["layers"]) == [1]
+    tokens = random_tokens(policy.config, 1, 5)
+    np.testing.assert_array_equal(loaded.values(tokens, [5]), value.values(tokens, [5]))
