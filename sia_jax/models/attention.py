@@ -160,8 +160,8 @@ def _causal(
 
     def attend(chunk: Array, chunk_index: Array, chunk_segments: Array | None) -> Array:
         mask = (index <= chunk_index[:, None])[None]
-        if segment_ids is not None:
-            mask = mask & (chunk_segments[:, :, None] == segment_ids[:, None, :])  # type: ignore[index]
+        if segment_ids is not None and chunk_segments is not None:
+            mask = mask & (chunk_segments[:, :, None] == segment_ids[:, None, :])
         return _attend(chunk, keys, values, mask)
 
     if length <= QUERY_CHUNK:

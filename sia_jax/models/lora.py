@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from sia_jax.models.product import einsum_float32
-from sia_jax.types import Params, flatten_names
+from sia_jax.types import Params, flatten_names, unflatten_names
 
 ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
@@ -156,16 +156,11 @@ def merge_lora(model: Params, lora: Params, config: LoraConfig) -> Params:
       ValueError: the adapter does not fit the backbone.
     """
     check_adapter(model, lora)
-
-    def merge(node: Params, adapter: Adapter) -> Params:
-        if "lora_A" in adapter.params:
-            a, b = adapter.params["lora_A"]["weight"], adapter.params["lora_B"]["weight"]
-            merged = _merge_weight(node["weight"], a, b, adapter.config.scale(adapter.path))
-            return {**node, "weight": merged}
-        children = {name: merge(node[name], adapter.at(name)) for name in adapter.params}  # type: ignore[arg-type]
-        return {**node, **children}
-
-    return merge(model, Adapter(lora, config)) if lora else model
+    weights, adapter = flatten_names(model), flatten_names(lora)
+    for module in sorted({name.partition(".lora_")[0] for name in adapter}):
+        a, b = adapter[f"{module}.lora_A.weight"], adapter[f"{module}.lora_B.weight"]
+        weights[f"{module}.weight"] = _merge_weight(weights[f"{module}.weight"], a, b, config.scale(module))
+    return unflatten_names(weights)
 
 
 @jax.jit

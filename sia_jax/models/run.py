@@ -102,18 +102,11 @@ def decode_step(
       ([B, D] hidden state at the new token, the cache with `lengths + 1` tokens a row).
     """
     mask = jnp.arange(cache.columns) <= lengths[:, None]
-    return _unblock(
-        decode_block(
-            model,
-            tokens[:, None],
-            lengths[:, None],
-            lengths[:, None],
-            mask[:, None],
-            cache,
-            config=config,
-            adapter=adapter,
-        )
+    places = lengths[:, None]
+    hidden, cache = decode_block(
+        model, tokens[:, None], places, places, mask[:, None], cache, config=config, adapter=adapter
     )
+    return hidden[:, 0], cache
 
 
 def decode_block(
@@ -160,10 +153,6 @@ def bucket_length(length: int, minimum: int = 16) -> int:
     while bucket < length:
         bucket = bucket * 3 // 2 if bucket & (bucket - 1) == 0 else bucket * 4 // 3
     return bucket
-
-
-def _unblock(result: tuple[Array, KVCache]) -> tuple[Array, KVCache]:
-    return result[0][:, 0], result[1]
 
 
 @functools.partial(jax.jit, static_argnames="config")
