@@ -5,7 +5,7 @@ to the cache and what is seen. Everything else in the network works on tokens al
 runs padded blocks [B, T], single steps [B, 1] and flat axes of token places [T].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -53,15 +53,20 @@ class PrefillAttention:
     """The first pass of a row: a block [B, T], written to columns [0, T), sees itself causally.
 
     Rows are padded on the right. Padding writes its columns too; nothing sees them before a real token
-    overwrites them.
+    overwrites them. With `branches`, the cache has so many rows for each of the block's, side by side.
     """
+
+    branches: int = field(default=1, metadata={"static": True})
 
     def __call__(
         self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
     ) -> tuple[Array, KVCache | None]:
         """See `Attend`."""
         assert cache is not None
-        return _causal(queries, keys, values, None), cache.write_prefix(layer, keys, values)
+        attended = _causal(queries, keys, values, None)
+        if self.branches > 1:
+            keys, values = (jnp.repeat(x, self.branches, axis=0) for x in (keys, values))
+        return attended, cache.write_prefix(layer, keys, values)
 
 
 @jax.tree_util.register_dataclass
@@ -93,43 +98,77 @@ class FlatAttention:
 
     Place i is token `slots[i]` of the block that row `rows[i]` brings; a place that is empty has rows[i] = B.
     Projections and MLP cost what the flat axis holds; the scores are padded to Q tokens in each of B rows.
+
+    With `slot_rows` only J rows of the cache take part: `rows` and the mask's first axis then count these J.
     """
 
     rows: Int[Array, " T"]
     slots: Int[Array, " T"]
     columns: Int[Array, " T"]
     mask: Bool[Array, "B Q S"]  # by row and slot; Q = the most tokens that a row may bring
+    slot_rows: Int[Array, " J"] | None = None  # the cache's row of each of the J; None: all B take part
 
     def __call__(
         self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
     ) -> tuple[Array, KVCache | None]:
         """See `Attend`."""
         assert cache is not None
-        columns = jnp.where(self.rows < cache.batch, self.columns, cache.columns)
-        cache = cache.write(layer, keys, values, self.rows, columns)
+        count = self.mask.shape[0]
+        columns = jnp.where(self.rows < count, self.columns, cache.columns)
+        owners = self.rows if self.slot_rows is None else self.slot_rows[jnp.minimum(self.rows, count - 1)]
+        cache = cache.write(layer, keys, values, owners, columns)
         block_shape = (*self.mask.shape[:2], *queries.shape[1:])
         block = jnp.zeros(block_shape, queries.dtype)
         block = block.at[self.rows, self.slots].set(queries, mode="drop", wrap_negative_indices=False)
-        attended = attend_to_cache(block, cache, layer, self.mask)
+        attended = attend_to_cache(block, cache, layer, self.mask, self.slot_rows)
         places = attended.at[self.rows, self.slots]
         return places.get(mode="fill", fill_value=0, wrap_negative_indices=False), cache
 
 
 def attend_to_cache(
-    queries: Float[Array, "B T N H"], cache: KVCache, layer: int, mask: Bool[Array, "B T S"]
+    queries: Float[Array, "B T N H"],
+    cache: KVCache,
+    layer: int,
+    mask: Bool[Array, "B T S"],
+    rows: Int[Array, " B"] | None = None,
 ) -> Float[Array, "B T N H"]:
-    """softmax(q k / sqrt(H)) v over a layer of the cache, where `mask` allows; in the queries' dtype."""
+    """softmax(q k / sqrt(H)) v over a layer of the cache, where `mask` allows; in the queries' dtype.
+
+    `rows` are those of the cache that the queries belong to; None: all, in order.
+    """
     keys, values = cache.keys[layer], cache.values[layer]
+    if rows is not None and not cache.without_rows:
+        keys, values = keys[rows], values[rows]
     if cache.layout == "BSKH":
         return _attend(queries, keys, values, mask)
     b, t, n, h = queries.shape
     k = cache.kv_heads
     groups, lead = n // k, keys.shape[:-2]
+    if t == 1:
+        # One product a group, of a vector with each head's keys: XLA has no good kernel for a matrix of so
+        # few rows, and read long caches at half the speed.
+        each = queries.reshape(*lead, groups, h)
+        parts = [_attend_vector(each[..., g, :], keys, values, mask, cache) for g in range(groups)]
+        return jnp.stack(parts, axis=-2).reshape(queries.shape).astype(queries.dtype)
     grouped = queries.reshape(b, t, k, groups, h).swapaxes(1, 2).reshape(*lead, t * groups, h)
     scores = einsum_float32("...qh,...hs->...qs", grouped, keys).reshape(b, k, t, groups, -1)
     weights = _masked_softmax(scores, mask[:, None, :, None], h).astype(values.dtype)
     attended = einsum_float32("...qs,...sh->...qh", weights.reshape(*lead, t * groups, -1), values)
     return attended.reshape(b, k, t, groups, h).swapaxes(1, 2).reshape(b, t, n, h).astype(queries.dtype)
+
+
+def _attend_vector(
+    queries: Float[Array, "*lead H"], keys: Array, values: Array, mask: Bool[Array, "B 1 S"], cache: KVCache
+) -> Float[Array, "*lead H"]:
+    """Attention of one query a row and key head, over keys [*lead, H, S] and values [*lead, S, H]."""
+    scores = einsum_float32("...h,...hs->...s", queries, keys) * queries.shape[-1] ** -0.5
+    seen = mask.reshape(
+        *(() if cache.without_rows else (-1,)), *(() if cache.without_heads else (1,)), mask.shape[-1]
+    )
+    scores = jnp.where(seen, scores, jnp.finfo(jnp.float32).min)
+    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+    mixed = einsum_float32("...s,...sh->...h", weights.astype(values.dtype), values)
+    return mixed / jnp.sum(weights, axis=-1, keepdims=True)
 
 
 def _attend(

@@ -1,0 +1,1 @@
+"""The sampler: arrays in, arrays out, one jitted program."""

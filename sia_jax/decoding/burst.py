@@ -1,0 +1,97 @@
+"""The `burst` schedule: policy steps until a quorum waits, then one value pass for those who wait."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.policy_pass import policy_step
+from sia_jax.decoding.prompt import Prompt
+from sia_jax.decoding.state import DecodeState, Settings
+from sia_jax.decoding.value_pass import prefill_values, value_pass
+from sia_jax.models.lora import Adapter
+from sia_jax.types import Params
+
+
+def pass_is_due(state: DecodeState, settings: Settings) -> Bool[Array, ""]:
+    """Whether the rows that wait should be served now.
+
+    When min(quorum, rows still alive) wait, when the oldest has waited `patience` steps, or when no row can
+    advance.
+    """
+    waiting = state.waiting & state.alive
+    count = jnp.sum(waiting)
+    oldest = jnp.min(jnp.where(waiting, state.waiting_since, state.policy_steps))
+    quorate = count >= jnp.minimum(settings.quorum, jnp.sum(state.alive))
+    patient = state.policy_steps - oldest < settings.patience
+    return (count > 0) & (quorate | ~patient | ~jnp.any(state.running))
+
+
+def run_chunk(
+    policy: Params,
+    value: Params | None,
+    prompt: Prompt,
+    prompts: Prompt,
+    settings: Settings,
+    state: DecodeState,
+    config: SamplerConfig,
+) -> DecodeState:
+    """At most `config.chunk` policy steps, and the value passes that come due among them.
+
+    A scan of rounds. A round is a loop of policy steps, which ends when a value pass is due, and a loop of one
+    value pass or none. What has nothing to do takes no trip: masks decide, and there is no branch.
+
+    Args:
+      policy: the policy's tree.
+      value: the value model's, or None.
+      prompt: one row for each row of the state.
+      prompts: the same before the branches, one row for each prompt.
+      settings: the call's numbers.
+      state: to be continued.
+      config: resolved.
+    """
+
+    def advances(state: DecodeState) -> Array:
+        # A chunk in which nothing is generated must not run policy steps.
+        has_steps = state.chunk_steps < config.chunk
+        return jnp.any(state.running) & has_steps & ~pass_is_due(state, settings)
+
+    def advance(state: DecodeState) -> DecodeState:
+        return policy_step(policy, prompt, settings, state, config)
+
+    def needs_prompts(state: DecodeState) -> Array:
+        return pass_is_due(state, settings) & ~state.value_ready
+
+    def read_prompts(state: DecodeState) -> DecodeState:
+        assert value is not None
+        model, adapter = value_backbone(policy, value, config)
+        return prefill_values(model, adapter, prompts, state, config)
+
+    def serve(carry: tuple[Array, DecodeState]) -> tuple[Array, DecodeState]:
+        assert value is not None
+        model, adapter = value_backbone(policy, value, config)
+        state = value_pass(model, value["value_head"], adapter, prompt, settings, carry[1], config)
+        return jnp.zeros((), bool), state
+
+    def round_(state: DecodeState, _: None) -> tuple[DecodeState, None]:
+        with jax.named_scope("policy"):
+            state = jax.lax.while_loop(advances, advance, state)
+        if value is not None:
+            with jax.named_scope("value"):
+                state = jax.lax.while_loop(needs_prompts, read_prompts, state)
+                due = pass_is_due(state, settings)
+                _, state = jax.lax.while_loop(lambda carry: carry[0], serve, (due, state))
+        return state, None
+
+    state = replace(state, chunk_steps=jnp.zeros((), jnp.int32))
+    return jax.lax.scan(round_, state, length=config.chunk)[0]
+
+
+def value_backbone(policy: Params, value: Params, config: SamplerConfig) -> tuple[Params, Adapter | None]:
+    """The value model's weights: its own, or the policy's under its adapter."""
+    assert config.value is not None
+    if config.value.lora is None:
+        return value["model"], None
+    return policy["model"], Adapter(value["lora"], config.value.lora)

@@ -1,0 +1,157 @@
+"""What is wrong with a call, said before anything is traced.
+
+Values that are concrete are checked. Under a caller's own `jax.jit` they are tracers, and only shapes are.
+"""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.prompt import Prompt
+from sia_jax.types import Params, flatten_names
+
+
+def check_params(policy: Params, value: Params | None, config: SamplerConfig) -> None:
+    """The trees are of the configuration's kinds.
+
+    Raises:
+      ValueError: a value model without its configuration or the other way round, or of another kind.
+    """
+    if (value is None) != (config.value is None):
+        given, missing = ("params", "config") if config.value is None else ("config", "params")
+        raise ValueError(f"a value model is in the {given} but not in the {missing}; give both or neither")
+    width = flatten_names(policy)["model.embed_tokens.weight"].shape
+    if width != (config.policy.vocab_size, config.policy.hidden_size):
+        raise ValueError(
+            f"the policy's embedding is {width}, and its config says "
+            f"{(config.policy.vocab_size, config.policy.hidden_size)}; take both from one policy"
+        )
+    if value is None or config.value is None:
+        return
+    own = "model" if config.value.lora is None else "lora"
+    if own not in value:
+        raise ValueError(
+            f"the value model's params have {sorted(value)}, expected {own!r} as its config says"
+        )
+    if ("down" in value["value_head"]) != (config.value.head == "vocab"):
+        raise ValueError(f"the value model's params have no {config.value.head} head, as its config says")
+
+
+def check_prompt(prompt: Prompt, config: SamplerConfig) -> None:
+    """The prompts are rows of ids that both models know, and leave room for the reply.
+
+    Raises:
+      ValueError: shapes, lengths or ids that do not fit, or more positions than a model has.
+    """
+    models = [("policy", prompt.policy_tokens, prompt.policy_lengths, config.policy)]
+    if config.value is not None:
+        models.append(("value", prompt.value_tokens, prompt.value_lengths, config.value.backbone))
+    rows = np.shape(prompt.policy_tokens)[0]
+    for name, tokens, lengths, model in models:
+        shape = np.shape(tokens)
+        if len(shape) != 2 or np.shape(lengths) != (rows,) or shape[0] != rows:
+            raise ValueError(
+                f"the {name} prompts must be tokens [B, P] and lengths [B], got {shape} and {np.shape(lengths)}"
+            )
+        if concrete(tokens) and concrete(lengths):
+            _check_ids(name, np.asarray(tokens), np.asarray(lengths), model.vocab_size)
+        longest = int(np.max(lengths)) if concrete(lengths) else 1
+        if longest + config.max_new_tokens > model.max_position_embeddings:
+            raise ValueError(
+                f"{name} prompts of up to {longest} ids and {config.max_new_tokens} new tokens exceed the "
+                f"{model.max_position_embeddings} positions of the {name} model; cut the prompts or lower "
+                "max_new_tokens"
+            )
+
+
+def _check_ids(name: str, tokens: np.ndarray, lengths: np.ndarray, vocab: int) -> None:
+    width = tokens.shape[1]
+    if lengths.min() < 1 or lengths.max() > width:
+        raise ValueError(
+            f"lengths of the {name} prompts must lie in 1 .. {width} (the buffer), got {lengths.tolist()}; "
+            "a prompt must not be empty"
+        )
+    real = np.arange(width) < lengths[:, None]
+    wrong = sorted(set(tokens[real & ((tokens < 0) | (tokens >= vocab))].tolist()))
+    if wrong:
+        raise ValueError(f"ids of the {name} prompts must lie in 0 .. {vocab - 1}, got {wrong[:10]}")
+
+
+def check_threshold(threshold: Any, config: SamplerConfig) -> None:
+    """The threshold is a number, and +inf where nothing can be steered.
+
+    Raises:
+      ValueError: NaN, or a finite threshold without a value model.
+    """
+    if not concrete(threshold):
+        return
+    array = np.asarray(threshold)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"threshold must be numbers of nats, got {array.dtype}")
+    if np.isnan(array).any():
+        raise ValueError(f"threshold must not be NaN, got {array.tolist()}; -inf steers densely, +inf never")
+    if config.value is None and not np.isposinf(array).all():
+        raise ValueError(
+            f"without a value model nothing can be steered: threshold must be +inf, got {array.tolist()}; "
+            "give a value model, or pass float('inf')"
+        )
+
+
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "beta": (-math.inf, math.inf, "a finite number"),
+    "temperature": (0, math.inf, "a finite number from 0 on"),
+    "top_k": (0, math.inf, "0 (all) or more"),
+    "top_p": (0, 1, "in (0, 1]"),
+    "repetition_penalty": (0, math.inf, "a finite number over 0"),
+    "presence_penalty": (-math.inf, math.inf, "a finite number"),
+    "frequency_penalty": (-math.inf, math.inf, "a finite number"),
+    "min_new_tokens": (0, math.inf, "0 or more"),
+    "bias": (-math.inf, math.inf, "finite numbers; to ban an id, use banned_ids"),
+    "quorum": (1, math.inf, "1 or more"),
+    "patience": (0, math.inf, "0 or more"),
+}
+_OPEN_AT_ZERO = ("top_p", "repetition_penalty")
+_IDS = ("stop_ids", "banned_ids", "bias_ids")
+
+
+def check_knob(name: str, value: Any, config: SamplerConfig) -> None:
+    """One knob's numbers lie where they make sense.
+
+    Raises:
+      ValueError: with the name, what was got and what was expected.
+    """
+    if not concrete(value):
+        return
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} must be numbers, got {array.dtype}")
+    if name in _IDS:
+        vocab = config.policy.vocab_size
+        if array.size and (array.dtype.kind not in "iu" or array.min() < -1 or array.max() >= vocab):
+            raise ValueError(
+                f"{name} must lie in 0 .. {vocab - 1} (the policy's vocabulary), or be -1 for none, got "
+                f"{array.tolist()}"
+            )
+    elif name == "max_new_tokens":
+        if array.min() < 1 or array.max() > config.max_new_tokens:
+            raise ValueError(
+                f"max_new_tokens must lie in 1 .. {config.max_new_tokens} (the buffer, set by the "
+                f"configuration's max_new_tokens), got {array.tolist()}"
+            )
+    elif name in _RANGES:
+        low, high, expected = _RANGES[name]
+        wrong = ~np.isfinite(array) | (array < low) | (array > high)
+        if name in _OPEN_AT_ZERO:
+            wrong |= array == 0
+        if wrong.any():
+            raise ValueError(f"{name} must be {expected}, got {array.tolist()}")
+    elif np.isnan(array).any():
+        raise ValueError(f"{name} must not hold NaN, got {array.tolist()}")
+
+
+def concrete(x: Any) -> bool:
+    """Whether the numbers of `x` can be looked at: it is no tracer."""
+    return not isinstance(x, jax.core.Tracer)

@@ -1,0 +1,122 @@
+"""The static description of a sampler: both networks, the steering, and the shapes of its passes."""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from sia_jax.models.config import ModelConfig, ValueConfig
+from sia_jax.steering.config import SteeringConfig
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """What shapes the compiled sampler. Frozen and hashable: the one static argument of its program.
+
+    The numbers of the value pass (slots, places) and of the schedule (quorum, patience) change how fast a
+    reply comes, never what it is; None leaves them to the rule of `auto`.
+    """
+
+    policy: ModelConfig
+    value: ValueConfig | None = None
+    """None: no value model, nothing is steered."""
+    steering: SteeringConfig = field(default_factory=SteeringConfig)
+    max_new_tokens: int = 128
+    """T, the buffer. The knob of the same name may only be smaller."""
+    record: Literal["candidates"] | None = None
+    """"candidates" adds the candidates of every position and the KL of what was sampled from."""
+    num_tokens: int | None = None
+    """Ids from here on have no token; None: all of the vocabulary have one."""
+    branches: int = 1
+    """Replies for each prompt, which is prefilled once; reply j of a prompt uses fold_in(key, j)."""
+
+    slots: int | None = None
+    """J: rows that one value pass may serve."""
+    places: int | None = None
+    """F: tokens that one value pass computes, whichever rows they belong to."""
+    slot_places: int | None = None
+    """Q: tokens that one row may bring to a value pass; a longer span takes several."""
+    quorum: int | None = None
+    """Rows that wait before a value pass runs, unless fewer are left. 1 is the plain order. Traced."""
+    patience: int = 4
+    """Policy steps for which a row waits at most while others run. Traced."""
+    chunk: int = 32
+    """Policy steps of one scan."""
+
+    def __post_init__(self) -> None:
+        sizes = ("max_new_tokens", "branches", "slots", "places", "slot_places", "quorum", "chunk")
+        wrong = {n: getattr(self, n) for n in sizes if getattr(self, n) is not None and getattr(self, n) < 1}
+        if wrong or self.patience < 0:
+            raise ValueError(
+                f"sizes of a sampler must be positive, got {wrong or {'patience': self.patience}}"
+            )
+        c, v = self.steering.num_candidates, self.policy.vocab_size
+        if self.num_tokens is not None and not 1 <= self.num_tokens <= v:
+            raise ValueError(
+                f"num_tokens must lie in 1 .. {v} (the policy's vocabulary), got {self.num_tokens}"
+            )
+        if c > self.real_tokens:
+            raise ValueError(
+                f"num_candidates must be at most {self.real_tokens} (ids with a token), got {c}; lower it"
+            )
+        if self.record not in (None, "candidates"):
+            raise ValueError(f"record must be None or 'candidates', got {self.record!r}")
+        if self.value is None:
+            return
+        if self.value.backbone.vocab_size < self.real_tokens:
+            raise ValueError(
+                f"the value model knows {self.value.backbone.vocab_size} ids and the policy {self.real_tokens}: "
+                "they need one tokenizer; if only the padding differs, set num_tokens"
+            )
+        need = self.candidate_places + 1
+        for name in ("places", "slot_places"):
+            size = getattr(self, name)
+            if size is not None and size < need:
+                raise ValueError(f"{name} must be at least {need} (a token and the candidates), got {size}")
+
+    @property
+    def real_tokens(self) -> int:
+        """Ids that have a token."""
+        return self.policy.vocab_size if self.num_tokens is None else self.num_tokens
+
+    @property
+    def candidate_places(self) -> int:
+        """Places that a junction's candidates take in a value pass: C, or none with a vocab head."""
+        scalar = self.value is not None and self.value.head == "scalar"
+        return self.steering.num_candidates if scalar else 0
+
+    @classmethod
+    def auto(cls, batch: int, expected_ratio: float = 0.2, **fields: Any) -> "SamplerConfig":
+        """The configuration whose value passes suit a batch of which a share are junctions.
+
+        The rule. Between two junctions lie (1 - r) / r tokens, so a row brings n = C + (1 - r) / r tokens to
+        a pass. Rows arrive at r B a step, and a pass is worth its read of the weights from about eight waiting
+        rows on: quorum = min(2 r B, 8), at least 1. Slots for half as many again, places for the tokens
+        that the quorum brings and one row more, and for one row up to twice its usual span.
+
+        Args:
+          batch: rows, branches included.
+          expected_ratio: r, the share of tokens that are junctions; 1: dense.
+          **fields: the other fields of the configuration.
+        """
+        if not 0 < expected_ratio <= 1 or batch < 1:
+            raise ValueError(
+                f"expected batch >= 1 and 0 < expected_ratio <= 1, got {batch}, {expected_ratio}"
+            )
+        return _resolve(cls(**fields), batch, expected_ratio)
+
+    def resolve(self, batch: int) -> "SamplerConfig":
+        """This configuration with what was left to the rule of `auto` filled in."""
+        return _resolve(self, batch, 0.2)
+
+
+def _resolve(config: SamplerConfig, batch: int, ratio: float) -> SamplerConfig:
+    candidates = config.candidate_places
+    span = (1 - ratio) / ratio
+    quorum = config.quorum or max(1, min(8, round(2 * ratio * batch), batch))
+    slots = config.slots or min(batch, math.ceil(1.5 * quorum))
+    usual = candidates + math.ceil(span)
+    slot_places = config.slot_places or candidates + max(2, 2 * math.ceil(span))
+    places = config.places or max(slot_places, min(quorum + 1, slots) * usual)
+    return replace(
+        config, slots=min(slots, batch), places=places, slot_places=min(slot_places, places), quorum=quorum
+    )

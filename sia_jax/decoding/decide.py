@@ -1,0 +1,266 @@
+"""From one position's logits to a verdict and the policy's own choice: section by section, what a step computes.
+
+Nothing here knows of caches, slots or schedules; everything is [B].
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.state import CandidateRecord, DecodeState, Pending, Settings, TokenRecord
+from sia_jax.steering import filters, gates, processors, race
+from sia_jax.steering.entropy import candidate_entropy, vocabulary_entropy
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Decision:
+    """What the policy's logits say of a row's position."""
+
+    finite: Bool[Array, " B"]  # the logits are numbers, and there is an id to draw
+    junction: Bool[Array, " B"]
+    gate: gates.State  # for the next position
+    pending: Pending
+    entry: TokenRecord  # to be written if the row is not steered here
+
+
+def decide(
+    logits: Float[Array, "B V"], state: DecodeState, settings: Settings, config: SamplerConfig
+) -> Decision:
+    """Process the logits, find the candidates, ask the gate, and make the policy's own choice.
+
+    Args:
+      logits: [B, V] float32 of the policy, raw.
+      state: before the token. Only its per-row fields are read.
+      settings: the call's numbers.
+      config: static.
+    """
+    steering, index = config.steering, state.lengths
+    finite = jnp.all(jnp.isfinite(logits), axis=-1)
+    m = processors.mask_ids(logits, config.real_tokens, settings.banned_ids)
+    processed = _process(m, state, settings)
+    candidate_logits, ids = filters.largest(processed, steering.num_candidates)
+    top = candidate_logits[:, 0]
+    finite &= top > -jnp.inf
+    token_keys, gate_keys = race.position_keys(settings.keys, index)
+
+    if steering.entropy == "candidates":
+        entropy = candidate_entropy(candidate_logits)
+    else:
+        entropy = vocabulary_entropy(processed)
+    second = candidate_logits[:, 1] if steering.num_candidates > 1 else jnp.full_like(top, -jnp.inf)
+    features = gates.Features(
+        index=index,
+        entropy=entropy,
+        previous_entropy=state.previous_entropy,
+        top_probability=1 / jnp.sum(jnp.exp(processed - top[:, None]), axis=-1),
+        logit_gap=top - second,
+        uniform=race.uniform(gate_keys, jnp.zeros_like(index)[:, None])[:, 0],
+        threshold=settings.threshold,
+    )
+    junction, gate = steering.gate.decide(features, settings.gate, state.gate)
+    if config.value is None:
+        junction = jnp.zeros_like(junction)
+
+    allowed = filters.survivors(
+        processed, candidate_logits, ids, settings.temperature, settings.top_k, settings.top_p
+    )
+    kept = jnp.sum(allowed.holds(candidate_logits, ids) & (candidate_logits > -jnp.inf), axis=-1)
+    own = _own_choice(processed, candidate_logits, ids, kept, allowed, token_keys, settings, config)
+
+    log_normaliser = jax.nn.logsumexp(m, axis=-1)
+    asked = jnp.concatenate([ids, own.token[:, None]], axis=-1)
+    logprobs = jnp.take_along_axis(m, asked, axis=-1) - log_normaliser[:, None]
+    pending = Pending(ids, candidate_logits, logprobs[:, :-1], kept, entropy, own.token)
+    candidates = None
+    if config.record == "candidates":
+        candidates = CandidateRecord(
+            ids=ids,
+            logits=candidate_logits,
+            values=jnp.full_like(candidate_logits, jnp.nan),
+            own_choice=own.token,
+            kl=_own_kl(processed, m, log_normaliser, own, allowed, pending, settings, config),
+        )
+    entry = TokenRecord(
+        tokens=own.token,
+        junction=jnp.zeros_like(junction),
+        shifted=jnp.zeros_like(junction),
+        entropy=entropy,
+        policy_logprob=logprobs[:, -1],
+        logprob=own.logprob,
+        value=jnp.full_like(entropy, jnp.nan),
+        candidates=candidates,
+    )
+    return Decision(finite, junction, gate, pending, entry)
+
+
+def steer(
+    values: Float[Array, "B C"],
+    pending: Pending,
+    index: Int[Array, " B"],
+    settings: Settings,
+    config: SamplerConfig,
+) -> tuple[Int[Array, " B"], TokenRecord]:
+    """The steered choice: argmax over A and N of (l_a + tilt_a) / T + g_a, with the policy's own g.
+
+    Args:
+      values: [B, C] V(s, a), finite.
+      pending: the position's candidates.
+      index: [B] t.
+      settings: the call's numbers.
+      config: static.
+
+    Returns:
+      ([B] the place of the choice among the candidates, what to write down).
+    """
+    place = jnp.arange(values.shape[-1])
+    allowed = place < pending.kept[:, None]
+    tilt = config.steering.tilt(values, settings.beta, allowed, settings.tilt)
+    scores = jnp.where(allowed, pending.logits + tilt, -jnp.inf)
+    token_keys, _ = race.position_keys(settings.keys, index)
+    divisor, sampled = _divisor(settings)
+    noise = jnp.where(sampled[:, None], race.gumbel(race.uniform(token_keys, pending.ids)), 0)
+    chosen, token = race.lowest_best(scores / divisor[:, None] + noise, pending.ids)
+    log_q = jax.nn.log_softmax(scores / divisor[:, None], axis=-1)
+
+    def take(x: Array) -> Array:
+        return jnp.take_along_axis(x, chosen[:, None], axis=-1)[:, 0]
+
+    logprob = jnp.where(sampled, take(log_q), 0)
+    policy_logprob = take(pending.policy_logprobs)
+    candidates = None
+    if config.record == "candidates":
+        kl = jnp.where(sampled, _divergence(log_q, pending.policy_logprobs), -policy_logprob)
+        candidates = CandidateRecord(pending.ids, pending.logits, values, pending.own_choice, kl)
+    entry = TokenRecord(
+        tokens=token,
+        junction=jnp.ones_like(sampled),
+        shifted=token != pending.own_choice,
+        entropy=pending.entropy,
+        policy_logprob=policy_logprob,
+        logprob=logprob,
+        value=take(values),
+        candidates=candidates,
+    )
+    return chosen, entry
+
+
+@dataclass(frozen=True)
+class _Own:
+    """The policy's own choice, and the distribution that it was drawn from."""
+
+    token: Int[Array, " B"]
+    logprob: Float[Array, " B"]
+    log_normaliser: Float[Array, " B"]  # of l / T
+
+
+def _process(m: Array, state: DecodeState, settings: Settings) -> Array:
+    """l: the processors, in a loop of one trip, or of none when no row asks for any of them."""
+    biased = jnp.any(settings.bias != 0)
+    repeats = jnp.any(settings.repetition_penalty != 1)
+    counts = jnp.any((settings.presence_penalty != 0) | (settings.frequency_penalty != 0))
+    short = jnp.any(state.lengths < settings.min_new_tokens)
+
+    def apply(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        _, logits = carry
+        logits = processors.add_bias(logits, settings.bias_ids, settings.bias)
+        seen = state.prompt_ids | (state.counts > 0)
+        logits = processors.repetition_penalty(logits, seen, settings.repetition_penalty)
+        logits = processors.count_penalties(
+            logits, state.counts, settings.presence_penalty, settings.frequency_penalty
+        )
+        logits = processors.minimum_length(logits, state.lengths, settings.min_new_tokens, settings.stop_ids)
+        return jnp.zeros((), bool), logits
+
+    asked = biased | repeats | counts | short
+    return jax.lax.while_loop(lambda carry: carry[0], apply, (asked, m))[1]
+
+
+def _own_choice(
+    processed: Array,
+    candidate_logits: Array,
+    ids: Array,
+    kept: Array,
+    allowed: filters.Prefix,
+    token_keys: Array,
+    settings: Settings,
+    config: SamplerConfig,
+) -> _Own:
+    """The race of the candidates in N, and of the rest of N as one runner."""
+    divisor, sampled = _divisor(settings)
+    inside = jnp.where(
+        jnp.arange(ids.shape[-1]) < kept[:, None], candidate_logits / divisor[:, None], -jnp.inf
+    )
+    special = jnp.array([race.REST, race.PLACE_IN_REST], jnp.uint32)
+    numbers = jnp.concatenate([ids.astype(jnp.uint32), jnp.broadcast_to(special, (ids.shape[0], 2))], axis=-1)
+    uniform = race.uniform(token_keys, numbers)
+    noise = jnp.where(sampled[:, None], race.gumbel(uniform[:, :-1]), 0)
+    place, token = race.lowest_best(inside + noise[:, :-1], ids)
+
+    def at(x: Array) -> Array:
+        return jnp.take_along_axis(x, place[:, None], axis=-1)[:, 0]
+
+    log_inside = jax.nn.logsumexp(inside, axis=-1)
+    if config.steering.unsteered == "candidates":
+        return _Own(token, jnp.where(sampled, at(inside) - log_inside, 0), log_inside)
+
+    last = filters.Prefix(candidate_logits[:, -1], ids[:, -1])
+    everything = jnp.arange(processed.shape[-1])
+
+    def masses() -> Array:
+        """exp(l / T - l_C / T) of N outside A: at most 1, for no logit outside A exceeds the last inside."""
+        rest = allowed.holds(processed, everything) & ~last.holds(processed, everything)
+        return jnp.where(rest, jnp.exp((processed - last.logit[:, None]) / divisor[:, None]), 0)
+
+    log_rest = jnp.log(jnp.sum(masses(), axis=-1)) + last.logit / divisor
+    log_rest = jnp.where(sampled & (last.logit > -jnp.inf), log_rest, -jnp.inf)
+    rest_wins = log_rest + noise[:, -1] > at(inside + noise[:, :-1])
+
+    def draw(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        _, token = carry
+        drawn = race.place_in(masses(), uniform[:, -1])
+        return jnp.zeros((), bool), jnp.where(rest_wins, drawn, token)
+
+    _, token = jax.lax.while_loop(lambda carry: carry[0], draw, (jnp.any(rest_wins), token))
+    log_normaliser = jnp.logaddexp(log_inside, log_rest)
+    logit = jnp.take_along_axis(processed, token[:, None], axis=-1)[:, 0]
+    return _Own(token, jnp.where(sampled, logit / divisor - log_normaliser, 0), log_normaliser)
+
+
+def _own_kl(
+    processed: Array,
+    m: Array,
+    log_normaliser: Array,
+    own: _Own,
+    allowed: filters.Prefix,
+    pending: Pending,
+    settings: Settings,
+    config: SamplerConfig,
+) -> Array:
+    """KL(the unsteered distribution || softmax(m)); at temperature 0 that of the one token."""
+    divisor, sampled = _divisor(settings)
+    if config.steering.unsteered == "candidates":
+        kept = jnp.arange(pending.ids.shape[-1]) < pending.kept[:, None]
+        scaled = pending.logits / divisor[:, None] - own.log_normaliser[:, None]
+        divergence = _divergence(jnp.where(kept, scaled, -jnp.inf), pending.policy_logprobs)
+    else:
+        held = allowed.holds(processed, jnp.arange(processed.shape[-1]))
+        scaled = processed / divisor[:, None] - own.log_normaliser[:, None]
+        divergence = _divergence(jnp.where(held, scaled, -jnp.inf), m - log_normaliser[:, None])
+    own_logprob = jnp.take_along_axis(m, own.token[:, None], axis=-1)[:, 0] - log_normaliser
+    return jnp.where(sampled, divergence, -own_logprob)
+
+
+def _divergence(log_q: Array, log_p: Array) -> Array:
+    """sum_a q_a (log q_a - log p_a), over the ids that q knows."""
+    known = log_q > -jnp.inf
+    return jnp.sum(jnp.where(known, jnp.exp(log_q) * (log_q - jnp.where(known, log_p, 0)), 0), axis=-1)
+
+
+def _divisor(settings: Settings) -> tuple[Array, Array]:
+    """T, or 1 where it is 0; and where it is not."""
+    sampled = settings.temperature > 0
+    return jnp.where(sampled, settings.temperature, 1), sampled

@@ -1,0 +1,237 @@
+"""Gates: at which positions the policy is steered.
+
+A gate is an expression over per-row features, `Entropy() & ~Position(3)`, say. The expression is static,
+part of the compiled program; its numbers are traced, so that sweeping one compiles nothing. `threshold` is
+the number of every `Entropy` and the start of every `Budget`; the other gates carry their own.
+"""
+
+from dataclasses import dataclass, fields
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+BUDGET_STEP = 0.25
+"""eta: how far, in nats, one verdict moves the threshold of a `Budget`."""
+
+SMALLEST_ENTROPY = 1e-6
+"""Entropies below this count as this in a ratio, nats."""
+
+Numbers = tuple[Float[Array, " B"], ...]
+State = tuple[Float[Array, " B"], ...]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Features:
+    """What gates see of a row at one position: the processed logits l, unfiltered, at temperature 1."""
+
+    index: Int[Array, " B"]  # t, tokens generated so far
+    entropy: Float[Array, " B"]  # H_t, nats
+    previous_entropy: Float[Array, " B"]  # H_{t-1}, nats; anything at t = 0
+    top_probability: Float[Array, " B"]  # largest of softmax(l) over the vocabulary
+    logit_gap: Float[Array, " B"]  # largest l less the second largest; infinite where there is no second
+    uniform: Float[Array, " B"]  # the position's own random number in (0, 1)
+    threshold: Float[Array, " B"]  # nats
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A static expression. Its leaves' fields are the defaults of its traced numbers."""
+
+    def __and__(self, other: "Gate") -> "Gate":
+        return And(self, other)
+
+    def __or__(self, other: "Gate") -> "Gate":
+        return Or(self, other)
+
+    def __invert__(self) -> "Gate":
+        return Not(self)
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The default numbers of all leaves, from left to right."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    def init(self, threshold: Float[Array, " B"]) -> State:
+        """The state before the first token: one array for each `Budget`, from left to right."""
+        return ()
+
+    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Bool[Array, " B"], State]:
+        """The verdict at this position, and the state for the next one.
+
+        Args:
+          features: of the rows.
+          numbers: [B] each, in the order of `self.numbers`.
+          state: as `init` made it or `decide` returned it.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Entropy(Gate):
+    """H_t >= threshold: the paper's gate."""
+
+    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+        """See `Gate`."""
+        return features.entropy >= features.threshold, state
+
+
+@dataclass(frozen=True)
+class EntropyRatio(Gate):
+    """ln(max(H_t, 1e-6) / max(H_{t-1}, 1e-6)) >= at_least; false at t = 0 (official: `entropy_ratio`)."""
+
+    at_least: float
+
+    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+        """See `Gate`."""
+        now = jnp.log(jnp.maximum(features.entropy, SMALLEST_ENTROPY))
+        before = jnp.log(jnp.maximum(features.previous_entropy, SMALLEST_ENTROPY))
+        return (now - before >= numbers[0]) & (features.index > 0), state
+
+
+@dataclass(frozen=True)
+class Position(Gate):
+    """t < first: the reply's first tokens (official: `intervene_num`)."""
+
+    first: float
+
+    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+        """See `Gate`."""
+        return features.index < numbers[0], state
+
+
+@dataclass(frozen=True)
+class Bernoulli(Gate):
+    """u < rate, u uniform: junctions at random. All in one expression share a position's u."""
+
+    rate: float
+
+    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+        """See `Gate`."""
+        return features.uniform < numbers[0], state
+
+
+@dataclass(frozen=True)
+class TopProbability(Gate):
+    """max softmax(l) <= at_most: the policy has no favourite."""
+
+    at_most: float
+
+    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+        """See `Gate`."""
+        return features.top_probability <= numbers[0], state
+
+
+@dataclass(frozen=True)
+class LogitGap(Gate):
+    """l_(1) - l_(2) <= at_most: the two best are close."""
+
+    at_most: float
+
+    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+        """See `Gate`."""
+        return features.logit_gap <= numbers[0], state
+
+
+@dataclass(frozen=True)
+class Always(Gate):
+    """Every position: dense steering."""
+
+    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+        """See `Gate`."""
+        return jnp.ones_like(features.index, bool), state
+
+
+@dataclass(frozen=True)
+class Never(Gate):
+    """No position."""
+
+    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+        """See `Gate`."""
+        return jnp.zeros_like(features.index, bool), state
+
+
+@dataclass(frozen=True)
+class Budget(Gate):
+    """b_t = (H_t >= q_t), q_0 = threshold, q_{t+1} = q_t + eta (b_t - rate): the share of verdicts is held.
+
+    After T tokens |share - rate| = |q_T - q_0| / (eta T), whatever the entropies. Inside `A & Budget` it is its
+    own verdicts that are counted.
+    """
+
+    rate: float
+
+    def init(self, threshold: Float[Array, " B"]) -> State:
+        """q_0."""
+        return (threshold,)
+
+    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+        """See `Gate`."""
+        (q,) = state
+        verdict = features.entropy >= q
+        return verdict, (q + BUDGET_STEP * (verdict - numbers[0]),)
+
+
+@dataclass(frozen=True)
+class Not(Gate):
+    """~inner."""
+
+    inner: Gate
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """Those of `inner`."""
+        return self.inner.numbers
+
+    def init(self, threshold: Float[Array, " B"]) -> State:
+        """That of `inner`."""
+        return self.inner.init(threshold)
+
+    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+        """See `Gate`."""
+        verdict, state = self.inner.decide(features, numbers, state)
+        return ~verdict, state
+
+
+@dataclass(frozen=True)
+class _Pair(Gate):
+    """Two expressions, both evaluated at every position, whatever the other says."""
+
+    left: Gate
+    right: Gate
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """Those of the left, then those of the right."""
+        return self.left.numbers + self.right.numbers
+
+    def init(self, threshold: Float[Array, " B"]) -> State:
+        """That of the left, then that of the right."""
+        return self.left.init(threshold) + self.right.init(threshold)
+
+    def _decide_both(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, Array, State]:
+        split, states = len(self.left.numbers), len(self.left.init(features.threshold))
+        left, left_state = self.left.decide(features, numbers[:split], state[:states])
+        right, right_state = self.right.decide(features, numbers[split:], state[states:])
+        return left, right, left_state + right_state
+
+
+@dataclass(frozen=True)
+class And(_Pair):
+    """left & right."""
+
+    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+        """See `Gate`."""
+        left, right, state = self._decide_both(features, numbers, state)
+        return left & right, state
+
+
+@dataclass(frozen=True)
+class Or(_Pair):
+    """left | right: how the official code joins its gates."""
+
+    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+        """See `Gate`."""
+        left, right, state = self._decide_both(features, numbers, state)
+        return left | right, state

@@ -1,0 +1,91 @@
+"""Tilts: what the values of the candidates add to their logits.
+
+A tilt maps values [B, C] and beta [B] to additions [B, C]. Means and deviations are taken over the candidates
+that may be chosen, those in A and N.
+"""
+
+from dataclasses import dataclass, field, fields
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+Numbers = tuple[Float[Array, " B"], ...]
+
+
+@dataclass(frozen=True)
+class Tilt:
+    """Static; the fields that are numbers are the defaults of traced ones."""
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The default numbers, from left to right."""
+        own = [getattr(self, f.name) for f in fields(self)]
+        return tuple(number for x in own for number in (x.numbers if isinstance(x, Tilt) else (x,)))
+
+    def __call__(
+        self,
+        values: Float[Array, "B C"],
+        beta: Float[Array, " B"],
+        allowed: Bool[Array, "B C"],
+        numbers: Numbers = (),
+    ) -> Float[Array, "B C"]:
+        """What to add to the candidates' logits.
+
+        Args:
+          values: [B, C] V(s, a), in units of the reward.
+          beta: [B] strength, in nats per unit of reward.
+          allowed: [B, C] the candidates in A and N; what comes out for others means nothing.
+          numbers: [B] each, in the order of `self.numbers`.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Additive(Tilt):
+    """beta V: the paper's, so that the steered distribution is softmax(l + beta V)."""
+
+    def __call__(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
+        """See `Tilt`."""
+        return beta[:, None] * values
+
+
+@dataclass(frozen=True)
+class Centred(Tilt):
+    """beta (V - mean V): the additive law, in scores that stay near the policy's logits."""
+
+    def __call__(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
+        """See `Tilt`."""
+        return beta[:, None] * _centred(values, allowed)
+
+
+@dataclass(frozen=True)
+class Standardised(Tilt):
+    """beta (V - mean V) / std V: one beta for value models of any scale; 0 where all values are equal."""
+
+    def __call__(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
+        """See `Tilt`."""
+        centred = _centred(values, allowed)
+        std = jnp.sqrt(_mean(jnp.square(centred), allowed))
+        return beta[:, None] * jnp.where(std > 0, centred / jnp.where(std > 0, std, 1), 0)
+
+
+@dataclass(frozen=True)
+class Clipped(Tilt):
+    """clip(of, -bound, bound): no value model may move a logit by more than `bound` nats."""
+
+    bound: float
+    of: Tilt = field(default_factory=Additive)
+
+    def __call__(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
+        """See `Tilt`."""
+        bound = numbers[0][:, None]
+        return jnp.clip(self.of(values, beta, allowed, numbers[1:]), -bound, bound)
+
+
+def _mean(x: Array, allowed: Array) -> Array:
+    total = jnp.sum(jnp.where(allowed, x, 0), axis=-1, keepdims=True)
+    return total / jnp.maximum(jnp.sum(allowed, axis=-1, keepdims=True), 1)
+
+
+def _centred(values: Array, allowed: Array) -> Array:
+    return jnp.where(allowed, values - _mean(values, allowed), 0)

@@ -1,0 +1,223 @@
+"""Sparse Inference-time Alignment in float64: one row, one token after the other, nothing cached.
+
+The sampler's second opinion. What a float32 sampler may decide differently is reported: every comparison that
+a token rests on, with its distance from a tie. `Settings.mutation` builds in a known error, to show that a
+comparison with the sampler would find it.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tests.support.oracle_network import NumpyModel
+from tests.support.oracle_parts import (
+    MUTATIONS,
+    Key,
+    Settings,
+    View,
+    allowed,
+    count_budgets,
+    drawn_from,
+    evaluate,
+    features_of,
+    fold_in,
+    logsumexp,
+    numbered,
+    outside_of,
+    own_choice,
+    penalise,
+    processed,
+    real,
+    steered_choice,
+    tilt_of,
+    view_of,
+)
+
+__all__ = ["MUTATIONS", "NumpyModel", "Reply", "Settings", "generate"]
+
+
+@dataclass
+class Reply:
+    """The record of one reply: in each list, one entry a token."""
+
+    tokens: list[int] = field(default_factory=list)
+    junction: list[bool] = field(default_factory=list)
+    entropy: list[float] = field(default_factory=list)
+    policy_logprob: list[float] = field(default_factory=list)
+    logprob: list[float] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+    shifted: list[bool] = field(default_factory=list)
+    candidate_ids: list[list[int]] = field(default_factory=list)
+    candidate_logits: list[list[float]] = field(default_factory=list)
+    candidate_values: list[list[float]] = field(default_factory=list)
+    own_choice: list[int] = field(default_factory=list)
+    kl: list[float] = field(default_factory=list)
+    gate_state: list[list[float]] = field(default_factory=list)
+    """q of every Budget of the gate, left to right, after the token."""
+    comparisons: list[dict[str, float]] = field(default_factory=list)
+    """By name, how far each comparison was from a tie. One entry more if a value that is not finite ended
+    the reply, because a gate had asked for it."""
+    finish_reason: str = ""
+    policy_tokens: int = 0
+    value_tokens: int = 0
+
+    @property
+    def margins(self) -> list[float]:
+        """For each index the smallest distance from a tie."""
+        return [min(distances.values()) for distances in self.comparisons]
+
+    def first_small_margin(self, limit: float = 1e-4) -> int:
+        """The first index whose margin is under `limit`; the number of margins if there is none."""
+        return next((t for t, margin in enumerate(self.margins) if margin < limit), len(self.margins))
+
+
+def generate(
+    policy: NumpyModel,
+    value: NumpyModel | None,
+    policy_prompt: Sequence[int],
+    value_prompt: Sequence[int],
+    settings: Settings,
+) -> Reply:
+    """Sample one reply.
+
+    Args:
+      policy: asked for its logits at every token.
+      value: asked for its values at every junction; None: no position is a junction.
+      policy_prompt: ids in front of the reply for the policy; the repetition penalty counts them.
+      value_prompt: ids in front of the reply for the value model.
+      settings: of this row.
+    """
+    row = _Row(policy, value, list(policy_prompt), list(value_prompt), settings)
+    for t in range(settings.max_new_tokens):
+        row.reply.policy_tokens = len(policy_prompt) + t
+        row.reply.finish_reason = row.step(t)
+        if row.reply.finish_reason:
+            return row.reply
+    row.reply.finish_reason = "length"
+    return row.reply
+
+
+class _Row:
+    """A reply on its way, and the state of its gate."""
+
+    def __init__(
+        self,
+        policy: NumpyModel,
+        value: NumpyModel | None,
+        policy_prompt: list[int],
+        value_prompt: list[int],
+        settings: Settings,
+    ):
+        self.policy, self.value, self.settings = policy, value, settings
+        self.policy_prompt, self.value_prompt = policy_prompt, value_prompt
+        self.reply = Reply()
+        self.key = (int(settings.key[0]), int(settings.key[1]))
+        self.gate = numbered(settings.gate, settings.gate_numbers)
+        self.tilt = numbered(settings.tilt, settings.tilt_numbers)
+        self.budgets = [settings.threshold] * count_budgets(self.gate)
+        self.previous_entropy = math.nan
+
+    def step(self, t: int) -> str:
+        """Append token t to the reply if all is finite; the reason if the reply ends here, else nothing."""
+        s, reply = self.settings, self.reply
+        key = fold_in(self.key, t + (sum(reply.junction) if s.mutation == "step_key" else 0))
+        raw = self.policy.logits(self.policy_prompt + reply.tokens)
+        m = allowed(raw, s)
+        l = processed(m, self.policy_prompt, reply.tokens, s)
+        if not np.isfinite(raw).all() or not np.isfinite(l).any():
+            return "non_finite"
+        view = view_of(l, s)
+        asked = view_of(self._without_penalties(m), s) if s.mutation == "late_penalty" else view
+        is_junction, entropy, distance = self._ask_gate(t, asked, key)
+        if is_junction:
+            view = asked
+        own, distances = own_choice(view, fold_in(key, 0), s)
+        distances |= {"gate": distance} | view.distances
+        reply.comparisons.append(distances)
+        values = self._values(t, view.candidates, is_junction)
+        if is_junction and not np.isfinite(values).all():
+            return "non_finite"
+        if is_junction:
+            ids, scores = view.members, self._scores(view, values)
+            token, distances["steered"] = steered_choice(scores, ids, fold_in(key, 0), s)
+        else:
+            token, ids = own, np.union1d(view.members, outside_of(view, s))
+            scores = l[ids]
+        self._record(token, m, view, is_junction=is_junction, entropy=entropy, own=own, values=values)
+        logprob, kl = drawn_from(token, ids, scores, m, s)
+        reply.logprob.append(logprob)
+        reply.kl.append(kl)
+        return "stop" if token in real(s.stop_ids) else ""
+
+    def _ask_gate(self, t: int, view: View, key: Key) -> tuple[bool, float, float]:
+        """Whether token t is a junction, the entropy, and the distance from a tie; advances the state."""
+        s, l = self.settings, view.l
+        if s.mutation == "filtered_entropy":
+            l = np.where(view.keep, l / (s.temperature or 1), -np.inf)
+        f = features_of(t, l, view.candidates, self.previous_entropy, key, s)
+        verdict = evaluate(self.gate, f, iter(self.budgets))
+        is_junction = verdict.is_open and self.value is not None
+        self.budgets, self.previous_entropy = verdict.budgets, f.entropy
+        if is_junction and s.mutation == "waiting_gate":
+            self.budgets = evaluate(self.gate, f, iter(self.budgets)).budgets
+        return is_junction, f.entropy, verdict.distance
+
+    def _values(self, t: int, candidates: np.ndarray, is_junction: bool) -> np.ndarray:
+        """The candidates' values, NaN where none are asked for; counts the tokens that this takes."""
+        s, reply = self.settings, self.reply
+        if self.value is None or not is_junction:
+            return np.full(len(candidates), math.nan)
+        prompt = self.policy_prompt if s.mutation == "policy_prompt" else self.value_prompt
+        junctions = [len(prompt) + i for i, junction in enumerate(reply.junction) if junction]
+        # Tokens chosen at junctions were candidates, and are in the cache since then.
+        spans_and_candidates = t - len(junctions) + len(candidates) * (len(junctions) + 1)
+        reply.value_tokens = len(prompt) + (t if self.value.head_kind == "vocab" else spans_and_candidates)
+        return self.value.candidate_values(
+            prompt + reply.tokens,
+            candidates,
+            unwritten=junctions if s.mutation == "unwritten" else (),
+            shift=int(s.mutation == "candidate_position"),
+        )
+
+    def _scores(self, view: View, values: np.ndarray) -> np.ndarray:
+        """score_a = l_a + tilt(V)_a of the members."""
+        s, ids = self.settings, view.members
+        scores = view.l[ids] + tilt_of(self.tilt, values[view.keep[view.candidates]], s.beta)
+        if s.mutation == "late_penalty":
+            return penalise(scores, ids, self.policy_prompt, self.reply.tokens, s)
+        return scores
+
+    def _without_penalties(self, m: np.ndarray) -> np.ndarray:
+        """l [V] as it were if no penalty were set."""
+        s = dataclasses.replace(
+            self.settings, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0
+        )
+        return processed(m, self.policy_prompt, self.reply.tokens, s)
+
+    def _record(
+        self,
+        token: int,
+        m: np.ndarray,
+        view: View,
+        *,
+        is_junction: bool,
+        entropy: float,
+        own: int,
+        values: np.ndarray,
+    ) -> None:
+        """Append what is known of a token, save its own probability."""
+        reply = self.reply
+        reply.tokens.append(token)
+        reply.junction.append(is_junction)
+        reply.entropy.append(entropy)
+        reply.policy_logprob.append(float(m[token] - logsumexp(m)))
+        reply.value.append(float(values[view.candidates == token][0]) if is_junction else math.nan)
+        reply.shifted.append(is_junction and token != own)
+        reply.candidate_ids.append(view.candidates.tolist())
+        reply.candidate_logits.append(view.l[view.candidates].tolist())
+        reply.candidate_values.append(values.tolist())
+        reply.own_choice.append(own)
+        reply.gate_state.append(self.budgets)

@@ -1,0 +1,386 @@
+"""The rules of Sparse Inference-time Alignment, one equation a function, in float64 and for one row.
+
+NumPy and the standard library only. Gates and tilts are read by the names of their classes and fields; no
+function of the library is called. `tests.support.oracle` makes replies of these.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Key = tuple[int, int]
+Expression = tuple[Any, ...]
+"""A gate or a tilt as ("Name", *numbers, *operands), such as ("And", ("Entropy",), ("Budget", 0.2))."""
+
+MUTATIONS = (
+    "candidate_position",  # the candidates' rotary position is one too high; no matter to a vocab head
+    "policy_prompt",  # the value model has the policy's prompt in front
+    "unwritten",  # later tokens of the value model do not see the tokens chosen at junctions
+    "step_key",  # the key counts policy and value steps, not tokens
+    "late_penalty",  # penalties come after the tilt; gates and candidates do not see them
+    "filtered_entropy",  # gates see temperature, top_k and top_p
+    "waiting_gate",  # the gate's state advances twice at a junction
+)
+
+BUDGET_STEP = 0.25
+"""eta, nats."""
+REST, PICK = 2**32 - 1, 2**32 - 2
+"""What the Gumbel and the uniform of the ids outside the candidates are keyed by."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one row is sampled with, as plain numbers."""
+
+    key: Key
+    """The row's own key: the two words of its key data."""
+    threshold: float
+    max_new_tokens: int
+    num_tokens: int | None = None
+    """Ids from here on have no token; None: all have."""
+    num_candidates: int = 10
+    entropy: str = "candidates"
+    gate: Any = ("Entropy",)
+    """An Expression, or an object that `expression_of` can read."""
+    gate_numbers: Sequence[float] | None = None
+    """In place of the gate's own numbers, left to right."""
+    tilt: Any = ("Additive",)
+    tilt_numbers: Sequence[float] | None = None
+    unsteered: str = "policy"
+    beta: float = 1.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    min_new_tokens: int = 0
+    stop_ids: Sequence[int] = ()
+    """Here and in banned_ids, a negative id is none."""
+    banned_ids: Sequence[int] = ()
+    bias: Mapping[int, float] = field(default_factory=dict)
+    mutation: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a misspelt word, which would silently test something else."""
+        assert self.mutation in (None, *MUTATIONS), self.mutation
+        assert self.entropy in ("candidates", "vocabulary"), self.entropy
+        assert self.unsteered in ("policy", "candidates"), self.unsteered
+
+    @classmethod
+    def of(cls, steering: Any, **row: Any) -> "Settings":
+        """The fields that `steering` has under the same names, and those of `row` over them."""
+        names = [f.name for f in dataclasses.fields(cls) if hasattr(steering, f.name)]
+        return cls(**({name: getattr(steering, name) for name in names} | row))
+
+
+# Random numbers
+
+
+def threefry2x32(key: Key, x0: Any, x1: Any) -> tuple[Any, Any]:
+    """Twenty rounds of Threefry-2x32 (Salmon et al. 2011) on two 32-bit words; integers or uint64 arrays."""
+    mask = 2**32 - 1
+    k = (key[0], key[1], key[0] ^ key[1] ^ 0x1BD11BDA)
+    x0, x1 = (x0 + k[0]) & mask, (x1 + k[1]) & mask
+    for i in range(5):
+        for bits in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
+            x0 = (x0 + x1) & mask
+            x1 = (((x1 << bits) | (x1 >> (32 - bits))) & mask) ^ x0
+        x0, x1 = (x0 + k[(i + 1) % 3]) & mask, (x1 + k[(i + 2) % 3] + i + 1) & mask
+    return x0, x1
+
+
+def fold_in(key: Key, data: Any) -> tuple[Any, Any]:
+    """threefry2x32(key, [0, data])."""
+    return threefry2x32(key, 0, data)
+
+
+def uniform(key: Key, a: Any) -> Any:
+    """((word >> 9) + 1/2) 2^-23 in (0, 1), of the first word of fold_in(key, a)."""
+    return ((fold_in(key, a)[0] >> 9) + 0.5) * 2.0**-23
+
+
+def gumbel(key: Key, a: Any) -> np.ndarray:
+    """-log(-log(uniform))."""
+    return -np.log(-np.log(uniform(key, np.asarray(a, np.uint64))))
+
+
+# Logits
+
+
+def logsumexp(x: np.ndarray) -> float:
+    """log(sum(exp(x))); -inf of nothing."""
+    largest = x.max(initial=-np.inf)
+    return float(largest + np.log(np.exp(x - largest).sum())) if np.isfinite(largest) else -math.inf
+
+
+def entropy_of(x: np.ndarray) -> float:
+    """-sum(p log p) of p = softmax(x), nats."""
+    log_p = x[np.isfinite(x)] - logsumexp(x)
+    return float(-(np.exp(log_p) * log_p).sum())
+
+
+def allowed(m: np.ndarray, s: Settings) -> np.ndarray:
+    """m [V] with -inf at ids that have no token and at banned ones."""
+    m = m.copy()
+    if s.num_tokens is not None:
+        m[s.num_tokens :] = -np.inf
+    m[real(s.banned_ids)] = -np.inf
+    return m
+
+
+def penalise(l: np.ndarray, ids: np.ndarray, prompt: list[int], reply: list[int], s: Settings) -> np.ndarray:
+    """The logits l of some ids after the repetition, presence and frequency penalties.
+
+    l / r if l > 0 else l r, of ids in the prompt or the reply; then l - presence [count > 0] - frequency
+    count, counted in the reply alone.
+    """
+    seen = np.isin(ids, prompt + reply)
+    repeated = np.where(l > 0, l / s.repetition_penalty, l * s.repetition_penalty)
+    count = np.array([reply.count(a) for a in ids.tolist()])
+    return np.where(seen, repeated, l) - s.presence_penalty * (count > 0) - s.frequency_penalty * count
+
+
+def processed(m: np.ndarray, prompt: list[int], reply: list[int], s: Settings) -> np.ndarray:
+    """l [V]: bias, then penalties, then no stop id before the minimum length."""
+    l = m.copy()
+    for a, bias in s.bias.items():
+        l[a] += bias
+    l = penalise(l, np.arange(len(l)), prompt, reply, s)
+    if len(reply) < s.min_new_tokens:
+        l[real(s.stop_ids)] = -np.inf
+    return l
+
+
+@dataclass(frozen=True)
+class View:
+    """Logits and what is chosen from: A, its `candidates`, and N, the ids that it `keep`s."""
+
+    l: np.ndarray  # [V]
+    candidates: np.ndarray  # [C]
+    keep: np.ndarray  # [V] bool
+    distances: dict[str, float]
+
+    @property
+    def members(self) -> np.ndarray:
+        """The ids in A and N."""
+        return self.candidates[self.keep[self.candidates]]
+
+
+def view_of(l: np.ndarray, s: Settings) -> View:
+    """The C largest logits, and the prefix of the order (l falling, id rising) that top_k and top_p leave."""
+    order = np.lexsort((np.arange(len(l)), -l))
+    ranked = l[order]
+    distances = {"candidates": _gap(ranked, s.num_candidates)}
+    kept = int(np.isfinite(l).sum())
+    if s.temperature > 0 and 0 < s.top_k < kept:
+        kept = s.top_k
+        distances["top_k"] = _gap(ranked, kept)
+    if s.temperature > 0 and s.top_p < 1:
+        scaled = ranked[:kept] / s.temperature
+        mass = np.cumsum(np.exp(scaled - logsumexp(scaled)))
+        kept = min(int(np.sum(mass < s.top_p)) + 1, kept)
+        bounds = np.abs(mass[max(kept - 2, 0) : kept] - s.top_p)
+        distances["top_p"] = min(float(bounds.min()), _gap(ranked, kept))
+    keep = np.zeros(len(l), bool)
+    keep[order[:kept]] = True
+    return View(l, order[: s.num_candidates], keep, distances)
+
+
+def _gap(ranked: np.ndarray, i: int) -> float:
+    """ranked[i - 1] - ranked[i]; inf where there is no choice between two finite logits."""
+    is_choice = i < len(ranked) and np.isfinite(ranked[i])
+    return float(ranked[i - 1] - ranked[i]) if is_choice else math.inf
+
+
+def real(ids: Iterable[int]) -> list[int]:
+    """The ids that are not negative."""
+    return [a for a in ids if a >= 0]
+
+
+# Gates and tilts
+
+
+def expression_of(node: Any) -> Expression:
+    """An object's class name, its number and its operands as an Expression; an Expression as it is."""
+    if isinstance(node, tuple):
+        return node
+    numbers = [
+        getattr(node, name) for name in ("at_least", "first", "rate", "at_most", "bound") if hasattr(node, name)
+    ]
+    operands = [getattr(node, name) for name in ("left", "right", "inner", "of") if hasattr(node, name)]
+    return (type(node).__name__, *map(float, numbers), *map(expression_of, operands))
+
+
+def with_numbers(expression: Expression, numbers: Iterator[float]) -> Expression:
+    """The expression with its numbers replaced, left to right."""
+    name, *parts = expression
+    return (name, *[with_numbers(p, numbers) if isinstance(p, tuple) else next(numbers) for p in parts])
+
+
+def numbered(node: Any, numbers: Sequence[float] | None) -> Expression:
+    """`expression_of(node)`, with other numbers unless they are None."""
+    expression = expression_of(node)
+    return expression if numbers is None else with_numbers(expression, map(float, numbers))
+
+
+def count_budgets(expression: Expression) -> int:
+    """How many Budget gates an expression has."""
+    return (expression[0] == "Budget") + sum(count_budgets(p) for p in expression if isinstance(p, tuple))
+
+
+@dataclass(frozen=True)
+class Features:
+    """What gates see of a row."""
+
+    t: int
+    threshold: float
+    entropy: float
+    previous_entropy: float  # meaningless at t = 0
+    uniform: float
+    top_probability: float
+    logit_gap: float
+
+
+def features_of(
+    t: int, l: np.ndarray, candidates: np.ndarray, previous: float, key: Key, s: Settings
+) -> Features:
+    """The features of logits l [V]; softmax over the vocabulary, entropy as configured."""
+    best, second = np.sort(l)[:-3:-1]
+    return Features(
+        t=t,
+        threshold=s.threshold,
+        entropy=entropy_of(l if s.entropy == "vocabulary" else l[candidates]),
+        previous_entropy=previous,
+        uniform=uniform(fold_in(key, 1), 0),
+        top_probability=math.exp(best - logsumexp(l)),
+        logit_gap=float(best - second),
+    )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a gate says, how near its closest comparison was to a tie, and the q of its Budgets afterwards."""
+
+    is_open: bool
+    distance: float = math.inf
+    budgets: list[float] = field(default_factory=list)
+
+
+def evaluate(gate: Expression, f: Features, budgets: Iterator[float]) -> Verdict:
+    """Evaluate every leaf, left to right; `budgets` gives each Budget its q_t."""
+    name, *parts = gate
+    if parts and isinstance(parts[0], tuple):
+        verdicts = [evaluate(part, f, budgets) for part in parts]
+        opens = [verdict.is_open for verdict in verdicts]
+        return Verdict(
+            {"And": all(opens), "Or": any(opens), "Not": not opens[0]}[name],
+            min(verdict.distance for verdict in verdicts),
+            [q for verdict in verdicts for q in verdict.budgets],
+        )
+    if name == "Budget":
+        q = next(budgets)
+        is_open = f.entropy >= q
+        return Verdict(is_open, abs(f.entropy - q), [q + BUDGET_STEP * (is_open - parts[0])])
+    return _leaf(gate, f)
+
+
+def _leaf(gate: Expression, f: Features) -> Verdict:
+    """A gate without state or operands; an exact comparison is never near a tie."""
+    match gate:
+        case ("Entropy",):
+            return Verdict(f.entropy >= f.threshold, abs(f.entropy - f.threshold))
+        case ("EntropyRatio", tau) if f.t > 0:
+            now, before = max(f.entropy, 1e-6), max(f.previous_entropy, 1e-6)
+            ratio = math.log(now / before)
+            # In nats of entropy: a logarithm magnifies the entropies' own errors by 1 / H.
+            return Verdict(ratio >= tau, abs(ratio - tau) * min(now, before, 1.0))
+        case ("EntropyRatio", _):
+            return Verdict(False)
+        case ("Position", n):
+            return Verdict(f.t < n)
+        case ("Bernoulli", rate):
+            return Verdict(f.uniform < rate, abs(f.uniform - rate))
+        case ("TopProbability", at_most):
+            return Verdict(f.top_probability <= at_most, abs(f.top_probability - at_most))
+        case ("LogitGap", at_most):
+            return Verdict(f.logit_gap <= at_most, abs(f.logit_gap - at_most))
+        case ("Always",) | ("Never",):
+            return Verdict(gate == ("Always",))
+    raise ValueError(f"no gate {gate}")
+
+
+def tilt_of(tilt: Expression, values: np.ndarray, beta: float) -> np.ndarray:
+    """What is added to the logits of the ids in A and N, of which these are the values."""
+    match tilt:
+        case ("Additive",):
+            return beta * values
+        case ("Centred",):
+            return beta * (values - values.mean())
+        case ("Standardised",):
+            if values.max() == values.min():  # the mean's rounding would make a std of it
+                return np.zeros_like(values)
+            return beta * (values - values.mean()) / values.std()
+        case ("Clipped", bound, of):
+            return np.clip(tilt_of(of, values, beta), -bound, bound)
+    raise ValueError(f"no tilt {tilt}")
+
+
+# Choices
+
+
+def best_of(scores: np.ndarray, ids: np.ndarray) -> tuple[int, float]:
+    """The id of the largest score, the lowest of equals, and the gap to the second."""
+    order = np.lexsort((ids, -scores))
+    return int(ids[order[0]]), _gap(scores[order], 1)
+
+
+def own_choice(view: View, key: Key, s: Settings) -> tuple[int, dict[str, float]]:
+    """The policy's own token: a Gumbel race of the members and of all the rest of N as one."""
+    if s.temperature == 0:
+        token, gap = best_of(view.l, np.arange(len(view.l)))
+        return token, {"own": gap}
+    members = view.members
+    outside = outside_of(view, s)
+    scaled = view.l[outside] / s.temperature
+    scores = [
+        *(view.l[members] / s.temperature + gumbel(key, members)),
+        logsumexp(scaled) + gumbel(key, REST),
+    ]
+    token, gap = best_of(np.array(scores), np.array([*members, REST]))
+    if token != REST:
+        return token, {"own": gap}
+    mass = np.cumsum(np.exp(scaled - logsumexp(scaled)))
+    u = uniform(key, PICK) * mass[-1]
+    # The last bound is no choice: u is below it.
+    nearest = float(np.abs(mass[:-1] - u).min(initial=math.inf))
+    return int(outside[np.sum(mass <= u)]), {"own": gap, "rest": nearest}
+
+
+def steered_choice(scores: np.ndarray, members: np.ndarray, key: Key, s: Settings) -> tuple[int, float]:
+    """argmax of score / T + g over the members with the Gumbels of the policy's own race; T = 0: of score."""
+    if s.temperature == 0:
+        return best_of(scores, members)
+    return best_of(scores / s.temperature + gumbel(key, members), members)
+
+
+def outside_of(view: View, s: Settings) -> np.ndarray:
+    """The ids in N outside A, rising; none where unsteered tokens come from the candidates too."""
+    if s.unsteered == "candidates":
+        return np.zeros(0, int)
+    return np.setdiff1d(np.flatnonzero(view.keep), view.candidates)
+
+
+def drawn_from(
+    token: int, ids: np.ndarray, scores: np.ndarray, policy: np.ndarray, s: Settings
+) -> tuple[float, float]:
+    """log q(token) and sum(q (log q - log p)), q = softmax(scores / T) on ids, p = softmax(policy [V])."""
+    log_p = policy - logsumexp(policy)
+    if s.temperature == 0:
+        return 0.0, float(-log_p[token])
+    log_q = scores / s.temperature - logsumexp(scores / s.temperature)
+    return float(log_q[ids == token][0]), float((np.exp(log_q) * (log_q - log_p[ids])).sum())
