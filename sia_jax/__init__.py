@@ -5,6 +5,7 @@ from sia_jax.checkpoints.value_model import load_value_model, save_value_model
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.sample import SteeringParams, sample
+from sia_jax.decoding.search import BestOfN, best_of_n
 from sia_jax.decoding.state import FinishReason, Samples
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import LoraConfig
@@ -13,6 +14,7 @@ from sia_jax.pretrained import Policy, RewardModel, ValueModel
 from sia_jax.steering.config import Knobs, SteeringConfig
 
 __all__ = [
+    "BestOfN",
     "FinishReason",
     "Knobs",
     "LoraConfig",
@@ -26,6 +28,7 @@ __all__ = [
     "SteeringParams",
     "ValueConfig",
     "ValueModel",
+    "best_of_n",
     "load_policy",
     "load_reward_model",
     "load_value_model",

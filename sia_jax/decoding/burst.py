@@ -40,8 +40,8 @@ def run_chunk(
 ) -> DecodeState:
     """At most `config.chunk` policy steps, and the value passes that come due among them.
 
-    A scan of rounds. A round is a loop of policy steps, which ends when a value pass is due, and a loop of one
-    value pass or none. What has nothing to do takes no trip: masks decide, and there is no branch.
+    A scan of rounds. A round is a loop of policy steps, which ends when a value pass is due, and a loop of
+    one value pass or none. What has nothing to do takes no trip: masks decide, and there is no branch.
 
     Args:
       policy: the policy's tree.
@@ -54,7 +54,6 @@ def run_chunk(
     """
 
     def advances(state: DecodeState) -> Array:
-        # A chunk in which nothing is generated must not run policy steps.
         has_steps = state.chunk_steps < config.chunk
         return jnp.any(state.running) & has_steps & ~pass_is_due(state, settings)
 
@@ -81,8 +80,8 @@ def run_chunk(
         if value is not None:
             with jax.named_scope("value"):
                 state = jax.lax.while_loop(needs_prompts, read_prompts, state)
-                due = pass_is_due(state, settings)
-                _, state = jax.lax.while_loop(lambda carry: carry[0], serve, (due, state))
+                begin = (pass_is_due(state, settings), state)
+                state = jax.lax.while_loop(lambda carry: carry[0], serve, begin)[1]
         return state, None
 
     state = replace(state, chunk_steps=jnp.zeros((), jnp.int32))

@@ -54,7 +54,8 @@ def check_prompt(prompt: Prompt, config: SamplerConfig) -> None:
         shape = np.shape(tokens)
         if len(shape) != 2 or np.shape(lengths) != (rows,) or shape[0] != rows:
             raise ValueError(
-                f"the {name} prompts must be tokens [B, P] and lengths [B], got {shape} and {np.shape(lengths)}"
+                f"the {name} prompts must be tokens [B, P] and lengths [B], got {shape} and "
+                f"{np.shape(lengths)}"
             )
         if concrete(tokens) and concrete(lengths):
             _check_ids(name, np.asarray(tokens), np.asarray(lengths), model.vocab_size)

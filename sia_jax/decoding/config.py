@@ -64,8 +64,8 @@ class SamplerConfig:
             return
         if self.value.backbone.vocab_size < self.real_tokens:
             raise ValueError(
-                f"the value model knows {self.value.backbone.vocab_size} ids and the policy {self.real_tokens}: "
-                "they need one tokenizer; if only the padding differs, set num_tokens"
+                f"the value model knows {self.value.backbone.vocab_size} ids and the policy "
+                f"{self.real_tokens}: they need one tokenizer; if only the padding differs, set num_tokens"
             )
         need = self.candidate_places + 1
         for name in ("places", "slot_places"):
@@ -89,9 +89,9 @@ class SamplerConfig:
         """The configuration whose value passes suit a batch of which a share are junctions.
 
         The rule. Between two junctions lie (1 - r) / r tokens, so a row brings n = C + (1 - r) / r tokens to
-        a pass. Rows arrive at r B a step, and a pass is worth its read of the weights from about eight waiting
-        rows on: quorum = min(2 r B, 8), at least 1. Slots for half as many again, places for the tokens
-        that the quorum brings and one row more, and for one row up to twice its usual span.
+        a pass. Rows arrive at r B a step, and a pass is worth its read of the weights from about eight
+        waiting rows on: quorum = min(2 r B, 8), at least 1. Slots for half as many again, places for the
+        tokens that the quorum brings and one row more, and for one row up to twice its usual span.
 
         Args:
           batch: rows, branches included.

@@ -1,4 +1,4 @@
-"""From one position's logits to a verdict and the policy's own choice: section by section, what a step computes.
+"""From one position's logits to a verdict and a choice: what a step computes, rule by rule.
 
 Nothing here knows of caches, slots or schedules; everything is [B].
 """

@@ -1,4 +1,4 @@
-"""One policy step: the running rows read one token each; each then speaks, or stops at a junction and waits."""
+"""One policy step: every running row reads a token, and then speaks, or waits at a junction."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,8 +21,8 @@ def policy_step(
 ) -> DecodeState:
     """Advance every running row by one token, or to its junction.
 
-    The first step of a reply reads the prompt's last token (once more, prefill has read it too), so that there
-    is one place where logits become decisions, and one copy of it in the program.
+    The first step of a reply reads the prompt's last token (once more, prefill has read it too), so that
+    there is one place where logits become decisions, and one copy of it in the program.
 
     Args:
       policy: the policy's tree.

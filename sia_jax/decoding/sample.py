@@ -14,9 +14,7 @@ from sia_jax.decoding.burst import run_chunk
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.state import (
-    CandidateRecord,
     DecodeState,
-    FinishReason,
     Pending,
     Samples,
     Settings,
@@ -55,12 +53,12 @@ def sample(
 ) -> Samples:
     """Generate a reply to each prompt, steered at its junctions.
 
-    y_t ~ softmax((l_A + tilt(beta V)) / T) over the candidates where the gate opens (by default where the entropy
-    reaches the threshold), softmax(l / T) elsewhere.
+    y_t ~ softmax((l_A + tilt(beta V)) / T) over the candidates where the gate opens (by default where the
+    entropy reaches the threshold), softmax(l / T) elsewhere.
 
     Everything that is concrete is checked; then one program runs, whose only static argument is `config`. It
-    serves all values of threshold, keys and knobs, and shapes [B, P] of prompts are compiled once each. A reply
-    depends on its prompts, its key and its numbers: not on its neighbours, nor on the schedule.
+    serves all values of threshold, keys and knobs; each shape [B, P] of the prompts is compiled once. A
+    reply depends on its prompts, its key and its numbers: not on its neighbours, nor on the schedule.
 
     Args:
       params: weights of policy and value model.
@@ -256,7 +254,7 @@ def make_settings(threshold: Any, rng_key: Any, knobs: Knobs, rows: int, config:
             )
             continue
         given = getattr(knobs, name)
-        value = given if given is not None else defaults.get(name, getattr(steering, name, None))
+        value: Any = given if given is not None else defaults.get(name, getattr(steering, name, None))
         checks.check_knob(name, value, config)
         if name in ("stop_ids", "banned_ids", "bias_ids", "bias"):
             dtype: Any = np.float32 if name == "bias" else np.int32
@@ -269,7 +267,8 @@ def make_settings(threshold: Any, rng_key: Any, knobs: Knobs, rows: int, config:
             numbers[name] = _broadcast(name, value, np.int32 if name in integers else np.float32, (rows,))
     if numbers["bias"].shape != numbers["bias_ids"].shape:
         raise ValueError(
-            f"bias and bias_ids must have one shape, got {np.shape(knobs.bias)} and {np.shape(knobs.bias_ids)}"
+            f"bias and bias_ids must have one shape, got {np.shape(knobs.bias)} and "
+            f"{np.shape(knobs.bias_ids)}"
         )
     return Settings(
         keys=_keys(rng_key, rows),

@@ -18,6 +18,7 @@ from sia_jax.decoding.policy_pass import append
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.state import DecodeState, FinishReason, Settings
 from sia_jax.models.attention import FlatAttention, PrefillAttention
+from sia_jax.models.cache import KVCache
 from sia_jax.models.heads import value_head
 from sia_jax.models.lora import Adapter
 from sia_jax.models.product import einsum_float32
@@ -49,7 +50,9 @@ def plan(state: DecodeState, prompt: Prompt, config: SamplerConfig) -> Layout:
       prompt: rows of the batch.
       config: resolved.
     """
-    assert config.slots is not None and config.places is not None and config.slot_places is not None
+    assert config.slots is not None
+    assert config.places is not None
+    assert config.slot_places is not None
     candidates, vocab = config.candidate_places, _is_vocab(config)
     waiting = state.waiting & state.alive
     total = prompt.value_lengths + state.lengths
@@ -101,8 +104,6 @@ def value_pass(
       state: some row waits.
       config: resolved.
     """
-    assert config.value is not None and config.slots is not None and config.places is not None
-    assert state.value_cache is not None
     batch = state.lengths.shape[0]
     layout = plan(state, prompt, config)
     hidden, cache = _read(model, adapter, prompt, state, layout, config)
@@ -172,9 +173,11 @@ def _read(
     state: DecodeState,
     layout: Layout,
     config: SamplerConfig,
-) -> tuple[Array, object]:
+) -> tuple[Array, KVCache]:
     """Hidden states [F, D] of the places' tokens, and the value cache with their keys and values."""
-    assert config.value is not None and config.slots is not None and config.slot_places is not None
+    assert config.value is not None
+    assert config.slots is not None
+    assert config.slot_places is not None
     cache, candidates = state.value_cache, config.candidate_places
     assert cache is not None
     scratch = cache.columns - candidates
@@ -230,8 +233,8 @@ def _values(
 def _needed_tokens(prompt: Prompt, state: DecodeState, config: SamplerConfig) -> Int[Array, " B"]:
     """Tokens that the value model must read up to a junction at t with n before it.
 
-    Prompt, tokens and candidates: P' + (t - n) + C (n + 1), for a token chosen among the candidates is read as
-    one of them. With a vocab head P' + t.
+    Prompt, tokens and candidates: P' + (t - n) + C (n + 1), for a token chosen among the candidates is read
+    as one of them. With a vocab head P' + t.
     """
     if _is_vocab(config):
         return prompt.value_lengths + state.lengths

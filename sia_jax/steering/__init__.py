@@ -1,1 +1,1 @@
-"""Where and how the policy is steered: entropy, gates, tilts, processors, filters, the race. Pure functions."""
+"""Where and how a policy is steered: entropy, gates, tilts, processors, filters, the race."""

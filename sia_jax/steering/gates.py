@@ -156,8 +156,8 @@ class Never(Gate):
 class Budget(Gate):
     """b_t = (H_t >= q_t), q_0 = threshold, q_{t+1} = q_t + eta (b_t - rate): the share of verdicts is held.
 
-    After T tokens |share - rate| = |q_T - q_0| / (eta T), whatever the entropies. Inside `A & Budget` it is its
-    own verdicts that are counted.
+    After T tokens |share - rate| = |q_T - q_0| / (eta T), whatever the entropies. Inside `A & Budget` it is
+    its own verdicts that are counted.
     """
 
     rate: float

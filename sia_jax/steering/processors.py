@@ -4,7 +4,6 @@ They come before candidates, gates and filters. (A penalty that comes after the 
 model has chosen; a peer that did so lost three quarters of its reward.)
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -21,20 +20,20 @@ def mask_ids(
     """
     if num_tokens < logits.shape[-1]:
         logits = jnp.where(jnp.arange(logits.shape[-1]) < num_tokens, logits, -jnp.inf)
-    return _at(logits, banned_ids).set(-jnp.inf, mode="drop")
+    return logits.at[_places(logits, banned_ids)].set(-jnp.inf, mode="drop")
 
 
 def add_bias(
     logits: Float[Array, "B V"], ids: Int[Array, "B X"], bias: Float[Array, "B X"]
 ) -> Float[Array, "B V"]:
     """l_a + bias_a. An id of -1 biases nothing; an id given twice adds up."""
-    return _at(logits, ids).add(bias, mode="drop")
+    return logits.at[_places(logits, ids)].add(bias, mode="drop")
 
 
 def repetition_penalty(
     logits: Float[Array, "B V"], seen: Bool[Array, "B V"], penalty: Float[Array, " B"]
 ) -> Float[Array, "B V"]:
-    """l / r where l > 0, l r elsewhere, for ids in the prompt or the reply (Keskar et al. 2019, as in transformers).
+    """l / r where l > 0, l r elsewhere, for ids in prompt or reply (Keskar et al. 2019; transformers).
 
     Args:
       logits: [B, V].
@@ -70,10 +69,10 @@ def minimum_length(
 ) -> Float[Array, "B V"]:
     """-inf for the stop ids while t < min_new_tokens."""
     held = jnp.where((index < min_new_tokens)[:, None], stop_ids, -1)
-    return _at(logits, held).set(-jnp.inf, mode="drop")
+    return logits.at[_places(logits, held)].set(-jnp.inf, mode="drop")
 
 
-def _at(logits: Array, ids: Array) -> jnp.ndarray:
-    """The places [row, ids[row]] for an update; -1 is outside and is dropped."""
+def _places(logits: Array, ids: Array) -> tuple[Array, Array]:
+    """The index of [row, ids[row]]; -1 is taken out of range, where an update drops it."""
     rows = jnp.arange(logits.shape[0])[:, None]
-    return logits.at[rows, jnp.where(ids < 0, logits.shape[-1], ids)]
+    return rows, jnp.where(ids < 0, logits.shape[-1], ids)

@@ -24,7 +24,7 @@ _BLOCK = 128
 def position_keys(
     keys: UInt32[Array, "B 2"], index: Int[Array, " B"]
 ) -> tuple[Key[Array, " B"], Key[Array, " B"]]:
-    """The keys of each row's position: k = fold_in(key, t); for the token fold_in(k, 0), the gate fold_in(k, 1).
+    """The keys of a position: of k = fold_in(key, t), the token has fold_in(k, 0), the gate fold_in(k, 1).
 
     Args:
       keys: [B, 2] the requests' threefry2x32 keys, as raw data.

@@ -209,9 +209,8 @@ def expression_of(node: Any) -> Expression:
     """An object's class name, its number and its operands as an Expression; an Expression as it is."""
     if isinstance(node, tuple):
         return node
-    numbers = [
-        getattr(node, name) for name in ("at_least", "first", "rate", "at_most", "bound") if hasattr(node, name)
-    ]
+    names = ("at_least", "first", "rate", "at_most", "bound")
+    numbers = [getattr(node, name) for name in names if hasattr(node, name)]
     operands = [getattr(node, name) for name in ("left", "right", "inner", "of") if hasattr(node, name)]
     return (type(node).__name__, *map(float, numbers), *map(expression_of, operands))
 

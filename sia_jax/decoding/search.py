@@ -1,0 +1,140 @@
+"""Best-of-N on top of `sample`: N replies to each prompt, of which the best is kept.
+
+The prompt is prefilled once; the N replies differ by their keys alone. So a finite threshold makes this SIA
+with best-of-N, and +inf plain best-of-N. Each is scored when it is complete, by the value model's value of
+its last token or by whatever the caller brings, such as a trajectory reward model.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from sia_jax.decoding.burst import value_backbone
+from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.prompt import Prompt
+from sia_jax.decoding.sample import SteeringParams, sample
+from sia_jax.decoding.state import FinishReason, Samples
+from sia_jax.models.heads import value_head, vocab_value_head
+from sia_jax.models.run import hidden_states
+from sia_jax.steering.config import Knobs
+
+Score = Callable[[Prompt, Samples], Any]
+"""(the B prompts, the B N replies, those of a prompt side by side) -> [B N] scores."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class BestOfN:
+    """All replies, their scores, and which of them is the best."""
+
+    samples: Samples  # of B N rows
+    scores: Float[Array, "B N"]  # -inf for a reply that was not finite
+    best: Int[Array, " B"]  # branch with the largest score, the lowest of equal ones
+
+    @property
+    def replies(self) -> Samples:
+        """The best reply to each prompt, [B] rows. The counts of the call stay those of all replies."""
+        b, n = self.scores.shape
+        rows = jnp.arange(b) * n + self.best
+        return jax.tree.map(lambda x: x[rows] if x.ndim else x, self.samples)
+
+
+def best_of_n(
+    params: SteeringParams,
+    prompt: Prompt,
+    threshold: Any,
+    *,
+    rng_key: Any,
+    config: SamplerConfig,
+    score: Score | None = None,
+    knobs: Knobs | None = None,
+) -> BestOfN:
+    """Sample `config.branches` replies to each prompt and say which scores best.
+
+    y* = argmax_j R(x, y_j), y_j drawn as `sample` draws with the key fold_in(key, j).
+
+    Args:
+      params: weights of policy and value model.
+      prompt: B prompts.
+      threshold: [] or [B], nats; +inf: plain best-of-N.
+      rng_key: one key, or [B].
+      config: static; `branches` is N.
+      score: R; None: the value model's value of the reply's last token (`last_values`).
+      knobs: numbers that override the configuration's defaults.
+
+    Returns:
+      BestOfN.
+
+    Raises:
+      ValueError: what `sample` raises; no score and no value model; scores of another shape, or NaN.
+    """
+    if score is None and params.value is None:
+        raise ValueError("best_of_n needs a score or a value model to choose by, got neither; give score=...")
+    samples = sample(params, prompt, threshold, rng_key=rng_key, config=config, knobs=knobs)
+    scores = last_values(params, prompt, samples, config) if score is None else score(prompt, samples)
+    rows, n = prompt.rows, config.branches
+    if np.shape(scores) != (rows * n,):
+        raise ValueError(f"score must return one number a reply, [{rows * n}], got shape {np.shape(scores)}")
+    failed = samples.finish_reason == FinishReason.NON_FINITE
+    scores = jnp.where(failed, -jnp.inf, jnp.asarray(scores, jnp.float32))
+    if bool(jnp.any(jnp.isnan(scores))):
+        raise ValueError(f"scores must not be NaN, got {np.asarray(scores).tolist()}")
+    scores = scores.reshape(rows, n)
+    return BestOfN(samples, scores, jnp.argmax(scores, axis=-1).astype(jnp.int32))
+
+
+def last_values(
+    params: SteeringParams, prompt: Prompt, samples: Samples, config: SamplerConfig
+) -> Float[Array, " R"]:
+    """V(x, y): the value model's value of each reply's last token, by one full pass.
+
+    Args:
+      params: weights; the value model's must be there.
+      prompt: B prompts.
+      samples: B N replies.
+      config: the one that the replies were sampled with.
+
+    Returns:
+      [B N] float32, in units of the reward; 0 for an empty reply.
+    """
+    prompts = jax.tree.map(jnp.asarray, prompt)
+    return _last_values(params, prompts, samples.tokens, samples.lengths, config=config)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _last_values(
+    params: SteeringParams,
+    prompts: Prompt,
+    replies: Int[Array, "R T"],
+    lengths: Int[Array, " R"],
+    *,
+    config: SamplerConfig,
+) -> Float[Array, " R"]:
+    assert params.value is not None
+    assert config.value is not None
+    model, adapter = value_backbone(params.policy, params.value, config)
+    n = replies.shape[0] // prompts.value_tokens.shape[0]
+    tokens = jnp.repeat(prompts.value_tokens, n, axis=0)
+    begin = jnp.repeat(prompts.value_lengths, n, axis=0)
+    tokens = jnp.pad(tokens, ((0, 0), (0, replies.shape[1])))
+    columns = begin[:, None] + jnp.arange(replies.shape[1])
+    tokens = tokens.at[jnp.arange(tokens.shape[0])[:, None], columns].set(replies)
+    hidden = hidden_states(model, tokens, config=config.value.backbone, adapter=adapter)
+
+    def at(index: Array) -> Array:
+        return jnp.take_along_axis(hidden, index[:, None, None], axis=1)[:, 0]
+
+    end = begin + lengths - 1
+    if config.value.head == "scalar":
+        values = value_head(params.value["value_head"], at(end))
+    else:
+        last = jnp.take_along_axis(tokens, end[:, None], axis=1)
+        q = vocab_value_head(params.value["value_head"], at(jnp.maximum(end - 1, 0)))
+        values = jnp.take_along_axis(q, last, axis=-1)[:, 0]
+    return jnp.where(lengths > 0, values, 0)
