@@ -1,265 +1,315 @@
-"""How fast a decoding step is, against the machine's floor and against Hugging Face in the same run.
+"""How fast the sampler is: against Hugging Face, the official loop, its own unsteered speed, and the floor.
 
-    make bench                                    # shape "mini", batch 1 and 16, with the baseline
-    python -m decode.benchmark --batches 1 4 16 64 --tries 9
+    make bench                                        # speed and sweep at shape "mini", with the baselines
+    python -m decode.benchmark --parts speed --tries 9
+    python -m decode.benchmark --shape tiny --tries 1 # a minute: that everything runs
 
-Random weights of the given shape, float32, prompts of 16 tokens, greedy. A step's time is the difference
-between a long and a one-token reply over the difference in tokens, so that the prefill is not in it. The
-systems take turns; the median of all tries is reported, and the best.
+Random weights of the given shape in float32, prompts of 16 tokens, stop ids ignored, temperature 1; policy
+and value model have one shape and separate weights. The share of junctions is pinned by the Bernoulli gate.
+A call's time is that of the whole call, prefill included. The systems take turns; the median is reported.
 
-The floor of a step is the larger of bytes over bandwidth and FLOPs over peak, both measured in the same
-run. Each run writes one JSON file to docs/benchmarks/, and docs/benchmarks.md is made again from all of them.
+"speed" is the table that targets are set for, with where the time of a steered call goes. "sweep" varies the
+batch, the share of junctions, slots and quorum, candidates and the length of replies, one at a time. The
+floor of a part is the larger of bytes over bandwidth and FLOPs over peak, both measured in the same run.
+Each run writes JSON files to docs/benchmarks/, and docs/benchmarks.md is made again from all of them.
 """
 
-import functools
 import json
 import os
 import platform
 import statistics
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import tyro
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from rich.markdown import Markdown
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 import sia_jax
-from decode import huggingface_baseline
-from sia_jax.evaluation.roofline import Machine, decode_pass_cost, measure_machine, usable_cores
-from sia_jax.models import run
-from sia_jax.models.cache import KVCache, Layout
-from sia_jax.models.config import ModelConfig, RopeConfig
-from sia_jax.models.heads import lm_head
-from sia_jax.models.transformer import init_model
-from sia_jax.reports.benchmarks import write_page
-from sia_jax.types import Params
-
-SHAPES = {
-    "mini": ModelConfig(
-        family="qwen3",
-        vocab_size=32000,
-        hidden_size=512,
-        intermediate_size=1536,
-        num_layers=8,
-        num_heads=8,
-        num_kv_heads=4,
-        head_dim=64,
-        rope=RopeConfig(1e6),
-        rms_norm_eps=1e-6,
-        tie_word_embeddings=False,
-        max_position_embeddings=4096,
-    ),
-    "tiny": ModelConfig(
-        family="qwen3",
-        vocab_size=320,
-        hidden_size=64,
-        intermediate_size=128,
-        num_layers=2,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=16,
-        rope=RopeConfig(1e6),
-        rms_norm_eps=1e-6,
-        tie_word_embeddings=False,
-        max_position_embeddings=4096,
-    ),
-}
-"""The shapes that figures are quoted for; "tiny" only shows that the program runs."""
+from decode import benchmark_parts, huggingface_baseline
+from decode.benchmark_shapes import SHAPES, Models
+from decode.benchmark_systems import BareLoop, SamplerSystem, System, Timing
+from sia_jax.evaluation.roofline import Machine, decode_step_cost, measure_machine, usable_cores
+from sia_jax.reports.benchmarks import section, write_page
 
 
 @dataclass(frozen=True)
 class Args:
-    """Time decoding steps."""
+    """Time the sampler."""
 
-    shape: str = "mini"
-    """Name of the shape: mini or tiny."""
-    batches: tuple[int, ...] = (1, 16)
-    """Batch sizes."""
+    shape: Literal["mini", "tiny"] = "mini"
+    """Shape of both models; "tiny" only shows that everything runs."""
+    parts: tuple[Literal["speed", "sweep"], ...] = ("speed", "sweep")
+    """What to measure."""
     prompt_tokens: int = 16
     new_tokens: int = 128
-    """Length of the long reply."""
-    tries: int = 7
-    """Timings of each system at each batch size."""
+    """Ids a reply."""
+    tries: int = 5
+    """Timings of each system in "speed"; "sweep" takes two."""
     out: Path = Path("docs/benchmarks")
     """Folder of the JSON files; the page is written beside it."""
 
 
-@functools.partial(jax.jit, static_argnames=("config", "new_tokens", "layout"))
-def greedy(
-    params: Params,
-    tokens: jax.Array,
-    lengths: jax.Array,
-    *,
-    config: ModelConfig,
-    new_tokens: int,
-    layout: Layout | None = None,
-) -> jax.Array:
-    """Prefill and greedy decoding in one program: the bare loop around a decoding step.
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One system at one size, to be timed."""
 
-    Args:
-      params: the policy's tree.
-      tokens: [B, P] prompts padded on the right.
-      lengths: [B].
-      config: static.
-      new_tokens: T, static.
-      layout: of the cache; None: the backend's.
-
-    Returns:
-      [B, T] ids.
-    """
-    batch, width = tokens.shape
-    dtype = params["model"]["embed_tokens"]["weight"].dtype
-    cache = KVCache.zeros(config, batch, width + new_tokens, dtype, layout)
-    hidden, cache = run.prefill(params["model"], tokens, lengths, cache, config=config)
-
-    def body(state: tuple[Any, ...]) -> tuple[Any, ...]:
-        t, hidden, lengths, cache, replies = state
-        token = jnp.argmax(lm_head(params, hidden), axis=-1).astype(jnp.int32)
-        replies = replies.at[:, t].set(token)
-        hidden, cache = run.decode_step(params["model"], token, lengths, cache, config=config)
-        return t + 1, hidden, lengths + 1, cache, replies
-
-    # The last token needs no further pass, so the loop makes T - 1 steps.
-    state = (0, hidden, lengths, cache, jnp.zeros((batch, new_tokens), jnp.int32))
-    t, hidden, _, _, replies = jax.lax.while_loop(lambda state: state[0] < new_tokens - 1, body, state)
-    return replies.at[:, t].set(jnp.argmax(lm_head(params, hidden), axis=-1).astype(jnp.int32))
+    name: str
+    system: System
+    batch: int
+    new_tokens: int
+    once: bool = False
+    """A slow baseline: timed once, without a warm-up."""
 
 
 def main(args: Args) -> None:
     """Measure, record, and draw the page."""
     console = Console()
-    config = SHAPES[args.shape]
-    model_key, head_key = jax.random.split(jax.random.key(0))
-    head = jax.random.normal(head_key, (config.vocab_size, config.hidden_size)) * config.initializer_range
-    params = {"model": init_model(config, model_key), "lm_head": {"weight": head}}
+    models = Models.random(SHAPES[args.shape])
     console.print("measuring the machine's bandwidth and peak ...")
     machine = measure_machine()
+    args.out.mkdir(parents=True, exist_ok=True)
+    for part in args.parts:
+        if part == "speed":
+            body, machine = _speed(args, models, machine, console)
+        else:
+            body, machine = _sweep(args, models, machine, console)
+        record = _header(args, models, machine) | body
+        path = args.out / f"{record['time'].replace(':', '')}-{record['kind']}.json"
+        path.write_text(json.dumps(record, indent=1) + "\n")
+        write_page(args.out, args.out.with_suffix(".md"))
+        console.print(Markdown(section(record)))
+        console.print(f"wrote {path} and {args.out.with_suffix('.md')}")
 
-    systems: dict[str, Any] = {"sia_jax": _sia_jax(params, config)}
-    baseline_versions: dict[str, str] = {}
+
+def _speed(args: Args, models: Models, machine: Machine, console: Console) -> tuple[dict[str, Any], Machine]:
+    """The systems that targets are set for, at batch 16 and 1."""
+    long = 4 * args.new_tokens
+    unsteered = SamplerSystem(models, None)
+    sparse = SamplerSystem(models, 0.2)
+    dense = SamplerSystem(models, 1.0, expected_ratio=1.0)
+    jobs = []
+    for batch in (16, 1):
+        jobs += [
+            Job("unsteered, full record", unsteered, batch, args.new_tokens),
+            Job("steered, but no junction is met", SamplerSystem(models, 0.0), batch, args.new_tokens),
+            Job("20% steered", sparse, batch, args.new_tokens),
+            Job("dense", dense, batch, args.new_tokens),
+            Job("20% steered, vocab head", SamplerSystem(models, 0.2, "vocab"), batch, args.new_tokens),
+            Job("bare greedy loop", BareLoop(models), batch, args.new_tokens),
+        ]
+    jobs += [Job("unsteered, full record", unsteered, 16, long), Job("20% steered", sparse, 16, long)]
+    versions: dict[str, str] = {}
     if huggingface_baseline.is_available():
-        with tempfile.TemporaryDirectory() as folder:
-            sia_jax.save_policy(sia_jax.Policy(config, params), folder)
-            baseline = huggingface_baseline.HuggingFaceBaseline(Path(folder), threads=usable_cores())
-        for cache in ("dynamic", "static"):
-            systems[f"Hugging Face, {cache} cache"] = functools.partial(_timed_baseline, baseline, cache)
-        baseline_versions = huggingface_baseline.versions()
+        jobs += _baseline_jobs(args, models)
+        versions = huggingface_baseline.versions()
     else:
-        console.print("[yellow]torch is not installed here: no baseline; `make bench` installs it[/yellow]")
+        console.print("[yellow]torch is not installed here: no baselines; `make bench` installs it[/yellow]")
+    timings = _run(jobs, args, models, console)
+    machine = machine.best_of(measure_machine())
+    rows = [_row(job, timings[job], models, machine, args.prompt_tokens) for job in jobs]
+    parts = {}
+    for name, system in (("20% steered", sparse), ("dense", dense)):
+        job = next(job for job in jobs if job.name == name and job.batch == 16)
+        timing = min(timings[job], key=lambda timing: timing.seconds)
+        prompts = _prompts(models, 16, args.prompt_tokens)
+        parts[name] = benchmark_parts.time_parts(system, timing, prompts, args.new_tokens, machine)
+    body = {"kind": "sampler", "rows": rows, "targets": _targets(rows, args), "parts": parts}
+    return body | {"baseline_versions": versions, "tries": args.tries}, machine
 
-    measured: list[tuple[int, dict[str, list[float]], dict[str, float]]] = []
-    with Progress(console=console) as progress:
-        task = progress.add_task("timing", total=len(args.batches) * len(systems) * (args.tries + 1))
-        for batch in args.batches:
-            prompts = _prompts(config, batch, args.prompt_tokens)
-            steps: dict[str, list[float]] = {name: [] for name in systems}
-            replies = {}
-            for attempt in range(args.tries + 1):
-                for name, generate in systems.items():
-                    replies[name], long = generate(prompts, args.new_tokens)
-                    _, short = generate(prompts, 1)
-                    if attempt:  # the first try compiles and warms up
-                        steps[name].append((long - short) / (args.new_tokens - 1))
-                    progress.advance(task)
-            agreements = {name: _agreement(reply, replies["sia_jax"]) for name, reply in replies.items()}
-            measured.append((batch, steps, agreements))
-            machine = machine.best_of(measure_machine())
-    rows = [
-        row
-        for batch, steps, agreements in measured
-        for row in _rows(args, config, machine, batch, steps, agreements)
+
+def _baseline_jobs(args: Args, models: Models) -> Iterator[Job]:
+    """Hugging Face with both of its caches, and the official loop's pattern."""
+    with tempfile.TemporaryDirectory() as folder:
+        sia_jax.save_policy(sia_jax.Policy(models.config, models.policy), folder)
+        baseline = huggingface_baseline.HuggingFaceBaseline(Path(folder), threads=usable_cores())
+
+    def generate(cache: str) -> System:
+        def call(prompts: list[list[int]], new_tokens: int) -> Timing:
+            return Timing(baseline.sample(prompts, new_tokens, cache), len(prompts) * new_tokens)
+
+        return call
+
+    def official(ratio: float) -> System:
+        def call(prompts: list[list[int]], new_tokens: int) -> Timing:
+            return Timing(baseline.official_pattern(prompts[0], new_tokens, ratio), new_tokens)
+
+        return call
+
+    for batch in (16, 1):
+        for cache in ("dynamic", "static"):
+            yield Job(f"Hugging Face, {cache} cache", generate(cache), batch, args.new_tokens)
+    for ratio in (0.0, 0.2, 1.0):
+        yield Job(f"official pattern, {ratio:.0%} steered", official(ratio), 1, args.new_tokens, once=True)
+
+
+def _targets(rows: list[dict[str, Any]], args: Args) -> list[dict[str, Any]]:
+    """What the design asks for, and what was measured."""
+
+    def speed(name: str, batch: int, new_tokens: int = args.new_tokens) -> float | None:
+        found = [
+            row["tokens_per_second"]
+            for row in rows
+            if row["system"].startswith(name) and row["batch"] == batch and row["new_tokens"] == new_tokens
+        ]
+        return max(found, default=None)
+
+    def ratio(one: float | None, other: float | None) -> float | None:
+        return one / other if one and other else None
+
+    ours = {batch: speed("unsteered", batch) for batch in (1, 16)}
+    sparse = {batch: ratio(speed("20% steered", batch), ours[batch]) for batch in (1, 16)}
+    long = speed("unsteered", 16, 4 * args.new_tokens)
+    asked: list[tuple[str, float | None, float, bool]] = [
+        ("unsteered / Hugging Face, batch 16", ratio(ours[16], speed("Hugging", 16)), 1.5, True),
+        ("unsteered / Hugging Face, batch 1", ratio(ours[1], speed("Hugging", 1)), 1.5, True),
+        ("20% steered / unsteered, batch 16", sparse[16], 0.55, True),
+        ("20% steered / unsteered, batch 1", sparse[1], 0.70, True),
+        (
+            "20% steered, batch 16 / official pattern at 20%",
+            ratio(speed("20% steered", 16), speed("official pattern, 20%", 1)),
+            50,
+            True,
+        ),
+        ("dense / unsteered, batch 16", ratio(speed("dense", 16), ours[16]), 0.30, True),
+        (
+            "20% with a vocab head / unsteered, batch 16",
+            ratio(speed("20% steered, vocab head", 16), ours[16]),
+            0.60,
+            True,
+        ),
+        (
+            f"time a token, {4 * args.new_tokens} / {args.new_tokens} new tokens, batch 16",
+            ratio(ours[16], long),
+            1.3,
+            False,
+        ),
+        (
+            "steered without junctions / unsteered, batch 16",
+            ratio(speed("steered, but", 16), ours[16]),
+            0.95,
+            True,
+        ),
     ]
-    now = datetime.now(UTC)
-    record = {
-        "kind": "decode_step",
-        "time": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    return [
+        {"name": name, "value": value, "target": target, "met": (value >= target) == at_least}
+        for name, value, target, at_least in asked
+        if value is not None
+    ]
+
+
+def _sweep(args: Args, models: Models, machine: Machine, console: Console) -> tuple[dict[str, Any], Machine]:
+    """One thing varied at a time, around batch 16 at 20%."""
+    t = args.new_tokens
+    ratios = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+    jobs = []
+    for batch in (1, 2, 4, 8, 16, 32, 64):
+        jobs.append(Job(f"batch {batch}, unsteered", SamplerSystem(models, None), batch, t))
+        jobs.append(Job(f"batch {batch}, 20%", SamplerSystem(models, 0.2), batch, t))
+    for ratio in ratios:
+        told = max(ratio, 0.05)
+        jobs.append(Job(f"{ratio:.0%} steered", SamplerSystem(models, ratio, expected_ratio=told), 16, t))
+    for slots, places in ((3, 42), (4, 56), (5, 72), (6, 84), (8, 112), (16, 224)):
+        for quorum in (1, 2, 3, 4, 6, 8):
+            if quorum <= slots:
+                shape = (("slots", slots), ("places", places))
+                system = SamplerSystem(models, 0.2, fields=shape, knobs=(("quorum", quorum),))
+                jobs.append(Job(f"slots {slots}, places {places}, quorum {quorum}", system, 16, t))
+    for count in (2, 5, 10, 20):
+        jobs.append(Job(f"C = {count}", SamplerSystem(models, 0.2, num_candidates=count), 16, t))
+    for length in (t // 4, t, 4 * t):
+        jobs.append(Job(f"{length} new tokens, unsteered", SamplerSystem(models, None), 16, length))
+        jobs.append(Job(f"{length} new tokens, 20%", SamplerSystem(models, 0.2), 16, length))
+    timings = _run(jobs, args, models, console, tries=2)
+    machine = machine.best_of(measure_machine())
+    rows = [_row(job, timings[job], models, machine, args.prompt_tokens) for job in jobs]
+    speeds = [row["tokens_per_second"] for row in rows if row["system"].startswith("slots")]
+    auto = max(row["tokens_per_second"] for row in rows if row["system"] in ("batch 16, 20%", "20% steered"))
+    body = {"kind": "sampler_sweep", "rows": rows, "auto_of_best": auto / max([*speeds, auto])}
+    return body | {"baseline_versions": {}, "tries": 2}, machine
+
+
+def _run(
+    jobs: list[Job], args: Args, models: Models, console: Console, tries: int | None = None
+) -> dict[Job, list[Timing]]:
+    """Time every job, the jobs taking turns; the first turn compiles and warms up, and is not counted."""
+    tries = tries or args.tries
+    timings: dict[Job, list[Timing]] = {job: [] for job in jobs}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("timing", total=sum(1 if job.once else tries + 1 for job in jobs))
+        for attempt in range(tries + 1):
+            for job in jobs:
+                if job.once and attempt:
+                    continue
+                progress.update(task, description=f"batch {job.batch}: {job.name}"[:48].ljust(48))
+                timing = job.system(_prompts(models, job.batch, args.prompt_tokens), job.new_tokens)
+                if attempt or job.once:
+                    timings[job].append(timing)
+                progress.advance(task)
+    return timings
+
+
+def _row(
+    job: Job, timings: list[Timing], models: Models, machine: Machine, prompt_tokens: int
+) -> dict[str, Any]:
+    """What is written down of one system at one size."""
+    seconds = statistics.median(timing.seconds for timing in timings)
+    cost = decode_step_cost(models.config, job.batch, prompt_tokens + job.new_tokens / 2)
+    return {
+        "system": job.name,
+        "batch": job.batch,
+        "new_tokens": job.new_tokens,
+        "tokens_per_second": timings[0].tokens / seconds,
+        "best_tokens_per_second": timings[0].tokens / min(timing.seconds for timing in timings),
+        "ms_per_token_of_each_row": 1e3 * seconds / job.new_tokens,
+        "policy_floor_ms": 1e3 * machine.floor_seconds(cost),
+        "counts": timings[0].counts,
+    }
+
+
+def _header(args: Args, models: Models, machine: Machine) -> dict[str, Any]:
+    """What every record says of its run."""
+    return {
+        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "commit": _commit(),
-        "versions": {name: version(name) for name in ("jax", "jaxlib", "flax")} | baseline_versions,
+        "versions": {name: version(name) for name in ("jax", "jaxlib", "flax")},
         "python": platform.python_version(),
         "load_average": os.getloadavg()[0],
         "device": f"{jax.devices()[0].device_kind}, {usable_cores()} cores",
         "bandwidth_gb_per_s": machine.bytes_per_second / 1e9,
         "peak_gflop_per_s": machine.flops_per_second / 1e9,
         "shape": args.shape,
-        "config": asdict(config),
+        "config": asdict(models.config),
         "prompt_tokens": args.prompt_tokens,
         "new_tokens": args.new_tokens,
-        "tries": args.tries,
-        "rows": rows,
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{now:%Y-%m-%dT%H%M%SZ}-decode_step.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    write_page(args.out, args.out.with_suffix(".md"))
-    _show(console, record)
-    console.print(f"wrote {path} and {args.out.with_suffix('.md')}")
 
 
-def _rows(
-    args: Args,
-    config: ModelConfig,
-    machine: Machine,
-    batch: int,
-    steps: dict[str, list[float]],
-    agreements: dict[str, float],
-) -> Iterator[dict[str, Any]]:
-    """One row a system: its times beside the floor of a step in the middle of the reply."""
-    cost = decode_pass_cost(config, batch, columns=args.prompt_tokens + args.new_tokens // 2)
-    floor = machine.floor_seconds(cost)
-    for name, seconds in steps.items():
-        median = statistics.median(seconds)
-        yield {
-            "system": name,
-            "batch": batch,
-            "ms_per_step": 1e3 * median,
-            "best_ms_per_step": 1e3 * min(seconds),
-            "tokens_per_second": batch / median,
-            "floor_ms": 1e3 * floor,
-            "floor_bound": "bandwidth" if cost.bytes / machine.bytes_per_second == floor else "compute",
-            "of_floor": floor / median,
-            "same_tokens_as_sia_jax": agreements[name],
-        }
-
-
-def _sia_jax(params: Params, config: ModelConfig) -> Any:
-    def generate(prompts: list[list[int]], new_tokens: int) -> tuple[list[list[int]], float]:
-        tokens = jnp.asarray(prompts, jnp.int32)
-        lengths = jnp.full((len(prompts),), tokens.shape[1], jnp.int32)
-        start = time.perf_counter()
-        replies = jax.block_until_ready(greedy(params, tokens, lengths, config=config, new_tokens=new_tokens))
-        return replies.tolist(), time.perf_counter() - start
-
-    return generate
-
-
-def _timed_baseline(
-    baseline: huggingface_baseline.HuggingFaceBaseline, cache: str, prompts: list[list[int]], new_tokens: int
-) -> tuple[list[list[int]], float]:
-    return baseline.greedy(prompts, new_tokens, cache)
-
-
-def _prompts(config: ModelConfig, batch: int, length: int) -> list[list[int]]:
-    ids = jax.random.randint(jax.random.key(1), (batch, length), 0, config.vocab_size)
+def _prompts(models: Models, batch: int, length: int) -> list[list[int]]:
+    ids = jax.random.randint(jax.random.key(1), (batch, length), 0, models.config.vocab_size)
     return ids.tolist()
-
-
-def _agreement(replies: list[list[int]], reference: list[list[int]]) -> float:
-    """Share of ids that are equal up to each reply's first difference."""
-    equal = 0
-    for reply, other in zip(replies, reference, strict=True):
-        differs = [a != b for a, b in zip(reply, other, strict=True)]
-        equal += differs.index(True) if True in differs else len(reply)
-    return equal / sum(len(reply) for reply in reference)
 
 
 def _commit() -> str:
@@ -271,22 +321,6 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
-
-
-def _show(console: Console, record: dict[str, Any]) -> None:
-    table = Table(title=f"one decoding step, shape {record['shape']}, {record['device']}")
-    for column in ("batch", "system", "ms/step", "tokens/s", "floor ms", "of the floor"):
-        table.add_column(column, justify="left" if column == "system" else "right")
-    for row in record["rows"]:
-        table.add_row(
-            str(row["batch"]),
-            row["system"],
-            f"{row['ms_per_step']:.2f}",
-            f"{row['tokens_per_second']:.0f}",
-            f"{row['floor_ms']:.2f} ({row['floor_bound']})",
-            f"{row['of_floor']:.2f}",
-        )
-    console.print(table)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 def is_available() -> bool:
     """Whether torch can be imported."""
@@ -36,8 +38,8 @@ class HuggingFaceBaseline:
             folder, dtype=torch.float32, attn_implementation="sdpa"
         ).eval()
 
-    def greedy(self, prompts: list[list[int]], new_tokens: int, cache: str) -> tuple[list[list[int]], float]:
-        """Greedy replies of exactly `new_tokens` ids, and the seconds they took.
+    def sample(self, prompts: list[list[int]], new_tokens: int, cache: str) -> float:
+        """Seconds for sampled replies of exactly `new_tokens` ids, at temperature 1 over all ids.
 
         Args:
           prompts: prompts of one length.
@@ -45,17 +47,50 @@ class HuggingFaceBaseline:
           cache: "dynamic" or "static".
         """
         ids = self._torch.tensor(prompts)
+        self._torch.manual_seed(0)
         start = time.perf_counter()
         with self._torch.no_grad():
-            out = self._model.generate(
+            self._model.generate(
                 ids,
                 attention_mask=self._torch.ones_like(ids),
-                do_sample=False,
+                do_sample=True,
+                top_k=0,
                 min_new_tokens=new_tokens,
                 max_new_tokens=new_tokens,
                 cache_implementation=None if cache == "dynamic" else cache,
                 pad_token_id=0,
                 eos_token_id=None,
             )
-        seconds = time.perf_counter() - start
-        return out[:, ids.shape[1] :].tolist(), seconds
+        return time.perf_counter() - start
+
+    def official_pattern(
+        self, prompt: list[int], new_tokens: int, ratio: float, num_candidates: int = 10
+    ) -> float:
+        """Seconds for one reply the way the official decoder makes it: no caches, one prompt at a time.
+
+        Every token, the policy reads the whole sequence again; at a junction the value model reads it once
+        for each candidate, in one batch. The same backbone stands in for the value model's.
+
+        Args:
+          prompt: ids.
+          new_tokens: ids of the reply.
+          ratio: share of junctions, spread at random.
+          num_candidates: C.
+        """
+        torch = self._torch
+        ids = torch.tensor([prompt])
+        junctions = np.random.default_rng(0).random(new_tokens) < ratio
+        head = torch.nn.Linear(self._model.config.hidden_size, 1)
+        start = time.perf_counter()
+        with torch.no_grad():
+            for is_junction in junctions:
+                logits = self._model(ids, use_cache=False, logits_to_keep=1).logits[0, -1]
+                top = torch.topk(logits, num_candidates)
+                scores = top.values
+                if is_junction:
+                    tries = torch.cat([ids.expand(num_candidates, -1), top.indices[:, None]], dim=1)
+                    hidden = self._model.model(tries, use_cache=False).last_hidden_state[:, -1]
+                    scores = scores + head(hidden)[:, 0]
+                chosen = top.indices[torch.multinomial(torch.softmax(scores, dim=-1), 1)]
+                ids = torch.cat([ids, chosen[None]], dim=1)
+        return time.perf_counter() - start

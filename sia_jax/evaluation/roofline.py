@@ -30,35 +30,47 @@ class PassCost:
         return self.weight_bytes + self.cache_bytes
 
 
-def decode_pass_cost(
+def pass_cost(
     config: ModelConfig,
-    rows: int,
-    columns: int,
+    tokens: float,
     *,
-    tokens_per_row: int = 1,
+    columns_seen: float,
+    columns_read: float,
+    head_rows: float = 0,
     itemsize: int = 4,
-    logits: bool = True,
 ) -> PassCost:
-    """The cost of a pass of `tokens_per_row` new tokens in each of `rows` rows over a cache.
+    """The cost of one pass of a network over its cache, without padding.
 
     Args:
       config: the network.
-      rows: B.
-      columns: cache columns that each token sees, on average; what it need not see is not counted.
-      tokens_per_row: T.
+      tokens: that go through it.
+      columns_seen: of the cache that each token attends to, on average; they cost FLOPs.
+      columns_read: of all rows together; they are moved once however many of a row's tokens see them.
+      head_rows: hidden states that the lm_head runs on.
       itemsize: bytes of a weight and of a cache entry.
-      logits: whether the lm_head runs, on one hidden state a row.
     """
-    tokens = rows * tokens_per_row
     d, h = config.hidden_size, config.head_dim
     attention = 2 * d * h * (config.num_heads + config.num_kv_heads)
     layer = attention + 3 * d * config.intermediate_size
-    head = config.vocab_size * d if logits else 0
-    weights = config.num_layers * layer + head + tokens * d
+    head = config.vocab_size * d
+    weights = config.num_layers * layer + (head if head_rows else 0) + tokens * d
     entry = 2 * config.num_layers * config.num_kv_heads * h
-    cache = rows * columns * entry + tokens * entry
-    flops = 2 * tokens * config.num_layers * (layer + 2 * columns * config.num_heads * h) + 2 * rows * head
-    return PassCost(weights * itemsize, cache * itemsize, flops)
+    cache = (columns_read + tokens) * entry
+    mixing = 2 * columns_seen * config.num_heads * h
+    flops = 2 * tokens * config.num_layers * (layer + mixing) + 2 * head_rows * head
+    return PassCost(round(weights * itemsize), round(cache * itemsize), round(flops))
+
+
+def decode_step_cost(config: ModelConfig, rows: int, columns: float, itemsize: int = 4) -> PassCost:
+    """The cost of one token a row, with its logits, after `columns` tokens each."""
+    return pass_cost(
+        config,
+        rows,
+        columns_seen=columns,
+        columns_read=rows * columns,
+        head_rows=rows,
+        itemsize=itemsize,
+    )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """docs/benchmarks.md, made from the recorded runs."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +17,121 @@ def write_page(records: Path, page: Path) -> None:
     for path in sorted(records.glob("*.json")):  # names begin with the time
         record = json.loads(path.read_text())
         newest[record["kind"], record["shape"], record["device"]] = record | {"file": path.name}
-    sections = [_SECTIONS[record["kind"]](record) for record in newest.values()]
     head = (
         "# Benchmarks\n\n"
         "Made by `python -m decode.benchmark` from the records in `benchmarks/`; not edited by hand.\n"
         "A floor is the larger of bytes over bandwidth and FLOPs over peak, both measured in the same run.\n"
     )
-    page.write_text("\n".join([head, *sections]))
+    page.write_text("\n".join([head, *map(section, newest.values())]))
 
 
-def _decode_step(record: dict[str, Any]) -> str:
-    shape = _SHAPE.format(**record["config"])
-    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
-    head = (
-        '## One decoding step, shape "{shape}"\n\n'
-        "{device}, {bandwidth_gb_per_s:.1f} GB/s, {peak_gflop_per_s:.0f} GFLOP/s; commit {commit}, {time}, "
-        "Python {python}, {all_versions}; load {load_average:.1f} (`{file}`).\n"
-        "{config_text}, float32; prompt {prompt_tokens}, {new_tokens} new tokens, greedy; median of {tries}."
-        "\n\n"
-        "| batch | system | ms a step (best) | tokens/s | floor, ms | floor / time | same tokens |\n"
-        "|--:|---|--:|--:|--:|--:|--:|\n"
-    ).format(**record, all_versions=versions, config_text=shape)
-    row = (
-        "| {batch} | {system} | {ms_per_step:.2f} ({best_ms_per_step:.2f}) | {tokens_per_second:.0f} "
-        "| {floor_ms:.2f}, {floor_bound} | {of_floor:.2f} | {same_tokens_as_sia_jax:.0%} |\n"
+def section(record: dict[str, Any]) -> str:
+    """The Markdown of one record.
+
+    Args:
+      record: what a benchmark program wrote; its "kind" says which.
+
+    Raises:
+      ValueError: a kind that nobody writes.
+    """
+    if record["kind"] not in _SECTIONS:
+        raise ValueError(f"records are of kinds {sorted(_SECTIONS)}, got {record['kind']!r}")
+    return _SECTIONS[record["kind"]](record)
+
+
+def _sampler(record: dict[str, Any]) -> str:
+    targets = _table(
+        ("measured against", "measured", "target", ""),
+        (
+            (row["name"], f"{row['value']:.2f}", f"{row['target']:g}", "met" if row["met"] else "missed")
+            for row in record["targets"]
+        ),
     )
-    return head + "".join(row.format(**values) for values in record["rows"])
+    parts = "".join(
+        f"\nWhere the time goes: {name}, batch 16\n\n"
+        + _table(
+            ("part", "runs", "ms each", "floor, ms", "share of the call"),
+            (
+                (
+                    row["part"],
+                    f"{row['runs']:.0f}",
+                    f"{row['ms_each']:.2f}",
+                    f"{row['floor_ms_each']:.2f}" if row["floor_ms_each"] else "",
+                    f"{row['share']:.0%}",
+                )
+                for row in rows
+            ),
+        )
+        for name, rows in record["parts"].items()
+    )
+    return (
+        f'## The sampler, shape "{record["shape"]}"\n\n{_run(record)}\n{targets}\n{_systems(record)}{parts}'
+    )
 
 
-_SHAPE = (
-    "{family}, {num_layers} layers, D {hidden_size}, F {intermediate_size}, N {num_heads}, K {num_kv_heads}, "
-    "H {head_dim}, V {vocab_size}"
-)
-_SECTIONS = {"decode_step": _decode_step}
+def _sampler_sweep(record: dict[str, Any]) -> str:
+    return (
+        f'## Sweep of the sampler, shape "{record["shape"]}"\n\n{_run(record)}\n'
+        f"`SamplerConfig.auto` at batch 16, 20%, runs at {record['auto_of_best']:.2f} of the best of the "
+        f"sweep over slots, places and quorum.\n\n{_systems(record)}"
+    )
+
+
+def _systems(record: dict[str, Any]) -> str:
+    columns = (
+        "batch",
+        "system",
+        "new tokens",
+        "tokens/s (best)",
+        "ms for a token of each row",
+        "policy's floor, ms",
+        "steered",
+        "policy steps",
+        "value passes",
+        "of their places used",
+    )
+    return _table(columns, map(_system, record["rows"]))
+
+
+def _system(row: dict[str, Any]) -> tuple[str, ...]:
+    counts = row["counts"]
+    computed = counts.get("value_computed", 0)
+    return (
+        str(row["batch"]),
+        row["system"],
+        str(row["new_tokens"]),
+        f"{row['tokens_per_second']:.0f} ({row['best_tokens_per_second']:.0f})",
+        f"{row['ms_per_token_of_each_row']:.2f}",
+        f"{row['policy_floor_ms']:.2f}",
+        f"{counts['steered']:.0%}" if counts else "",
+        str(counts.get("policy_steps", "")),
+        str(counts.get("value_calls", "")),
+        f"{counts['value_needed'] / computed:.0%}" if computed else "",
+    )
+
+
+def _run(record: dict[str, Any]) -> str:
+    config = record["config"]
+    versions = ", ".join(
+        f"{name} {number}" for name, number in (record["versions"] | record["baseline_versions"]).items()
+    )
+    shape = (
+        "{family}, {num_layers} layers, D {hidden_size}, F {intermediate_size}, N {num_heads}, "
+        "K {num_kv_heads}, H {head_dim}, V {vocab_size}"
+    ).format(**config)
+    return (
+        f"{record['device']}, {record['bandwidth_gb_per_s']:.1f} GB/s, "
+        f"{record['peak_gflop_per_s']:.0f} GFLOP/s; commit {record['commit']}, {record['time']}, Python "
+        f"{record['python']}, {versions}; load {record['load_average']:.1f} "
+        f"(`{record.get('file', 'not saved')}`).\n"
+        f"{shape}, float32; policy and value model alike; prompt {record['prompt_tokens']}, temperature 1; "
+        f"whole calls, median of {record['tries']}.\n"
+    )
+
+
+def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [columns, tuple("---" for _ in columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+_SECTIONS = {"sampler": _sampler, "sampler_sweep": _sampler_sweep}

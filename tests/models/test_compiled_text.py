@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from decode.benchmark import SHAPES, greedy
+from decode.benchmark_shapes import SHAPES
+from decode.benchmark_systems import greedy
 from sia_jax.models.transformer import abstract_model
 from tests.support.hlo import moves_of_at_least, while_bodies
 

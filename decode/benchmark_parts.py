@@ -1,0 +1,186 @@
+"""Where the time of a steered reply goes: every part of the loop, timed by itself in a loop of its own."""
+
+import functools
+import time
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import sia_jax
+from decode.benchmark_systems import SamplerSystem, Timing
+from sia_jax.decoding import policy_pass, value_pass
+from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.prompt import Prompt
+from sia_jax.decoding.sample import SteeringParams, make_settings, start
+from sia_jax.decoding.state import DecodeState, Settings
+from sia_jax.evaluation.roofline import Machine, decode_step_cost, pass_cost
+from sia_jax.models.attention import PrefillAttention
+from sia_jax.models.heads import lm_head
+from sia_jax.models.run import decode_step
+from sia_jax.models.transformer import forward
+
+
+def time_parts(
+    system: SamplerSystem, timing: Timing, prompts: list[list[int]], new_tokens: int, machine: Machine
+) -> list[dict[str, Any]]:
+    """One row a part: how often it ran in `timing`, the seconds of one run, its floor, its share of the call.
+
+    Args:
+      system: what was timed.
+      timing: one call of it.
+      prompts: what it was called with.
+      new_tokens: ids a reply.
+      machine: measured in the same run.
+    """
+    config = system.config(len(prompts), new_tokens)
+    params, settings, prompt = _inputs(system, config, prompts)
+    model, batch = config.policy, len(prompts)
+    columns = prompt.policy_tokens.shape[1] + new_tokens // 2
+    step_floor = machine.floor_seconds(decode_step_cost(model, batch, columns))
+    steps, calls = timing.counts["policy_steps"], timing.counts["value_calls"]
+    assert config.places is not None
+    assert config.slots is not None
+    prefilled = prompt.value_tokens.size if calls else 0
+    needed = (timing.counts["value_needed"] - prefilled) / max(calls, 1)
+    served = timing.counts["steered"] * timing.tokens / max(calls, 1)
+    pass_floor = machine.floor_seconds(
+        pass_cost(model, needed, columns_seen=columns, columns_read=served * columns)
+    )
+    prefill = pass_cost(
+        model, prompt.policy_tokens.size, columns_seen=prompt.policy_tokens.shape[1] / 2, columns_read=0
+    )
+    seconds = {name: _seconds(part, params, prompt, settings, config) for name, part in _PARTS.items()}
+    whole_step = seconds["policy step"]
+    rows = [
+        ("policy network", steps, seconds["policy network"], step_floor),
+        ("entropy, gate, draw, record", steps, max(whole_step - seconds["policy network"], 0.0), 0.0),
+        ("value pass, needed tokens", calls, seconds["value pass"] * needed / config.places, pass_floor),
+        ("value pass, padding", calls, seconds["value pass"] * (1 - needed / config.places), 0.0),
+        ("prefill", 2 if calls else 1, seconds["prefill"], machine.floor_seconds(prefill)),
+    ]
+    accounted = sum(count * each for _, count, each, _ in rows)
+    rows.append(("rest: loops, dispatch", 1, timing.seconds - accounted, 0.0))
+    return [
+        {
+            "part": name,
+            "runs": count,
+            "ms_each": 1e3 * each,
+            "floor_ms_each": 1e3 * floor,
+            "share": count * each / timing.seconds,
+        }
+        for name, count, each, floor in rows
+        if count
+    ]
+
+
+def _inputs(
+    system: SamplerSystem, config: SamplerConfig, prompts: list[list[int]]
+) -> tuple[SteeringParams, Settings, Prompt]:
+    prompt = jax.tree.map(jnp.asarray, Prompt.pack(prompts))
+    knobs = sia_jax.Knobs(stop_ids=np.zeros(0, np.int32), gate=(system.ratio,))
+    key = jax.random.key(0, impl="threefry2x32")
+    settings = make_settings(np.inf, key, knobs, len(prompts), config)
+    return system.models.params(system.head), settings, prompt
+
+
+def _seconds(
+    part: Any, params: SteeringParams, prompt: Prompt, settings: Settings, config: SamplerConfig
+) -> float:
+    """Seconds of one run of a part: the difference between many in a loop and a few."""
+    few, many = 2, 18
+
+    def call(count: int) -> float:
+        begin = time.perf_counter()
+        jax.block_until_ready(_repeat(params, prompt, settings, count, part=part, config=config))
+        return time.perf_counter() - begin
+
+    call(few)
+    return min(call(many) for _ in range(3)) / (many - few) - min(call(few) for _ in range(3)) / (many - few)
+
+
+@functools.partial(jax.jit, static_argnames=("part", "config"))
+def _repeat(
+    params: SteeringParams,
+    prompt: Prompt,
+    settings: Settings,
+    count: Any,
+    *,
+    part: Any,
+    config: SamplerConfig,
+) -> DecodeState:
+    """The part, `count` times, on rows in the middle of their replies."""
+    state = start(params.policy, prompt, prompt, settings, config)
+    rows = prompt.policy_tokens.shape[0]
+    length = config.max_new_tokens // 2
+    begin = replace(
+        state,
+        lengths=jnp.full(rows, length),
+        value_lengths=prompt.value_lengths + length - 4,
+        value_ready=jnp.ones((), bool),
+        waiting_since=jnp.where(jnp.arange(rows) < (config.slots or 0), 1, -1),
+        pending=replace(state.pending, kept=jnp.full(rows, config.steering.num_candidates)),
+    )
+
+    def body(carry: tuple[Any, DecodeState]) -> tuple[Any, DecodeState]:
+        count, state = carry
+        # Only what is large is carried on: every run finds the rows where the first one did.
+        again = replace(
+            begin, policy_cache=state.policy_cache, value_cache=state.value_cache, record=state.record
+        )
+        return count - 1, part(params, prompt, settings, again, config)
+
+    return jax.lax.while_loop(lambda carry: carry[0] > 0, body, (count, begin))[1]
+
+
+def _policy_step(
+    params: SteeringParams, prompt: Prompt, settings: Settings, state: DecodeState, config: SamplerConfig
+) -> DecodeState:
+    state = replace(state, waiting_since=jnp.full_like(state.waiting_since, -1))
+    return policy_pass.policy_step(params.policy, prompt, settings, state, config)
+
+
+def _policy_network(
+    params: SteeringParams, prompt: Prompt, settings: Settings, state: DecodeState, config: SamplerConfig
+) -> DecodeState:
+    places = prompt.policy_lengths + state.lengths - 1
+    hidden, cache = decode_step(
+        params.policy["model"], state.token, places, state.policy_cache, config=config.policy
+    )
+    logits = lm_head(params.policy, hidden)
+    tokens = state.record.tokens.at[:, 0].set(jnp.argmax(logits, axis=-1).astype(jnp.int32))
+    return replace(state, policy_cache=cache, record=replace(state.record, tokens=tokens))
+
+
+def _value_pass(
+    params: SteeringParams, prompt: Prompt, settings: Settings, state: DecodeState, config: SamplerConfig
+) -> DecodeState:
+    assert params.value is not None
+    return value_pass.value_pass(
+        params.value["model"], params.value["value_head"], None, prompt, settings, state, config
+    )
+
+
+def _prefill(
+    params: SteeringParams, prompt: Prompt, settings: Settings, state: DecodeState, config: SamplerConfig
+) -> DecodeState:
+    positions = jnp.broadcast_to(jnp.arange(prompt.policy_tokens.shape[1]), prompt.policy_tokens.shape)
+    _, cache = forward(
+        params.policy["model"],
+        prompt.policy_tokens,
+        positions,
+        state.policy_cache,
+        PrefillAttention(),
+        config=config.policy,
+    )
+    return replace(state, policy_cache=cache)
+
+
+_PARTS: dict[str, Any] = {
+    "policy step": _policy_step,
+    "policy network": _policy_network,
+    "value pass": _value_pass,
+    "prefill": _prefill,
+}

@@ -1,0 +1,78 @@
+"""The shapes that figures are quoted for, and random weights of them."""
+
+from dataclasses import dataclass
+
+import jax
+
+import sia_jax
+from sia_jax.models.config import HeadKind, ModelConfig, RopeConfig, ValueConfig
+from sia_jax.models.heads import init_value_head
+from sia_jax.models.transformer import init_model
+from sia_jax.types import Params
+
+_MINI = ModelConfig(
+    family="qwen3",
+    vocab_size=32000,
+    hidden_size=512,
+    intermediate_size=1536,
+    num_layers=8,
+    num_heads=8,
+    num_kv_heads=4,
+    head_dim=64,
+    rope=RopeConfig(1e6),
+    rms_norm_eps=1e-6,
+    tie_word_embeddings=False,
+    max_position_embeddings=4096,
+)
+_TINY = ModelConfig(
+    family="qwen3",
+    vocab_size=320,
+    hidden_size=64,
+    intermediate_size=128,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=16,
+    rope=RopeConfig(1e6),
+    rms_norm_eps=1e-6,
+    tie_word_embeddings=False,
+    max_position_embeddings=4096,
+)
+SHAPES = {"mini": _MINI, "tiny": _TINY}
+""""tiny" only shows that the programs run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """A policy and value models of one shape, with separate random weights."""
+
+    config: ModelConfig
+    policy: Params
+    value_model: Params
+    heads: dict[HeadKind, Params]
+
+    @staticmethod
+    def random(config: ModelConfig) -> "Models":
+        """The same weights every time."""
+        policy_key, value_key, head_key, lm_key = jax.random.split(jax.random.key(0), 4)
+        lm_head = jax.random.normal(lm_key, (config.vocab_size, config.hidden_size))
+        policy = {
+            "model": init_model(config, policy_key),
+            "lm_head": {"weight": lm_head * config.initializer_range},
+        }
+        kinds: tuple[HeadKind, ...] = ("scalar", "vocab")
+        heads = {kind: init_value_head(_value_config(config, kind), head_key) for kind in kinds}
+        return Models(config, policy, init_model(config, value_key), heads)
+
+    def value_config(self, head: HeadKind) -> ValueConfig:
+        """Of the value model with that head."""
+        return _value_config(self.config, head)
+
+    def params(self, head: HeadKind | None) -> sia_jax.SteeringParams:
+        """The weights of a sampler; None: of an unsteered one."""
+        value = None if head is None else {"model": self.value_model, "value_head": self.heads[head]}
+        return sia_jax.SteeringParams(self.policy, value)
+
+
+def _value_config(config: ModelConfig, head: HeadKind) -> ValueConfig:
+    return ValueConfig(config, head, 64 if head == "vocab" else None)
