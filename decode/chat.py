@@ -1,0 +1,212 @@
+"""Talk with a steered model.
+
+    python -m decode.chat --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base
+    python -m decode.chat --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base --stop "Human:" --threshold 1.2
+    echo "How do I keep basil alive in winter?" | python -m decode.chat --policy Qwen3-1.7B
+
+The conversation is kept. Junctions are magenta, and underlined where the value model changed the token. /help
+lists the commands: /compare shows the last reply beside what the policy alone would have said, /candidates
+what stood to choice at its junctions, and /threshold, /beta, /temperature and /seed change the numbers; none
+of them compiles anything. Ctrl-C drops a reply, end of file or /quit ends the program.
+"""
+
+import contextlib
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from decode import runner
+from decode.runner import Row, Runner, SamplingArgs
+from sia_jax.data.prompts import PromptLine
+from sia_jax.models.run import bucket_length
+from sia_jax.reports.reply import Reply
+from sia_jax.reports.terminal import candidates_table, legend, reply_text, side_by_side, summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args(SamplingArgs):
+    """Talk with a model."""
+
+
+def main(args: Args) -> None:
+    """Talk until the input ends; exits with 1 if something is wrong with options or files."""
+    console = Console()
+    with runner.explained("decode.chat"):
+        runner.check_options(args)
+        if runner.prepare(args).tokenizer is None:
+            raise ValueError(f"{args.policy} has no tokenizer, and a conversation needs one")
+        with console.status("loading the models"):
+            models = runner.load_models(args)
+    if sys.stdin.isatty():
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  (arrow keys and history in input())
+    chat = Chat(args, models, console)
+    chat.greet()
+    while True:
+        try:
+            line = console.input("[bold]>[/bold] ")
+        except (EOFError, KeyboardInterrupt):
+            console.print()
+            return
+        if not sys.stdin.isatty():
+            console.print(Text(line, "bold"))
+        try:
+            if not chat.take(line.strip()):
+                return
+        except ValueError as error:
+            console.print(Text(str(error), "red"))
+        except KeyboardInterrupt:
+            console.print("dropped", style="dim")
+
+
+class Chat:
+    """A conversation, its settings, and the commands.
+
+    Args:
+      args: the settings that it begins with.
+      models: loaded, the policy with a tokenizer.
+      console: where everything is shown.
+    """
+
+    def __init__(self, args: Args, models: runner.Models, console: Console):
+        self.args = args
+        self.models = models
+        self.console = console
+        self.machine = Runner(models, args, 1, record="candidates")
+        self.messages: list[dict[str, str]] = []
+        self.last: Reply | None = None
+        self._commands: dict[str, tuple[str, Callable[[str, str], None]]] = {
+            "/reset": ("forget the conversation", self._reset),
+            "/threshold": (
+                "entropy in nats from which tokens are steered; inf: none, -inf: all",
+                self._number,
+            ),
+            "/beta": ("strength of the steering", self._number),
+            "/temperature": ("0: always the best token", self._number),
+            "/seed": ("of everything random", self._number),
+            "/compare": ("the last reply beside what the policy alone would have said", self._compare),
+            "/candidates": ("what stood to choice at the junctions of the last reply", self._candidates),
+            "/help": ("this", self._help),
+            "/quit": ("end; so does the end of the input", self._help),
+        }
+        self._reset()
+
+    def greet(self) -> None:
+        """Say who is there."""
+        value = self.models.value
+        steered = f", steered by {value.name}" if value is not None else ", not steered"
+        self.console.print(Text.assemble((self.models.policy.name, "bold"), steered, ("  /help", "dim")))
+        if value is not None:
+            self.console.print(legend())
+
+    def take(self, line: str) -> bool:
+        """Obey a command, or reply to a turn; False if the conversation is over.
+
+        Raises:
+          ValueError: a number that cannot be, or a conversation that has become too long; nothing has changed
+            then.
+        """
+        if line.startswith("/"):
+            command, _, rest = line.partition(" ")
+            if command == "/quit":
+                return False
+            if command not in self._commands:
+                raise ValueError(f"there is no {command}; /help lists the commands")
+            self._commands[command][1](command[1:], rest.strip())
+        elif line:
+            turns = [*self.messages, {"role": "user", "content": line}]
+            reply, seconds = self._reply(turns, self.args)
+            self.console.print(reply_text(reply))
+            steered = self.models.value is not None
+            self.console.print(Text(summary(reply, seconds, steered=steered), "dim"))
+            self.messages = [*turns, {"role": "assistant", "content": reply.text}]
+            self.last = reply
+        return True
+
+    def _reply(self, turns: list[dict[str, str]], args: Args) -> tuple[Reply, float]:
+        """The reply to a conversation, and the seconds it took. The same turn draws the same numbers."""
+        prompt = PromptLine(0, "the conversation", tuple(turns))
+        try:
+            ids = runner.policy_ids(self.models.policy, prompt, args)
+            value_ids = runner.value_ids(self.models, prompt, ids, args)
+        except ValueError as error:
+            raise ValueError(f"{error}; /reset begins anew") from None
+        shape = bucket_length(len(ids)), bucket_length(len(value_ids))
+        if self.machine.needs_compiling(shape):
+            with self.console.status(f"compiling for conversations of up to {shape[0]} tokens"):
+                self.machine.compile(shape)
+        turn = sum(message["role"] == "assistant" for message in turns)
+        row = Row(ids, value_ids, runner.prompt_key(args.seed, turn), runner.threshold(args))
+        with self.console.status("writing"):
+            ((reply,),), seconds = self.machine.run([row], shape, args)
+        return reply, seconds
+
+    def _reset(self, *_: str) -> None:
+        self.last = None
+        self.messages = []
+        if self.args.system is not None:
+            self.messages = [{"role": "system", "content": self.args.system}]
+
+    def _number(self, name: str, text: str) -> None:
+        if text:
+            try:
+                number: Any = int(text) if name == "seed" else float(text)
+            except ValueError:
+                raise ValueError(f"/{name} takes a number, got {text!r}") from None
+            changed = replace(self.args, **{name: number})
+            runner.check_options(changed)
+            runner.check_numbers(changed, self.models.policy.config)
+            self.args = changed
+        self.console.print(f"{name} {self._setting(name)}", style="dim", highlight=False)
+
+    def _setting(self, name: str) -> str:
+        if name == "threshold":
+            return f"{runner.threshold(self.args):g}"
+        value = getattr(self.args, name)
+        return f"{getattr(runner.steering(self.args), name) if value is None else value:g}"
+
+    def _compare(self, *_: str) -> None:
+        if self.models.value is None:
+            raise ValueError("without a value model there is nothing to compare: start with --value DIR")
+        if self.last is None:
+            raise ValueError("there is no reply yet")
+        turns = self.messages[:-1]
+        base, _seconds = self._reply(turns, replace(self.args, threshold=math.inf))
+        steered, _seconds = self._reply(turns, self.args)
+        titles = ("base", f"steered, threshold {self._setting('threshold')}, beta {self._setting('beta')}")
+        self.console.print(side_by_side(base, steered, titles))
+
+    def _candidates(self, *_: str) -> None:
+        if self.last is None:
+            raise ValueError("there is no reply yet")
+        if not self.last.num_junctions:
+            self.console.print("the last reply has no junctions", style="dim")
+            return
+        self.console.print(candidates_table(self.last, self._name))
+
+    def _name(self, token: int) -> str:
+        """A token's text; of one that is part of a character, the tokenizer's own name."""
+        tokenizer = self.models.policy.tokenizer
+        text: str = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        return tokenizer.convert_ids_to_tokens(token) if "\ufffd" in text else text
+
+    def _help(self, *_: str) -> None:
+        for command, (what, _function) in self._commands.items():
+            name = command[1:]
+            now = (
+                f" (now {self._setting(name)})"
+                if name in ("threshold", "beta", "temperature", "seed")
+                else ""
+            )
+            self.console.print(f"[bold]{command:14}[/bold]{escape(what)}[dim]{now}[/dim]", highlight=False)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

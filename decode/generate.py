@@ -1,0 +1,329 @@
+r"""Prompts in, steered replies and the record of their steering out.
+
+    # Base and steered side by side, with the same random numbers:
+    python -m decode.generate --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base --compare \
+        --prompt "How do I keep basil alive in winter?"
+
+    # A file of prompts into a file of replies; started again, it goes on where it stopped:
+    python -m decode.generate --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base --threshold 1.2 \
+        --prompts prompts.jsonl --batch 16 --output out/replies.jsonl
+
+    # The official code's settings, prompts from a pipe, a paragraph of each reply:
+    head prompts.txt | python -m decode.generate --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base \
+        --preset official --prompts - --stop $'\n\n'
+
+A line of a .jsonl file is {"prompt": text}, {"messages": [...]} or {"prompt_ids": [...], "value_ids": [...]},
+and may have "id", "seed" and "threshold". In the terminal, junctions are magenta, and underlined where the
+value model changed the token. A reply depends on --seed and on the place of its prompt in the input, not on
+--batch; a line's own "seed" makes it independent of its place too.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.rule import Rule
+from rich.text import Text
+
+from decode import runner
+from decode.progress import RunProgress
+from decode.runner import File, Flag, Repeated, Row, Runner, SamplingArgs
+from sia_jax.data.prompts import PromptLine, parse_prompts, read_prompts, text_prompts
+from sia_jax.models.run import bucket_length
+from sia_jax.reports.journal import Journal
+from sia_jax.reports.reply import Reply
+from sia_jax.reports.terminal import Tally, legend, reply_text, side_by_side, summary, visible
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args(SamplingArgs):
+    """Generate replies."""
+
+    prompt: Annotated[Repeated, tyro.conf.arg(metavar="TEXT")] = ()
+    """A prompt."""
+    prompts: File = None
+    """A file of prompts: .jsonl, or text with one a line. -: from stdin, JSONL if it begins with a brace."""
+    samples: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Replies for each prompt."""
+    batch: Annotated[int, tyro.conf.arg(metavar="N")] = 8
+    """Replies that are generated at a time."""
+    compare: Flag = False
+    """Also generate each reply unsteered, with the same random numbers."""
+    output: File = None
+    """A .jsonl file of replies and records. One that is there is continued. Without: the terminal."""
+    overwrite: Flag = False
+    """Begin the output file anew."""
+    record: Flag = False
+    """Record the candidates of every token too."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts that run together, by their indices, in buffers of one shape."""
+
+    indices: list[int]
+    shape: tuple[int, int]
+
+
+def main(args: Args) -> None:
+    """Generate; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
+    messages = Console(stderr=True)
+    with runner.explained("decode.generate"):
+        _check(args)
+        prompts = _read(args)
+        policy = runner.prepare(args)
+        ids = [runner.policy_ids(policy, prompt, args) for prompt in prompts]
+        methods = _methods(args)
+        journal = _open_journal(args, prompts)
+        wanted = {(i, j, m) for i in range(len(prompts)) for j in range(args.samples) for m in methods}
+        done = journal.done & wanted if journal is not None else set()
+        if len(done) == len(wanted):
+            messages.print(f"{args.output}: all {len(wanted)} replies are there already", soft_wrap=True)
+            return
+        if done:
+            messages.print(
+                f"{args.output}: going on after {len(done)} of {len(wanted)} replies", soft_wrap=True
+            )
+        with messages.status("loading the models"):
+            models = runner.load_models(args)
+        value_ids = [
+            runner.value_ids(models, prompt, own, args) for prompt, own in zip(prompts, ids, strict=True)
+        ]
+    rows = [_row(*each, args) for each in zip(prompts, ids, value_ids, strict=True)]
+    size = min(len(prompts), max(1, args.batch // args.samples))
+    batches = plan(rows, size, by_length=journal is not None)
+    machine = Runner(models, args, size, branches=args.samples, record="candidates" if args.record else None)
+    program = _Program(args, prompts, rows, machine, methods)
+    try:
+        if journal is None:
+            program.show(batches, messages)
+        else:
+            program.write(batches, journal, (len(done), len(wanted)), messages)
+    except KeyboardInterrupt:
+        kept = (
+            f"; {len(journal.done & wanted)} of {len(wanted)} replies are in {args.output}" if journal else ""
+        )
+        again = ", and the same command goes on after them" if journal else ""
+        messages.print(f"\ninterrupted{kept}{again}", highlight=False, soft_wrap=True)
+        sys.exit(130)
+
+
+def plan(rows: Sequence[Row], size: int, *, by_length: bool) -> list[Batch]:
+    """Which prompts run together.
+
+    Args:
+      rows: all prompts of the run, those that are done too: a run that goes on must meet the same batches.
+      size: prompts of a batch.
+      by_length: sort by buckets first, so that little is padded and few programs are compiled; else the order
+        of the input is kept.
+    """
+    buckets = [(bucket_length(len(row.policy_ids)), bucket_length(len(row.value_ids))) for row in rows]
+    order = sorted(range(len(rows)), key=buckets.__getitem__) if by_length else range(len(rows))
+    batches = []
+    for start in range(0, len(rows), size):
+        indices = list(order[start : start + size])
+        lengths = [buckets[index] for index in indices]
+        batches.append(Batch(indices, (max(p for p, _ in lengths), max(v for _, v in lengths))))
+    return batches
+
+
+@dataclass(frozen=True)
+class _Program:
+    """A run, once everything is checked and loaded."""
+
+    args: Args
+    prompts: list[PromptLine]
+    rows: list[Row]
+    machine: Runner
+    methods: tuple[str, ...]
+
+    def write(
+        self, batches: list[Batch], journal: Journal, counts: tuple[int, int], messages: Console
+    ) -> None:
+        """All replies that the journal lacks; `counts` are those done, and all."""
+        tallies = {method: Tally() for method in self.methods}
+        with ExitStack() as stack:
+            stack.enter_context(journal)
+            done, total = counts
+            progress = stack.enter_context(RunProgress(messages, total, done))
+            for batch in batches:
+                keys = {
+                    (i, j, m) for i in batch.indices for j in range(self.args.samples) for m in self.methods
+                }
+                missing = keys - journal.done
+                if not missing:
+                    continue
+                if self.machine.needs_compiling(batch.shape):
+                    with progress.aside(f"compiling for prompts of up to {batch.shape[0]} tokens"):
+                        self.machine.compile(batch.shape)
+                for method, groups, seconds in self._run(batch):
+                    new = []
+                    for index, group in zip(batch.indices, groups, strict=True):
+                        for branch, reply in enumerate(group):
+                            if (index, branch, method) in missing:
+                                journal.write(self._record(index, branch, method, reply))
+                                new.append(reply)
+                    tallies[method].add(new, seconds)
+                    progress.advance(len(new), sum(len(reply.tokens) for reply in new))
+        for method, tally in tallies.items():
+            line = f"{method}: {tally.replies:,} replies, {tally.describe(steered=method == 'steered')}"
+            messages.print(line, highlight=False, soft_wrap=True)
+        messages.print(f"written to {self.args.output}", highlight=False, soft_wrap=True)
+
+    def show(self, batches: list[Batch], messages: Console) -> None:
+        """All replies, in the terminal."""
+        console = Console()
+        tallies = {method: Tally() for method in self.methods}
+        steered = "steered" in self.methods
+        if steered:
+            console.print(legend())
+        for batch in batches:
+            if self.machine.needs_compiling(batch.shape):
+                with messages.status("compiling"):
+                    self.machine.compile(batch.shape)
+            with messages.status("generating"):
+                found = {}
+                for method, groups, seconds in self._run(batch):
+                    found[method] = groups
+                    tallies[method].add([reply for group in groups for reply in group], seconds)
+            for place, index in enumerate(batch.indices):
+                self._show_prompt(console, index, {m: groups[place] for m, groups in found.items()})
+        if len(self.prompts) * self.args.samples > 1 or self.args.compare:
+            console.print(Rule(style="dim"))
+        for method, tally in tallies.items():
+            line = f"{method}: {tally.describe(steered=method == 'steered')}"
+            console.print(line, style="dim", highlight=False)
+
+    def _run(self, batch: Batch) -> Iterator[tuple[str, list[list[Reply]], float]]:
+        """(method, replies, seconds) of each method in turn."""
+        rows = [self.rows[index] for index in batch.indices]
+        for method in self.methods:
+            if self.args.compare and method == "base":
+                chosen = [replace(row, threshold=math.inf) for row in rows]
+            else:
+                chosen = rows
+            yield method, *self.machine.run(chosen, batch.shape, self.args)
+
+    def _record(self, index: int, branch: int, method: str, reply: Reply) -> dict[str, Any]:
+        prompt, row = self.prompts[index], self.rows[index]
+        return {
+            "id": prompt.id,
+            "index": index,
+            "branch": branch,
+            "method": method,
+            "seed": self.args.seed if prompt.seed is None else prompt.seed,
+            "threshold": runner.json_threshold(
+                math.inf if method == "base" and self.args.compare else row.threshold
+            ),
+            "prompt": _json_prompt(prompt),
+            **reply.to_json(),
+        }
+
+    def _show_prompt(self, console: Console, index: int, found: dict[str, list[Reply]]) -> None:
+        prompt = self.prompts[index]
+        first = f"prompt of {len(self.rows[index].policy_ids)} ids"
+        if prompt.messages is not None:
+            first = visible(" ".join(prompt.messages[-1]["content"].split()))
+        room = max(16, console.width - 12)
+        title = first if len(first) <= room else first[: room - 1] + "…"
+        console.print(Rule(Text(title, "bold"), align="left", style="dim"))
+        for branch in range(self.args.samples):
+            number = f"reply {branch + 1} of {self.args.samples}: " if self.args.samples > 1 else ""
+            if self.args.compare:
+                titles = ("base", f"steered, threshold {self.rows[index].threshold:g}")
+                if number:
+                    console.print(number.rstrip(": "), style="dim", highlight=False)
+                console.print(side_by_side(found["base"][branch], found["steered"][branch], titles))
+                continue
+            for method, replies in found.items():
+                reply = replies[branch]
+                console.print(reply_text(reply), soft_wrap=False)
+                line = number + summary(reply, steered=method == "steered")
+                console.print(Text(line, "dim"))
+
+
+def _check(args: Args) -> None:
+    runner.check_options(args)
+    for name in ("samples", "batch"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be 1 or more, got {getattr(args, name)}")
+    if args.compare and args.value is None:
+        raise ValueError("--compare needs a value model to compare with: give --value DIR")
+    if args.compare and args.threshold == math.inf:
+        raise ValueError("--compare with --threshold inf would compare the policy with itself")
+    if args.record and args.output is None:
+        raise ValueError("--record needs a file to write to: give --output FILE.jsonl")
+    if args.overwrite and args.output is None:
+        raise ValueError("--overwrite needs the file: give --output FILE.jsonl")
+    if args.output is not None and Path(args.output).is_dir():
+        raise ValueError(f"--output must be a file, {args.output} is a folder")
+
+
+def _read(args: Args) -> list[PromptLine]:
+    if bool(args.prompt) == (args.prompts is not None):
+        raise ValueError(
+            "give the prompts with --prompt TEXT (repeatable), or with --prompts FILE (- for stdin)"
+        )
+    if args.prompts is None:
+        prompts = text_prompts(args.prompt, args.system)
+    elif args.prompts == "-":
+        content = sys.stdin.buffer.read()
+        prompts = parse_prompts(content, "stdin", content.lstrip().startswith(b"{"), args.system)
+    else:
+        prompts = read_prompts(Path(args.prompts), args.system)
+    for prompt in prompts:
+        if args.value is None and prompt.threshold not in (None, math.inf):
+            raise ValueError(
+                f"prompt {prompt.id!r} has threshold {prompt.threshold:g}, which needs a value model: give "
+                "--value DIR"
+            )
+    return prompts
+
+
+def _methods(args: Args) -> tuple[Literal["base", "steered"], ...]:
+    if args.compare:
+        return ("base", "steered")
+    return ("base",) if args.value is None else ("steered",)
+
+
+def _row(prompt: PromptLine, policy_ids: Sequence[int], value_ids: Sequence[int], args: Args) -> Row:
+    if prompt.seed is None:
+        key = runner.prompt_key(args.seed, prompt.index)
+    else:
+        key = runner.own_key(prompt.seed)
+    threshold = runner.threshold(args) if prompt.threshold is None else prompt.threshold
+    return Row(policy_ids, value_ids, key, threshold)
+
+
+def _json_prompt(prompt: PromptLine) -> Any:
+    """The conversation; of a prompt in ids, those."""
+    if prompt.messages is not None:
+        return [dict(message) for message in prompt.messages]
+    ids = {"prompt_ids": prompt.policy_ids, "value_ids": prompt.value_ids}
+    return {name: list(values) for name, values in ids.items() if values is not None}
+
+
+def _open_journal(args: Args, prompts: list[PromptLine]) -> Journal | None:
+    if args.output is None:
+        return None
+    here = [json.dumps(_json_prompt(prompt)) for prompt in prompts]
+
+    def key(record: dict[str, Any]) -> Hashable:
+        index = record["index"]
+        if index >= len(here) or json.dumps(record["prompt"]) != here[index]:
+            raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
+        return index, record["branch"], record["method"]
+
+    settings = runner.settings(args) | {"samples": args.samples, "record": args.record}
+    return Journal(Path(args.output), settings, key, overwrite=args.overwrite)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

@@ -1,0 +1,432 @@
+"""What `decode.generate` and `decode.chat` share: their options, loading, and running a batch."""
+
+import hashlib
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+import sia_jax
+from sia_jax.checkpoints.config_json import read_config
+from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
+from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
+from sia_jax.checkpoints.vocabulary import load_tokenizer
+from sia_jax.data.chat import Tokenizer
+from sia_jax.data.prompts import PromptLine, check_seed
+from sia_jax.decoding.checks import check_knob
+from sia_jax.models.config import ModelConfig
+from sia_jax.reports.reply import Reply, read_replies
+
+PRESETS = {"paper": sia_jax.SteeringConfig(), "official": sia_jax.SteeringConfig.official()}
+"""Structures of steering by name; an option given explicitly overrides."""
+
+KNOBS = (
+    *("beta", "temperature", "top_k", "top_p", "repetition_penalty", "presence_penalty"),
+    *("frequency_penalty", "min_new_tokens"),
+)
+"""Options that go to `Knobs` as they are; None: the preset's."""
+
+Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+Name = Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")]
+Float = Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint="")]
+File = Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+Int = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingArgs:
+    """Models, steering and sampling."""
+
+    policy: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    """The language model: a folder, or else a Hub id."""
+    value: Name = None
+    """The value model: a folder, or else a Hub id. Without it nothing is steered."""
+    value_backbone: Name = None
+    """The model that the value model was trained on, if that is not the policy."""
+    check_base: bool = True
+    """Whether to refuse a value model that was trained on another base."""
+    dtype: Literal["config", "float32", "bfloat16"] = "config"
+    """Of the weights; config: as their config.json says. float32 is the fast one on a CPU."""
+
+    preset: Literal["paper", "official"] = "paper"
+    """Where unsteered tokens come from. paper: the whole vocabulary; official: the candidates."""
+    threshold: Float = None
+    """Entropy in nats from which a position is steered; -inf: all, inf: none. Default 1.0."""
+    beta: Float = None
+    """Strength of the steering, nats per unit of reward. Default 1."""
+    num_candidates: Int = None
+    """Tokens that the value model chooses among. Default 10."""
+    temperature: Float = None
+    """0: the best token, always. Default 1."""
+    top_k: Int = None
+    """Sample among so many tokens; 0: all. Default 0."""
+    top_p: Float = None
+    """Sample among the tokens that have this mass; 1: all. Default 1."""
+    repetition_penalty: Float = None
+    """Divides positive logits of tokens seen in prompt or reply. Default 1 (off)."""
+    presence_penalty: Float = None
+    """Nats taken off tokens that the reply has. Default 0."""
+    frequency_penalty: Float = None
+    """Nats taken off for each time that the reply has a token. Default 0."""
+    min_new_tokens: Int = None
+    """No end of the reply before so many tokens. Default 0."""
+    max_new_tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 128
+    """Length at which a reply is cut."""
+    stop: Annotated[Repeated, tyro.conf.arg(metavar="TEXT")] = ()
+    """A text that ends a reply and is no part of it. A special token's text stands for the token."""
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Of everything random."""
+
+    prompt_form: Literal["auto", "chat", "raw"] = "auto"
+    """chat: the policy's chat template; raw: plain text for base models; auto: by the policy's name."""
+    thinking: Flag = False
+    """Let Qwen3 think before it replies."""
+    system: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
+    """A system message for conversations that have none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Models:
+    """What was loaded."""
+
+    policy: sia_jax.Policy
+    value: sia_jax.ValueModel | None
+
+    @property
+    def params(self) -> sia_jax.SteeringParams:
+        """The sampler's weights."""
+        return sia_jax.SteeringParams(self.policy.params, None if self.value is None else self.value.params)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt, ready to run."""
+
+    policy_ids: Sequence[int]
+    value_ids: Sequence[int]
+    key: jax.Array
+    threshold: float
+
+
+@contextmanager
+def explained(program: str) -> Iterator[None]:
+    """Turn what is wrong with files and options into a message and exit status 1, without a traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        sys.exit(f"{program}: {error}")
+
+
+def check_options(args: SamplingArgs) -> None:
+    """What can be said without a file.
+
+    Raises:
+      ValueError: an option out of its range, or one that needs a value model.
+    """
+    if args.preset not in PRESETS:
+        raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {args.preset!r}")
+    if args.threshold is not None and math.isnan(args.threshold):
+        raise ValueError("--threshold must not be NaN; -inf steers every token, inf none")
+    if args.value is None:
+        if args.threshold not in (None, math.inf):
+            raise ValueError(
+                f"--threshold {args.threshold:g} steers, which needs a value model: give --value DIR"
+            )
+        given = [name for name in ("beta", "value_backbone") if getattr(args, name) is not None]
+        if given:
+            raise ValueError(f"--{given[0].replace('_', '-')} needs a value model: give --value DIR")
+    if args.max_new_tokens < 1:
+        raise ValueError(f"--max-new-tokens must be 1 or more, got {args.max_new_tokens}")
+    if "" in args.stop:
+        raise ValueError("--stop must not be empty")
+    check_seed(args.seed)
+    steering(args)
+
+
+def prepare(args: SamplingArgs) -> sia_jax.Policy:
+    """The policy without its weights, which is enough to make prompts and to check the options against it.
+
+    Raises:
+      FileNotFoundError: a model's folder is missing.
+      ValueError: an option that does not fit the policy.
+    """
+    folder = resolve_checkpoint(args.policy)
+    for other in (args.value, args.value_backbone):
+        if other is not None:
+            resolve_checkpoint(other)
+    model = read_config(folder).model
+    policy = sia_jax.Policy(model, {}, load_tokenizer(folder), checkpoint_name(args.policy))
+    check_numbers(args, model)
+    if args.stop and policy.tokenizer is None:
+        raise ValueError(f"--stop needs a tokenizer, and {folder} has none")
+    return policy
+
+
+def check_numbers(args: SamplingArgs, model: ModelConfig) -> None:
+    """The numbers lie in their ranges.
+
+    Raises:
+      ValueError: one that does not.
+    """
+    config = sia_jax.SamplerConfig(policy=model, steering=steering(args), max_new_tokens=args.max_new_tokens)
+    for name in KNOBS:
+        if getattr(args, name) is not None:
+            check_knob(name, getattr(args, name), config)
+
+
+def load_models(args: SamplingArgs) -> Models:
+    """Load the policy, and the value model over the policy's weights or over a backbone of its own.
+
+    Raises:
+      FileNotFoundError, ValueError: what `sia_jax.load_policy` and `sia_jax.load_value_model` find.
+    """
+    dtype = None if args.dtype == "config" else args.dtype
+    policy = sia_jax.load_policy(args.policy, dtype=dtype)
+    if args.value is None:
+        return Models(policy, None)
+    backbone = policy if args.value_backbone is None else args.value_backbone
+    try:
+        value = sia_jax.load_value_model(
+            args.value, backbone, policy=policy, check_base=args.check_base, dtype=dtype
+        )
+    except ValueError as error:
+        options = "--value-backbone DIR names the base, --no-check-base takes your word for it"
+        raise ValueError(f"{error} ({options})" if "check_base" in str(error) else str(error)) from error
+    return Models(policy, value)
+
+
+def steering(args: SamplingArgs) -> sia_jax.SteeringConfig:
+    """The preset's structure with what was given explicitly."""
+    preset = PRESETS[args.preset]
+    if args.num_candidates is None:
+        return preset
+    return replace(preset, num_candidates=args.num_candidates)
+
+
+def threshold(args: SamplingArgs) -> float:
+    """The run's threshold: 1.0 by default; without a value model, none is ever reached."""
+    if args.value is None:
+        return math.inf
+    return 1.0 if args.threshold is None else args.threshold
+
+
+def settings(args: SamplingArgs) -> dict[str, Any]:
+    """What the replies of a run depend on, but for their prompts; JSON.
+
+    Raises:
+      FileNotFoundError, ValueError: a checkpoint that cannot be read.
+    """
+    preset = steering(args)
+    numbers = {name: _given(getattr(args, name), getattr(preset, name)) for name in KNOBS}
+    models: dict[str, Any] = {}
+    for name in ("policy", "value_backbone"):
+        path = getattr(args, name)
+        models[name] = None if path is None else checkpoint_name(path)
+        models[f"{name}_fingerprint"] = (
+            None if path is None else fingerprint_of_folder(resolve_checkpoint(path))[:16]
+        )
+    models["value"] = None if args.value is None else checkpoint_name(args.value)
+    models["value_fingerprint"] = None if args.value is None else _digest(resolve_checkpoint(args.value))
+    return models | {
+        "dtype": args.dtype,
+        "threshold": json_threshold(threshold(args)),
+        "num_candidates": preset.num_candidates,
+        "unsteered": preset.unsteered,
+        **numbers,
+        "max_new_tokens": args.max_new_tokens,
+        "stop": list(args.stop),
+        "seed": args.seed,
+        "prompt_form": args.prompt_form,
+        "thinking": args.thinking,
+    }
+
+
+def json_threshold(number: float) -> float | str:
+    """A threshold in strict JSON, which has no infinity: "inf" or "-inf"."""
+    return number if math.isfinite(number) else str(number)
+
+
+def policy_ids(policy: sia_jax.Policy, prompt: PromptLine, args: SamplingArgs) -> Sequence[int]:
+    """A prompt as the policy sees it.
+
+    Raises:
+      ValueError: ids that the policy does not know, a prompt that leaves no room for the reply, or what
+        `Policy.prompt_ids` finds.
+    """
+    if prompt.messages is None:
+        assert prompt.policy_ids is not None
+        ids: Sequence[int] = prompt.policy_ids
+    else:
+        form = None if args.prompt_form == "auto" else args.prompt_form
+        ids = policy.prompt_ids(prompt.messages, form, enable_thinking=args.thinking)
+    _check_ids(f"prompt {prompt.id!r}", ids, policy.config, args)
+    return ids
+
+
+def value_ids(
+    models: Models, prompt: PromptLine, policy_ids: Sequence[int], args: SamplingArgs
+) -> Sequence[int]:
+    """The same prompt as the value model sees it; see `policy_ids`."""
+    if models.value is None:
+        return policy_ids
+    if prompt.messages is None:
+        ids = policy_ids if prompt.value_ids is None else prompt.value_ids
+    else:
+        ids = models.value.prompt_ids(prompt.messages)
+    _check_ids(f"prompt {prompt.id!r}, for the value model", ids, models.value.config.backbone, args)
+    return ids
+
+
+def prompt_key(seed: int, index: int) -> jax.Array:
+    """The key of the prompt at `index`: whatever its batch, its reply is the same."""
+    return jax.random.fold_in(own_key(seed), index)
+
+
+def own_key(seed: int) -> jax.Array:
+    """The key of a prompt that brings its own seed."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+class Runner:
+    """Generates batches of one size, so that one program serves all prompts of a bucket.
+
+    Args:
+      models: loaded.
+      args: structure and lengths are taken from them once, numbers at each call of `run`.
+      rows: prompts of a batch.
+      branches: replies for each prompt.
+      record: "candidates" records them.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        args: SamplingArgs,
+        rows: int,
+        *,
+        branches: int = 1,
+        record: Literal["candidates"] | None = None,
+    ):
+        tokenizer, policy = models.policy.tokenizer, models.policy.config
+        self.models, self.rows, self.tokenizer = models, rows, tokenizer
+        num_tokens = None
+        if tokenizer is not None:
+            num_tokens = min(policy.vocab_size, max(tokenizer.get_vocab().values()) + 1)
+        self.config = sia_jax.SamplerConfig.auto(
+            rows * branches,
+            expected_ratio=1.0 if threshold(args) == -math.inf else 0.2,
+            policy=policy,
+            value=None if models.value is None else models.value.config,
+            steering=steering(args),
+            max_new_tokens=args.max_new_tokens,
+            record=record,
+            num_tokens=num_tokens,
+            branches=branches,
+        )
+        self.stop_ids, self.stop_strings = _stops(tokenizer, args.stop, policy.eos_token_ids)
+        self._compiled: set[tuple[int, int]] = set()
+
+    def needs_compiling(self, shape: tuple[int, int]) -> bool:
+        """Whether prompts in buffers of these lengths (the policy's, the value model's) are the first."""
+        return shape not in self._compiled
+
+    def compile(self, shape: tuple[int, int]) -> None:
+        """Compile for buffers of these lengths, so that `run` is timed without it."""
+        row = Row([0], [0], own_key(0), math.inf)
+        jax.block_until_ready(self._sample([row], shape, sia_jax.Knobs(), only_fill=True)[1])
+        self._compiled.add(shape)
+
+    def run(
+        self, rows: Sequence[Row], shape: tuple[int, int], args: SamplingArgs
+    ) -> tuple[list[list[Reply]], float]:
+        """Generate the replies to a batch.
+
+        Args:
+          rows: at most as many as the runner's.
+          shape: lengths of the buffers for the prompts of policy and value model.
+          args: the numbers.
+
+        Returns:
+          (for each row its replies, one a branch; seconds).
+
+        Raises:
+          ValueError: what `sia_jax.sample` finds.
+        """
+        knobs = sia_jax.Knobs(**{name: getattr(args, name) for name in KNOBS})
+        begin = time.perf_counter()
+        prompt, samples = jax.block_until_ready(self._sample(rows, shape, knobs))
+        seconds = time.perf_counter() - begin
+        replies = read_replies(samples, prompt, self.config, self.tokenizer, self.stop_strings)
+        n = self.config.branches
+        return [replies[i * n : (i + 1) * n] for i in range(len(rows))], seconds
+
+    def _sample(
+        self, rows: Sequence[Row], shape: tuple[int, int], knobs: sia_jax.Knobs, only_fill: bool = False
+    ) -> tuple[sia_jax.Prompt, sia_jax.Samples]:
+        """A short batch is filled up with copies that end after one unsteered token."""
+        fill = self.rows - len(rows)
+        filled = [*rows, *[replace(rows[0], threshold=math.inf)] * fill]
+        real = np.arange(self.rows) < (0 if only_fill else len(rows))
+        prompt = sia_jax.Prompt.pack(
+            [row.policy_ids for row in filled],
+            [row.value_ids for row in filled],
+            policy_length=shape[0],
+            value_length=shape[1],
+        )
+        samples = sia_jax.sample(
+            self.models.params,
+            prompt,
+            np.array([row.threshold for row in filled], np.float32),
+            rng_key=jnp.stack([row.key for row in filled]),
+            config=self.config,
+            knobs=knobs.override(
+                max_new_tokens=np.where(real, self.config.max_new_tokens, 1), stop_ids=self.stop_ids
+            ),
+        )
+        return prompt, samples
+
+
+def _stops(
+    tokenizer: Tokenizer | None, stops: Sequence[str], eos: Sequence[int]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Stop ids, those of special tokens among them, and the strings that have to be looked for."""
+    special: dict[str, int] = {}
+    if tokenizer is not None:
+        added = tokenizer.added_tokens_decoder
+        special = {str(token): index for index, token in added.items() if token.special}
+    ids = [*eos, *(special[stop] for stop in stops if stop in special)]
+    return np.array(ids, np.int32), tuple(stop for stop in stops if stop not in special)
+
+
+def _check_ids(name: str, ids: Sequence[int], model: ModelConfig, args: SamplingArgs) -> None:
+    if max(ids) >= model.vocab_size:
+        raise ValueError(f"{name}: ids must lie in 0 .. {model.vocab_size - 1}, got {max(ids)}")
+    room = model.max_position_embeddings - args.max_new_tokens
+    if len(ids) > room:
+        raise ValueError(
+            f"{name} has {len(ids)} ids, and the model's {model.max_position_embeddings} positions less "
+            f"--max-new-tokens {args.max_new_tokens} leave room for {room}; cut it, or lower --max-new-tokens"
+        )
+
+
+def _given(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _digest(folder: Path) -> str:
+    """Of a value model's files, which are small."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix in (".json", ".safetensors", ".pt", ".bin"):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]

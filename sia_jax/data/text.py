@@ -1,0 +1,117 @@
+"""Ids as text, token by token, and where a reply's text stops."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sia_jax.data.chat import Tokenizer
+
+_REPLACEMENT = "\ufffd"
+"""What decoders write for bytes that are no character, or not one yet."""
+
+
+class IncrementalDecoder:
+    """Text from ids as they come, across characters that several tokens spell.
+
+    All that `push` and `finish` return, joined, is `tokenizer.decode` of all ids (without its "clean-up",
+    which takes spaces out of the text). An unfinished character is held back until its last byte is there: a
+    replacement character comes out only for bytes that can no longer become one, and always a push later.
+
+    Args:
+      tokenizer: a transformers tokenizer.
+      skip_special_tokens: leave out the likes of <|im_end|>.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True):
+        self._tokenizer = tokenizer
+        self._skip = skip_special_tokens
+        # What is decoded each time: ids that are out already, for tokenizers whose tokens depend on what is
+        # in front of them, and ids that are not. Both begin where a character begins.
+        self._context: list[int] = []
+        self._fresh: list[int] = []
+        self._emitted = 0  # characters of the two that are out
+
+    def push(self, ids: int | Iterable[int]) -> str:
+        """The text that these ids complete; "" as long as they complete none."""
+        self._fresh += [ids] if isinstance(ids, int) else ids
+        text = self._decode(self._context + self._fresh)
+        # Decoders write one replacement character for a character that lacks bytes, and it is the last.
+        unfinished = text.endswith(_REPLACEMENT)
+        stable = len(text) - unfinished
+        new = text[self._emitted : stable]
+        if unfinished:
+            self._emitted = max(self._emitted, stable)
+        else:
+            self._context, self._fresh = self._fresh, []
+            self._emitted = len(self._decode(self._context))
+        return new
+
+    def finish(self) -> str:
+        """What was held back; the decoder is as new afterwards."""
+        rest = self._decode(self._context + self._fresh)[self._emitted :]
+        self._context, self._fresh, self._emitted = [], [], 0
+        return rest
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(
+            self._tokenizer.decode(ids, skip_special_tokens=self._skip, clean_up_tokenization_spaces=False)
+        )
+
+
+def token_pieces(tokenizer: Tokenizer, ids: Sequence[int], *, skip_special_tokens: bool = True) -> list[str]:
+    """The text that each token completes; joined, the text of all.
+
+    Args:
+      tokenizer: a transformers tokenizer.
+      ids: T ids.
+      skip_special_tokens: "" for the likes of <|im_end|>.
+
+    Returns:
+      T strings. Bytes that never became a character belong to the last.
+    """
+    decoder = IncrementalDecoder(tokenizer, skip_special_tokens=skip_special_tokens)
+    pieces = [decoder.push(int(token)) for token in ids]
+    if pieces:
+        pieces[-1] += decoder.finish()
+    return pieces
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A text that ends before a stop string."""
+
+    pieces: list[str]
+    """What is left of the text, one string for each token that is kept."""
+    stop: str
+    """The stop string that was found."""
+
+
+def cut_at_stop(pieces: Sequence[str], stops: Sequence[str]) -> Cut | None:
+    """Cut before the stop string that is complete first; of several that end there, before the longest.
+
+    It does not matter how the text is split into tokens. The token that completes the stop string is kept, as
+    a stop id is, and no text of the stop string with it.
+
+    Args:
+      pieces: the text, one string a token.
+      stops: none of them empty.
+
+    Returns:
+      None if the text holds no stop string.
+
+    Raises:
+      ValueError: an empty stop string.
+    """
+    if "" in stops:
+        raise ValueError("a stop string must not be empty")
+    text = "".join(pieces)
+    found = [(text.find(stop) + len(stop), -len(stop), stop) for stop in stops if stop in text]
+    if not found:
+        return None
+    end, _, stop = min(found)
+    left, kept, seen = end - len(stop), [], 0
+    for piece in pieces:
+        kept.append(piece[: max(0, left - seen)])
+        seen += len(piece)
+        if seen >= end:
+            break
+    return Cut(kept, stop)

@@ -1,0 +1,91 @@
+"""A JSONL file that a run adds to line by line, and that the same run, started again, goes on with."""
+
+import json
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+
+class Journal:
+    """Records of a run, one strict JSON line each, written and flushed one at a time, inside `with journal:`.
+
+    Every record carries the run's settings. A file of other settings is refused; the last line, if it was cut
+    short by a crash, is dropped. The file is read when the journal is made, and touched only by the `with`.
+
+    Args:
+      path: the file; made, with its folder, if need be.
+      settings: what all its records depend on; JSON.
+      key: what tells one record from the others; may raise ValueError for a record that does not belong here.
+      overwrite: begin anew, whatever the file holds.
+
+    Raises:
+      ValueError: the file holds something else, or records of other settings, and which they are.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: dict[str, Any],
+        key: Callable[[dict[str, Any]], Hashable],
+        *,
+        overwrite: bool = False,
+    ):
+        self.path = path
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
+        self.done: set[Hashable] = set()
+        """Keys of the records that the file holds."""
+        self._key = key
+        self._size = self._read() if path.exists() and not overwrite else 0
+        self._file: BinaryIO | None = None
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Add a record, with the settings as its last field; inside `with journal:`.
+
+        Raises:
+          ValueError: a NaN or an infinity, which JSON has not.
+        """
+        assert self._file is not None, "write inside `with journal:`"
+        line = json.dumps(record | {"settings": self.settings}, allow_nan=False, ensure_ascii=False)
+        self._file.write(line.encode() + b"\n")
+        self._file.flush()
+        self.done.add(self._key(record))
+
+    def __enter__(self) -> "Journal":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("ab")
+        self._file.truncate(self._size)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._file is not None
+        self._file.close()
+
+    def _read(self) -> int:
+        """Take in the file's records; how many bytes they are."""
+        size = 0
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    break
+                try:
+                    self.done.add(self._check(json.loads(line)))
+                except (ValueError, KeyError, TypeError) as error:
+                    why = f"no {error} in it" if isinstance(error, KeyError) else error
+                    raise ValueError(
+                        f"{self.path}, line {number}: {why}; name another file, or pass --overwrite"
+                    ) from None
+                size += len(line)
+        return size
+
+    def _check(self, record: Any) -> Hashable:
+        if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
+            raise ValueError("this is no record of such a run")
+        theirs, ours = record["settings"], self.settings
+        differing = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+        if differing:
+            changes = ", ".join(f"{n} {theirs.get(n)!r} (now {ours.get(n)!r})" for n in differing)
+            raise ValueError(f"it was written with other settings: {changes}")
+        return self._key(record)

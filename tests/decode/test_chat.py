@@ -1,0 +1,169 @@
+"""decode.chat with its turns and commands piped in."""
+
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from decode import chat, runner
+from decode.chat import Args
+from sia_jax import Policy
+from sia_jax.data.prompts import PromptLine
+from sia_jax.reports.reply import Reply
+from tests.reports.test_terminal import make_reply
+from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
+from tests.support.tokenizers import save_qwen3_tokenizer
+
+Talk = Callable[..., str]
+SUMMARY = re.compile(r"(\d+) tokens?, (\d+)% steered, (\d+) shifted, [\d.,]+ tok/s, (\w+)")
+
+
+@pytest.fixture(scope="module")
+def args(tmp_path_factory: pytest.TempPathFactory) -> Args:
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
+    policy = save_tiny_policy(
+        folder / "policy",
+        tokenizer=tokenizer,
+        vocab_size=352,
+        eos_token_ids=(tokenizer.eos_token_id,),
+        bos_token_id=None,
+        max_position_embeddings=128,
+    )
+    save_tiny_value_model(folder / "value", policy)
+    return Args(
+        policy=str(folder / "policy"), value=str(folder / "value"), threshold=2.1, max_new_tokens=12, seed=3
+    )
+
+
+@pytest.fixture
+def talk(args: Args, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Talk:
+    """Say lines to the program; what it shows."""
+    monkeypatch.setenv("COLUMNS", "140")
+
+    def talk(*lines: str, **changes: object) -> str:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines) + "\n"))
+        chat.main(replace(args, **changes))
+        return capsys.readouterr().out
+
+    return talk
+
+
+def replies(shown: str) -> list[tuple[str, ...]]:
+    """(what stands above the summary, tokens, % steered, shifted, end) of each reply."""
+    lines = shown.splitlines()
+    found = [
+        (lines[i - 1], match) for i, line in enumerate(lines) if (match := SUMMARY.fullmatch(line.strip()))
+    ]
+    return [(text, *match.groups()) for text, match in found]
+
+
+def test_a_conversation_and_its_commands(talk: Talk) -> None:
+    shown = talk(
+        "/compare",
+        "/candidates",
+        "Hello",
+        "/candidates",
+        "/compare",
+        "/reset",
+        "/threshold inf",
+        "Hello",
+        "/candidates",
+        "/reset",
+        "/threshold 2.1",
+        "Hello",
+        "/seed 4",
+        "/reset",
+        "Hello",
+        "/quit",
+        "never said",
+    )
+    assert shown.count("there is no reply yet") == 2
+    assert "never said" not in shown
+    first, unsteered, again, other_seed = replies(shown)
+    assert first == again
+    assert int(first[1]) == 12
+    assert int(first[2]) > 0
+    assert unsteered[2:4] == ("0", "0")
+    assert other_seed[0] != first[0]
+    assert "candidates: token·policy·value" in shown
+    assert "the last reply has no junctions" in shown
+    assert "threshold inf" in shown
+    # /compare shows the reply again, beside the one that is unsteered from the same random numbers
+    table = shown[shown.index("steered, threshold 2.1, beta 1") :]
+    assert unsteered[0].split()[0] in table
+    assert f"{first[1]} tokens, {first[2]}% steered, {first[3]} shifted, {first[4]}" in table
+
+
+def test_commands_that_need_no_reply(talk: Talk) -> None:
+    shown = talk(
+        "/nonsense",
+        "/beta much",
+        "/beta nan",
+        "/temperature -1",
+        "/temperature 0.5",
+        "/seed 1.5",
+        "",
+        "/help",
+    )
+    assert "there is no /nonsense; /help lists the commands" in shown
+    assert "/beta takes a number, got 'much'" in shown
+    assert "beta must be a finite number, got nan" in shown
+    assert "temperature must be a finite number from 0 on, got -1.0" in shown
+    assert "/seed takes a number, got '1.5'" in shown
+    assert "(now 0.5)" in shown
+    assert "(now 2.1)" in shown
+    assert "(now 3)" in shown
+    assert not replies(shown)
+
+
+def test_a_conversation_that_has_become_too_long(talk: Talk) -> None:
+    shown = talk("Hello. " * 40, "/reset")
+    assert "leave room for 116" in shown
+    assert "/reset begins anew" in shown
+    assert not replies(shown)
+
+
+def test_turns_are_kept(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    original = runner.policy_ids
+
+    def policy_ids(policy: Policy, prompt: PromptLine, args: Args) -> Sequence[int]:
+        seen.append([message["content"] for message in prompt.messages or ()])
+        return original(policy, prompt, args)
+
+    def run(*_: object) -> tuple[list[list[Reply]], float]:
+        return [[make_reply(["An ", "egg."], junction=[True, False])]], 0.5
+
+    monkeypatch.setattr(runner, "policy_ids", policy_ids)
+    monkeypatch.setattr(runner.Runner, "compile", lambda *_: None)
+    monkeypatch.setattr(runner.Runner, "run", run)
+    shown = talk("Hello", "x" * 200, "And?", "/compare", "/reset", "Hello", system="Be brief.")
+    assert seen[0] == ["Be brief.", "Hello"]
+    assert seen[1] == [*seen[0], "An egg.", "x" * 200]  # too long: the turn is dropped
+    assert seen[2] == [*seen[0], "An egg.", "And?"]
+    assert seen[3:] == [seen[2], seen[2], seen[0]]
+    assert replies(shown) == [("An egg.", "2", "50", "0", "length")] * 3
+
+
+def test_without_a_value_model(talk: Talk) -> None:
+    shown = talk("/compare", "/threshold 1", value=None, threshold=None)
+    assert "without a value model there is nothing to compare" in shown
+    assert "needs a value model: give --value DIR" in shown
+    assert "not steered" in shown
+
+
+def test_errors_come_before_the_weights(args: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = save_tiny_policy(tmp_path / "mute")
+    assert policy.tokenizer is None
+    for changes, message in (
+        ({"policy": str(tmp_path / "mute"), "value": None, "threshold": None}, "has no tokenizer"),
+        ({"policy": "/nowhere/policy"}, "no such folder"),
+        ({"threshold": float("nan")}, "must not be NaN"),
+    ):
+        with pytest.raises(SystemExit, match=f"decode.chat: .*{message}"):
+            chat.main(replace(args, **changes))

@@ -1,0 +1,470 @@
+"""decode.generate on tiny checkpoints: what it writes, what it survives, and what it refuses."""
+
+import io
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tyro
+
+from decode import generate, runner
+from decode.generate import Args
+from decode.runner import Row
+from sia_jax.data.chat import value_prompt
+from sia_jax.data.prompts import parse_prompts
+from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
+from tests.support.tokenizers import save_qwen3_tokenizer
+
+# Of one bucket, so that one program serves them.
+PROMPTS = (
+    "How long should I boil an egg?",
+    "Which train is it?",
+    "Tell me, 卵?",
+    "Water the plants now.",
+    "The 14th, please.",
+)
+ARRAYS = ("junction", "entropy", "policy_logprob", "logprob", "value", "shifted")
+Run = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy with a tokenizer, a value model on it, another policy and its value model, and prompts."""
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
+    end = tokenizer.eos_token_id
+    options = {"tokenizer": tokenizer, "vocab_size": 352, "eos_token_ids": (end,), "bos_token_id": None}
+    for seed, name in enumerate(("policy", "other")):
+        policy = save_tiny_policy(folder / name, seed=seed, **options)
+        save_tiny_value_model(folder / f"{name}-value", policy)
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS) + "\n\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def args(folder: Path) -> Args:
+    """The run that others vary; the tiny policy is unsure everywhere, hence the threshold."""
+    return Args(
+        policy=str(folder / "policy"),
+        value=str(folder / "policy-value"),
+        prompts=str(folder / "prompts.txt"),
+        threshold=2.1,
+        batch=2,
+        max_new_tokens=12,
+    )
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    lines = path.read_text(encoding="utf-8").split("\n")
+    assert lines.pop() == ""
+    return [json.loads(line, parse_constant=refuse) for line in lines]
+
+
+def run(args: Args, path: Path, **changes: Any) -> list[dict[str, Any]]:
+    """The lines that a run writes, in the order of the prompts."""
+    generate.main(replace(args, output=str(path), **changes))
+    return sorted(lines_of(path), key=lambda line: (line["index"], line["branch"]))
+
+
+@pytest.fixture(scope="module")
+def finished(args: Args, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an uninterrupted run has written."""
+    path = tmp_path_factory.mktemp("finished") / "replies.jsonl"
+    generate.main(replace(args, output=str(path)))
+    return path
+
+
+@pytest.fixture
+def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever loads weights fails."""
+
+    def load(args: Args) -> None:
+        raise AssertionError("the models were loaded")
+
+    monkeypatch.setattr(runner, "load_models", load)
+
+
+def value_tokens(line: dict[str, Any], args: Args) -> int:
+    """What the value model must read: its prompt, the unsteered tokens, 10 candidates at each junction."""
+    prompt = value_prompt(runner.prepare(args).tokenizer, line["prompt"], "qwen3")
+    places = [t for t, junction in enumerate(line["junction"]) if junction]
+    return len(prompt) + places[-1] - (len(places) - 1) + 10 * len(places) if places else 0
+
+
+def test_lines(finished: Path, args: Args) -> None:
+    lines = sorted(lines_of(finished), key=lambda line: line["index"])
+    assert [line["id"] for line in lines] == list(range(len(PROMPTS)))
+    assert [line["prompt"] for line in lines] == [[{"role": "user", "content": p}] for p in PROMPTS]
+    for line in lines:
+        assert (line["method"], line["branch"], line["seed"], line["threshold"]) == ("steered", 0, 0, 2.1)
+        assert line["finish_reason"] in ("stop", "length")
+        t = line["length"]
+        assert {name: len(line[name]) for name in ("tokens", *ARRAYS)} == dict.fromkeys(
+            ("tokens", *ARRAYS), t
+        )
+        assert line["finish_reason"] == "stop" or t == 12
+        assert [value is None for value in line["value"]] == [not junction for junction in line["junction"]]
+        assert [h >= 2.1 for h in line["entropy"]] == line["junction"]
+        assert line["steering"] == {
+            "ratio": pytest.approx(sum(line["junction"]) / t, abs=1e-6),
+            "junctions": sum(line["junction"]),
+            "shifted": sum(line["shifted"]),
+        }
+        assert line["usage"]["value_tokens"] == value_tokens(line, args)
+        assert line["settings"]["threshold"] == 2.1
+        assert line["settings"]["max_new_tokens"] == 12
+    shifted, junctions, tokens = (
+        sum(sum(line[n]) for line in lines) for n in ("shifted", "junction", "junction")
+    )
+    assert 0 < shifted <= junctions == tokens < sum(line["length"] for line in lines)
+
+
+def test_a_run_goes_on_after_a_torn_line(args: Args, finished: Path, tmp_path: Path) -> None:
+    whole = finished.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path = tmp_path / "replies.jsonl"
+    for kept, torn in ((3, 100), (2, 0), (0, 5)):
+        path.write_bytes(b"".join(lines[:kept]) + lines[kept][:torn])
+        generate.main(replace(args, output=str(path)))
+        assert path.read_bytes() == whole
+
+
+def test_a_run_goes_on_after_ctrl_c(
+    args: Args,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "new folder" / "replies.jsonl"
+    original, calls = runner.Runner.run, []
+
+    def run_once(self: runner.Runner, *rest: Any) -> Any:
+        calls.append(rest)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return original(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Runner, "run", run_once)
+        with pytest.raises(SystemExit) as stopped:
+            generate.main(replace(args, output=str(path)))
+    assert stopped.value.code == 130
+    assert "2 of 5 replies are in" in " ".join(capsys.readouterr().err.split())
+    assert finished.read_bytes().startswith(path.read_bytes())
+    generate.main(replace(args, output=str(path)))
+    assert "going on after 2 of 5" in capsys.readouterr().err
+    assert path.read_bytes() == finished.read_bytes()
+
+
+def test_a_finished_run_loads_nothing(
+    args: Args, finished: Path, no_loading: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate.main(replace(args, output=str(finished)))
+    assert "all 5 replies are there already" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"threshold": 2.0}, r"line 1: .*other settings: threshold 2.1 \(now 2.0\).*--overwrite"),
+        ({"seed": 1, "max_new_tokens": 9}, r"max_new_tokens 12 \(now 9\), seed 0 \(now 1\)"),
+        ({"policy": "other"}, r"policy 'policy' \(now 'other'\), policy_fingerprint"),
+        ({"prompts": None, "prompt": ("Another prompt",)}, "is not the input's prompt at place"),
+    ],
+)
+def test_a_file_of_another_run(
+    args: Args, folder: Path, finished: Path, no_loading: None, changes: dict[str, Any], message: str
+) -> None:
+    before = finished.read_bytes()
+    if "policy" in changes:
+        changes = {"policy": str(folder / "other")}
+    with pytest.raises(SystemExit, match=message):
+        generate.main(replace(args, output=str(finished), **changes))
+    assert finished.read_bytes() == before
+
+
+def test_overwrite(args: Args, finished: Path, tmp_path: Path, no_loading: None) -> None:
+    path = tmp_path / "replies.jsonl"
+    path.write_text("no JSON\n")
+    with pytest.raises(SystemExit, match=r"line 1: .*--overwrite"):
+        generate.main(replace(args, output=str(path)))
+    with pytest.raises(AssertionError, match="loaded"):
+        generate.main(replace(args, output=str(path), overwrite=True))
+    assert path.read_text() == "no JSON\n"  # nothing is lost before there is something to write
+
+
+def test_the_batch_changes_nothing(args: Args, finished: Path, tmp_path: Path) -> None:
+    lines = run(args, tmp_path / "replies.jsonl", batch=5)
+    expected = sorted(lines_of(finished), key=lambda line: line["index"])
+    for line, other in zip(lines, expected, strict=True):
+        for name in ("id", "text", "tokens", "finish_reason", "usage", "steering", "junction", "shifted"):
+            assert line[name] == other[name]
+        for name in ("entropy", "policy_logprob", "logprob", "value"):
+            ours, theirs = (np.array(x[name], np.float64) for x in (line, other))
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_jsonl_prompts(args: Args, finished: Path, tmp_path: Path) -> None:
+    first = min(lines_of(finished), key=lambda line: line["index"])
+    turns = [{"role": "user", "content": PROMPTS[0]}]
+    policy = runner.prepare(args)
+    ids = {
+        "prompt_ids": policy.prompt_ids(turns),
+        "value_ids": value_prompt(policy.tokenizer, turns, "qwen3"),
+    }
+    prompts = [
+        {"messages": turns, "id": "messages"},
+        {"prompt": PROMPTS[0], "id": "own seed", "seed": 7, "source": "elsewhere"},
+        {**ids, "id": 12, "seed": 7, "threshold": "inf"},
+        {"prompt": PROMPTS[0], "id": "own seed again", "seed": 7, "threshold": 2.1},
+    ]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(map(json.dumps, prompts)), encoding="utf-8")
+    lines = run(args, tmp_path / "replies.jsonl", prompts=str(path))
+    assert [line["id"] for line in lines] == ["messages", "own seed", 12, "own seed again"]
+    assert lines[0]["tokens"] == first["tokens"]
+    assert lines[1]["tokens"] == lines[3]["tokens"] != first["tokens"]
+    assert lines[2]["threshold"] == "inf"
+    assert not any(lines[2]["junction"])
+    assert lines[2]["prompt"] == ids
+    assert [line["seed"] for line in lines] == [0, 7, 7, 7]
+
+
+def test_stop_strings(args: Args, finished: Path, tmp_path: Path) -> None:
+    whole = sorted(lines_of(finished), key=lambda line: line["index"])
+    text = whole[0]["text"]
+    stop = text[len(text) // 2 :][:3]
+    assert stop
+    lines = run(args, tmp_path / "replies.jsonl", stop=(stop, "never to be found"))
+    cut = 0
+    for line, full in zip(lines, whole, strict=True):
+        t = line["length"]
+        assert line["tokens"] == full["tokens"][:t]
+        assert all(line[name] == full[name][:t] for name in ARRAYS)
+        if stop not in full["text"]:
+            assert line["text"] == full["text"]
+            assert line["stop_string"] is None
+            continue
+        cut += 1
+        assert line["text"] == full["text"][: full["text"].index(stop)]
+        assert (line["finish_reason"], line["stop_string"]) == ("stop", stop)
+        assert line["usage"]["policy_tokens"] == full["usage"]["policy_tokens"] - full["length"] + t
+        assert line["usage"]["value_tokens"] == value_tokens(line, args)
+        assert full["text"].startswith(line["text"] + stop)
+    assert cut
+
+
+def test_compare(
+    args: Args,
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "replies.jsonl"
+    generate.main(replace(args, output=str(path), compare=True))
+    lines = lines_of(path)
+    steered = [line for line in lines if line["method"] == "steered"]
+    base = [line for line in lines if line["method"] == "base"]
+    assert steered == lines_of(finished)
+    assert [line["index"] for line in base] == [line["index"] for line in steered]
+    assert not any(any(line["junction"]) or line["usage"]["value_tokens"] for line in base)
+    assert {line["threshold"] for line in base} == {"inf"}
+
+    monkeypatch.setenv("COLUMNS", "120")
+    capsys.readouterr()
+    generate.main(replace(args, compare=True, prompts=None, prompt=PROMPTS[:2]))
+    shown = capsys.readouterr().out
+    assert "steered, threshold 2.1" in shown
+    for index, prompt in enumerate(PROMPTS[:2]):
+        line = next(line for line in steered if line["index"] == index)
+        assert prompt in shown
+        assert f"{line['steering']['shifted']} shifted" in shown
+    assert "base: " in shown
+    assert shown.count("tok/s") == 2
+
+
+def test_the_terminal(
+    args: Args, finished: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(PROMPTS[:2]).encode())))
+    generate.main(replace(args, prompts="-"))
+    shown = capsys.readouterr().out
+    first = min(lines_of(finished), key=lambda line: line["index"])
+    assert "steered at a junction" in shown
+    assert PROMPTS[0] in shown
+    assert f"12 tokens, {first['steering']['ratio']:.0%} steered" in shown
+    assert "\x1b" not in shown
+
+
+def test_unsteered_branches(args: Args, tmp_path: Path) -> None:
+    lines = run(
+        args,
+        tmp_path / "replies.jsonl",
+        value=None,
+        threshold=None,
+        samples=2,
+        prompts=None,
+        prompt=PROMPTS[:2],
+    )
+    assert [(line["index"], line["branch"]) for line in lines] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert {line["method"] for line in lines} == {"base"}
+    assert len({tuple(line["tokens"]) for line in lines}) == 4
+
+
+def test_the_official_preset_and_candidates(args: Args, tmp_path: Path) -> None:
+    official = replace(args, preset="official", threshold=None)
+    assert (runner.steering(official).unsteered, runner.threshold(official)) == ("candidates", 1.0)
+    assert runner.threshold(replace(official, threshold=-math.inf)) == -math.inf
+    assert runner.settings(replace(official, beta=2.0))["beta"] == 2.0
+    lines = run(
+        args,
+        tmp_path / "replies.jsonl",
+        preset="official",
+        num_candidates=3,
+        threshold=0.9,
+        beta=2.0,
+        record=True,
+    )
+    for line in lines:
+        assert {len(ids) for ids in line["candidates"]["ids"]} == {3}
+        assert all(token in ids for token, ids in zip(line["tokens"], line["candidates"]["ids"], strict=True))
+        own = line["candidates"]["own_choice"]
+        changed = [token != choice for token, choice in zip(line["tokens"], own, strict=True)]
+        assert changed == line["shifted"]
+    assert lines[0]["settings"]["unsteered"] == "candidates"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"policy": "/nowhere/policy"}, "/nowhere/policy: no such folder"),
+        ({"value": "/nowhere/value"}, "/nowhere/value: no such folder"),
+        ({"value": None}, r"--threshold 2.1 steers, which needs a value model: give --value DIR"),
+        ({"value": None, "threshold": None, "compare": True}, "--compare needs a value model"),
+        ({"value": None, "threshold": None, "beta": 2.0}, "--beta needs a value model"),
+        ({"threshold": math.nan}, "--threshold must not be NaN"),
+        ({"threshold": math.inf, "compare": True}, "compare the policy with itself"),
+        ({"preset": "unknown"}, "--preset must be one of paper, official, got 'unknown'"),
+        ({"prompts": None}, "give the prompts with --prompt TEXT"),
+        ({"prompt": ("Hello",)}, "give the prompts with --prompt TEXT"),
+        ({"prompts": None, "prompt": ("Hello", " ")}, "a prompt must be a text that is not empty, got ' '"),
+        ({"prompts": "/nowhere/prompts.txt"}, "/nowhere/prompts.txt: no such file of prompts"),
+        ({"temperature": -1.0}, "temperature must be a finite number from 0 on, got -1.0"),
+        ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
+        ({"num_candidates": 353}, "num_candidates must be at most 352"),
+        ({"max_new_tokens": 0}, "--max-new-tokens must be 1 or more"),
+        ({"max_new_tokens": 250}, r"prompt 0 has \d+ ids.*leave room for 6; cut it"),
+        ({"stop": ("",)}, "--stop must not be empty"),
+        ({"seed": -1}, "seed must be an integer in 0"),
+        ({"samples": 0}, "--samples must be 1 or more"),
+        ({"record": True}, "--record needs a file"),
+        ({"output": "/"}, "is a folder"),
+        ({"prompt_form": "raw", "thinking": True}, "form 'raw' has no template"),
+    ],
+)
+def test_errors_come_before_the_weights(
+    args: Args, no_loading: None, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SystemExit, match=f"decode.generate: .*{message}"):
+        generate.main(replace(args, **changes))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", r"line 3: not JSON \(Expecting property name"),
+        ("[]", "line 3: expected an object"),
+        ('{"text": "a"}', "line 3: expected one of 'prompt', 'messages' and 'prompt_ids', got"),
+        ('{"prompt": "a", "messages": []}', "expected one of"),
+        ('{"prompt": 3}', "line 3: a prompt must be a text"),
+        ('{"messages": [{"role": "assistant", "content": "a"}]}', r"messages\[0\] is from the assistant"),
+        ('{"prompt": "a", "threshold": NaN}', "line 3: threshold must be a number"),
+        ('{"prompt": "a", "threshold": "high"}', "threshold must be a number"),
+        ('{"prompt": "a", "seed": 1.5}', "seed must be an integer"),
+        ('{"prompt": "a", "id": "x"}', "line 3: id 'x' is that of line 1 already"),
+        ('{"prompt": "a", "id": []}', "id must be a string"),
+        ('{"prompt_ids": []}', "prompt_ids must be a list of ids"),
+        ('{"prompt_ids": [1, -1]}', "prompt_ids must be a list of ids"),
+        ('{"prompt_ids": [1], "value_ids": "1"}', "value_ids must be a list of ids"),
+        ('{"prompt": "a", "value_ids": [1]}', "'value_ids' belong beside 'prompt_ids'"),
+        ('{"prompt": "a\\ud800"}', "half a surrogate pair"),
+        ('{"prompt": "\xff"}', "line 3: 'utf-8' codec"),
+    ],
+)
+def test_a_bad_line(line: str, message: str) -> None:
+    content = b'{"prompt": "Hello", "id": "x"}\n\n' + line.encode("latin-1")
+    with pytest.raises(ValueError, match=f"^file.jsonl, line 3: .*{message.removeprefix('line 3: ')}"):
+        parse_prompts(content, "file.jsonl", True)
+
+
+def test_system_messages() -> None:
+    content = (
+        b'\xef\xbb\xbf{"prompt": "Hello"}\r\n'
+        b'{"messages": [{"role": "system", "content": "A"}, {"role": "user", "content": "B"}]}'
+    )
+    prompts = parse_prompts(content, "file", True, system="S")
+    assert [[m["content"] for m in prompt.messages or ()] for prompt in prompts] == [
+        ["S", "Hello"],
+        ["A", "B"],
+    ]
+
+
+def test_a_value_model_of_another_base(args: Args, folder: Path) -> None:
+    other = replace(args, value=str(folder / "other-value"))
+    with pytest.raises(SystemExit, match=r"trained on other weights.*--value-backbone DIR"):
+        generate.main(other)
+    models = runner.load_models(replace(other, value_backbone=str(folder / "other")))
+    assert models.value is not None
+    assert models.value.base is None
+    assert runner.load_models(replace(other, check_base=False)).value is not None
+
+
+def test_special_tokens_as_stop_strings(folder: Path) -> None:
+    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
+    ids, strings = runner._stops(tokenizer, ["<|im_start|>", "\n\n", "<think>"], [5])
+    assert ids.tolist() == [5, tokenizer.convert_tokens_to_ids("<|im_start|>")]
+    assert strings == ("\n\n", "<think>")
+
+
+def test_batches_by_length() -> None:
+    rows = [Row([0] * n, [0] * n, runner.own_key(0), 1.0) for n in (3, 40, 5, 41, 6)]
+    batches = generate.plan(rows, 2, by_length=True)
+    assert [(batch.indices, batch.shape) for batch in batches] == [
+        ([0, 2], (16, 16)),
+        ([4, 1], (48, 48)),
+        ([3], (48, 48)),
+    ]
+    assert [batch.indices for batch in generate.plan(rows, 2, by_length=False)] == [[0, 1], [2, 3], [4]]
+
+
+def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    options = [
+        "--policy",
+        "P",
+        "--threshold",
+        "-inf",
+        "--prompt",
+        "a",
+        "--prompt",
+        "b",
+        "--stop",
+        "\n",
+        "--compare",
+    ]
+    args = tyro.cli(Args, args=options)
+    assert (args.threshold, args.prompt, args.stop, args.compare) == (-math.inf, ("a", "b"), ("\n",), True)
+    with pytest.raises(SystemExit):
+        tyro.cli(Args, args=["--help"], description=generate.__doc__)
+    assert capsys.readouterr().out.count("python -m decode.generate") == 3

@@ -1,0 +1,111 @@
+"""What a reply looks like in a terminal: styles, counts, and nothing that commands it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from sia_jax.decoding.state import CandidateRecord, FinishReason
+from sia_jax.reports.reply import Reply, json_numbers
+from sia_jax.reports.terminal import (
+    JUNCTION,
+    SHIFTED,
+    Tally,
+    candidates_table,
+    rate,
+    reply_text,
+    side_by_side,
+    summary,
+    visible,
+)
+
+
+def make_reply(
+    pieces: Sequence[str],
+    junction: Sequence[bool],
+    shifted: Sequence[bool] | None = None,
+    candidates: CandidateRecord | None = None,
+) -> Reply:
+    """A reply of these pieces, whose numbers are zero."""
+    numbers = np.zeros(len(pieces), np.float32)
+    return Reply(
+        tokens=np.arange(len(pieces)),
+        pieces=list(pieces),
+        finish_reason=FinishReason.LENGTH,
+        stop_string=None,
+        policy_tokens=9,
+        value_tokens=0,
+        junction=np.array(junction),
+        entropy=numbers,
+        policy_logprob=numbers,
+        logprob=numbers,
+        value=np.where(junction, numbers, np.nan),
+        shifted=np.array([False] * len(pieces) if shifted is None else shifted),
+        candidates=candidates,
+    )
+
+
+def test_styles() -> None:
+    reply = make_reply(["An ", "[bold]egg[/bold]", ".\x1b[2J"], [False, True, True], [False, False, True])
+    text = reply_text(reply)
+    assert text.plain == "An [bold]egg[/bold].␛[2J"
+    assert [(text.plain[s.start : s.end], s.style) for s in text.spans] == [
+        ("[bold]egg[/bold]", JUNCTION),
+        (".␛[2J", SHIFTED),
+    ]
+
+
+def test_control_characters_become_pictures() -> None:
+    assert visible("a\tb\nc") == "a\tb\nc"
+    assert visible("\x1b]0;title\x07\r\x7f\x9b") == "␛]0;title␇␍␡␡"
+
+
+def test_counts() -> None:
+    reply = make_reply(["a", "b", "c", "d"], [True, False, True, False], [True, False, False, False])
+    assert summary(reply, 0.5) == "4 tokens, 50% steered, 1 shifted, 8.0 tok/s, length"
+    assert summary(reply, steered=False) == "4 tokens, length"
+    assert summary(make_reply([], [])) == "0 tokens, 0% steered, 0 shifted, length"
+    tally = Tally()
+    assert tally.describe() == "0 tokens, 0% steered, 0 shifted"
+    tally.add([reply, reply], 2.0)
+    tally.add([reply], 1.0)
+    assert tally.describe() == "12 tokens, 50% steered, 3 shifted, 4.0 tok/s"
+    assert [rate(x) for x in (0.123, 1.26, 12.6, 12345.6)] == ["0.12", "1.3", "13", "12,346"]
+
+
+def test_json_numbers() -> None:
+    array = np.array([[0.1, np.nan], [-np.inf, 2]], np.float32)
+    assert json_numbers(array) == [[0.1, None], [None, 2.0]]
+    assert json_numbers(np.array([True, False])) == [True, False]
+
+
+def test_candidates() -> None:
+    record = CandidateRecord(
+        ids=np.array([[0, 5, 6, 7], [8, 9, 1, 5]]),
+        logits=np.log(np.array([[0.5, 0.25, 0.125, 0.125]] * 2)),
+        values=np.array([[0.5, -1, 0, 2], [np.nan] * 4]),
+        own_choice=np.array([7, 1]),
+        kl=np.zeros(2),
+    )
+    reply = make_reply(["a", "b"], [True, False], [True, False], record)
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(candidates_table(reply, lambda token: f" <{token}>", most=1))
+    shown = capture.get()
+    assert "␣<0>·50%·+0.50   ␣<7>·13%·+2.00" in shown  # the chosen one and the policy's own are always there
+    assert "<6>" not in shown
+    assert "<9>" not in shown
+    with pytest.raises(ValueError, match="were not recorded"):
+        candidates_table(make_reply(["a"], [True]), str)
+
+
+def test_side_by_side() -> None:
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(
+            side_by_side(make_reply(["x"], [False]), make_reply(["y"], [True]), ("base", "steered"))
+        )
+    shown = capture.get()
+    assert "1 token, length" in shown
+    assert "1 token, 100% steered, 0 shifted, length" in shown
