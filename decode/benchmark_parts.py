@@ -112,7 +112,7 @@ def _repeat(
     config: SamplerConfig,
 ) -> DecodeState:
     """The part, `count` times, on rows in the middle of their replies."""
-    state = start(params.policy, prompt, prompt, settings, config)
+    state = start(params, prompt, prompt, settings, config)
     rows = prompt.policy_tokens.shape[0]
     length = config.max_new_tokens // 2
     begin = replace(

@@ -3,18 +3,17 @@
     make demo
 
 Writes a tiny policy, value model and reward model with random weights to out/demo/, in the file formats of
-the real ones, loads them back, decodes three replies with a key/value cache, and shows at every token how
-uncertain the policy was (the entropy of its ten best candidates, in nats) and what the value model expected.
-The weights are random, so the replies mean nothing; that the parts fit together is checked at the end.
+the real ones, loads them back, and samples three replies, steered at their junctions. It shows at every
+token how uncertain the policy was (the entropy of its ten best candidates, in nats), what the value model
+expected, and where it changed the policy's mind. The weights are random, so the replies mean nothing; that
+the parts fit together is checked at the end.
 """
 
-import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from rich.console import Console
@@ -22,13 +21,10 @@ from rich.table import Table
 from rich.text import Text
 
 import sia_jax
-from sia_jax.models import run
-from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ModelConfig, RopeConfig, ValueConfig
-from sia_jax.models.heads import init_value_head, lm_head
+from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.models.transformer import init_model
-from sia_jax.types import Params
 
 CONFIG = ModelConfig(
     family="qwen3",
@@ -53,13 +49,13 @@ PROMPTS = [[11, 23, 5, 42], [7, 301, 19, 64, 128, 256], [499, 3]]
 
 @dataclass(frozen=True)
 class Args:
-    """Load, decode, value and score."""
+    """Load, sample, value and score."""
 
     out: Path = Path("out/demo")
     """Where the checkpoints are written."""
     new_tokens: int = 12
     threshold: float = 1.0
-    """Entropy, in nats, from which a position is marked as a junction."""
+    """Entropy, in nats, from which a position is a junction and is steered."""
     seed: int = 0
 
 
@@ -69,35 +65,49 @@ def main(args: Args) -> None:
     policy, value, merged, reward = _make_and_load(args.out, args.seed)
     console.print(f"loaded from {args.out}: three models of {CONFIG.num_parameters:,} parameters")
 
-    width = run.bucket_length(max(map(len, PROMPTS)))
-    prompts = np.zeros((len(PROMPTS), width), np.int32)
-    for row, ids in enumerate(PROMPTS):
-        prompts[row, : len(ids)] = ids
-    lengths = np.array([len(ids) for ids in PROMPTS], np.int32)
-    replies, logits = _decode(
-        policy.params, prompts, lengths, config=policy.config, new_tokens=args.new_tokens
+    config = sia_jax.SamplerConfig(
+        policy=policy.config,
+        value=value.config,
+        steering=sia_jax.SteeringConfig(num_candidates=CANDIDATES),
+        max_new_tokens=args.new_tokens,
     )
+    samples = sia_jax.sample(
+        sia_jax.SteeringParams(policy.params, value.params),
+        sia_jax.Prompt.pack(PROMPTS),
+        args.threshold,
+        rng_key=jax.random.key(args.seed, impl="threefry2x32"),
+        config=config,
+        knobs=sia_jax.Knobs(stop_ids=np.zeros(0, np.int32)),
+    )
+    samples = jax.tree.map(np.asarray, samples)
 
-    # The same conversation without a cache, as one right-padded batch.
+    # The same conversations without a cache, as one right-padded batch.
+    lengths = np.array([len(ids) for ids in PROMPTS], np.int32)
     total = lengths + args.new_tokens
     tokens = np.zeros((len(PROMPTS), int(total.max())), np.int32)
     for row, ids in enumerate(PROMPTS):
-        tokens[row, : total[row]] = [*ids, *replies[row].tolist()]
-    reply_places = lengths[:, None] + np.arange(args.new_tokens)
-    full = np.take_along_axis(np.asarray(policy.logits(tokens, total)), reply_places[..., None] - 1, axis=1)
-    values = np.take_along_axis(np.asarray(value.values(tokens, total)), reply_places, axis=1)
-    values_merged = np.take_along_axis(np.asarray(merged.values(tokens, total)), reply_places, axis=1)
+        tokens[row, : total[row]] = [*ids, *samples.tokens[row].tolist()]
+    places = lengths[:, None] + np.arange(args.new_tokens)
+    logits = np.take_along_axis(np.asarray(policy.logits(tokens, total)), places[..., None] - 1, axis=1)
+    values = np.take_along_axis(np.asarray(value.values(tokens, total)), places, axis=1)
+    values_merged = np.take_along_axis(np.asarray(merged.values(tokens, total)), places, axis=1)
     scores = np.asarray(reward.score(tokens, total))
 
-    entropies = _candidate_entropy(np.asarray(logits))
     for row in range(len(PROMPTS)):
-        console.print(_reply_table(row, replies[row], entropies[row], values[row], args.threshold))
+        console.print(_reply_table(row, samples, values[row]))
         console.print(
-            f"reward {scores[row]:+.3f}, junctions {np.mean(entropies[row] >= args.threshold):.0%}\n"
+            f"reward {scores[row]:+.3f}, steered {samples.junction[row].mean():.0%}, "
+            f"shifted {samples.shifted[row].mean():.0%}\n"
         )
 
+    steered = samples.junction
     checks = {
-        "cached decoding against one full pass": _relative_error(np.asarray(logits), full),
+        "entropies of the sampler against one full pass": _relative_error(
+            samples.entropy, _candidate_entropy(logits)
+        ),
+        "values of the sampler against one full pass": _relative_error(
+            samples.value[steered], values[steered]
+        ),
         "value model over the policy's weights against merged": _relative_error(values, values_merged),
     }
     for name, error in checks.items():
@@ -106,7 +116,7 @@ def main(args: Args) -> None:
         sys.exit("the parts do not agree")
     console.print(
         "\nNext, with a Qwen3 or Llama-3 checkpoint of your own, a folder or a Hub id:\n"
-        "  policy = sia_jax.load_policy(...); policy.logits(tokens, lengths)"
+        "  python -m decode.generate --policy ... --value ... --prompt '...' --compare"
     )
 
 
@@ -141,25 +151,6 @@ def _make_and_load(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("config", "new_tokens"))
-def _decode(
-    params: Params, prompts: jax.Array, lengths: jax.Array, *, config: ModelConfig, new_tokens: int
-) -> tuple[jax.Array, jax.Array]:
-    """Greedy replies [B, T] and the logits [B, T, V] that they were chosen from, by cached steps."""
-    cache = KVCache.zeros(config, prompts.shape[0], prompts.shape[1] + new_tokens, jnp.float32)
-    hidden, cache = run.prefill(params["model"], prompts, lengths, cache, config=config)
-
-    def step(carry: tuple[jax.Array, jax.Array, KVCache], _: None) -> tuple[tuple, tuple]:
-        hidden, lengths, cache = carry
-        logits = lm_head(params, hidden)
-        token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        hidden, cache = run.decode_step(params["model"], token, lengths, cache, config=config)
-        return (hidden, lengths + 1, cache), (token, logits)
-
-    _, (tokens, logits) = jax.lax.scan(step, (hidden, lengths, cache), length=new_tokens)
-    return tokens.T, logits.swapaxes(0, 1)
-
-
 def _candidate_entropy(logits: np.ndarray) -> np.ndarray:
     """Entropy in nats of softmax over the C largest logits: [B, T, V] -> [B, T], at most ln C."""
     best = np.sort(logits, axis=-1)[..., -CANDIDATES:]
@@ -168,18 +159,19 @@ def _candidate_entropy(logits: np.ndarray) -> np.ndarray:
     return -np.sum(probabilities * np.log(probabilities), axis=-1)
 
 
-def _reply_table(
-    row: int, reply: np.ndarray, entropy: np.ndarray, value: np.ndarray, threshold: float
-) -> Table:
-    """One column a token; junctions stand out."""
+def _reply_table(row: int, samples: sia_jax.Samples, value: np.ndarray) -> Table:
+    """One column a token; junctions stand out, underlined where the value model shifted the choice."""
     table = Table.grid(padding=(0, 1))
     table.title, table.title_justify = f"reply {row + 1}", "left"
     cells = {
-        "token": [f"{token}" for token in reply],
-        "entropy": [f"{number:.1f}" for number in entropy],
+        "token": [f"{token}" for token in samples.tokens[row]],
+        "entropy": [f"{number:.1f}" for number in samples.entropy[row]],
         "value": [f"{number:+.1f}" for number in value],
     }
-    styles = ["bold magenta" if junction else "dim" for junction in entropy >= threshold]
+    styles = [
+        ("bold magenta underline" if shifted else "bold magenta") if junction else "dim"
+        for junction, shifted in zip(samples.junction[row], samples.shifted[row], strict=True)
+    ]
     for name, texts in cells.items():
         table.add_row(name, *(Text(f"{text:>4}", style) for text, style in zip(texts, styles, strict=True)))
     return table

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from sia_jax.decoding import checks
-from sia_jax.decoding.burst import run_chunk
+from sia_jax.decoding.burst import run_chunk, value_backbone
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.state import (
@@ -89,7 +89,7 @@ def sample(
 @functools.partial(jax.jit, static_argnames="config")
 def _sample(params: SteeringParams, prompts: Prompt, settings: Settings, *, config: SamplerConfig) -> Samples:
     prompt, settings = branch(prompts, settings, config)
-    state = start(params.policy, prompts, prompt, settings, config)
+    state = start(params, prompts, prompt, settings, config)
     state = finish(params, prompts, prompt, settings, state, config)
     return collect(prompts, prompt, state, config)
 
@@ -111,12 +111,12 @@ def branch(prompts: Prompt, settings: Settings, config: SamplerConfig) -> tuple[
 
 
 def start(
-    policy: Params, prompts: Prompt, prompt: Prompt, settings: Settings, config: SamplerConfig
+    params: SteeringParams, prompts: Prompt, prompt: Prompt, settings: Settings, config: SamplerConfig
 ) -> DecodeState:
     """An empty reply for each row: caches allocated, the policy's prompts read.
 
     Args:
-      policy: the policy's tree.
+      params: the weights, whose dtypes the caches take.
       prompts: before the branches.
       prompt: one row for each row of the state.
       settings: of the rows.
@@ -125,10 +125,11 @@ def start(
     rows, length = prompt.policy_tokens.shape
     c, v = config.steering.num_candidates, config.policy.vocab_size
     t = config.max_new_tokens
-    cache = _cache(policy["model"], config.policy, rows, length + t)
+    model = params.policy["model"]
+    cache = _cache(model, config.policy, rows, length + t)
     positions = jnp.broadcast_to(jnp.arange(length), prompts.policy_tokens.shape)
     _, cache = forward(
-        policy["model"],
+        model,
         prompts.policy_tokens,
         positions,
         cache,
@@ -136,9 +137,10 @@ def start(
         config=config.policy,
     )
     value_cache = None
-    if config.value is not None:
+    if params.value is not None and config.value is not None:
         columns = prompt.value_tokens.shape[1] + t + config.candidate_places
-        value_cache = _cache(policy["model"], config.value.backbone, rows, columns)
+        value_model, _ = value_backbone(params.policy, params.value, config)
+        value_cache = _cache(value_model, config.value.backbone, rows, columns)
 
     zeros = jnp.zeros(rows, jnp.int32)
     real = jnp.arange(length) < prompt.policy_lengths[:, None]

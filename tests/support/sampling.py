@@ -22,6 +22,7 @@ from sia_jax.steering.config import Knobs, SteeringConfig
 from sia_jax.types import Params
 from tests.support.checkpoints import tiny_policy, tiny_value_model
 from tests.support.oracle import NumpyModel, Reply, Settings, generate
+from tests.support.oracle_parts import fold_in
 
 PROMPT_LENGTH, VALUE_PROMPT_LENGTH = 9, 11
 """P and P': the buffers of all prompts here."""
@@ -46,11 +47,12 @@ _NUMBERS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One request: prompts, seed, and all numbers that may differ from row to row."""
+    """One request: prompts, key, and all numbers that may differ from row to row."""
 
     prompt: tuple[int, ...]
     value_prompt: tuple[int, ...]
-    seed: int
+    key: tuple[int, int]
+    """The words of its threefry2x32 key."""
     threshold: float
     max_new_tokens: int
     beta: float = 1.0
@@ -77,6 +79,8 @@ class Program:
     params: SteeringParams
     policy: NumpyModel
     value: NumpyModel | None
+    exact_ties: bool = False
+    """Whether logits that are equal in float64 are so in float32: a margin of exactly 0 is then no danger."""
 
     def with_config(self, **changes: Any) -> "Program":
         """The same networks under another configuration."""
@@ -112,7 +116,8 @@ def make_program(
     seed: int = 0,
     vocab_size: int = 48,
     num_layers: int = 2,
-    change: Callable[[Params], Params] = lambda params: params,
+    change: Callable[[Params], Params] | None = None,
+    exact_ties: bool = False,
     **fields: Any,
 ) -> Program:
     """A sampler over random weights.
@@ -129,19 +134,20 @@ def make_program(
       vocab_size: V of the policy.
       num_layers: of the policy.
       change: of the policy's params, before anybody sees them.
+      exact_ties: see `Program`.
       **fields: of SamplerConfig.
     """
     policy = tiny_policy(family, seed, vocab_size=vocab_size, num_layers=num_layers)
     # The final norm scales the logits of tied and untied heads alike.
     norm = policy.params["model"]["norm"]["weight"] * spread
-    params = change(policy.params | {"model": policy.params["model"] | {"norm": {"weight": norm}}})
-    policy = replace(policy, params=params)
+    params = policy.params | {"model": policy.params["model"] | {"norm": {"weight": norm}}}
+    policy = replace(policy, params=change(params) if change else params)
     steering = steering or SteeringConfig(num_candidates=6)
     fields = {"max_new_tokens": 14, "record": "candidates"} | fields
     model = NumpyModel(policy.params, policy.config)
     if not steered:
         config = SamplerConfig(policy=policy.config, steering=steering, **fields)
-        return Program(config, SteeringParams(policy.params), model, None)
+        return Program(config, SteeringParams(policy.params), model, None, exact_ties)
     value = tiny_value_model(backbone or policy, seed, head=head)
     oracle = NumpyModel(value.params, value.config, value.base)
     config, params = value.config, value.params
@@ -152,6 +158,7 @@ def make_program(
         SteeringParams(policy.params, params),
         model,
         oracle,
+        exact_ties,
     )
 
 
@@ -169,33 +176,32 @@ def merged_value(value: ValueModel) -> tuple[ValueConfig, Params]:
 
 
 def random_row(program: Program, rng: np.random.Generator, **numbers: Any) -> Row:
-    """A row with random prompts, of any length from 1 on, and a random seed."""
+    """A row with random prompts, of any length from 1 on, and a random key; `numbers` are its fields."""
     config = program.config
     real = config.real_tokens
 
     def ids(longest: int) -> tuple[int, ...]:
         return tuple(rng.integers(0, real, rng.integers(1, longest + 1)).tolist())
 
-    return Row(
-        ids(PROMPT_LENGTH),
-        ids(VALUE_PROMPT_LENGTH),
-        int(rng.integers(2**31)),
-        **({"threshold": np.inf, "max_new_tokens": config.max_new_tokens} | numbers),
-    )
+    drawn = {
+        "prompt": ids(PROMPT_LENGTH),
+        "value_prompt": ids(VALUE_PROMPT_LENGTH),
+        "key": tuple(rng.integers(2**32, size=2).tolist()),
+        "threshold": np.inf,
+        "max_new_tokens": config.max_new_tokens,
+    }
+    return Row(**(drawn | numbers))
 
 
 def clear_row(program: Program, *seed: int, **numbers: Any) -> tuple[Row, int]:
-    """The first random row whose reply hangs on no small margin, and how many were passed over for it."""
+    """The first random row whose replies hang on no small margin, and how many were passed over for it."""
     for attempt in itertools.count():
         row = random_row(program, np.random.default_rng([*seed, attempt]), **numbers)
-        if is_clear(reply_of(program, row)):
+        if all(
+            first_small_margin(program, reply) == len(reply.margins) for reply in replies_of(program, row)
+        ):
             return row, attempt
     raise AssertionError
-
-
-def is_clear(reply: Reply) -> bool:
-    """Whether no comparison of the reply was nearly a tie."""
-    return reply.first_small_margin() == len(reply.margins)
 
 
 def run(
@@ -226,13 +232,9 @@ def run(
         value_length=VALUE_PROMPT_LENGTH,
     )
     threshold = np.array([row.threshold for row in rows])
-    keys = jax.random.wrap_key_data(
-        np.array([key_of(row) for row in rows], np.uint32), impl="threefry2x32"
-    )
+    keys = jax.random.wrap_key_data(np.array([row.key for row in rows], np.uint32), impl="threefry2x32")
     if not program.has_state:
-        samples = sampler.sample(
-            program.params, prompt, threshold, rng_key=keys, config=config, knobs=knobs
-        )
+        samples = sampler.sample(program.params, prompt, threshold, rng_key=keys, config=config, knobs=knobs)
         return Outcome(jax.device_get(samples))
     config = config.resolve(len(rows) * config.branches)
     settings = sampler.make_settings(threshold, keys, knobs, len(rows), config)
@@ -246,7 +248,7 @@ def _sample_and_gate(
 ) -> tuple[Samples, Any]:
     """What `sample` does, and the last state of the gate."""
     prompt, settings = sampler.branch(prompts, settings, config)
-    state = sampler.start(params.policy, prompts, prompt, settings, config)
+    state = sampler.start(params, prompts, prompt, settings, config)
     state = sampler.finish(params, prompts, prompt, settings, state, config)
     return sampler.collect(prompts, prompt, state, config), state.gate
 
@@ -255,26 +257,29 @@ def _transposed(numbers: Any) -> tuple[np.ndarray, ...]:
     return tuple(np.array(column) for column in zip(*numbers, strict=True))
 
 
-def key_of(row: Row) -> tuple[int, int]:
-    """The words of jax.random.key(row.seed)."""
-    return 0, row.seed
+def replies_of(program: Program, row: Row, mutation: str | None = None) -> list[Reply]:
+    """The oracle's reply to a row, or one for each branch."""
+    return [reply_of(program, branch, mutation) for branch in branches_of(program, row)]
+
+
+def branches_of(program: Program, row: Row) -> list[Row]:
+    """A row, or the rows that its branches are, each with a key of its own."""
+    n = program.config.branches
+    return [row] if n == 1 else [replace(row, key=fold_in(row.key, j)) for j in range(n)]
 
 
 @functools.cache
-def reply_of(
-    program: Program, row: Row, *, key: tuple[int, int] | None = None, mutation: str | None = None
-) -> Reply:
+def reply_of(program: Program, row: Row, mutation: str | None = None) -> Reply:
     """The oracle's reply.
 
     Args:
       program: of its configuration only the steering and the ids that have a token matter.
       row: the request.
-      key: if not that of the row's seed.
       mutation: one of MUTATIONS.
     """
     settings = Settings.of(
         program.config.steering,
-        key=key or key_of(row),
+        key=row.key,
         threshold=row.threshold,
         max_new_tokens=row.max_new_tokens,
         num_tokens=program.config.num_tokens,
@@ -289,28 +294,39 @@ def reply_of(
     return generate(program.policy, program.value, row.prompt, row.value_prompt, settings)
 
 
+def first_small_margin(program: Program, reply: Reply) -> int:
+    """The first index that float32 may decide otherwise; the number of margins if there is none."""
+    if not program.exact_ties:
+        return reply.first_small_margin()
+    small = [any(0 < distance < 1e-4 for distance in step.values()) for step in reply.comparisons]
+    return [*small, True].index(True)
+
+
 # Where they differ
 
 
-def difference(outcome: Outcome, i: int, reply: Reply, cut: int | None = None) -> str:
+def difference(program: Program, outcome: Outcome, i: int, reply: Reply) -> str:
     """The first thing in which row i of the sampler is not the oracle's reply; "" if there is none.
 
     Tokens, flags and floats are compared up to the first small margin, and what is said of the whole reply
     if there is none.
 
     Args:
+      program: whose they are.
       outcome: of the sampler.
       i: row of it.
       reply: the oracle's.
-      cut: the first index not to be compared, if not that of the first small margin.
     """
     samples = outcome.samples
-    cut = reply.first_small_margin() if cut is None else cut
+    cut = first_small_margin(program, reply)
     whole, end = cut >= len(reply.margins), min(cut, len(reply.tokens))
     length = int(samples.lengths[i])
     if length < end:
         return f"length {length}, expected at least {end}"
-    found = [_first_unequal(name, actual[:end], expected[:end]) for name, actual, expected in _columns(samples, i, reply)]
+    found = [
+        _first_unequal(name, actual[:end], expected[:end])
+        for name, actual, expected in _columns(samples, i, reply)
+    ]
     if whole:
         found += [
             "" if actual == expected else f"{name} {actual}, expected {expected}"
