@@ -14,7 +14,7 @@ from tests.support.tokenizers import save_qwen3_tokenizer
 def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch):
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    policy = save_tiny_policy(tmp_path / "Qwen3-1.7B-Base", vocab_size=400)
+    policy = save_tiny_policy(tmp_path / "Qwen3-1.7B-Base", vocab_size=400, max_position_embeddings=1024)
     save_tiny_value_model(tmp_path / "VM-Qwen3-1.7B-Base", policy, layout="official")
     sia_jax.save_reward_model(tiny_reward_model(vocab_size=400), tmp_path / "Skywork-Reward-V2-Qwen3-1.7B")
     for name in ("Qwen3-1.7B-Base", "Skywork-Reward-V2-Qwen3-1.7B"):
@@ -22,10 +22,13 @@ def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(example, names)
-    assert names["logits"].shape == (1, len(names["ids"]), 400)
-    assert names["values"].shape == (1, len(names["value_ids"]))
+    samples = names["samples"]
+    assert samples.tokens.shape == (1, 128)
+    assert names["share"] > 0
+    assert len(names["text"]) > 0
     assert np.isfinite(names["score"]).all()
-    assert names["policy"].tokenizer.decode(names["ids"]).startswith("Human:\nHow do I")
+    prompt = names["prompt"].policy_tokens[0, : names["prompt"].policy_lengths[0]]
+    assert names["policy"].tokenizer.decode(prompt).startswith("Human:\nHow do I")
 
 
 @pytest.mark.parametrize("name", sia_jax.__all__)
