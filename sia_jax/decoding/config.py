@@ -88,10 +88,11 @@ class SamplerConfig:
     def auto(cls, batch: int, expected_ratio: float = 0.2, **fields: Any) -> "SamplerConfig":
         """The configuration whose value passes suit a batch of which a share are junctions.
 
-        The rule. Between two junctions lie (1 - r) / r tokens, so a row brings n = C + (1 - r) / r tokens to
-        a pass. Rows arrive at r B a step, and a pass is worth its read of the weights from about eight
-        waiting rows on: quorum = min(2 r B, 8), at least 1. Slots for half as many again, places for the
-        tokens that the quorum brings and one row more, and for one row up to twice its usual span.
+        The rule, with r the share. Between two junctions lie (1 - r) / r tokens on average, so a row brings
+        n = C + (1 - r) / r tokens to a pass, and r B rows come to a junction in a policy step. The quorum is
+        0.6 r B, for a row that waits idles while the others' steps cost what they always do; slots are
+        1.5 r B, for what more than that would hold is mostly padding; places are n for each slot. One row may
+        bring twice its usual span, and a longer one takes several passes.
 
         Args:
           batch: rows, branches included.
@@ -110,13 +111,16 @@ class SamplerConfig:
 
 
 def _resolve(config: SamplerConfig, batch: int, ratio: float) -> SamplerConfig:
-    candidates = config.candidate_places
-    span = (1 - ratio) / ratio
-    quorum = config.quorum or max(1, min(8, round(2 * ratio * batch), batch))
-    slots = config.slots or min(batch, math.ceil(1.5 * quorum))
-    usual = candidates + math.ceil(span)
-    slot_places = config.slot_places or candidates + max(2, 2 * math.ceil(span))
-    places = config.places or max(slot_places, min(quorum + 1, slots) * usual)
+    candidates, arrivals = config.candidate_places, ratio * batch
+    span = math.ceil((1 - ratio) / ratio)
+    usual = candidates + span if candidates else span + 1  # a vocab head reads the last token anew
+    slots = min(batch, config.slots or math.ceil(1.5 * arrivals))
+    slot_places = config.slot_places or candidates + max(1, 2 * span)
+    places = config.places or max(slot_places, slots * usual)
     return replace(
-        config, slots=min(slots, batch), places=places, slot_places=min(slot_places, places), quorum=quorum
+        config,
+        slots=slots,
+        places=places,
+        slot_places=min(slot_places, places),
+        quorum=config.quorum or max(1, round(0.6 * arrivals)),
     )

@@ -1,0 +1,70 @@
+import pytest
+
+import sia_jax
+from sia_jax.models.config import ValueConfig
+from sia_jax.steering import gates, tilts
+from tests.support.checkpoints import tiny_config
+
+MODEL = tiny_config()
+
+
+def auto(batch: int, ratio: float, head: str = "scalar") -> sia_jax.SamplerConfig:
+    value = ValueConfig(MODEL, head, 3 if head == "vocab" else None)
+    return sia_jax.SamplerConfig.auto(batch, ratio, policy=MODEL, value=value)
+
+
+@pytest.mark.parametrize("head", ["scalar", "vocab"])
+@pytest.mark.parametrize("ratio", [0.01, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("batch", [1, 2, 16, 64])
+def test_the_rule_gives_shapes_in_which_every_row_can_be_served(batch, ratio, head):
+    config = auto(batch, ratio, head)
+    assert 1 <= config.slots <= batch
+    assert config.places >= config.slot_places > config.candidate_places
+    assert 1 <= config.quorum <= batch
+
+
+def test_the_rule_gives_more_slots_and_a_larger_quorum_to_more_junctions():
+    sparse, dense = auto(16, 0.1), auto(16, 1.0)
+    assert sparse.slots < dense.slots == 16
+    assert sparse.quorum < dense.quorum
+
+
+def test_the_rule_leaves_what_was_set():
+    config = sia_jax.SamplerConfig(
+        policy=MODEL, value=ValueConfig(MODEL), slots=2, places=33, slot_places=12, quorum=2
+    )
+    resolved = config.resolve(8)
+    assert (resolved.slots, resolved.places, resolved.slot_places, resolved.quorum) == (2, 33, 12, 2)
+
+
+def test_a_configuration_is_a_static_argument():
+    assert hash(auto(4, 0.2)) == hash(auto(4, 0.2))
+    assert auto(4, 0.2) == auto(4, 0.2)
+
+
+@pytest.mark.parametrize("arguments", [(0, 0.2), (4, 0.0), (4, 1.1)])
+def test_the_rule_refuses_batches_and_ratios_that_mean_nothing(arguments):
+    with pytest.raises(ValueError, match="batch >= 1 and 0 < expected_ratio <= 1"):
+        auto(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"num_candidates": 0}, ValueError, "num_candidates"),
+        ({"entropy": "all"}, ValueError, "entropy must be one of"),
+        ({"unsteered": "none"}, ValueError, "unsteered must be one of"),
+        ({"gate": "entropy"}, TypeError, "gate must be a Gate"),
+        ({"tilt": gates.Entropy()}, TypeError, "tilt must be a Tilt"),
+        ({"gate": gates.Bernoulli(float("nan"))}, ValueError, "gate must not be NaN"),
+    ],
+)
+def test_steering_refuses_what_it_does_not_know(changes, error, message):
+    with pytest.raises(error, match=message):
+        sia_jax.SteeringConfig(**changes)
+
+
+def test_numbers_of_expressions_are_listed_from_left_to_right():
+    gate = (gates.Position(3) & ~gates.Bernoulli(0.5)) | gates.Budget(0.2)
+    assert gate.numbers == (3, 0.5, 0.2)
+    assert tilts.Clipped(2.0, tilts.Clipped(1.0, tilts.Centred())).numbers == (2.0, 1.0)
