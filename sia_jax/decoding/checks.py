@@ -57,6 +57,9 @@ def check_prompt(prompt: Prompt, config: SamplerConfig) -> None:
                 f"the {name} prompts must be tokens [B, P] and lengths [B], got {shape} and "
                 f"{np.shape(lengths)}"
             )
+        kinds = [np.dtype(getattr(x, "dtype", np.int32)).kind for x in (tokens, lengths)]
+        if not set(kinds) <= {"i", "u"}:
+            raise ValueError(f"ids and lengths of the {name} prompts must be integers, got kinds {kinds}")
         if concrete(tokens) and concrete(lengths):
             _check_ids(name, np.asarray(tokens), np.asarray(lengths), model.vocab_size)
         longest = int(np.max(lengths)) if concrete(lengths) else 1
@@ -115,6 +118,8 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "patience": (0, math.inf, "0 or more"),
 }
 _OPEN_AT_ZERO = ("top_p", "repetition_penalty")
+_WHOLE = ("top_k", "min_new_tokens", "max_new_tokens", "quorum", "patience")
+_LARGEST = float(np.finfo(np.float32).max)
 _IDS = ("stop_ids", "banned_ids", "bias_ids")
 
 
@@ -129,6 +134,8 @@ def check_knob(name: str, value: Any, config: SamplerConfig) -> None:
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name} must be numbers, got {array.dtype}")
+    if name in _WHOLE and not (np.all(array == np.floor(array)) and np.all(np.abs(array) < 2**31)):
+        raise ValueError(f"{name} must be whole numbers of 32 bits, got {array.tolist()}")
     if name in _IDS:
         vocab = config.policy.vocab_size
         if array.size and (array.dtype.kind not in "iu" or array.min() < -1 or array.max() >= vocab):
@@ -144,7 +151,7 @@ def check_knob(name: str, value: Any, config: SamplerConfig) -> None:
             )
     elif name in _RANGES:
         low, high, expected = _RANGES[name]
-        wrong = ~np.isfinite(array) | (array < low) | (array > high)
+        wrong = ~(np.abs(array) <= _LARGEST) | (array < low) | (array > high)
         if name in _OPEN_AT_ZERO:
             wrong |= array == 0
         if wrong.any():

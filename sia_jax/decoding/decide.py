@@ -42,16 +42,20 @@ def decide(
     finite = jnp.all(jnp.isfinite(logits), axis=-1)
     m = processors.mask_ids(logits, config.real_tokens, settings.banned_ids)
     processed = _process(m, state, settings)
-    candidate_logits, ids = filters.largest(processed, steering.num_candidates)
-    top = candidate_logits[:, 0]
-    finite &= top > -jnp.inf
+    # The order of ids knows one zero: a top_k would put -0.0 below 0.0, and a comparison would not.
+    processed = jnp.where(processed == 0, 0, processed)
+    c = steering.num_candidates
+    best, best_ids = filters.largest(processed, min(max(c, 2), processed.shape[-1]))
+    candidate_logits, ids = best[:, :c], best_ids[:, :c]
+    top = best[:, 0]
+    finite &= jnp.isfinite(top)  # not if everything is banned, nor if a penalty has overflowed
     token_keys, gate_keys = race.position_keys(settings.keys, index)
 
     if steering.entropy == "candidates":
         entropy = candidate_entropy(candidate_logits)
     else:
         entropy = vocabulary_entropy(processed)
-    second = candidate_logits[:, 1] if steering.num_candidates > 1 else jnp.full_like(top, -jnp.inf)
+    second = best[:, 1] if best.shape[-1] > 1 else jnp.full_like(top, -jnp.inf)
     features = gates.Features(
         index=index,
         entropy=entropy,
@@ -103,7 +107,7 @@ def steer(
     index: Int[Array, " B"],
     settings: Settings,
     config: SamplerConfig,
-) -> tuple[Int[Array, " B"], TokenRecord]:
+) -> tuple[Int[Array, " B"], TokenRecord, Bool[Array, " B"]]:
     """The steered choice: argmax over A and N of (l_a + tilt_a) / T + g_a, with the policy's own g.
 
     Args:
@@ -114,7 +118,8 @@ def steer(
       config: static.
 
     Returns:
-      ([B] the place of the choice among the candidates, what to write down).
+      ([B] the place of the choice among the candidates, what to write down, [B] whether the scores are
+      numbers: a large beta overflows).
     """
     place = jnp.arange(values.shape[-1])
     allowed = place < pending.kept[:, None]
@@ -145,7 +150,7 @@ def steer(
         value=take(values),
         candidates=candidates,
     )
-    return chosen, entry
+    return chosen, entry, jnp.all(jnp.isfinite(scores) | ~allowed, axis=-1)
 
 
 @dataclass(frozen=True)

@@ -280,6 +280,8 @@ def make_settings(threshold: Any, rng_key: Any, knobs: Knobs, rows: int, config:
 
 
 def _numbers(name: str, given: Any, defaults: tuple[float, ...], rows: int, config: SamplerConfig) -> tuple:
+    if given is not None and not isinstance(given, tuple | list):
+        raise TypeError(f"knobs.{name} must be a tuple, one number each of {defaults}, got {given!r}")
     values = defaults if given is None else tuple(given)
     if len(values) != len(defaults):
         raise ValueError(

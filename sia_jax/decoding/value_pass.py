@@ -115,9 +115,10 @@ def value_pass(
     row_values = jnp.zeros((batch, values.shape[-1])).at[served_rows].set(values, mode="drop")
     caught_up = jnp.zeros(batch, jnp.int32).at[layout.rows].add(layout.spans)
     finite = jnp.all(jnp.isfinite(row_values), axis=-1)
-    choice, entry = steer(
+    choice, entry, sound = steer(
         jnp.where(finite[:, None], row_values, 0), state.pending, state.lengths, settings, config
     )
+    finite &= sound
     speaks = served & finite
 
     total = prompt.value_lengths + state.lengths

@@ -38,8 +38,9 @@ def value_head(head: Params, hidden: Float[Array, "... D"]) -> Float[Array, "...
       [...] float32, in units of the trajectory reward.
     """
     weight, bias = head["weight"].astype(jnp.float32), head["bias"].astype(jnp.float32)
-    hidden = hidden.astype(jnp.float32)
-    return einsum_float32("...d,d->...", hidden, weight[0]) + bias[0]
+    # Not a product of a matrix and a vector: XLA on CPU adds up its last rows in another order than the
+    # others, so that a candidate's value would depend, by a bit, on its place in the batch.
+    return jnp.sum(hidden.astype(jnp.float32) * weight[0], axis=-1) + bias[0]
 
 
 def vocab_value_head(head: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
@@ -68,7 +69,7 @@ def reward_head(head: Params, hidden: Float[Array, "... D"]) -> Float[Array, "..
       [...] float32.
     """
     weight = head["weight"].astype(jnp.float32)
-    return einsum_float32("...d,d->...", hidden.astype(jnp.float32), weight[0])
+    return jnp.sum(hidden.astype(jnp.float32) * weight[0], axis=-1)
 
 
 def init_value_head(config: ValueConfig, rng_key: jax.Array) -> Params:

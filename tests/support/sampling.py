@@ -82,10 +82,6 @@ class Program:
     exact_ties: bool = False
     """Whether logits that are equal in float64 are so in float32: a margin of exactly 0 is then no danger."""
 
-    def with_config(self, **changes: Any) -> "Program":
-        """The same networks under another configuration."""
-        return replace(self, config=replace(self.config, **changes))
-
     @property
     def has_state(self) -> bool:
         """Whether its gate has a state, which is then looked at."""

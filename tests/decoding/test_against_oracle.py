@@ -1,0 +1,442 @@
+"""The sampler against the float64 oracle, over structures (programs) and numbers (rows of each call).
+
+What has to be equal is said by `tests.support.sampling.difference`. The last tests see to it that the cases
+are worth something: that they contain what they should, and that known errors would be found.
+"""
+
+import functools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sia_jax.decoding.prompt import Prompt
+from sia_jax.decoding.sample import SteeringParams, sample
+from sia_jax.steering import gates, tilts
+from sia_jax.steering.config import SteeringConfig
+from sia_jax.types import Params
+from tests.support.checkpoints import tiny_policy
+from tests.support.oracle import MUTATIONS, NumpyModel, Reply
+from tests.support.oracle_parts import fold_in
+from tests.support.sampling import (
+    PROMPT_LENGTH,
+    VALUE_PROMPT_LENGTH,
+    Outcome,
+    Program,
+    Row,
+    clear_row,
+    difference,
+    first_small_margin,
+    make_program,
+    random_row,
+    replies_of,
+    reply_of,
+    run,
+)
+
+TIED = tuple(range(8, 44))
+"""Ids whose logits are exactly 0 in the program "ties"."""
+
+NUMBERS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 1.7, "beta": 2.0},
+    {"temperature": 0.0},
+    {"temperature": 0.3, "beta": 2.0},
+    {"top_k": 4},
+    {"top_k": 17, "temperature": 1.7},
+    {"top_p": 0.5},
+    {"top_p": 0.93, "temperature": 1.7},
+    {"top_k": 12, "top_p": 0.9, "temperature": 1.3, "beta": -1.5},
+    {"repetition_penalty": 1.4, "temperature": 0.0},
+    {"repetition_penalty": 0.7, "top_k": 14},
+    {"presence_penalty": 0.7, "frequency_penalty": 0.4},
+    {"presence_penalty": -0.3, "frequency_penalty": -0.3, "repetition_penalty": 1.2, "top_p": 0.8},
+    {"stop_ids": tuple(range(1, 5)), "min_new_tokens": 5},
+    {"stop_ids": (4, 5, 6, 7), "bias": ((5, 2.5), (6, 2.0))},
+    {"stop_ids": (), "banned_ids": (4, 5, 6)},
+    {"bias": ((9, 1.5), (1, -2.0), (5, 3.0)), "banned_ids": (7,)},
+    {"max_new_tokens": 6},
+    {"max_new_tokens": 1},
+    {"stop_ids": (8, 9, 10), "max_new_tokens": 9, "temperature": 1.3},
+    {"stop_ids": (6, 7), "bias": ((7, 3.0), (6, 1.0)), "min_new_tokens": 3, "beta": 2.0},
+]
+"""What rows are sampled with; each program meets most of them, next to one another."""
+
+THRESHOLDS = ["middle", "middle", "low", "middle", "-inf", "middle", "low", "inf"]
+
+SCHEDULES: list[dict[str, int | None]] = [
+    {"quorum": None, "patience": None},
+    {"quorum": 1, "patience": 4},
+    {"quorum": 6, "patience": 3},
+    {"quorum": 2, "patience": 0},
+]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How a program is made, and which numbers suit it."""
+
+    middle: float
+    """A threshold at which some positions are junctions."""
+    gate_numbers: tuple[tuple[float, ...] | None, ...] = (None,)
+    tilt_numbers: tuple[tuple[float, ...] | None, ...] = (None,)
+    fields: tuple[tuple[str, Any], ...] = ()
+    numbers: tuple[dict[str, Any], ...] = ()
+    """Before NUMBERS."""
+    rows: int = 6
+    calls: int = 4
+
+
+def structure(middle: float, **options: Any) -> Structure:
+    own = {
+        name: options.pop(name)
+        for name in ("gate_numbers", "tilt_numbers", "numbers", "rows", "calls")
+        if name in options
+    }
+    return Structure(middle, fields=tuple(options.items()), **own)
+
+
+def steering(gate: gates.Gate | None = None, tilt: tilts.Tilt | None = None, **fields: Any) -> SteeringConfig:
+    given = {"gate": gate or gates.Entropy(), "tilt": tilt or tilts.Additive(), "num_candidates": 6}
+    return SteeringConfig(**(given | fields))
+
+
+def with_ties(params: Params) -> Params:
+    """The ids of TIED have logits of 0 to the last bit, in float32 and in float64."""
+    head = params["lm_head"]["weight"].at[jnp.array(TIED)].set(0)
+    return params | {"lm_head": {"weight": head}}
+
+
+SMALL = {"slots": 2, "slot_places": 8, "places": 14}
+OTHER = {"hidden_size": 16, "intermediate_size": 20, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1}
+STRUCTURES = {
+    "paper": structure(1.52, max_new_tokens=20, **SMALL),
+    "merged llama": structure(
+        1.9,
+        steering=steering(tilt=tilts.Centred(), entropy="vocabulary"),
+        family="llama",
+        merged=True,
+        slots=3,
+        slot_places=7,
+        places=7,
+        chunk=5,
+    ),
+    "value model of its own shape": structure(
+        1.55,
+        steering=steering(gates.Entropy() | gates.Never(), tilts.Clipped(2.0, tilts.Standardised())),
+        tilt_numbers=(None, (0.7,)),
+        backbone=lambda: tiny_policy("llama", 5, vocab_size=50, **OTHER),
+        vocab_size=56,
+        num_tokens=50,
+        num_layers=1,
+    ),
+    "vocab head": structure(
+        1.56,
+        steering=steering(gates.Entropy() & ~gates.Position(2)),
+        gate_numbers=(None, (0.0,), (5.0,)),
+        head="vocab",
+        slots=2,
+        slot_places=3,
+        places=4,
+        max_new_tokens=20,
+    ),
+    "vocab head of its own shape": structure(
+        2.0,
+        steering=steering(gates.Budget(0.4), tilts.Standardised(), entropy="vocabulary"),
+        gate_numbers=(None, (0.2,), (0.6,)),
+        family="llama",
+        head="vocab",
+        backbone=lambda: tiny_policy("qwen3", 6, vocab_size=48, **OTHER),
+        slots=6,
+        num_layers=1,
+    ),
+    "budget": structure(
+        1.5,
+        steering=steering(gates.Budget(0.4)),
+        gate_numbers=(None, (0.2,), (0.7,)),
+        slots=1,
+        slot_places=7,
+        places=7,
+        max_new_tokens=20,
+    ),
+    "nested gates": structure(
+        1.8,
+        steering=steering(
+            (gates.Entropy() & gates.Budget(0.5))
+            | (gates.Bernoulli(0.2) & ~(gates.Position(1) | gates.Budget(0.9))),
+            tilts.Clipped(3.0, tilts.Centred()),
+            entropy="vocabulary",
+        ),
+        gate_numbers=(None, (0.3, 0.5, 2.0, 0.8)),
+        tilt_numbers=(None, (1.0,)),
+        family="llama",
+        merged=True,
+        num_layers=1,
+        **SMALL,
+    ),
+    "entropy ratio": structure(
+        1.35,
+        steering=steering(gates.EntropyRatio(0.05) | gates.TopProbability(0.2)),
+        gate_numbers=(None, (0.2, 0.25), (-0.1, 0.1)),
+        num_layers=1,
+        slots=4,
+        slot_places=9,
+        places=20,
+    ),
+    "candidates only": structure(
+        1.35,
+        steering=steering(
+            gates.LogitGap(1.0) & ~gates.TopProbability(0.2),
+            tilts.Clipped(1.5, tilts.Clipped(2.0)),
+            unsteered="candidates",
+        ),
+        gate_numbers=(None, (0.5, 0.1)),
+        tilt_numbers=(None, (3.0, 1.0)),
+        num_layers=1,
+        **SMALL,
+    ),
+    "branches": structure(
+        1.35, steering=steering(gates.Bernoulli(0.5) & gates.Entropy()), branches=3, rows=2, calls=8, **SMALL
+    ),
+    "ties": structure(
+        1.35,
+        change=with_ties,
+        exact_ties=True,
+        numbers=(
+            {"temperature": 0.0, "beta": 0.0, "bias": ((20, 9.0), (10, 9.0), (30, 9.0))},
+            {"top_k": 10, "bias": ((20, 1.0), (10, 1.0))},
+            {"top_p": 0.6, "bias": ((20, 9.0), (10, 9.0), (30, 9.0), (15, 9.0))},
+        ),
+        max_new_tokens=20,
+        **SMALL,
+    ),
+    "every real id a candidate": structure(
+        1.35,
+        steering=steering(gates.Always() & ~gates.Never(), num_candidates=12),
+        num_tokens=12,
+        family="llama",
+        num_layers=1,
+        slots=4,
+        slot_places=13,
+        places=30,
+    ),
+    "one candidate": structure(
+        1.0,
+        steering=steering(gates.LogitGap(0.6), num_candidates=1, entropy="vocabulary"),
+        num_layers=1,
+        calls=2,
+        **SMALL,
+    ),
+    "no value model": structure(np.inf, steered=False, num_layers=1, record=None),
+}
+DENSE = ("every real id a candidate", "no value model")
+CASES = [(name, call) for name, of in STRUCTURES.items() for call in range(of.calls)]
+
+
+@functools.cache
+def program_of(name: str) -> Program:
+    fields = dict(STRUCTURES[name].fields)
+    if "backbone" in fields:
+        fields["backbone"] = fields["backbone"]()
+    return make_program(**fields)
+
+
+@functools.cache
+def rows_of(name: str, call: int) -> tuple[list[Row], int]:
+    """The rows of a call, and how many were passed over because something in them was nearly a tie."""
+    of, index = STRUCTURES[name], list(STRUCTURES).index(name)
+    numbers = [*of.numbers, *NUMBERS]
+    rows, passed_over = [], 0
+    for n in range(call * of.rows, (call + 1) * of.rows):
+        level = THRESHOLDS[(n + n // len(THRESHOLDS)) % len(THRESHOLDS)]
+        threshold = {"middle": of.middle, "low": of.middle - 0.1, "-inf": -np.inf, "inf": np.inf}[level]
+        row, attempts = clear_row(
+            program_of(name),
+            index,
+            n,
+            threshold=np.inf if name == "no value model" else threshold,
+            gate=of.gate_numbers[n % len(of.gate_numbers)],
+            tilt=of.tilt_numbers[n % len(of.tilt_numbers)],
+            **numbers[(n + 5 * index) % len(numbers)],
+        )
+        rows.append(row)
+        passed_over += attempts
+    return rows, passed_over
+
+
+@functools.cache
+def outcome_of(name: str, call: int) -> Outcome:
+    return run(program_of(name), rows_of(name, call)[0], **SCHEDULES[call % len(SCHEDULES)])
+
+
+def expected_of(name: str, call: int, mutation: str | None = None) -> list[Reply]:
+    program = program_of(name)
+    return [reply for row in rows_of(name, call)[0] for reply in replies_of(program, row, mutation)]
+
+
+def differences(name: str, call: int, mutation: str | None = None) -> list[str]:
+    replies, outcome = expected_of(name, call, mutation), outcome_of(name, call)
+    assert len(replies) == len(outcome.samples.lengths)
+    return [difference(program_of(name), outcome, i, reply) for i, reply in enumerate(replies)]
+
+
+@pytest.mark.parametrize(("name", "call"), CASES)
+def test_the_sampler_and_the_oracle_agree(name, call):
+    assert differences(name, call) == [""] * len(expected_of(name, call))
+
+
+def test_the_official_configuration_agrees_when_nothing_else_is_said():
+    program = make_program(SteeringConfig.official(), spread=3.0, vocab_size=64, num_layers=1, record=None)
+    rows = [random_row(program, np.random.default_rng([97, i]), threshold=1.0) for i in range(4)]
+    samples = sample(
+        program.params,
+        Prompt.pack([row.prompt for row in rows]),
+        1.0,
+        rng_key=jax.random.key(8, impl="threefry2x32"),
+        config=program.config,
+    )
+    outcome = Outcome(jax.device_get(samples))
+    replies = [
+        reply_of(program, replace(row, value_prompt=row.prompt, key=fold_in((0, 8), i)))
+        for i, row in enumerate(rows)
+    ]
+    assert all(first_small_margin(program, reply) == len(reply.margins) for reply in replies)
+    assert 0.2 < np.concatenate([reply.junction for reply in replies]).mean() < 0.6
+    assert any(any(reply.shifted) for reply in replies)
+    assert [difference(program, outcome, i, reply) for i, reply in enumerate(replies)] == [""] * len(rows)
+
+
+def test_a_reply_ends_where_logits_or_values_are_not_finite_and_no_neighbour_notices():
+    program, bad = with_nan("paper", 11), 11
+    common = {"max_new_tokens": 20, "stop_ids": ()}
+    rows = [
+        clear_row(program, 98, i, **(common | numbers))[0]
+        for i, numbers in enumerate(
+            [
+                {"threshold": np.inf, "banned_ids": (bad,)},
+                {"threshold": np.inf, "prompt": (3, bad, 5)},
+                {"threshold": np.inf, "bias": ((bad, 3.0),)},
+                {"threshold": 1.52, "prompt": (3, 5), "bias": ((bad, 1.0),)},
+                {"threshold": 1.52, "prompt": (3, 5), "value_prompt": (bad, 3)},
+                {"threshold": -np.inf, "prompt": (3,), "value_prompt": (3,), "max_new_tokens": 2},
+            ]
+        )
+    ]
+    replies, outcome = [replies_of(program, row)[0] for row in rows], run(program, rows)
+    assert [difference(program, outcome, i, reply) for i, reply in enumerate(replies)] == [""] * 6
+    ends = [(reply.finish_reason, len(reply.comparisons) > len(reply.tokens)) for reply in replies]
+    policy_s, value_s = ("non_finite", False), ("non_finite", True)
+    assert ends == [("length", False), policy_s, policy_s, value_s, value_s, ("length", False)]
+    assert [len(reply.tokens) > 0 for reply in replies[:4]] == [True, False, True, True]
+
+
+def with_nan(name: str, token: int) -> Program:
+    """The same compiled program with other weights: in policy and value model an id's embedding is NaN."""
+    program = program_of(name)
+    model = program.params.policy["model"]
+    spoilt = {"weight": model["embed_tokens"]["weight"].at[token].set(jnp.nan)}
+    model = model | {"embed_tokens": spoilt}
+    policy, value = program.params.policy | {"model": model}, program.params.value
+    return replace(
+        program,
+        params=SteeringParams(policy, value),
+        policy=NumpyModel(policy, program.config.policy),
+        value=NumpyModel(value, program.config.value, model),
+    )
+
+
+# What the cases are worth
+
+
+def test_the_cases_contain_what_a_sampler_may_get_wrong():
+    sparse = [
+        (reply, name)
+        for name, call in CASES
+        for reply, threshold in zip(expected_of(name, call), thresholds_of(name, call), strict=True)
+        if name not in DENSE and np.isfinite(threshold)
+    ]
+    junctions = np.concatenate([reply.junction for reply, _ in sparse])
+    shifted = np.concatenate([reply.shifted for reply, _ in sparse])
+    assert 0.2 < junctions.mean() < 0.6
+    assert shifted.sum() > 0.3 * junctions.sum()
+
+    replies = [(reply, name) for name, call in CASES for reply in expected_of(name, call)]
+    cut = [first_small_margin(program_of(name), reply) < len(reply.margins) for reply, name in replies]
+    assert len(replies) > 300
+    assert np.mean(cut) < 0.01
+    passed_over = sum(rows_of(name, call)[1] for name, call in CASES)
+    assert passed_over < 0.08 * len(replies), "a small margin is rare"
+
+    at_junctions = [reply for reply, _ in replies if any(reply.junction)]
+    assert sum(reply.junction[0] for reply in at_junctions) > 20
+    assert sum(reply.junction[-1] for reply in at_junctions) > 20
+    assert sum(reply.junction[-1] and reply.finish_reason == "stop" for reply in at_junctions) > 10
+    assert sum(reply.finish_reason == "stop" for reply, _ in replies) > 50
+    assert sum(longest_span(reply) > room_of(name) for reply, name in replies) > 20
+    assert sum(rows_waited(outcome_of(name, call)) for name, call in CASES) > 20
+    drawn_outside = [
+        a not in ids for reply, _ in replies for a, ids in zip(reply.tokens, reply.candidate_ids, strict=True)
+    ]
+    assert np.mean(drawn_outside) > 0.05
+    lengths = {
+        (len(row.prompt), len(row.value_prompt)) for name, call in CASES for row in rows_of(name, call)[0]
+    }
+    assert {1, PROMPT_LENGTH} <= {policy for policy, _ in lengths}
+    assert {1, VALUE_PROMPT_LENGTH} <= {value for _, value in lengths}
+
+
+def thresholds_of(name: str, call: int) -> list[float]:
+    """One for each reply."""
+    return [row.threshold for row in rows_of(name, call)[0] for _ in range(program_of(name).config.branches)]
+
+
+def longest_span(reply: Reply) -> int:
+    """The most tokens between two junctions, or before the first."""
+    junctions = [-1, *np.flatnonzero(reply.junction)]
+    return max(np.diff(junctions), default=1) - 1
+
+
+def room_of(name: str) -> int:
+    """Tokens of a span that a value pass takes from one row, next to its candidates."""
+    config = program_of(name).config.resolve(6)
+    return (config.slot_places or 0) - config.candidate_places
+
+
+def rows_waited(outcome: Outcome) -> bool:
+    """Whether the call took more policy steps than its longest reply."""
+    return int(outcome.samples.policy_steps) > int(outcome.samples.lengths.max())
+
+
+@pytest.mark.parametrize(
+    ("mutation", "name"),
+    [
+        ("candidate_position", "paper"),
+        ("candidate_position", "merged llama"),
+        ("policy_prompt", "paper"),
+        ("policy_prompt", "vocab head"),
+        ("unwritten", "paper"),
+        ("unwritten", "vocab head of its own shape"),
+        ("step_key", "paper"),
+        ("step_key", "branches"),
+        ("late_penalty", "paper"),
+        ("late_penalty", "vocab head"),
+        ("filtered_entropy", "paper"),
+        ("filtered_entropy", "merged llama"),
+        ("waiting_gate", "budget"),
+        ("waiting_gate", "nested gates"),
+    ],
+)
+def test_a_known_error_is_found_before_any_small_margin(mutation, name):
+    assert any(
+        difference
+        for call in range(STRUCTURES[name].calls)
+        for difference in differences(name, call, mutation)
+    )
+
+
+def test_every_known_error_is_looked_for():
+    marks = test_a_known_error_is_found_before_any_small_margin.pytestmark
+    assert {mutation for mutation, _ in marks[0].args[1]} == set(MUTATIONS)
