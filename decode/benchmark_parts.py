@@ -1,6 +1,7 @@
 """Where the time of a steered reply goes: every part of the loop, timed by itself in a loop of its own."""
 
 import functools
+import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -52,7 +53,8 @@ def time_parts(
     prefill = pass_cost(
         model, prompt.policy_tokens.size, columns_seen=prompt.policy_tokens.shape[1] / 2, columns_read=0
     )
-    seconds = {name: _seconds(part, params, prompt, settings, config) for name, part in _PARTS.items()}
+    span = math.ceil((1 - system.expected_ratio) / system.expected_ratio)
+    seconds = {name: _seconds(part, params, prompt, settings, span, config) for name, part in _PARTS.items()}
     whole_step = seconds["policy step"]
     rows = [
         ("policy network", steps, seconds["policy network"], step_floor),
@@ -87,14 +89,14 @@ def _inputs(
 
 
 def _seconds(
-    part: Any, params: SteeringParams, prompt: Prompt, settings: Settings, config: SamplerConfig
+    part: Any, params: SteeringParams, prompt: Prompt, settings: Settings, span: int, config: SamplerConfig
 ) -> float:
     """Seconds of one run of a part: the difference between many in a loop and a few."""
     few, many = 2, 18
 
     def call(count: int) -> float:
         begin = time.perf_counter()
-        jax.block_until_ready(_repeat(params, prompt, settings, count, part=part, config=config))
+        jax.block_until_ready(_repeat(params, prompt, settings, count, span, part=part, config=config))
         return time.perf_counter() - begin
 
     call(few)
@@ -107,6 +109,7 @@ def _repeat(
     prompt: Prompt,
     settings: Settings,
     count: Any,
+    span: Any,
     *,
     part: Any,
     config: SamplerConfig,
@@ -118,7 +121,7 @@ def _repeat(
     begin = replace(
         state,
         lengths=jnp.full(rows, length),
-        value_lengths=prompt.value_lengths + length - 4,
+        value_lengths=prompt.value_lengths + length - span,
         value_ready=jnp.ones((), bool),
         waiting_since=jnp.where(jnp.arange(rows) < (config.slots or 0), 1, -1),
         pending=replace(state.pending, kept=jnp.full(rows, config.steering.num_candidates)),

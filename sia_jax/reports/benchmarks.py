@@ -77,6 +77,25 @@ def _sampler_sweep(record: dict[str, Any]) -> str:
     )
 
 
+def _decode_step(record: dict[str, Any]) -> str:
+    rows = (
+        (
+            str(row["batch"]),
+            row["system"],
+            f"{row['ms_per_step']:.2f} ({row['best_ms_per_step']:.2f})",
+            f"{row['tokens_per_second']:.0f}",
+            f"{row['floor_ms']:.2f}, {row['floor_bound']}",
+            f"{row['of_floor']:.2f}",
+        )
+        for row in record["rows"]
+    )
+    columns = ("batch", "system", "ms a step (best)", "tokens/s", "floor, ms", "floor / time")
+    return (
+        f'## One decoding step of a bare greedy loop, shape "{record["shape"]}"\n\n'
+        f"{_run(record)}\n{_table(columns, rows)}"
+    )
+
+
 def _systems(record: dict[str, Any]) -> str:
     columns = (
         "batch",
@@ -113,7 +132,8 @@ def _system(row: dict[str, Any]) -> tuple[str, ...]:
 def _run(record: dict[str, Any]) -> str:
     config = record["config"]
     versions = ", ".join(
-        f"{name} {number}" for name, number in (record["versions"] | record["baseline_versions"]).items()
+        f"{name} {number}"
+        for name, number in (record["versions"] | record.get("baseline_versions", {})).items()
     )
     shape = (
         "{family}, {num_layers} layers, D {hidden_size}, F {intermediate_size}, N {num_heads}, "
@@ -124,8 +144,8 @@ def _run(record: dict[str, Any]) -> str:
         f"{record['peak_gflop_per_s']:.0f} GFLOP/s; commit {record['commit']}, {record['time']}, Python "
         f"{record['python']}, {versions}; load {record['load_average']:.1f} "
         f"(`{record.get('file', 'not saved')}`).\n"
-        f"{shape}, float32; policy and value model alike; prompt {record['prompt_tokens']}, temperature 1; "
-        f"whole calls, median of {record['tries']}.\n"
+        f"{shape}, float32; prompt {record['prompt_tokens']}, {record['new_tokens']} new tokens; "
+        f"median of {record['tries']}.\n"
     )
 
 
@@ -134,4 +154,4 @@ def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-_SECTIONS = {"sampler": _sampler, "sampler_sweep": _sampler_sweep}
+_SECTIONS = {"decode_step": _decode_step, "sampler": _sampler, "sampler_sweep": _sampler_sweep}
