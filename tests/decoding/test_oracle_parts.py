@@ -288,7 +288,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Position:
-    n: int
+    first: int
 
 
 @dataclass(frozen=True)
