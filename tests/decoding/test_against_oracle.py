@@ -376,7 +376,7 @@ def test_the_cases_contain_what_a_sampler_may_get_wrong():
     assert sum(reply.junction[-1] and reply.finish_reason == "stop" for reply in at_junctions) > 10
     assert sum(reply.finish_reason == "stop" for reply, _ in replies) > 50
     assert sum(longest_span(reply) > room_of(name) for reply, name in replies) > 20
-    assert sum(rows_waited(outcome_of(name, call)) for name, call in CASES) > 20
+    assert sum(rows_waited(outcome_of(name, call)) for name, call in CASES) > 10
     drawn_outside = [
         a not in ids for reply, _ in replies for a, ids in zip(reply.tokens, reply.candidate_ids, strict=True)
     ]
