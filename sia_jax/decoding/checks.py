@@ -3,7 +3,9 @@
 Values that are concrete are checked. Under a caller's own `jax.jit` they are tracers, and only shapes are.
 """
 
+import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,33 +13,98 @@ import numpy as np
 
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
+from sia_jax.models.config import ModelConfig, ValueConfig
+from sia_jax.models.lora import LoraConfig
+from sia_jax.models.transformer import abstract_model
+from sia_jax.steering.config import Knobs
 from sia_jax.types import Params, flatten_names
+
+Shapes = dict[str, tuple[int, ...]]
 
 
 def check_params(policy: Params, value: Params | None, config: SamplerConfig) -> None:
-    """The trees are of the configuration's kinds.
+    """The trees hold what the configuration says, tensor by tensor.
 
     Raises:
-      ValueError: a value model without its configuration or the other way round, or of another kind.
+      TypeError: a tree that is no dict, such as the model it belongs to.
+      ValueError: a value model without its configuration or the other way round; tensors that are missing,
+        too many or of another shape; an adapter over another backbone than the policy's.
     """
     if (value is None) != (config.value is None):
         given, missing = ("params", "config") if config.value is None else ("config", "params")
         raise ValueError(f"a value model is in the {given} but not in the {missing}; give both or neither")
-    width = flatten_names(policy)["model.embed_tokens.weight"].shape
-    if width != (config.policy.vocab_size, config.policy.hidden_size):
-        raise ValueError(
-            f"the policy's embedding is {width}, and its config says "
-            f"{(config.policy.vocab_size, config.policy.hidden_size)}; take both from one policy"
-        )
+    shapes = {f"model.{name}": shape for name, shape in _backbone_shapes(config.policy).items()}
+    if not config.policy.tie_word_embeddings:
+        shapes["lm_head.weight"] = (config.policy.vocab_size, config.policy.hidden_size)
+    _check_tree("policy", policy, shapes)
     if value is None or config.value is None:
         return
-    own = "model" if config.value.lora is None else "lora"
-    if own not in value:
+    _check_tree("value model", value, _value_shapes(config.value, value))
+    if config.value.lora is not None and config.value.backbone != config.policy:
         raise ValueError(
-            f"the value model's params have {sorted(value)}, expected {own!r} as its config says"
+            "a value model that is an adapter lies over the policy's weights, so its backbone must be the "
+            f"policy's {config.policy}, got {config.value.backbone}; merge it into its own base to steer "
+            "another policy"
         )
-    if ("down" in value["value_head"]) != (config.value.head == "vocab"):
-        raise ValueError(f"the value model's params have no {config.value.head} head, as its config says")
+
+
+def _check_tree(name: str, tree: Params, shapes: Shapes) -> None:
+    """Exactly these tensors, of these shapes."""
+    if not isinstance(tree, Mapping):
+        raise TypeError(
+            f"the {name}'s params must be a tree of dicts, got {type(tree).__name__}; pass .params"
+        )
+    got = {key: tuple(np.shape(leaf)) for key, leaf in flatten_names(dict(tree)).items()}
+    missing, extra = sorted(shapes.keys() - got.keys()), sorted(got.keys() - shapes.keys())
+    if missing or extra:
+        raise ValueError(
+            f"the {name}'s params do not fit its config: missing {missing[:4] or 'nothing'}, unexpected "
+            f"{extra[:4] or 'nothing'} ({len(missing)} and {len(extra)} tensors); take both from one model"
+        )
+    wrong = [f"{key} {got[key]} instead of {shapes[key]}" for key in shapes if got[key] != shapes[key]]
+    if wrong:
+        raise ValueError(f"the {name}'s params are not of its config's shapes: {'; '.join(wrong[:4])}")
+
+
+@functools.lru_cache(maxsize=64)
+def _backbone_shapes(config: ModelConfig) -> Shapes:
+    return {name: leaf.shape for name, leaf in flatten_names(abstract_model(config)).items()}
+
+
+def _value_shapes(config: ValueConfig, value: Params) -> Shapes:
+    """Of the head, and of the backbone or of an adapter on whichever projections `value` has one on."""
+    d, v, r = config.backbone.hidden_size, config.backbone.vocab_size, config.head_rank
+    if r is None:
+        shapes: Shapes = {"value_head.weight": (1, d), "value_head.bias": (1,)}
+    else:
+        up = {"value_head.up.weight": (v, r), "value_head.up.bias": (v,)}
+        shapes = {"value_head.down.weight": (r, d)} | up
+    backbone = _backbone_shapes(config.backbone)
+    if config.lora is None:
+        return shapes | {f"model.{name}": shape for name, shape in backbone.items()}
+    return shapes | _adapter_shapes(config.lora, value, backbone)
+
+
+def _adapter_shapes(lora: LoraConfig, value: Params, backbone: Shapes) -> Shapes:
+    tree = value.get("lora") if isinstance(value, Mapping) else None
+    leaves = flatten_names(dict(tree)) if isinstance(tree, Mapping) else {}
+    paths = {name.rpartition(".lora_")[0] for name in leaves}
+    shapes: Shapes = {}
+    for path in sorted(path for path in paths if f"{path}.weight" in backbone):
+        width, inputs = backbone[f"{path}.weight"]
+        rank = lora.rank_of(path)
+        shapes |= {f"lora.{path}.lora_A.weight": (rank, inputs), f"lora.{path}.lora_B.weight": (width, rank)}
+    return shapes or {"lora": ()}
+
+
+def check_knobs(knobs: Any) -> None:
+    """They are `Knobs`.
+
+    Raises:
+      TypeError: anything else, such as a dict.
+    """
+    if not isinstance(knobs, Knobs):
+        raise TypeError(f"knobs must be sia_jax.Knobs(...), got {type(knobs).__name__}")
 
 
 def check_prompt(prompt: Prompt, config: SamplerConfig) -> None:
@@ -49,7 +116,7 @@ def check_prompt(prompt: Prompt, config: SamplerConfig) -> None:
     models = [("policy", prompt.policy_tokens, prompt.policy_lengths, config.policy)]
     if config.value is not None:
         models.append(("value", prompt.value_tokens, prompt.value_lengths, config.value.backbone))
-    rows = np.shape(prompt.policy_tokens)[0]
+    rows = np.shape(prompt.policy_tokens)[0] if np.ndim(prompt.policy_tokens) else 0
     for name, tokens, lengths, model in models:
         shape = np.shape(tokens)
         if len(shape) != 2 or np.shape(lengths) != (rows,) or shape[0] != rows:
@@ -104,9 +171,12 @@ def check_threshold(threshold: Any, config: SamplerConfig) -> None:
         )
 
 
+SMALLEST_TEMPERATURE = 1e-30
+"""Below it, logits over the temperature overflow."""
+
 _RANGES: dict[str, tuple[float, float, str]] = {
     "beta": (-math.inf, math.inf, "a finite number"),
-    "temperature": (0, math.inf, "a finite number from 0 on"),
+    "temperature": (0, math.inf, f"0 (greedy), or a finite number from {SMALLEST_TEMPERATURE} on"),
     "top_k": (0, math.inf, "0 (all) or more"),
     "top_p": (0, 1, "in (0, 1]"),
     "repetition_penalty": (0, math.inf, "a finite number over 0"),
@@ -154,6 +224,8 @@ def check_knob(name: str, value: Any, config: SamplerConfig) -> None:
         wrong = ~(np.abs(array) <= _LARGEST) | (array < low) | (array > high)
         if name in _OPEN_AT_ZERO:
             wrong |= array == 0
+        if name == "temperature":
+            wrong |= (array > 0) & (array < SMALLEST_TEMPERATURE)
         if wrong.any():
             raise ValueError(f"{name} must be {expected}, got {array.tolist()}")
     elif np.isnan(array).any():

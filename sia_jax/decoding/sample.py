@@ -13,13 +13,7 @@ from sia_jax.decoding import checks
 from sia_jax.decoding.burst import run_chunk, value_backbone
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
-from sia_jax.decoding.state import (
-    DecodeState,
-    Pending,
-    Samples,
-    Settings,
-    empty_record,
-)
+from sia_jax.decoding.state import DecodeState, Pending, Samples, Settings, empty_record
 from sia_jax.models.attention import PrefillAttention
 from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ModelConfig
@@ -80,9 +74,11 @@ def sample(
     checks.check_params(params.policy, params.value, config)
     checks.check_prompt(prompt, config)
     checks.check_threshold(threshold, config)
+    knobs = Knobs() if knobs is None else knobs
+    checks.check_knobs(knobs)
     rows = prompt.rows
     config = config.resolve(rows * config.branches)
-    settings = make_settings(threshold, rng_key, knobs or Knobs(), rows, config)
+    settings = make_settings(threshold, rng_key, knobs, rows, config)
     return _sample(params, jax.tree.map(_int32, prompt), settings, config=config)
 
 
@@ -201,7 +197,6 @@ def collect(prompts: Prompt, prompt: Prompt, state: DecodeState, config: Sampler
     rows, t = record.tokens.shape
     real = jnp.arange(t) < state.lengths[:, None]
     pad = config.policy.pad_token_id or 0
-    places, slots = config.places or 0, state.value_calls
     prefill = jnp.where(state.value_ready, prompts.value_tokens.size, 0)
     return Samples(
         tokens=jnp.where(real, record.tokens, pad),
@@ -218,7 +213,7 @@ def collect(prompts: Prompt, prompt: Prompt, state: DecodeState, config: Sampler
         policy_steps=state.policy_steps,
         value_calls=state.value_calls,
         policy_computed=prompts.policy_tokens.size + state.policy_steps * rows,
-        value_computed=prefill + slots * places,
+        value_computed=prefill + state.value_calls * (config.places or 0),
         candidates=record.candidates,
     )
 

@@ -103,9 +103,8 @@ class DecodeState:
     token: Int[Array, " B"]  # the last one of prompt and reply, which the next policy step reads
     lengths: Int[Array, " B"]  # t, tokens generated
     finish_reason: Int[Array, " B"]
-    waiting_since: Int[
-        Array, " B"
-    ]  # policy steps done when the row came to its junction; -1: it does not wait
+    # policy steps done when the row came to its junction; -1: it does not wait
+    waiting_since: Int[Array, " B"]
     previous_entropy: Float[Array, " B"]
     gate: GateState
     prompt_ids: Bool[Array, "B V"]  # ids that occur in the policy's prompt
@@ -151,9 +150,7 @@ class Samples:
     shifted: Bool[Array, "B T"]  # the policy alone would have said something else
     lengths: Int[Array, " B"]  # tokens, the stop token included
     finish_reason: Int[Array, " B"]  # `FinishReason`
-    policy_tokens: Int[
-        Array, " B"
-    ]  # tokens that the method makes the policy read: in every schedule the same
+    policy_tokens: Int[Array, " B"]  # tokens that the method makes the policy read, whatever the schedule
     value_tokens: Int[Array, " B"]  # and the value model: 0 for a reply without junctions
     policy_steps: Int[Array, ""]
     value_calls: Int[Array, ""]

@@ -113,7 +113,7 @@ def test_commands_that_need_no_reply(talk: Talk) -> None:
     assert "there is no /nonsense; /help lists the commands" in shown
     assert "/beta takes a number, got 'much'" in shown
     assert "beta must be a finite number, got nan" in shown
-    assert "temperature must be a finite number from 0 on, got -1.0" in shown
+    assert "temperature must be 0 (greedy), or a finite number from 1e-30 on, got -1.0" in shown
     assert "/seed takes a number, got '1.5'" in shown
     assert "(now 0.5)" in shown
     assert "(now 2.1)" in shown

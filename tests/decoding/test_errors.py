@@ -115,6 +115,10 @@ MISTAKES = {
         lambda: call(prompt=prompt_of(value_tokens=np.ones((3, 16), int), value_lengths=np.array([1, 1, 1]))),
         ["value prompts", "[B, P]", "(3, 16)"],
     ),
+    "a prompt that is a number": (
+        lambda: call(prompt=prompt_of(policy_tokens=np.array(1), policy_lengths=np.array(1))),
+        ["policy prompts", "[B, P]", "()"],
+    ),
     "prompts of one axis": (
         lambda: call(prompt=prompt_of(policy_tokens=np.ones(2, int))),
         ["policy prompts", "[B, P]", "(2,)"],
@@ -153,19 +157,62 @@ MISTAKES = {
     ),
     "a vocab head for a scalar one": (
         lambda: call(config=config_of(value=other_head("vocab"))),
-        ["value model", "no vocab head", "config"],
+        ["value model", "missing", "value_head.down.weight", "one model"],
     ),
     "a scalar head for a vocab one": (
         lambda: call(params=params_of(value=tiny_value_model(models()[0], head="vocab").params)),
-        ["value model", "no scalar head", "config"],
+        ["value model", "unexpected", "value_head.down.weight", "one model"],
     ),
     "an adapter for own weights": (
         lambda: call(config=config_of(value=ValueConfig(models()[0].config))),
-        ["value model", "'model'", "lora"],
+        ["value model", "missing", "model.embed_tokens.weight", "unexpected", "lora."],
     ),
     "another policy's config": (
         lambda: call(config=config_of(policy=tiny_config(num_layers=1, vocab_size=80), num_tokens=64)),
-        ["policy", "(64, 24)", "(80, 24)", "one policy"],
+        ["policy", "model.embed_tokens.weight (64, 24) instead of (80, 24)"],
+    ),
+    "a policy without its layers": (
+        lambda: call(params=params_of(policy={"lm_head": {"weight": np.ones((V, 24))}})),
+        ["policy", "missing", "model.embed_tokens.weight", "one model"],
+    ),
+    "an untied policy without its lm_head": (
+        lambda: call(params=params_of(policy={"model": models()[0].params["model"]})),
+        ["policy", "missing", "lm_head.weight"],
+    ),
+    "a value model without its head": (
+        lambda: call(params=params_of(value={"lora": models()[1].params["lora"]})),
+        ["value model", "missing", "value_head.weight"],
+    ),
+    "a head of another width": (
+        lambda: call(
+            params=params_of(
+                value=models()[1].params | {"value_head": {"weight": np.ones((1, 8)), "bias": np.ones(1)}}
+            )
+        ),
+        ["value model", "value_head.weight (1, 8) instead of (1, 24)"],
+    ),
+    "an adapter of another rank": (
+        lambda: call(
+            config=config_of(value=ValueConfig(models()[0].config, lora=LoraConfig(rank=5, alpha=8.0)))
+        ),
+        ["value model", "k_proj.lora_A.weight (4, 24) instead of (5, 24)"],
+    ),
+    "an adapter on a projection that is none": (
+        lambda: call(
+            params=params_of(
+                value=models()[1].params
+                | {"lora": {"norm_2": {"lora_A": {"weight": np.ones((4, 24))}}}}
+            )
+        ),
+        ["value model", "unexpected", "lora.norm_2.lora_A.weight"],
+    ),
+    "an adapter over another backbone": (
+        lambda: call(
+            config=config_of(
+                value=replace(models()[1].config, backbone=tiny_config(num_layers=1, rms_norm_eps=0.1))
+            )
+        ),
+        ["adapter", "policy's", "rms_norm_eps=0.1", "merge"],
     ),
     "vocabularies that differ": (
         lambda: config_of(value=ValueConfig(tiny_config(vocab_size=50))),
@@ -201,7 +248,8 @@ MISTAKES = {
     ),
     # knobs
     "beta": (knob(beta=INF), ["beta", "finite", "inf"]),
-    "temperature": (knob(temperature=-0.1), ["temperature", "from 0", "-0.1"]),
+    "temperature": (knob(temperature=-0.1), ["temperature", "0 (greedy)", "-0.1"]),
+    "temperature that overflows logits": (knob(temperature=1e-31), ["temperature", "1e-30", "1e-31"]),
     "temperature of NaN": (knob(temperature=NAN), ["temperature", "nan"]),
     "infinite temperature": (knob(temperature=INF), ["temperature", "finite", "inf"]),
     "top_k": (knob(top_k=-1), ["top_k", "0 (all)", "-1"]),
@@ -254,6 +302,11 @@ WRONG_TYPES = {
     ),
     "a gate that is none": (lambda: SteeringConfig(gate=Additive()), ["gate", "Gate", "Additive"]),
     "a tilt that is none": (lambda: SteeringConfig(tilt=Always()), ["tilt", "Tilt", "Always"]),
+    "knobs that are a dict": (lambda: call(knobs={"beta": 1.0}), ["knobs", "Knobs", "dict"]),
+    "a tree that is a model": (
+        lambda: call(params=params_of(value=models()[1])),
+        ["value model", "ValueModel", ".params"],
+    ),
     "a prompt of floats": (lambda: Prompt.pack([[5.0]]), ["policy prompt 0", "integer"]),
 }
 
