@@ -90,9 +90,10 @@ class SamplerConfig:
 
         The rule, with r the share. Between two junctions lie (1 - r) / r tokens on average, so a row brings
         n = C + (1 - r) / r tokens to a pass, and r B rows come to a junction in a policy step. The quorum is
-        0.6 r B, for a row that waits idles while the others' steps cost what they always do; slots are
-        1.5 r B, for what more than that would hold is mostly padding; places are n for each slot. One row may
-        bring twice its usual span, and a longer one takes several passes.
+        r B: fewer would fill the passes with padding, and more would idle, for a row that waits costs as much
+        as one that speaks. Places are 1.25 n r B, for passes that must wait for a place are dearer than a
+        fifth of padding, and idle slots fill that with spans of rows that will come to a junction later;
+        hence 2.5 r B slots. A row brings n tokens at most, and a longer span takes several passes.
 
         Args:
           batch: rows, branches included.
@@ -114,13 +115,13 @@ def _resolve(config: SamplerConfig, batch: int, ratio: float) -> SamplerConfig:
     candidates, arrivals = config.candidate_places, ratio * batch
     span = math.ceil((1 - ratio) / ratio)
     usual = candidates + span if candidates else span + 1  # a vocab head reads the last token anew
-    slots = min(batch, config.slots or math.ceil(1.5 * arrivals))
-    slot_places = config.slot_places or candidates + max(1, 2 * span)
-    places = config.places or max(slot_places, slots * usual)
+    slots = min(batch, config.slots or math.ceil(2.5 * arrivals))
+    slot_places = config.slot_places or max(usual, candidates + 1)
+    places = config.places or max(slot_places, math.ceil(min(1.25 * arrivals, slots) * usual))
     return replace(
         config,
         slots=slots,
         places=places,
         slot_places=min(slot_places, places),
-        quorum=config.quorum or max(1, round(0.6 * arrivals)),
+        quorum=config.quorum or max(1, round(arrivals)),
     )
