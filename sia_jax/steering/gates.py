@@ -5,6 +5,7 @@ part of the compiled program; its numbers are traced, so that sweeping one compi
 the number of every `Entropy` and the start of every `Budget`; the other gates carry their own.
 """
 
+import abc
 from dataclasses import dataclass, fields
 
 import jax
@@ -36,7 +37,7 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Gate:
+class Gate(abc.ABC):
     """A static expression. Its leaves' fields are the defaults of its traced numbers."""
 
     def __and__(self, other: "Gate") -> "Gate":
@@ -57,6 +58,7 @@ class Gate:
         """The state before the first token: one array for each `Budget`, from left to right."""
         return ()
 
+    @abc.abstractmethod
     def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Bool[Array, " B"], State]:
         """The verdict at this position, and the state for the next one.
 
@@ -65,7 +67,6 @@ class Gate:
           numbers: [B] each, in the order of `self.numbers`.
           state: as `init` made it or `decide` returned it.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

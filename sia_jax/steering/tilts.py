@@ -4,6 +4,7 @@ A tilt maps values [B, C] and beta [B] to additions [B, C]. Means and deviations
 that may be chosen, those in A and N.
 """
 
+import abc
 from dataclasses import dataclass, field, fields
 
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ Numbers = tuple[Float[Array, " B"], ...]
 
 
 @dataclass(frozen=True)
-class Tilt:
+class Tilt(abc.ABC):
     """Static; the fields that are numbers are the defaults of traced ones."""
 
     @property
@@ -22,6 +23,7 @@ class Tilt:
         own = [getattr(self, f.name) for f in fields(self)]
         return tuple(number for x in own for number in (x.numbers if isinstance(x, Tilt) else (x,)))
 
+    @abc.abstractmethod
     def __call__(
         self,
         values: Float[Array, "B C"],
@@ -37,7 +39,6 @@ class Tilt:
           allowed: [B, C] the candidates in A and N; what comes out for others means nothing.
           numbers: [B] each, in the order of `self.numbers`.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
