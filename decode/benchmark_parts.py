@@ -129,9 +129,18 @@ def _repeat(
 
     def body(carry: tuple[Any, DecodeState]) -> tuple[Any, DecodeState]:
         count, state = carry
-        # Only what is large is carried on: every run finds the rows where the first one did.
+        # Every run finds the rows where the first one did, give or take a token: what were the same each time
+        # XLA would compute once, before the loop.
+        ids = (begin.pending.ids + count) % config.policy.vocab_size
         again = replace(
-            begin, policy_cache=state.policy_cache, value_cache=state.value_cache, record=state.record
+            begin,
+            policy_cache=state.policy_cache,
+            value_cache=state.value_cache,
+            record=state.record,
+            token=ids[:, 0],
+            lengths=begin.lengths + count % 2,
+            value_lengths=begin.value_lengths + count % 2,
+            pending=replace(begin.pending, ids=ids),
         )
         return count - 1, part(params, prompt, settings, again, config)
 
@@ -172,7 +181,7 @@ def _prefill(
     positions = jnp.broadcast_to(jnp.arange(prompt.policy_tokens.shape[1]), prompt.policy_tokens.shape)
     _, cache = forward(
         params.policy["model"],
-        prompt.policy_tokens,
+        (prompt.policy_tokens + state.token[:, None]) % config.policy.vocab_size,
         positions,
         state.policy_cache,
         PrefillAttention(),

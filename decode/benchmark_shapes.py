@@ -1,6 +1,6 @@
 """The shapes that figures are quoted for, and random weights of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 
@@ -24,8 +24,8 @@ _MINI = ModelConfig(
     tie_word_embeddings=False,
     max_position_embeddings=4096,
 )
-_TINY = ModelConfig(
-    family="qwen3",
+_TINY = replace(
+    _MINI,
     vocab_size=320,
     hidden_size=64,
     intermediate_size=128,
@@ -33,10 +33,6 @@ _TINY = ModelConfig(
     num_heads=4,
     num_kv_heads=2,
     head_dim=16,
-    rope=RopeConfig(1e6),
-    rms_norm_eps=1e-6,
-    tie_word_embeddings=False,
-    max_position_embeddings=4096,
 )
 SHAPES = {"mini": _MINI, "tiny": _TINY}
 """"tiny" only shows that the programs run."""
