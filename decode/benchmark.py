@@ -226,8 +226,8 @@ def _sweep(args: Args, models: Models, machine: Machine, console: Console) -> tu
     for ratio in ratios:
         told = max(ratio, 0.05)
         jobs.append(Job(f"{ratio:.0%} steered", SamplerSystem(models, ratio, expected_ratio=told), 16, t))
-    for slots, places in ((3, 42), (4, 56), (5, 72), (6, 84), (8, 112), (16, 224)):
-        for quorum in (1, 2, 3, 4, 6, 8):
+    for slots, places in ((3, 42), (5, 70), (8, 56), (8, 70), (16, 112)):
+        for quorum in (1, 2, 3, 4, 6):
             if quorum <= slots:
                 shape = (("slots", slots), ("places", places))
                 system = SamplerSystem(models, 0.2, fields=shape, knobs=(("quorum", quorum),))

@@ -361,7 +361,7 @@ def test_the_official_preset_and_candidates(args: Args, tmp_path: Path) -> None:
         ({"prompt": ("Hello",)}, "give the prompts with --prompt TEXT"),
         ({"prompts": None, "prompt": ("Hello", " ")}, "a prompt must be a text that is not empty, got ' '"),
         ({"prompts": "/nowhere/prompts.txt"}, "/nowhere/prompts.txt: no such file of prompts"),
-        ({"temperature": -1.0}, "temperature must be 0 (greedy), or a finite number from 1e-30 on, got -1.0"),
+        ({"temperature": -1.0}, "temperature must be 0 .greedy., or a finite number from 1e-30 on, got -1.0"),
         ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
         ({"num_candidates": 353}, "num_candidates must be at most 352"),
         ({"max_new_tokens": 0}, "--max-new-tokens must be 1 or more"),
