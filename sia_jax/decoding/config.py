@@ -93,7 +93,7 @@ class SamplerConfig:
         r B: fewer would fill the passes with padding, and more would idle, for a row that waits costs as much
         as one that speaks. Places are 1.25 n r B, for passes that must wait for a place are dearer than a
         fifth of padding, and idle slots fill that with spans of rows that will come to a junction later;
-        hence 2.5 r B slots. A row brings n tokens at most, and a longer span takes several passes.
+        hence 2.5 r B slots. One row may bring twice its usual span, and a longer one takes several passes.
 
         Args:
           batch: rows, branches included.
@@ -116,7 +116,7 @@ def _resolve(config: SamplerConfig, batch: int, ratio: float) -> SamplerConfig:
     span = math.ceil((1 - ratio) / ratio)
     usual = candidates + span if candidates else span + 1  # a vocab head reads the last token anew
     slots = min(batch, config.slots or math.ceil(2.5 * arrivals))
-    slot_places = config.slot_places or max(usual, candidates + 1)
+    slot_places = config.slot_places or candidates + max(1, 2 * span)
     places = config.places or max(slot_places, math.ceil(min(1.25 * arrivals, slots) * usual))
     return replace(
         config,
