@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt32
 
 from sia_jax.models.product import einsum_float32
 from sia_jax.types import Params, flatten_names, unflatten_names
@@ -73,6 +73,7 @@ class Adapter:
     params: Params  # the adapter's tree, or the part of it below `path`
     config: LoraConfig = field(metadata={"static": True})
     tokens: Bool[Array, "..."] | None = None  # [...] the tokens it acts on; None: all
+    dropout_keys: UInt32[Array, "... 2"] | None = None  # a key for each token; None: nothing is dropped
     path: str = field(default="", metadata={"static": True})
 
     def at(self, name: str | int) -> "Adapter | None":
@@ -100,10 +101,32 @@ def lora_delta(x: Float[Array, "... I"], adapter: Adapter) -> Float[Array, "... 
       is float32 unless it was cast.
     """
     a, b = adapter.params["lora_A"]["weight"], adapter.params["lora_B"]["weight"]
-    inner = einsum_float32("...i,ri->...r", x.astype(a.dtype), a)
+    x = x.astype(a.dtype)
+    if adapter.dropout_keys is not None:
+        x = _dropout(x, adapter.dropout_keys, adapter.config.dropout, adapter.path)
+    inner = einsum_float32("...i,ri->...r", x, a)
     if adapter.tokens is not None:
         inner = jnp.where(adapter.tokens[..., None], inner, 0)
     return adapter.config.scale(adapter.path) * einsum_float32("...r,or->...o", inner.astype(b.dtype), b)
+
+
+def _dropout(
+    x: Float[Array, "... I"], keys: UInt32[Array, "... 2"], rate: float, path: str
+) -> Float[Array, "... I"]:
+    """x / (1 - rate) where it is kept, drawn for each token by its own key and the projection's path.
+
+    So what is dropped of a token does not depend on what it is packed or batched with.
+    """
+    if rate == 0:
+        return x
+    salt = zlib.crc32(path.encode())
+
+    def bits(key: Array) -> Array:
+        return jax.random.bits(jax.random.fold_in(key, salt), x.shape[-1:])
+
+    drawn = jax.vmap(bits)(jax.random.wrap_key_data(keys.reshape(-1, 2), impl="threefry2x32"))
+    kept = drawn.reshape(x.shape) >= round(rate * 2**32)
+    return jnp.where(kept, x / (1 - rate), 0)
 
 
 def init_lora(model: Params, config: LoraConfig, rng_key: jax.Array, dtype: Any = jnp.float32) -> Params:

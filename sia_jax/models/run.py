@@ -24,6 +24,7 @@ def hidden_states(
     adapter: Adapter | None = None,
     segment_ids: Int[Array, "B L"] | None = None,
     positions: Int[Array, "B L"] | None = None,
+    remat: bool = False,
 ) -> Float[Array, "B L D"]:
     """Hidden states of a full causal pass, without a cache.
 
@@ -36,6 +37,7 @@ def hidden_states(
       adapter: a LoRA to apply on the way.
       segment_ids: [B, L] of packed sequences: a token sees its own segment only.
       positions: [B, L], of packed sequences; default 0 .. L-1.
+      remat: a backward pass computes each layer again rather than keeping what is inside it.
 
     Returns:
       [B, L, D] after the final norm.
@@ -43,7 +45,14 @@ def hidden_states(
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     hidden, _ = forward(
-        model, tokens, positions, None, CausalAttention(segment_ids), config=config, adapter=adapter
+        model,
+        tokens,
+        positions,
+        None,
+        CausalAttention(segment_ids),
+        config=config,
+        adapter=adapter,
+        remat=remat,
     )
     return hidden
 

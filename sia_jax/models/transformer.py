@@ -158,6 +158,7 @@ class Transformer(nnx.Module):
         cache: Any,
         attend: Attend,
         adapter: Adapter | None = None,
+        remat: bool = False,
     ) -> tuple[Float[Array, "... D"], Any]:
         """See `forward`."""
         angles = rope.rotary_angles(
@@ -166,8 +167,10 @@ class Transformer(nnx.Module):
         x = self.embed_tokens(tokens)
         for i, block in enumerate(self.layers):
             layer_adapter = descend(descend(adapter, "layers"), i)
+            apply = functools.partial(block, layer=i, attend=attend)
             with jax.named_scope(f"layer_{i}"):
-                x, cache = block(x, angles, i, attend, cache, layer_adapter)
+                apply = jax.checkpoint(apply) if remat else apply
+                x, cache = apply(x, angles, cache=cache, adapter=layer_adapter)
         return self.norm(x), cache
 
 
@@ -180,6 +183,7 @@ def forward(
     *,
     config: ModelConfig,
     adapter: Adapter | None = None,
+    remat: bool = False,
 ) -> tuple[Float[Array, "... D"], Any]:
     """Hidden states of tokens after the final norm, and the cache with their keys and values.
 
@@ -193,11 +197,12 @@ def forward(
       attend: decides what is written and seen; one of `sia_jax.models.attention`.
       config: static.
       adapter: a LoRA applied on the way, to all tokens or some; None where it is merged or there is none.
+      remat: a backward pass keeps the input of each layer alone, and computes the rest again.
 
     Returns:
       ([..., D] in the weights' dtype, the cache).
     """
-    return nnx.merge(_graphdef(config), model)(tokens, positions, cache, attend, adapter)
+    return nnx.merge(_graphdef(config), model)(tokens, positions, cache, attend, adapter, remat)
 
 
 @functools.lru_cache(maxsize=64)

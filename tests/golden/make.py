@@ -3,14 +3,17 @@
     python -m tests.golden.make          # needs torch and peft: an environment with the extra "parity"
 
 Each case is a folder here: the files of a checkpoint, and expected.npz with inputs and expected outputs (see
-`tests.support.reference`). They are made once and committed, so that the tests compare with transformers
-where torch is absent. Seeds are fixed; run again, it writes the same files but for the versions they name.
+`tests.support.reference`); with a value model also training.npz, batches and what torch learned from them.
+They are made once and committed, so that the tests compare with transformers where torch is absent. Seeds are
+fixed; run again, it writes the same files but for the versions they name.
 """
 
 import shutil
 from pathlib import Path
 
-from tests.support import reference
+import numpy as np
+
+from tests.support import reference, reference_training
 from tests.support.reference import LLAMA3, Shape
 
 FOLDER = Path(__file__).parent
@@ -54,6 +57,9 @@ def main() -> None:
         reference.save_value_model(FOLDER / name, FOLDER / base, seed, base_name=base)
         inputs = reference.random_inputs(shapes[base], 100 + seed)
         reference.write_case(reference.value_case(FOLDER / name, FOLDER / base, inputs))
+        batches = reference_training.random_batches(shapes[base], seed)
+        trained = reference_training.train(FOLDER / name, FOLDER / base, batches)
+        np.savez_compressed(FOLDER / name / "training.npz", **(batches | trained))
     size = sum(path.stat().st_size for name in cases for path in (FOLDER / name).rglob("*"))
     print(f"{len(cases)} cases, {size / 1e6:.2f} MB, in {FOLDER}")
 

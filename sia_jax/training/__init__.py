@@ -1,0 +1,1 @@
+"""Value-model training: the objective, packed batches, the optimiser and the step. Arrays only."""
