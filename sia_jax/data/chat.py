@@ -200,14 +200,38 @@ def value_prompt(tokenizer: Tokenizer, messages: Sequence[Message], family: Fami
     """
     text = value_prompt_text(messages, family)
     # A tokenizer of another family would take the marks for words.
-    special = dict.fromkeys(_markup(family).special_tokens)
-    missing = [token for token in special if len(tokenizer.encode(token, add_special_tokens=False)) != 1]
+    missing = _missing_tokens(tokenizer, family)
     if missing:
         raise ValueError(
             f"{tokenizer.name_or_path}: the tokenizer lacks the special tokens {missing} of family "
             f"{family!r}; use the value model's own tokenizer"
         )
     return tokenizer.encode(text, add_special_tokens=False)
+
+
+def turn_end(family: Family) -> str:
+    """The special token that closes a turn, and with it a complete reply.
+
+    Raises:
+      ValueError: an unknown family.
+    """
+    return _markup(family).end.strip()
+
+
+def family_of(tokenizer: Tokenizer) -> Family:
+    """The family whose special tokens a tokenizer has.
+
+    Raises:
+      ValueError: it has those of none, or of several.
+    """
+    found = [family for family in _MARKUP if not _missing_tokens(tokenizer, family)]
+    if len(found) != 1:
+        tokens = {family: _markup(family).special_tokens for family in _MARKUP}
+        raise ValueError(
+            f"{tokenizer.name_or_path}: the tokenizer has the special tokens of {found or 'no family'}, "
+            f"expected those of one of {tokens}; use the value model's own tokenizer"
+        )
+    return found[0]
 
 
 def reward_conversation(
@@ -255,6 +279,11 @@ def _markup(family: Family) -> _Markup:
     if family not in _MARKUP:
         raise ValueError(f"family must be one of {sorted(_MARKUP)}, got {family!r}")
     return _MARKUP[family]
+
+
+def _missing_tokens(tokenizer: Tokenizer, family: Family) -> list[str]:
+    special = dict.fromkeys(_markup(family).special_tokens)
+    return [token for token in special if len(tokenizer.encode(token, add_special_tokens=False)) != 1]
 
 
 def _check_template_kwargs(tokenizer: Tokenizer, template_kwargs: dict[str, Any]) -> None:

@@ -1,0 +1,72 @@
+r"""HH-RLHF: transcripts "\n\nHuman: ...\n\nAssistant: ..." with a chosen and a rejected reply."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from sia_jax.data.chat import Message
+from sia_jax.data.sources.conversations import Conversation, Rejected, conversation, prompt_group
+from sia_jax.data.sources.rows import Row
+
+WHAT = "HH-RLHF"
+REQUIRED = ("chosen", "rejected")
+OPTIONAL = ("prompt", "response")
+
+_ROLES = {"Human": "user", "Assistant": "assistant"}
+
+
+def read_hh_rlhf(rows: Iterable[Row]) -> Iterator[Conversation | Rejected]:
+    """Both replies of every row, as one group.
+
+    Rows with a `prompt` are those of Dahoas/full-hh-rlhf, where `chosen` and `rejected` are the replies
+    alone; a `response` that is neither is a third. Rows without are Anthropic's: two whole transcripts, which
+    should differ in the last reply; where they part earlier, each keeps its own prompt.
+
+    Args:
+      rows: of Parquet or JSONL files.
+
+    Raises:
+      ValueError: a row that is not of HH-RLHF.
+    """
+    for row in rows:
+        replies = [row.text("chosen"), row.text("rejected")]
+        third = row.text("response")
+        group = None
+        for kind, text in zip(("chosen", "rejected", "response"), [*replies, third], strict=True):
+            if kind == "response" and (third is None or third in replies):
+                continue
+            place = f"{row.place}, {kind}"
+            try:
+                prompt, reply = _turns(row, text)
+            except ValueError as error:
+                yield Rejected("not a transcript", f"{place} ({error})")
+                continue
+            group = group or prompt_group(prompt)
+            yield conversation(place, f"{row.name}:{kind}", prompt, reply, group=group)
+
+
+def _turns(row: Row, text: str | None) -> tuple[list[Message], str | None]:
+    """(the prompt's messages, the reply)."""
+    if "prompt" not in row.fields:
+        turns = parse_transcript(text or "")
+        return (turns[:-1], turns[-1]["content"]) if turns[-1]["role"] == "assistant" else (turns, None)
+    turns = parse_transcript(row.text("prompt") or "")
+    if turns[-1] != {"role": "assistant", "content": ""}:
+        raise ValueError(f"the prompt must end with 'Assistant:', got {row.fields['prompt'][-40:]!r}")
+    return turns[:-1], None if text is None else text.strip()
+
+
+def parse_transcript(text: str) -> list[Message]:
+    r"""The turns of a transcript, without the white space around their contents.
+
+    A turn begins wherever "\n\nHuman:" or "\n\nAssistant:" stands: the format cannot quote them.
+
+    Raises:
+      ValueError: it does not begin with the human.
+    """
+    first, *turns = re.split(r"\n\n(Human|Assistant):", "\n\n" + text.lstrip())
+    if first.strip() or not turns or turns[0] != "Human":
+        raise ValueError(f"it must begin with 'Human:', got {text.strip()[:40]!r}")
+    return [
+        {"role": _ROLES[name], "content": content.strip()}
+        for name, content in zip(turns[::2], turns[1::2], strict=True)
+    ]

@@ -1,0 +1,81 @@
+"""One's own data: JSONL with a conversation a line."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from sia_jax.data.chat import Message
+from sia_jax.data.sources.conversations import Conversation, Rejected, conversation
+from sia_jax.data.sources.rows import Row
+
+WHAT = "own data"
+FIELDS = ("messages", "prompt", "response", "reward", "id", "group", "complete")
+
+
+def read_own(rows: Iterable[Row]) -> Iterator[Conversation | Rejected]:
+    """{"messages": [...]} that end with the assistant, or {"prompt": text, "response": text}.
+
+    Beside them may stand "reward", a number; "id" and "group", texts or integers; and "complete": false for a
+    reply that was cut by length. Without an id a row is called after its file and line; without a group, its
+    prompt makes one. Other fields are not looked at.
+
+    Args:
+      rows: of the .jsonl files.
+
+    Raises:
+      ValueError: a row of another form, or an id that another row has.
+    """
+    places: dict[str, str] = {}
+    for row in rows:
+        name = _name(row, "id") or row.name
+        if name in places:
+            raise ValueError(f"{row.place}: id {name!r} is that of {places[name]} already")
+        places[name] = row.place
+        complete = row.fields.get("complete", True)
+        if not isinstance(complete, bool):
+            raise ValueError(f"{row.place}: 'complete' must be true or false, got {complete!r}")
+        prompt, reply, extra = _turns(row)
+        if extra:
+            yield Rejected("not a conversation", f"{row.place} (the last message has other keys: {extra})")
+            continue
+        yield conversation(
+            row.place,
+            name,
+            prompt,
+            reply,
+            group=_name(row, "group"),
+            reward=row.fields.get("reward"),
+            complete=complete,
+        )
+
+
+def _turns(row: Row) -> tuple[Sequence[Message], str | None, list[str]]:
+    """(the prompt's messages, the reply, keys of its message that messages do not have)."""
+    kinds = [kind for kind in ("messages", "prompt") if kind in row.fields]
+    if len(kinds) != 1:
+        raise ValueError(
+            f"{row.place}: expected 'messages', or 'prompt' and 'response', got {sorted(row.fields)[:20]}"
+        )
+    if kinds == ["prompt"]:
+        if "response" not in row.fields:
+            raise ValueError(f"{row.place}: there is a 'prompt' but no 'response'")
+        return [{"role": "user", "content": row.text("prompt") or ""}], row.text("response"), []
+    messages: Any = row.fields["messages"]
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise ValueError(
+            f'{row.place}: \'messages\' must be a list like [{{"role": "user", "content": "..."}}], got '
+            f"{str(messages)[:60]}"
+        )
+    last = messages[-1] if messages else {}
+    if last.get("role") != "assistant":
+        return messages, None, []
+    extra = sorted(set(last) - {"role", "content"})
+    return messages[:-1], Row(row.file, row.number, row.place, last).text("content"), extra
+
+
+def _name(row: Row, field: str) -> str | None:
+    value = row.fields.get(field)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise ValueError(f"{row.place}: {field!r} must be a text or an integer, got {value!r}")
+    return str(value)

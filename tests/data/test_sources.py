@@ -1,0 +1,440 @@
+"""Readers of raw data: every reply or a reason, and files that are not what they claim by name and line."""
+
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sia_jax.data.records import Record
+from sia_jax.data.sources import open_source
+from sia_jax.data.sources.conversations import Conversation, Rejected, prompt_group
+from sia_jax.data.sources.hh_rlhf import parse_transcript
+
+LABELS = {"prompt": "Which bus?", "response": "The 14.", "response_harm_label": "unharmful"}
+
+
+def write_lines(path: Path, rows: Iterable[Any]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def read(form: Any, path: Path, **options: Any) -> list[Conversation | Rejected | Record]:
+    source = open_source(form, path, vocab_size=100, **options)
+    found = list(source.replies)
+    assert source.files.fraction == pytest.approx(1.0)
+    return found
+
+
+def user(*contents: str, system: str | None = None) -> list[dict[str, str]]:
+    """The user begins; the roles alternate."""
+    roles = ("user", "assistant") * len(contents)
+    turns = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=False)]
+    return turns if system is None else [{"role": "system", "content": system}, *turns]
+
+
+def turns(found: Conversation | Rejected | Record) -> list[dict[str, str]]:
+    assert isinstance(found, Conversation), found
+    return list(found.messages)
+
+
+def reasons(found: list) -> list[tuple[str, str]]:
+    return [(one.reason, one.place) for one in found if isinstance(one, Rejected)]
+
+
+# UltraFeedback
+
+
+def feedback(instruction: Any, *responses: Any, system: str | None = "Be kind.") -> dict[str, Any]:
+    completions = [{"model": "m", "custom_system_prompt": system, "response": r} for r in responses]
+    return {"source": "invented", "instruction": instruction, "completions": completions}
+
+
+def test_every_completion_of_ultrafeedback_is_a_reply_under_its_system_prompt(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "flan.jsonl", [feedback("One?", "One.", " 1\n"), feedback("Two?", "Two.")])
+    found = read("ultrafeedback", path)
+    assert [turns(one) for one in found] == [
+        user("One?", "One.", system="Be kind."),
+        user("One?", " 1\n", system="Be kind."),
+        user("Two?", "Two.", system="Be kind."),
+    ]
+    assert [one.id for one in found] == ["flan.jsonl:1:1", "flan.jsonl:1:2", "flan.jsonl:2:1"]
+    assert found[0].group == found[1].group != found[2].group
+    assert all(one.reward is None and one.complete for one in found)
+
+
+def test_ultrafeedback_without_system_prompts_is_what_the_official_code_reads(tmp_path: Path) -> None:
+    rows = [
+        feedback("One?", "One."),
+        feedback("Two?", "Two.", system="  "),
+        feedback("3?", "3.", system=None),
+    ]
+    path = write_lines(tmp_path / "a.jsonl", rows)
+    dropped = read("ultrafeedback", path, system_prompts=False)
+    assert [turns(one) for one in dropped] == [user("One?", "One."), user("Two?", "Two."), user("3?", "3.")]
+    kept = read("ultrafeedback", path)
+    assert [len(turns(one)) for one in kept] == [3, 2, 2]
+    # Whatever the system prompt, it is one question.
+    assert [one.group for one in kept] == [one.group for one in dropped]
+
+
+def test_files_of_a_folder_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
+    for name in ("b", "a", "c"):
+        write_lines(tmp_path / f"{name}.jsonl", [feedback(name, "yes")])
+    (tmp_path / "README.md").write_text("not data")
+    assert [one.id for one in read("ultrafeedback", tmp_path)] == [f"{n}.jsonl:1:1" for n in "abc"]
+
+
+def test_completions_that_are_no_replies_are_rejected_by_reason(tmp_path: Path) -> None:
+    rows = [
+        feedback("One?", "", None, " \n"),
+        feedback("Two?"),
+        feedback("", "Reply."),
+        feedback(None, "Reply."),
+        feedback("Half \ud83d", "Reply."),
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    found = reasons(read("ultrafeedback", path))
+    assert found[:6] == [
+        *[("no reply", f"a.jsonl, line 1, completion {i}") for i in (1, 2, 3)],
+        ("no reply", "a.jsonl, line 2"),
+        ("empty prompt", "a.jsonl, line 3, completion 1"),
+        ("empty prompt", "a.jsonl, line 4, completion 1"),
+    ]
+    assert found[6][0] == "not a conversation"
+    assert "half a surrogate pair" in found[6][1]
+
+
+# WildGuardMix
+
+
+def test_labelled_rows_of_wildguardmix_are_replies(tmp_path: Path) -> None:
+    rows = [
+        LABELS,
+        LABELS | {"response": None, "response_harm_label": None},
+        LABELS | {"response": "Take the tram.", "subcategory": "other"},
+        LABELS | {"response": None},
+        LABELS | {"response": ""},
+        LABELS | {"prompt": " "},
+    ]
+    found = read("wildguardmix", write_parquet(tmp_path / "train.parquet", rows))
+    assert [turns(one) for one in (found[0], found[2])] == [
+        user("Which bus?", "The 14."),
+        user("Which bus?", "Take the tram."),
+    ]
+    assert [one.id for one in (found[0], found[2])] == ["train.parquet:1", "train.parquet:3"]
+    assert found[0].group == found[2].group == prompt_group(user("Which bus?"))
+    assert reasons(found) == [
+        ("no response_harm_label", "train.parquet, row 2"),
+        ("no reply", "train.parquet, row 4"),
+        ("no reply", "train.parquet, row 5"),
+        ("empty prompt", "train.parquet, row 6"),
+    ]
+
+
+def test_rows_of_parquet_are_numbered_across_batches(tmp_path: Path) -> None:
+    rows = [LABELS | {"response": f"Bus {i}."} for i in range(2500)]
+    found = read("wildguardmix", write_parquet(tmp_path / "a.parquet", rows))
+    assert [turns(one)[-1]["content"] for one in found] == [f"Bus {i}." for i in range(2500)]
+    assert found[-1].id == "a.parquet:2500"
+
+
+# HH-RLHF
+
+
+def test_a_transcript_has_all_its_turns() -> None:
+    text = "\n\nHuman: One?\n\nAssistant: One.\n\nIndeed. \n\nHuman:Two?\n\nAssistant: Two. "
+    assert parse_transcript(text) == user("One?", "One.\n\nIndeed.", "Two?", "Two.")
+    assert parse_transcript("Human: a Human: in the line\n\nAssistant:") == user("a Human: in the line", "")
+
+
+TRANSCRIPT = "\n\nHuman: One?\n\nAssistant: One.\n\nHuman: Two?\n\nAssistant:"
+
+
+@pytest.mark.parametrize("container", ["jsonl", "jsonl.gz", "parquet"])
+@pytest.mark.parametrize("form", ["Dahoas", "Anthropic"])
+def test_both_replies_of_hh_rlhf_are_of_one_group(tmp_path: Path, container: str, form: str) -> None:
+    rows = [
+        {"prompt": TRANSCRIPT, "response": " Two.", "chosen": " Two.", "rejected": " No.\n\nNever. "},
+        {
+            "prompt": "\n\nHuman: Tea?\n\nAssistant:",
+            "response": " Yes.",
+            "chosen": " Yes.",
+            "rejected": " Tea.",
+        },
+    ]
+    if form == "Anthropic":
+        rows = [{k: row["prompt"] + row[k] for k in ("chosen", "rejected")} for row in rows]
+    path = tmp_path / f"train.{container}"
+    if container == "parquet":
+        write_parquet(path, rows)
+    elif container == "jsonl":
+        write_lines(path, rows)
+    else:
+        path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    found = read("hh-rlhf", path)
+    prompt = ("One?", "One.", "Two?")
+    assert [turns(one) for one in found] == [
+        user(*prompt, "Two."),
+        user(*prompt, "No.\n\nNever."),
+        user("Tea?", "Yes."),
+        user("Tea?", "Tea."),
+    ]
+    assert [one.id for one in found] == [
+        f"{path.name}:{i}:{kind}" for i in (1, 2) for kind in ("chosen", "rejected")
+    ]
+    assert found[0].group == found[1].group == prompt_group(user(*prompt)) != found[2].group
+
+
+def test_a_response_that_is_neither_chosen_nor_rejected_is_a_third_reply(tmp_path: Path) -> None:
+    rows = [{"prompt": TRANSCRIPT, "response": " Third.", "chosen": " Two.", "rejected": " No."}]
+    found = read("hh-rlhf", write_lines(tmp_path / "a.jsonl", rows))
+    assert [turns(one)[-1]["content"] for one in found] == ["Two.", "No.", "Third."]
+    assert len({one.group for one in found}) == 1
+
+
+def test_transcripts_that_part_earlier_keep_their_own_prompts_in_one_group(tmp_path: Path) -> None:
+    row = {
+        "chosen": "\n\nHuman: Tea?\n\nAssistant: Yes.",
+        "rejected": "\n\nHuman: Tea!\n\nAssistant: No.",
+    }
+    found = read("hh-rlhf", write_lines(tmp_path / "a.jsonl", [row]))
+    assert [turns(one)[0]["content"] for one in found] == ["Tea?", "Tea!"]
+    assert found[0].group == found[1].group
+
+
+def test_rows_of_hh_rlhf_without_a_reply_are_rejected_by_reason(tmp_path: Path) -> None:
+    good = "\n\nHuman: Tea?\n\nAssistant: Yes."
+    rows = [
+        {"chosen": good, "rejected": "\n\nHuman: Tea?\n\nAssistant: "},
+        {"chosen": good, "rejected": "\n\nHuman: Tea?"},
+        {"chosen": good, "rejected": "Tea?"},
+        {"chosen": good, "rejected": None},
+        {"chosen": good, "rejected": "\n\nHuman: Tea?\n\nHuman: Well?\n\nAssistant: Yes."},
+        {"chosen": good, "rejected": "\n\nHuman: \n\nAssistant: Yes."},
+        {"chosen": " Yes.", "rejected": " No.", "prompt": "\n\nHuman: Tea?"},
+        {"chosen": " Yes.", "rejected": None, "prompt": "\n\nHuman: Tea?\n\nAssistant:"},
+    ]
+    found = reasons(read("hh-rlhf", write_lines(tmp_path / "a.jsonl", rows)))
+    assert [(reason, place.split(" (")[0]) for reason, place in found] == [
+        ("no reply", "a.jsonl, line 1, rejected"),
+        ("no reply", "a.jsonl, line 2, rejected"),
+        ("not a transcript", "a.jsonl, line 3, rejected"),
+        ("not a transcript", "a.jsonl, line 4, rejected"),
+        ("not a conversation", "a.jsonl, line 5, rejected"),
+        ("empty prompt", "a.jsonl, line 6, rejected"),
+        ("not a transcript", "a.jsonl, line 7, chosen"),
+        ("not a transcript", "a.jsonl, line 7, rejected"),
+        ("no reply", "a.jsonl, line 8, rejected"),
+    ]
+    assert "it must begin with 'Human:', got 'Tea?'" in found[2][1]
+    assert "the prompt must end with 'Assistant:'" in found[6][1]
+
+
+# One's own
+
+
+def test_own_data_come_as_messages_or_as_prompt_and_response(tmp_path: Path) -> None:
+    rows = [
+        {"messages": user("One?", "One.", "Two?", " Two.", system="Count.")},
+        {"prompt": "Tea?", "response": "Yes", "reward": 2, "id": 7, "group": "tea", "complete": False},
+        {"prompt": "Tea?", "response": "No", "reward": -0.1, "id": "x", "group": 3, "note": "not looked at"},
+    ]
+    path = tmp_path / "a.jsonl"
+    text = "\ufeff" + "\r\n\n".join(json.dumps(row) for row in rows)
+    path.write_bytes(text.encode())
+    found = read("jsonl", path)
+    assert [turns(one) for one in found] == [rows[0]["messages"], user("Tea?", "Yes"), user("Tea?", "No")]
+    assert [one.id for one in found] == ["a.jsonl:1", "7", "x"]
+    assert [one.group for one in found] == [prompt_group(user("One?", "One.", "Two?")), "tea", "3"]
+    assert [one.reward for one in found] == [None, 2.0, -0.1]
+    assert [one.complete for one in found] == [True, False, True]
+    assert [one.place for one in found] == [f"a.jsonl, line {n}" for n in (1, 3, 5)]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"prompt": "Tea?", "response": None}, "no reply"),
+        ({"prompt": "Tea?", "response": "\n"}, "no reply"),
+        ({"messages": user("Tea?")}, "no reply"),
+        ({"messages": []}, "no reply"),
+        ({"messages": user("Tea?", "")}, "no reply"),
+        ({"prompt": "", "response": "Yes"}, "empty prompt"),
+        ({"prompt": None, "response": "Yes"}, "empty prompt"),
+        ({"messages": user("\t", "Yes")}, "empty prompt"),
+        ({"messages": user("Tea?", "Yes")[1:]}, "not a conversation"),
+        ({"messages": [{"role": "user"}, *user("Tea?", "Yes")]}, "not a conversation"),
+        (
+            {"messages": [*user("Tea?"), {"role": "assistant", "content": "Yes", "n": 1}]},
+            "not a conversation",
+        ),
+        ({"prompt": "Tea?", "response": "Yes", "reward": float("nan")}, "reward is not finite"),
+        ({"prompt": "Tea?", "response": "Yes", "reward": float("-inf")}, "reward is not finite"),
+        ({"prompt": "Tea?", "response": "Yes", "reward": 10**400}, "reward is not finite"),
+        ({"prompt": "Tea?", "response": "Yes", "reward": "0.5"}, "reward is not a number"),
+        ({"prompt": "Tea?", "response": "Yes", "reward": True}, "reward is not a number"),
+    ],
+)
+def test_a_row_of_own_data_that_cannot_be_used_is_rejected_by_reason(
+    tmp_path: Path, row: dict, reason: str
+) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{"prompt": "Tea?", "response": "Yes"}, row])
+    found = read("jsonl", path)
+    assert isinstance(found[0], Conversation)
+    assert [(r, place.split(" (")[0]) for r, place in reasons(found)] == [(reason, "a.jsonl, line 2")]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"text": "Tea?"}, r"expected 'messages', or 'prompt' and 'response', got \['text'\]"),
+        (
+            {"prompt": "Tea?", "response": "", "messages": []},
+            "expected 'messages', or 'prompt' and 'response'",
+        ),
+        ({"prompt": "Tea?"}, "there is a 'prompt' but no 'response'"),
+        ({"prompt": ["Tea?"], "response": "Yes"}, "'prompt' must be a text or null, got list"),
+        ({"prompt": "Tea?", "response": 5}, "'response' must be a text or null, got int"),
+        ({"messages": "Tea?"}, "'messages' must be a list like"),
+        ({"messages": ["Tea?"]}, "'messages' must be a list like"),
+        ({"prompt": "Tea?", "response": "Yes", "complete": 1}, "'complete' must be true or false, got 1"),
+        ({"prompt": "Tea?", "response": "Yes", "id": 0.5}, "'id' must be a text or an integer, got 0.5"),
+        ({"prompt": "Tea?", "response": "Yes", "group": ""}, "'group' must be a text or an integer, got ''"),
+        ({"prompt": "Tea?", "response": "Yes", "id": 1}, "id '1' is that of a.jsonl, line 1 already"),
+    ],
+)
+def test_own_data_of_another_form_stop_the_run_with_the_line(tmp_path: Path, row: dict, message: str) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{"prompt": "Tea?", "response": "Yes", "id": "1"}, row])
+    with pytest.raises(ValueError, match=f"a.jsonl, line 2: {message}"):
+        read("jsonl", path)
+
+
+# Files that are not what they claim
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "message"),
+    [
+        (
+            "ultrafeedback",
+            {"prompt": "x"},
+            r"UltraFeedback has the fields \['instruction', 'completions'\], found only \['prompt'\]",
+        ),
+        (
+            "ultrafeedback",
+            {"instruction": "x", "completions": "y"},
+            "'completions' of UltraFeedback must be a list, got str",
+        ),
+        (
+            "ultrafeedback",
+            {"instruction": 5, "completions": []},
+            "'instruction' must be a text or null, got int",
+        ),
+        (
+            "ultrafeedback",
+            {"instruction": "x", "completions": [{"text": "y"}]},
+            "completion 1: it must have a 'response', got {'text': 'y'}",
+        ),
+        ("ultrafeedback", feedback("x", 5), "completion 1: 'response' must be a text or null, got int"),
+        (
+            "wildguardmix",
+            {"prompt": "x"},
+            r"WildGuardMix has the fields \['response', 'response_harm_label'\], found",
+        ),
+        ("wildguardmix", LABELS | {"response": 1.5}, "'response' must be a text or null, got float"),
+        (
+            "hh-rlhf",
+            {"prompt": "x", "response": "y"},
+            r"HH-RLHF has the fields \['chosen', 'rejected'\], found only",
+        ),
+        ("hh-rlhf", {"chosen": 1, "rejected": "y"}, "'chosen' must be a text or null, got int"),
+    ],
+)
+@pytest.mark.parametrize("container", ["jsonl", "parquet"])
+def test_rows_of_another_data_set_stop_the_run(
+    tmp_path: Path, form: str, row: dict, message: str, container: str
+) -> None:
+    if container == "parquet":
+        path, place = write_parquet(tmp_path / "a.parquet", [row]), "row 1"
+    else:
+        path, place = write_lines(tmp_path / "a.jsonl", [row]), "line 1"
+    with pytest.raises(ValueError, match=rf"{path.name}, {place}[:,] {message}"):
+        read(form, path)
+
+
+GOOD = json.dumps(feedback("One?", "One.")).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (GOOD + b'{"instruction": \n' + GOOD, r"line 2: not JSON \(Expecting value at column 17\)"),
+        (GOOD + GOOD[:40], r"line 2: not JSON \("),
+        (GOOD + b"\n[1, 2]\n", r"line 3: expected an object like {...}, got '\[1, 2\]"),
+        (
+            GOOD + '{"instruction": "Tür"}'.encode("latin-1"),
+            r"line 2: not UTF-8 \(byte 19 of the line is 0xfc\)",
+        ),
+        (GOOD + b"[" * 200_000, r"line 2: not JSON that can be read \(.*recursion"),
+    ],
+)
+def test_a_broken_line_stops_the_run_with_name_and_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "flan.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{path}, {message}"):
+        read("ultrafeedback", path)
+
+
+def test_a_compressed_file_that_was_cut_short_stops_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl.gz"
+    whole = gzip.compress(b"".join(GOOD.replace(b"One", str(i).encode()) for i in range(3000)))
+    for content in (whole[: len(whole) // 2], whole[:-4], whole[:50] + b"broken" + whole[56:]):
+        path.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=rf"{path}, after line \d+: .*broken or cut short.*copy it again"
+        ):
+            read("ultrafeedback", path)
+
+
+def test_a_parquet_file_that_was_cut_short_or_is_none_stops_the_run(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", [LABELS] * 50)
+    whole = path.read_bytes()
+    for content in (whole[:-10], whole[:100], GOOD, b""):
+        path.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=rf"{path}: cannot be read as Parquet \(.*\); copy the file again"
+        ):
+            read("wildguardmix", path)
+
+
+def test_a_parquet_file_with_broken_pages_stops_the_run(tmp_path: Path) -> None:
+    rows = [LABELS | {"response": f"Bus {i}."} for i in range(5000)]
+    path = write_parquet(tmp_path / "a.parquet", rows)
+    content = bytearray(path.read_bytes())
+    content[200 : len(content) // 2] = bytes(len(content) // 2 - 200)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{path}.*: cannot be read as Parquet"):
+        read("wildguardmix", path)
+
+
+def test_a_path_without_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="missing: no such file or folder"):
+        read("jsonl", tmp_path / "missing")
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(
+        FileNotFoundError, match=r"there are no files \*.jsonl, \*.jsonl.gz, \*.parquet in it"
+    ):
+        read("jsonl", tmp_path)
+    with pytest.raises(ValueError, match=r"format must be ultrafeedback, .*got 'csv'"):
+        read("csv", tmp_path)

@@ -1,0 +1,100 @@
+"""Conversations as records: the value model's prompt, and one stop token where the reply ended by itself."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from sia_jax.data.chat import family_of, turn_end, value_prompt
+from sia_jax.data.sources.conversations import Conversation
+from sia_jax.data.tokenise import num_tokens, stop_id, tokenise
+from tests.support.tokenizers import save_llama3_tokenizer, save_qwen3_tokenizer
+
+STOPS = {"qwen3": "<|im_end|>", "llama": "<|eot_id|>"}
+MESSAGES = (
+    {"role": "system", "content": "Be short."},
+    {"role": "user", "content": "How long should I boil an egg?"},
+    {"role": "assistant", "content": "Seven minutes."},
+    {"role": "user", "content": "And 卵 two?"},
+    {"role": "assistant", "content": "\n The same,\nif the water boils. 🧑‍🍳"},
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PreTrainedTokenizerBase]:
+    folder: Path = tmp_path_factory.mktemp("tokenizers")
+    return {
+        "qwen3": save_qwen3_tokenizer(folder / "qwen3"),
+        "llama": save_llama3_tokenizer(folder / "llama"),
+    }
+
+
+@pytest.fixture(params=["qwen3", "llama"])
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def conversation(**changes) -> Conversation:
+    return Conversation("id", "group", MESSAGES, "a.jsonl, line 1", **changes)
+
+
+def test_ids_are_those_of_prompt_and_reply_and_the_turn_end(tokenizers, family) -> None:
+    tokenizer = tokenizers[family]
+    record = tokenise(tokenizer, conversation(reward=0.5), family)
+    assert record.prompt_ids.tolist() == value_prompt(tokenizer, MESSAGES[:-1], family)
+    assert tokenizer.decode(record.reply_ids[:-1]) == MESSAGES[-1]["content"]
+    assert record.reply_ids[-1] == tokenizer.convert_tokens_to_ids(STOPS[family])
+    assert record.prompt_ids.dtype == record.reply_ids.dtype == np.int32
+    assert (record.id, record.group, record.messages, record.reward) == ("id", "group", MESSAGES, 0.5)
+
+
+def test_a_whole_turn_is_what_the_markup_makes_of_it(tokenizers, family) -> None:
+    # The reply as the last turn of a prompt that goes on has the very ids that are trained on, unless it
+    # begins with a line break, which there becomes one token with the header's.
+    tokenizer = tokenizers[family]
+    messages = (*MESSAGES[:-1], {"role": "assistant", "content": MESSAGES[-1]["content"].lstrip()})
+    record = tokenise(tokenizer, Conversation("id", "group", messages, "here"), family)
+    further = value_prompt(tokenizer, [*messages, {"role": "user", "content": "?"}], family)
+    ids = [*record.prompt_ids.tolist(), *record.reply_ids.tolist()]
+    assert further[: len(ids)] == ids
+
+
+def test_a_reply_that_was_cut_has_no_stop_token(tokenizers, family) -> None:
+    tokenizer = tokenizers[family]
+    whole, cut = (tokenise(tokenizer, conversation(complete=done), family) for done in (True, False))
+    assert whole.reply_ids[:-1].tolist() == cut.reply_ids.tolist()
+    assert cut.reply_ids[-1] != stop_id(tokenizer, family)
+
+
+def test_no_bos_comes_into_a_reply(tokenizers) -> None:
+    record = tokenise(tokenizers["llama"], conversation(), "llama")
+    assert tokenizers["llama"].bos_token_id not in record.reply_ids
+    assert record.prompt_ids.tolist().count(tokenizers["llama"].bos_token_id) == 1
+
+
+def test_the_family_is_told_by_the_special_tokens(tokenizers, family) -> None:
+    assert family_of(tokenizers[family]) == family
+    assert turn_end(family) == STOPS[family]
+
+
+def test_a_tokenizer_of_no_family_is_refused(tokenizers, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = tokenizers["qwen3"]
+    monkeypatch.setattr(tokenizer, "encode", lambda text, add_special_tokens: [1, 2])
+    with pytest.raises(
+        ValueError, match=r"the tokenizer has the special tokens of no family, expected those"
+    ):
+        family_of(tokenizer)
+
+
+def test_a_tokenizer_of_another_family_is_refused(tokenizers) -> None:
+    with pytest.raises(ValueError, match=r"lacks the special token '<\|eot_id\|>' of family 'llama'"):
+        stop_id(tokenizers["qwen3"], "llama")
+    with pytest.raises(ValueError, match="use the value model's own tokenizer"):
+        tokenise(tokenizers["llama"], conversation(complete=False), "qwen3")
+
+
+def test_every_id_with_a_token_is_counted(tokenizers, family) -> None:
+    tokenizer = tokenizers[family]
+    assert num_tokens(tokenizer) == len(tokenizer)
+    assert tokenizer.convert_ids_to_tokens(num_tokens(tokenizer) - 1) is not None
