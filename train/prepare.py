@@ -1,0 +1,269 @@
+r"""Raw data in, a set of tokenised replies out, which is what a value model learns from.
+
+    # All completions of UltraFeedback, a folder of .jsonl files, for a value model on Qwen3-1.7B-Base:
+    python -m train.prepare --format ultrafeedback --input UltraFeedback \
+        --tokenizer Qwen3-1.7B-Base --out data/uf
+
+    # One's own replies and rewards, one JSON object a line:
+    python -m train.prepare --format jsonl --input mine.jsonl --tokenizer Qwen3-1.7B-Base --out data/mine
+
+    # What the official SIA code has made and scored; and the other way round:
+    python -m train.prepare --format official --input train.json --tokenizer Qwen3-1.7B-Base --out data/theirs
+    python -m train.prepare --format wildguardmix --input wildguard_train.parquet \
+        --tokenizer Qwen3-1.7B-Base --out data/wg --export-official data/wg.json
+
+Formats, each a file or a folder of files, which are read in the order of their names:
+
+    ultrafeedback   .jsonl: every completion; its custom_system_prompt is the system message
+    wildguardmix    .parquet: the rows with a response_harm_label
+    hh-rlhf         .parquet, .jsonl or .jsonl.gz: chosen and rejected reply, with all turns in front of them
+    jsonl           {"messages": [...]} or {"prompt": text, "response": text} a line; "reward", "id", "group"
+                    and "complete" (false: the reply was cut by length) may stand beside it
+    official        .json: the official code's lists of ids, taken as they are
+
+Only jsonl and official bring rewards. Nothing is left out silently: the summary, and report.json beside the
+set, say how many rows were, why, and where the first of them are. A run that is stopped leaves no set.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
+from sia_jax.checkpoints.vocabulary import load_tokenizer
+from sia_jax.data.chat import Tokenizer, family_of
+from sia_jax.data.records import Record, read_records, set_folder, write_records
+from sia_jax.data.rejections import Rejections
+from sia_jax.data.sources import Format, Source, open_source
+from sia_jax.data.sources.conversations import Rejected
+from sia_jax.data.sources.official import write_official
+from sia_jax.data.tokenise import num_tokens, tokenise
+from sia_jax.models.config import Family
+from sia_jax.reports.terminal import visible
+from train.progress import ReadProgress
+
+REPORT = "report.json"
+QUANTILES = {"least": 0.0, "5%": 0.05, "half": 0.5, "95%": 0.95, "most": 1.0}
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+Int = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Prepare a set."""
+
+    format: Format
+    """What the input is."""
+    input: Annotated[str, tyro.conf.arg(metavar="PATH")]
+    """A file, or a folder of files."""
+    tokenizer: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    """The value model's tokenizer: a checkpoint's folder, or else a Hub id."""
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    """Where the set is written."""
+    max_length: Annotated[int, tyro.conf.arg(metavar="N")] = 1024
+    """Longest prompt and reply, in tokens; longer ones are kept out, not cut."""
+    limit: Int = None
+    """Stop once so many replies are kept."""
+    drop_system_prompts: Flag = False
+    """Leave UltraFeedback's system prompts out, as the official code does."""
+    export_official: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Also write the set as a .json file for the official code."""
+    overwrite: Flag = False
+    """Replace a set, and a file for the official code, that is there."""
+
+
+def main(args: Args) -> None:
+    """Prepare; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
+    messages, console = Console(stderr=True), Console()
+    unfinished = args.out
+    try:
+        report = prepare(args, messages)
+        console.print(summary(report))
+        console.print(f"written to {args.out}", highlight=False, soft_wrap=True)
+        if args.export_official is not None:
+            unfinished = args.export_official
+            with messages.status(f"writing {unfinished}"):
+                write_official(Path(unfinished), read_records(Path(args.out)), report["family"])
+            console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
+    except (ValueError, OSError) as error:
+        sys.exit(f"train.prepare: {error}")
+    except KeyboardInterrupt:
+        messages.print(f"\ninterrupted; {unfinished} is as it was", highlight=False, soft_wrap=True)
+        sys.exit(130)
+
+
+def prepare(args: Args, messages: Console) -> dict[str, Any]:
+    """Write the set and its report.
+
+    Returns:
+      The report.
+
+    Raises:
+      FileExistsError, FileNotFoundError, ValueError: what is wrong with options or files.
+    """
+    out = Path(args.out)
+    _check(args, out)
+    folder = resolve_checkpoint(args.tokenizer)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer is None:
+        raise ValueError(f"{folder} has no tokenizer; name the folder that has the value model's")
+    family = family_of(tokenizer)
+    path = Path(args.input)
+    vocab_size = num_tokens(tokenizer)
+    source = open_source(
+        args.format, path, vocab_size=vocab_size, system_prompts=not args.drop_system_prompts
+    )
+    counts = _Counts()
+    settings = {
+        "format": args.format,
+        "input": path.name,
+        "tokenizer": checkpoint_name(args.tokenizer),
+        "family": family,
+        "vocab_size": vocab_size,
+        "max_length": args.max_length,
+        "limit": args.limit,
+        "system_prompts": not args.drop_system_prompts,
+    }
+    with ReadProgress(messages, "replies") as progress:
+        records = _records(source, tokenizer, family, args, counts, progress)
+        write_records(out, records, lambda: settings | {"counts": counts.to_json()}, overwrite=args.overwrite)
+    report = {**settings, **counts.to_json()}
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
+    (out / REPORT).write_text(text + "\n", encoding="utf-8")
+    return report
+
+
+def summary(report: dict[str, Any]) -> Table:
+    """A report as a table."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def row(title: str, text: str) -> None:
+        table.add_row(Text(title), Text(visible(text)))  # as they are: names of files may have brackets
+
+    kept, groups, longer = report["kept"], report["groups"], report["longer"]
+    stopped = ", where --limit stopped" if report["limit"] == kept else ""
+    replies, prompts = (
+        f"{kept:,} repl{'y' if kept == 1 else 'ies'}",
+        f"{groups:,} prompt{'s' * (groups != 1)}",
+    )
+    row("kept", f"{replies} to {prompts}{stopped}")
+    row("with a reward", f"{report['with_reward']:,}")
+    if report["with_reward"]:
+        row("rewards", "{least:.4g} to {most:.4g}, mean {mean:.4g}".format(**report["rewards"]))
+    for name, what in (("prompt", "prompts"), ("reply", "replies"), ("both", "both")):
+        quantiles = report["lengths"][name].items()
+        row(f"tokens of {what}", ", ".join(f"{label} {tokens:,}" for label, tokens in quantiles))
+    row(f"over {report['max_length']:,} tokens", f"{longer['count']:,}, {longer['share']:.1%}")
+    for reason, found in report["rejected"].items():
+        more = ["..."] if found["count"] > len(found["first"]) else []
+        row(f"left out: {reason}", f"{found['count']:,} ({'; '.join([*found['first'], *more])})")
+    return table
+
+
+@dataclass
+class _Counts:
+    """What a run has met."""
+
+    rejections: Rejections = field(default_factory=Rejections)
+    files: Counter[str] = field(default_factory=Counter)
+    groups: set[str] = field(default_factory=set)
+    lengths: list[tuple[int, int]] = field(default_factory=list)
+    """(prompt, reply) of all that could be tokenised, those that are too long too."""
+    rewards: list[float] = field(default_factory=list)
+    kept: int = 0
+    too_long: int = 0
+
+    def keep(self, record: Record, file: str) -> None:
+        self.kept += 1
+        self.files[file] += 1
+        self.groups.add(record.group)
+        if record.reward is not None:
+            self.rewards.append(record.reward)
+
+    def to_json(self) -> dict[str, Any]:
+        prompt, reply = np.array(self.lengths).T
+        lengths = {"prompt": prompt, "reply": reply, "both": prompt + reply}
+        report: dict[str, Any] = {
+            "kept": self.kept,
+            "groups": len(self.groups),
+            "files": dict(self.files),
+            "with_reward": len(self.rewards),
+            "longer": {"count": self.too_long, "share": self.too_long / len(self.lengths)},
+            "lengths": {
+                name: {
+                    label: int(np.quantile(values, q, method="inverted_cdf"))
+                    for label, q in QUANTILES.items()
+                }
+                for name, values in lengths.items()
+            },
+            "rejected": self.rejections.to_json(),
+        }
+        if self.rewards:
+            least, most = min(self.rewards), max(self.rewards)
+            report["rewards"] = {"least": least, "most": most, "mean": float(np.mean(self.rewards))}
+        return report
+
+
+def _records(
+    source: Source,
+    tokenizer: Tokenizer,
+    family: Family,
+    args: Args,
+    counts: _Counts,
+    progress: ReadProgress,
+) -> Iterator[Record]:
+    """The records that are kept; the others are counted."""
+    for number, found in enumerate(source.replies, start=1):
+        progress.update(number, source.files.fraction)
+        if isinstance(found, Rejected):
+            counts.rejections.add(found.reason, found.place)
+            continue
+        record = found if isinstance(found, Record) else tokenise(tokenizer, found, family)
+        place = source.files.place if isinstance(found, Record) else found.place
+        prompt, reply = len(record.prompt_ids), len(record.reply_ids)
+        counts.lengths.append((prompt, reply))
+        if prompt + reply > args.max_length:
+            counts.too_long += 1
+            counts.rejections.add(f"longer than {args.max_length} tokens", place)
+            continue
+        counts.keep(record, source.files.current)
+        yield record
+        if counts.kept == args.limit:
+            return
+    if not counts.kept:
+        why = counts.rejections.describe() or "there are no rows in it"
+        raise ValueError(f"{args.input}: no reply could be kept: {why}")
+
+
+def _check(args: Args, out: Path) -> None:
+    for name in ("max_length", "limit"):
+        number = getattr(args, name)
+        if number is not None and number < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {number}")
+    if args.drop_system_prompts and args.format != "ultrafeedback":
+        raise ValueError(f"--drop-system-prompts is for --format ultrafeedback, got --format {args.format}")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out must be a folder, {out} is a file")
+    if args.overwrite:
+        return
+    if set_folder(out).exists():
+        raise FileExistsError(f"{out} holds a set already; name another folder, or pass --overwrite")
+    if args.export_official is not None and Path(args.export_official).exists():
+        raise FileExistsError(f"{args.export_official} is there already; name another, or pass --overwrite")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
