@@ -31,6 +31,7 @@ FORMAT_VERSION = 1
 RECORDS_PER_FILE = 32_768
 _META = "sia_jax.json"
 _UNFINISHED = "unfinished"
+_REPLACED = "replaced"
 _RESERVED = ("format_version", "records", "files")
 _BATCH = 512  # records that are written and read at a time: tfds rewrites its own notes at every call
 
@@ -114,12 +115,11 @@ def write_records(
       ValueError: no records, or meta that is not JSON or has names that the set itself uses.
     """
     finished, unfinished = set_folder(folder), folder / _UNFINISHED
+    _clear(folder)
     if finished.exists() and not overwrite:
         raise FileExistsError(f"{folder} holds a set already; name another folder, or overwrite it")
     is_new = not folder.exists()
     try:
-        if unfinished.exists():
-            shutil.rmtree(unfinished)
         new = set_folder(unfinished)
         count = _write_files(unfinished, records)
         if not count:
@@ -127,11 +127,11 @@ def write_records(
         _write_meta(new, count, meta() if callable(meta) else meta)
         finished.parent.mkdir(parents=True, exist_ok=True)
         if finished.exists():
-            finished.rename(unfinished / "replaced")
+            finished.rename(unfinished / _REPLACED)
         new.rename(finished)
-        shutil.rmtree(unfinished)
+        _clear(folder)
     except BaseException:  # KeyboardInterrupt too
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _clear(folder)
         if is_new:
             with suppress(OSError):
                 folder.rmdir()
@@ -202,6 +202,15 @@ def trajectories(
         assert record.reward is not None
         kept.append(Trajectory(record.prompt_ids, record.reply_ids, record.reward, number, record.group))
     return kept, rejections
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a run left unfinished; put a set back that it was about to replace."""
+    finished, unfinished = set_folder(folder), folder / _UNFINISHED
+    if (unfinished / _REPLACED).exists() and not finished.exists():
+        (unfinished / _REPLACED).rename(finished)
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
 
 
 def _write_files(folder: Path, records: Iterable[Record]) -> int:

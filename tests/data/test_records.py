@@ -12,6 +12,8 @@ import grain
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sia_jax.data.records import Record, read_records, set_folder, trajectories, write_records
 
@@ -70,6 +72,28 @@ def test_records_come_back_exactly_and_in_order(folder: Path) -> None:
     for outside in (4, -5):
         with pytest.raises(IndexError, match=rf"has 4 records, there is none at {outside}"):
             source[outside]
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+IDS = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=9).map(lambda numbers: ids(*numbers))
+CONVERSATIONS = st.one_of(
+    st.just(()),
+    st.tuples(
+        st.fixed_dictionaries({"role": st.just("user"), "content": TEXT}),
+        st.fixed_dictionaries({"role": st.just("assistant"), "content": TEXT}),
+    ),
+)
+REWARDS = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False))
+
+
+@settings(derandomize=True, max_examples=25, deadline=None)
+@given(st.lists(st.builds(Record, TEXT, TEXT, CONVERSATIONS, IDS, IDS, REWARDS), min_size=1, max_size=20))
+def test_any_records_come_back_exactly(
+    tmp_path_factory: pytest.TempPathFactory, records: list[Record]
+) -> None:
+    folder = tmp_path_factory.mktemp("set")
+    write_records(folder, records, {})
+    assert [fields(found) for found in read_records(folder)] == [fields(r) for r in records]
 
 
 def test_more_records_than_are_written_at_a_time_come_back(tmp_path: Path) -> None:
@@ -213,6 +237,31 @@ def test_a_run_that_is_stopped_leaves_what_was_there(folder: Path, error: type[B
     with pytest.raises(error):
         write_records(folder / "other", torn(), {})
     assert not (folder / "other").exists()
+
+
+def test_a_run_that_is_stopped_while_it_swaps_the_sets_puts_the_old_one_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def rename_once(path: Path, target: Path) -> Path:
+        if target == set_folder(folder) and path.parent.name == "sia_trajectories":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename_once)
+        with pytest.raises(KeyboardInterrupt):
+            write_records(folder, [record("b")], {}, overwrite=True)
+    assert [found.id for found in read_records(folder)] == [r.id for r in RECORDS]
+    # A kill at that moment cleans up nothing: the next run does.
+    (folder / "unfinished").mkdir()
+    set_folder(folder).rename(folder / "unfinished" / "replaced")
+    with pytest.raises(FileNotFoundError, match="never finished"):
+        read_records(folder)
+    with pytest.raises(FileExistsError, match="holds a set already"):
+        write_records(folder, [record("b")], {})
+    assert len(read_records(folder)) == 4
 
 
 def test_a_set_of_nothing_is_not_written(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Progress: a bar in a terminal, lines in a log, both with rate and time left."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from train import progress
+from train.progress import ReadProgress
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def test_a_log_gets_a_line_now_and_then(clock: Clock) -> None:
+    log = io.StringIO()
+    with ReadProgress(Console(file=log, width=60), "replies") as bar:
+        for count in range(1, 1001):
+            clock.now += 0.1
+            bar.update(count, count / 4000)
+    assert log.getvalue().splitlines() == [
+        "8%, 301 replies, 10 replies/s, 06:10 left",
+        "15%, 602 replies, 10 replies/s, 05:40 left",
+        "23%, 903 replies, 10 replies/s, 05:10 left",
+    ]
+
+
+def test_hours_are_hours_and_the_end_is_no_time_away(clock: Clock) -> None:
+    log = io.StringIO()
+    with ReadProgress(Console(file=log), "replies") as bar:
+        clock.now += 100
+        bar.update(50, 0.01)
+        clock.now += 100
+        bar.update(5000, 1.0)
+    assert log.getvalue().splitlines() == [
+        "1%, 50 replies, 0.5 replies/s, 2:45:00 left",
+        "100%, 5,000 replies, 25 replies/s",
+    ]
+
+
+def test_a_terminal_gets_a_bar(clock: Clock) -> None:
+    screen = io.StringIO()
+    with ReadProgress(Console(file=screen, width=100, force_terminal=True), "replies") as bar:
+        clock.now += 1
+        bar.update(12, 0.5)
+        bar._bar.refresh()
+    assert "12 replies, 12 replies/s, 00:01 left" in screen.getvalue()
