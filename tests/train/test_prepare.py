@@ -142,6 +142,15 @@ def test_the_default_length_keeps_longer_replies(args: Args) -> None:
     assert len(read_records(Path(args.out))) == 4
 
 
+def test_a_reply_of_just_the_longest_length_is_kept(args: Args, tmp_path: Path) -> None:
+    prepare.main(args)
+    lengths = [len(record.prompt_ids) + len(record.reply_ids) for record in read_records(Path(args.out))]
+    for max_length, kept in ((max(lengths), 3), (max(lengths) - 1, 3 - lengths.count(max(lengths)))):
+        out = str(tmp_path / str(max_length))
+        prepare.main(replace(args, max_length=max_length, out=out))
+        assert len(read_records(Path(out))) == kept
+
+
 def test_a_llama_tokenizer_makes_llama_prompts(args: Args, folder: Path) -> None:
     prepare.main(replace(args, tokenizer=str(folder / "Llama-tiny")))
     source = read_records(Path(args.out))
