@@ -21,10 +21,11 @@ class RunProgress:
       console: where to.
       total: replies of the whole run.
       done: those that were there before.
+      noun: what is counted, if not replies.
     """
 
-    def __init__(self, console: Console, total: int, done: int = 0):
-        self._console, self._total, self._done = console, total, done
+    def __init__(self, console: Console, total: int, done: int = 0, noun: str = "replies"):
+        self._console, self._total, self._done, self._noun = console, total, done, noun
         self._new = self._tokens = 0
         self._seconds = 0.0  # in which replies were made: compiling does not count
         self._since = self._logged = time.perf_counter()
@@ -35,11 +36,11 @@ class RunProgress:
             TextColumn("{task.fields[rates]}", style="dim"),
         )
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task("replies", total=total, completed=done, rates="")
+        self._task = self._bar.add_task(noun, total=total, completed=done, rates="")
 
     @contextmanager
     def aside(self, what: str) -> Iterator[None]:
-        """Say what goes on that is not generating, and leave it out of the rates."""
+        """Say what goes on that is not the work itself, and leave it out of the rates."""
         begin = time.perf_counter()
         self._bar.update(self._task, rates=what)
         yield
@@ -53,15 +54,19 @@ class RunProgress:
         self._bar.update(self._task, completed=self._done + self._new, rates=self.rates())
         if not self._console.is_terminal and now - self._logged > LOG_SECONDS:
             self._logged = now
-            line = f"{self._done + self._new:,} of {self._total:,} replies, {self.rates()}"
+            line = f"{self._done + self._new:,} of {self._total:,} {self._noun}, {self.rates()}"
             self._console.print(line, highlight=False, soft_wrap=True)
 
     def rates(self) -> str:
-        """'2.1 replies/s, 270 tok/s, 3:20 left'."""
+        """'2.1 replies/s, 270 tok/s, 03:20 left'."""
         seconds = max(self._seconds, 1e-9)
-        parts = [f"{rate(self._new / seconds)} replies/s", f"{rate(self._tokens / seconds)} tok/s"]
-        if self._new:
-            left = round((self._total - self._done - self._new) * seconds / self._new)
+        parts = [
+            f"{rate(self._new / seconds)} {self._noun}/s",
+            f"{rate(self._tokens / seconds)} tok/s",
+        ]
+        missing = self._total - self._done - self._new
+        if self._new and missing:
+            left = round(missing * seconds / self._new)
             hours, minutes = divmod(left // 60, 60)
             clock = f"{minutes:02}:{left % 60:02}"
             parts.append(f"{hours}:{clock} left" if hours else f"{clock} left")

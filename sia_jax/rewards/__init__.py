@@ -1,0 +1,1 @@
+"""Trajectory reward models at work: labels for data sets."""
