@@ -34,6 +34,18 @@ def fingerprint_of_folder(folder: Path) -> str:
     return _digest(shapes, lambda name, box: file.read(name, box))
 
 
+def fingerprint_of_reward_model(folder: Path) -> str:
+    """The digest of all that a reward depends on: backbone, head, config, tokenizer and chat template."""
+    digest = hashlib.sha256(fingerprint_of_folder(folder).encode())
+    file = open_checkpoint(folder)
+    if "score.weight" in file.slices:  # where it is missing, loading says so
+        digest.update(file.read("score.weight").astype(np.float32).tobytes())
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".jinja", ".txt") and not path.name.endswith(".index.json"):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
 def _digest(shapes: Mapping[str, tuple[int, ...]], read: Callable[[str, tuple[slice, ...]], Any]) -> str:
     digest = hashlib.sha256()
     for name in sorted(shapes):

@@ -1,0 +1,424 @@
+r"""Conversations in, the same with the reward of a reward model out.
+
+    python -m train.label --input replies.jsonl --reward-model Skywork-Reward-V2-Qwen3-8B --out labelled.jsonl
+
+    # Llama 3.2's template writes a date into every conversation, and so into every reward:
+    python -m train.label --input replies.jsonl --reward-model Skywork-Reward-V2-Llama-3.2-3B \
+        --date-string "26 Jul 2024" --out labelled.jsonl --plot rewards.png
+
+A line is {"messages": [...]}, which ends with the assistant, or {"prompt": text, "response": text}. Its other
+fields are carried over as they are; "reward" is added. Conversations without a reply, longer than
+--max-tokens or with a reward that is no number are left out, never cut, and listed in OUT.report.json. While
+it runs, OUT.partial.jsonl holds what is done, and the same command, started again, goes on from there; in the
+end OUT stands in the order of the input, the same bytes however often the run was interrupted.
+"""
+
+import hashlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import tyro
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.table import Table
+
+import sia_jax
+from decode.progress import RunProgress
+from decode.runner import File, Flag, Int, explained
+from sia_jax.checkpoints.config_json import read_config
+from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
+from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
+from sia_jax.checkpoints.tensors import write_text_atomically
+from sia_jax.checkpoints.vocabulary import load_tokenizer
+from sia_jax.data.conversations import ConversationLine, read_conversations
+from sia_jax.reports.journal import Journal
+from sia_jax.reports.rewards import plot_rewards, reward_distribution
+from sia_jax.rewards.labelling import REASONS, Labeller, Outcome, check_tokenizer
+from train.interruption import Interruption
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Label conversations."""
+
+    input: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    """The conversations, JSONL."""
+    reward_model: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    """The reward model: a folder, or else a Hub id."""
+    out: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    """Where the labelled conversations go, JSONL."""
+    dtype: Literal["config", "float32", "bfloat16"] = "config"
+    """Of the weights; config: as config.json says. float32 is the fast one on a CPU."""
+    date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
+    """The date that the chat template writes, such as "26 Jul 2024"; must be given if it writes today's."""
+    max_tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 4096
+    """Longer conversations are left out; at most the model's positions."""
+    batch_tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 8192
+    """Of a batch, padding included. More is faster until the memory is full."""
+    mesh: Annotated[str | None, tyro.conf.arg(metavar="DATA,FSDP,TENSOR", help_behavior_hint="")] = None
+    """Spread over all devices: replicas, shards of the weights that share the rows, shards of heads. Without:
+    one device."""
+    limit: Int = None
+    """Only the first N conversations."""
+    relabel: Flag = False
+    """Replace the rewards of lines that have one."""
+    overwrite: Flag = False
+    """Begin anew, whatever OUT and OUT.partial.jsonl hold."""
+    plot: File = None
+    """A .png file for a histogram of the rewards."""
+
+
+def main(args: Args) -> None:
+    """Label; exits with 1 if something is wrong with options or files, with 130 or 143 if interrupted."""
+    messages = Console(stderr=True)
+    try:
+        with explained("train.label"):
+            run(args, messages)
+    except KeyboardInterrupt:
+        messages.print("\ninterrupted", highlight=False)
+        sys.exit(130)
+
+
+def run(args: Args, messages: Console) -> None:
+    """`main`, without its ways out.
+
+    Raises:
+      FileNotFoundError, ValueError: what is wrong with options and files.
+      SystemExit: interrupted by a signal; what was scored is in OUT.partial.jsonl.
+    """
+    _check(args)
+    files = _Files(Path(args.out))
+    mesh = _mesh(args)
+    settings = _settings(args)
+    source = _survey(args)
+    identity = {"input_sha256": source.sha256, "limit": args.limit, "settings": settings}
+    if not args.overwrite and not files.partial.exists() and files.out.exists():
+        report = _finished(files, identity)
+        messages.print(f"{args.out}: everything is labelled already", soft_wrap=True, highlight=False)
+        _show(args, report, [line.fields["reward"] for line in read_conversations(files.out)], messages)
+        return
+    labels = _Labels(source)
+    journal = Journal(files.partial, settings, labels.take, overwrite=args.overwrite)
+    done, total = len(journal.done), len(source.digests)
+    if done:
+        text = f"{files.partial}: going on after {done:,} of {total:,} conversations"
+        messages.print(text, soft_wrap=True, highlight=False)
+    if done < total:
+        with messages.status("loading the reward model"):
+            dtype = None if args.dtype == "config" else args.dtype
+            model = sia_jax.load_reward_model(args.reward_model, dtype=dtype, mesh=mesh)
+        interruption = _score(args, model, source, journal, messages)
+        if interruption.wanted:
+            again = "the same command" + (" without --overwrite" if args.overwrite else "")
+            kept = f"{len(journal.done):,} of {total:,} are in {files.partial}"
+            messages.print(f"\ninterrupted; {kept}, and {again} goes on", highlight=False, soft_wrap=True)
+            sys.exit(interruption.exit_status)
+    _finish(args, files, source, labels, identity, messages)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What a run writes."""
+
+    out: Path
+
+    @property
+    def partial(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.partial.jsonl")
+
+    @property
+    def report(self) -> Path:
+        return self.out.with_name(f"{self.out.name}.report.json")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The input, once all of it was found to be conversations."""
+
+    path: Path
+    limit: int | None
+    sha256: str
+    digests: dict[int, str]
+    """By the number of a conversation's line."""
+
+    def lines(self) -> Iterator[ConversationLine]:
+        """The conversations.
+
+        Raises:
+          ValueError: the file is no longer what it was.
+        """
+        for line in read_conversations(self.path, self.limit):
+            if self.digests.get(line.number) != line.digest:
+                raise ValueError(f"{self.path}, line {line.number}: changed while it was read; start again")
+            yield line
+
+
+class _Labels:
+    """What became of each line, as the journal's records say."""
+
+    def __init__(self, source: _Source):
+        self.outcomes: dict[int, Outcome] = {}
+        self._source = source
+
+    def take(self, record: dict[str, Any]) -> int:
+        """The line of a record, which is kept.
+
+        Raises:
+          ValueError: the record is of another conversation, or has neither a reward nor a reason.
+        """
+        outcome = Outcome(*(record[name] for name in ("line", "tokens", "reward", "reason", "why")))
+        if self._source.digests.get(outcome.index) != record["conversation"]:
+            raise ValueError(
+                f"line {outcome.index} of {self._source.path} is not the conversation that was scored"
+            )
+        is_number = isinstance(outcome.reward, float) and math.isfinite(outcome.reward)
+        if not (
+            is_number if outcome.reason is None else outcome.reward is None and outcome.reason in REASONS
+        ):
+            raise ValueError(f"expected a reward or a reason, got {outcome.reward!r} and {outcome.reason!r}")
+        self.outcomes[outcome.index] = outcome
+        return outcome.index
+
+
+def _check(args: Args) -> None:
+    for name in ("max_tokens", "batch_tokens", "limit"):
+        number = getattr(args, name)
+        if number is not None and number < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {number}")
+    out = Path(args.out)
+    if out.is_dir():
+        raise ValueError(f"--out must be a file, {out} is a folder")
+    if out.resolve() == Path(args.input).resolve():
+        raise ValueError(f"--out and --input are both {out}; name another file to write to")
+    if args.plot is not None and Path(args.plot).suffix != ".png":
+        raise ValueError(f"--plot must be a .png file, got {args.plot}")
+
+
+def _mesh(args: Args) -> Mesh | None:
+    if args.mesh is None:
+        return None
+    sizes = args.mesh.split(",")
+    if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
+        raise ValueError(f"--mesh must be three numbers like 4,2,1 (data, fsdp, tensor), got {args.mesh!r}")
+    data, fsdp, tensor = map(int, sizes)
+    return sia_jax.make_mesh(data, fsdp, tensor)
+
+
+def _settings(args: Args) -> dict[str, Any]:
+    """What the labels depend on, but for the conversations; found without the weights.
+
+    Raises:
+      FileNotFoundError, ValueError: a model or a template that cannot score conversations.
+    """
+    folder = resolve_checkpoint(args.reward_model)
+    checkpoint = read_config(folder)
+    if checkpoint.kind != "reward":
+        raise ValueError(
+            f"{folder} is a {checkpoint.architecture}, a reward model is a ForSequenceClassification; "
+            "name another --reward-model"
+        )
+    tokenizer = load_tokenizer(folder)
+    if tokenizer is None:
+        raise ValueError(f"{folder} has no tokenizer; copy it from the original checkpoint")
+    model = sia_jax.RewardModel(checkpoint.model, {}, tokenizer, checkpoint_name(args.reward_model))
+    check_tokenizer(model)
+    # A template that is missing, or that does not know a variable, would fail on every line.
+    sample = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    model.conversation_ids(sample, **_template(args))
+    if args.date_string is None and "strftime_now" in tokenizer.get_chat_template():
+        raise ValueError(
+            f"{folder}: the chat template writes today's date into every conversation, and so into every "
+            'reward; fix it with --date-string, e.g. "26 Jul 2024"'
+        )
+    return {
+        "reward_model": model.name,
+        "reward_model_fingerprint": fingerprint_of_reward_model(folder)[:16],
+        "dtype": checkpoint.dtype if args.dtype == "config" else args.dtype,
+        "max_tokens": min(args.max_tokens, checkpoint.model.max_position_embeddings),
+        "date_string": args.date_string,
+    }
+
+
+def _template(args: Args) -> dict[str, str]:
+    return {} if args.date_string is None else {"date_string": args.date_string}
+
+
+def _survey(args: Args) -> _Source:
+    """All lines, before anything is scored.
+
+    Raises:
+      FileNotFoundError, ValueError: what `read_conversations` finds, or a line that has a reward.
+    """
+    path, digests = Path(args.input), {}
+    for line in read_conversations(path, args.limit):
+        if line.fields.get("reward") is not None and not args.relabel:
+            raise ValueError(
+                f"{path}, line {line.number}: it has a reward, {str(line.fields['reward'])[:20]}; "
+                "pass --relabel to replace it"
+            )
+        digests[line.number] = line.digest
+    return _Source(path, args.limit, _sha256(path), digests)
+
+
+def _score(
+    args: Args, model: sia_jax.RewardModel, source: _Source, journal: Journal, messages: Console
+) -> Interruption:
+    """Everything that the journal lacks goes into it, unless a signal comes: then what is being computed."""
+    done, total = len(journal.done), len(source.digests)
+    progress = RunProgress(messages, total, done, "conversations")
+    labeller = Labeller(
+        model,
+        batch_tokens=args.batch_tokens,
+        max_tokens=args.max_tokens,
+        template=_template(args),
+        compiling=lambda length: progress.aside(f"compiling for conversations of up to {length} tokens"),
+    )
+
+    def save(outcomes: Sequence[Outcome]) -> None:
+        if not outcomes:
+            return
+        for outcome in outcomes:
+            journal.write(
+                {
+                    "line": outcome.index,
+                    "conversation": source.digests[outcome.index],
+                    "tokens": outcome.tokens,
+                    "reward": outcome.reward,
+                    "reason": outcome.reason,
+                    "why": outcome.why,
+                }
+            )
+        progress.advance(len(outcomes), sum(outcome.tokens for outcome in outcomes))
+
+    try:
+        with Interruption() as interruption, journal, progress:
+            for line in source.lines():
+                if interruption.wanted:
+                    break
+                if line.number not in journal.done:
+                    save(labeller.add(line.number, line.messages))
+            else:
+                for batch in labeller.finish():
+                    save(batch)
+                    if interruption.wanted:
+                        break
+            save(labeller.drain())
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise ValueError(
+            f"the memory is full ({str(error).splitlines()[0]}); lower --batch-tokens, now "
+            f"{args.batch_tokens}, or --max-tokens, and the same command goes on"
+        ) from error
+    messages.print(
+        f"{len(journal.done) - done:,} scored, {progress.rates()}", highlight=False, soft_wrap=True
+    )
+    return interruption
+
+
+def _finish(
+    args: Args,
+    files: _Files,
+    source: _Source,
+    labels: _Labels,
+    identity: dict[str, Any],
+    messages: Console,
+) -> None:
+    """The journal becomes OUT, in the order of the input, and the report.
+
+    Raises:
+      ValueError: the input has changed, or nothing could be labelled.
+    """
+    rewards: list[float] = []
+    tokens = 0
+    left_out: dict[str, list[dict[str, Any]]] = {reason: [] for reason in REASONS}
+    temporary = files.out.with_name(f".{files.out.name}.new")
+    with temporary.open("wb") as file:
+        for line in source.lines():
+            outcome = labels.outcomes[line.number]
+            if outcome.reward is None:
+                assert outcome.reason is not None
+                left_out[outcome.reason].append({"line": line.number, "why": outcome.why})
+                continue
+            file.write(line.with_reward(outcome.reward))
+            rewards.append(outcome.reward)
+            tokens += outcome.tokens
+    report = {
+        **identity,
+        "input": source.path.name,
+        "conversations": len(source.digests),
+        "labelled": len(rewards),
+        "tokens": tokens,
+        "output_sha256": _sha256(temporary),
+        "rewards": reward_distribution(rewards).to_json() if rewards else None,
+        "left_out": {reason: rows for reason, rows in left_out.items() if rows},
+    }
+    write_text_atomically(files.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    if not rewards:
+        temporary.unlink()
+        _show(args, report, rewards, messages)
+        raise ValueError(f"{source.path}: no conversation could be labelled; {files.report} says why")
+    # The journal goes last: whatever happens in between, the same command ends the work.
+    os.replace(temporary, files.out)
+    files.partial.unlink()
+    _show(args, report, rewards, messages)
+    messages.print(f"written to {files.out}", highlight=False, soft_wrap=True)
+
+
+def _finished(files: _Files, identity: dict[str, Any]) -> dict[str, Any]:
+    """The report of a run that is over.
+
+    Raises:
+      ValueError: OUT is of another run, or of none.
+    """
+    report: Any = None
+    if files.report.is_file():
+        try:
+            report = json.loads(files.report.read_text(encoding="utf-8"))
+        except ValueError:
+            report = None
+    if not isinstance(report, dict):
+        why = f"{files.report} does not say what it was made from"
+    else:
+        now = {**identity, "output_sha256": _sha256(files.out)}
+        differing = [name for name, value in now.items() if report.get(name) != value]
+        if not differing:
+            return report
+        why = f"{files.report} says other {', '.join(differing)}"
+    raise ValueError(f"{files.out} is there already, and {why}; name another file, or pass --overwrite")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _show(args: Args, report: dict[str, Any], rewards: Sequence[float], messages: Console) -> None:
+    """The counts, the distribution, and the picture if one is asked for."""
+    total = report["conversations"]
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_row("labelled", f"{report['labelled']:,}", f"{report['labelled'] / total:.1%}")
+    for reason, rows in report["left_out"].items():
+        first = ", ".join(str(row["line"]) for row in rows[:5]) + (", …" if len(rows) > 5 else "")
+        where = f"line{'s' * (len(rows) > 1)} {first}: {rows[0]['why']}"
+        table.add_row(reason, f"{len(rows):,}", f"{len(rows) / total:.1%}", where)
+    messages.print(table, highlight=False)
+    if not rewards:
+        return
+    described = reward_distribution(rewards).describe()
+    messages.print(f"rewards: {described}", highlight=False, soft_wrap=True)
+    if args.plot is not None:
+        title = f"{report['settings']['reward_model']} on {report['input']}"
+        plot_rewards(rewards, Path(args.plot), title)
+        messages.print(f"histogram in {args.plot}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
