@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import sia_jax
+from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from tests.support.checkpoints import assert_close, tiny_reward_model
 from tests.support.labelling import (
     BAD,
@@ -155,6 +156,28 @@ def test_the_date_of_the_template_must_be_given(args: Args, folder: Path, tmp_pa
         assert report_of(path)["settings"]["date_string"] == date
         rewards.append(lines_of(path)[0]["reward"])
     assert rewards[0] != rewards[1]
+
+
+def test_the_fingerprint_sees_backbone_head_and_template(folder: Path, tmp_path: Path) -> None:
+    model = sia_jax.load_reward_model(folder / "reward")
+    score = {"weight": model.params["score"]["weight"] * 2}
+    layers = sia_jax.load_reward_model(folder / "other").params["model"]
+    changed = {
+        "same": model.params,
+        "again": model.params,
+        "head": {**model.params, "score": score},
+        "backbone": {**model.params, "model": layers},
+        "template": model.params,
+    }
+    found = {}
+    for name, params in changed.items():
+        sia_jax.save_reward_model(replace(model, params=params), tmp_path / name)
+        if name == "template":
+            path = tmp_path / name / "chat_template.jinja"
+            path.write_text(path.read_text(encoding="utf-8") + " ", encoding="utf-8")
+        found[name] = fingerprint_of_reward_model(tmp_path / name)
+    assert found["same"] == found["again"]
+    assert len(set(found.values())) == 4
 
 
 def test_nothing_labelled_is_a_failure_with_a_report(args: Args, tmp_path: Path) -> None:
