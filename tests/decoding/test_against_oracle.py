@@ -245,36 +245,34 @@ def program_of(name: str) -> Program:
 
 
 @functools.cache
-def rows_of(name: str, call: int) -> tuple[list[Row], int]:
-    """The rows of a call, and how many were passed over because something in them was nearly a tie."""
+def rows_of(name: str, call: int) -> list[Row]:
+    """The rows of a call, as chance gives them."""
     of, index = STRUCTURES[name], list(STRUCTURES).index(name)
     numbers = [*of.numbers, *NUMBERS]
-    rows, passed_over = [], 0
+    rows = []
     for n in range(call * of.rows, (call + 1) * of.rows):
         level = THRESHOLDS[(n + n // len(THRESHOLDS)) % len(THRESHOLDS)]
         threshold = {"middle": of.middle, "low": of.middle - 0.1, "-inf": -np.inf, "inf": np.inf}[level]
-        row, attempts = clear_row(
+        row = random_row(
             program_of(name),
-            index,
-            n,
+            np.random.default_rng([index, n]),
             threshold=np.inf if name == "no value model" else threshold,
             gate=of.gate_numbers[n % len(of.gate_numbers)],
             tilt=of.tilt_numbers[n % len(of.tilt_numbers)],
             **numbers[(n + 5 * index) % len(numbers)],
         )
         rows.append(row)
-        passed_over += attempts
-    return rows, passed_over
+    return rows
 
 
 @functools.cache
 def outcome_of(name: str, call: int) -> Outcome:
-    return run(program_of(name), rows_of(name, call)[0], **SCHEDULES[call % len(SCHEDULES)])
+    return run(program_of(name), rows_of(name, call), **SCHEDULES[call % len(SCHEDULES)])
 
 
 def expected_of(name: str, call: int, mutation: str | None = None) -> list[Reply]:
     program = program_of(name)
-    return [reply for row in rows_of(name, call)[0] for reply in replies_of(program, row, mutation)]
+    return [reply for row in rows_of(name, call) for reply in replies_of(program, row, mutation)]
 
 
 def differences(name: str, call: int, mutation: str | None = None) -> list[str]:
@@ -367,8 +365,6 @@ def test_the_cases_contain_what_a_sampler_may_get_wrong():
     cut = [first_small_margin(program_of(name), reply) < len(reply.margins) for reply, name in replies]
     assert len(replies) > 300
     assert np.mean(cut) < 0.01
-    passed_over = sum(rows_of(name, call)[1] for name, call in CASES)
-    assert passed_over < 0.08 * len(replies), "a small margin is rare"
 
     at_junctions = [reply for reply, _ in replies if any(reply.junction)]
     assert sum(reply.junction[0] for reply in at_junctions) > 20
@@ -382,7 +378,7 @@ def test_the_cases_contain_what_a_sampler_may_get_wrong():
     ]
     assert np.mean(drawn_outside) > 0.05
     lengths = {
-        (len(row.prompt), len(row.value_prompt)) for name, call in CASES for row in rows_of(name, call)[0]
+        (len(row.prompt), len(row.value_prompt)) for name, call in CASES for row in rows_of(name, call)
     }
     assert {1, PROMPT_LENGTH} <= {policy for policy, _ in lengths}
     assert {1, VALUE_PROMPT_LENGTH} <= {value for _, value in lengths}
@@ -390,7 +386,7 @@ def test_the_cases_contain_what_a_sampler_may_get_wrong():
 
 def thresholds_of(name: str, call: int) -> list[float]:
     """One for each reply."""
-    return [row.threshold for row in rows_of(name, call)[0] for _ in range(program_of(name).config.branches)]
+    return [row.threshold for row in rows_of(name, call) for _ in range(program_of(name).config.branches)]
 
 
 def longest_span(reply: Reply) -> int:

@@ -39,6 +39,10 @@ from tests.support.oracle_parts import (
 __all__ = ["MUTATIONS", "NumpyModel", "Reply", "Settings", "generate"]
 
 
+SMALL_MARGIN = 1e-5
+"""Nats, or units of the reward: nearer to a tie than this, float32 may decide otherwise than float64."""
+
+
 @dataclass
 class Reply:
     """The record of one reply: in each list, one entry a token."""
@@ -69,7 +73,7 @@ class Reply:
         """For each index the smallest distance from a tie."""
         return [min(distances.values()) for distances in self.comparisons]
 
-    def first_small_margin(self, limit: float = 1e-4) -> int:
+    def first_small_margin(self, limit: float = SMALL_MARGIN) -> int:
         """The first index whose margin is under `limit`; the number of margins if there is none."""
         return next((t for t, margin in enumerate(self.margins) if margin < limit), len(self.margins))
 

@@ -21,7 +21,7 @@ from sia_jax.pretrained import Policy, ValueModel
 from sia_jax.steering.config import Knobs, SteeringConfig
 from sia_jax.types import Params
 from tests.support.checkpoints import tiny_policy, tiny_value_model
-from tests.support.oracle import NumpyModel, Reply, Settings, generate
+from tests.support.oracle import SMALL_MARGIN, NumpyModel, Reply, Settings, generate
 from tests.support.oracle_parts import fold_in
 
 PROMPT_LENGTH, VALUE_PROMPT_LENGTH = 9, 11
@@ -294,7 +294,7 @@ def first_small_margin(program: Program, reply: Reply) -> int:
     """The first index that float32 may decide otherwise; the number of margins if there is none."""
     if not program.exact_ties:
         return reply.first_small_margin()
-    small = [any(0 < distance < 1e-4 for distance in step.values()) for step in reply.comparisons]
+    small = [any(0 < distance < SMALL_MARGIN for distance in step.values()) for step in reply.comparisons]
     return [*small, True].index(True)
 
 
