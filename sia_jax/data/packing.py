@@ -1,6 +1,7 @@
 """Trajectories side by side in rows, so that hardly any padding is computed."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,9 @@ def pack(
             rewards[row, segment], numbers[row, segment] = trajectory.reward, trajectory.number
             start = end
 
-    def split(array: np.ndarray) -> np.ndarray:
+    used: Any = np.int32(-(-len(bins) // rows))
+
+    def split(array: np.ndarray) -> Any:
         return array.reshape(micro_batches, rows, *array.shape[1:])
 
     return PackedBatch(
@@ -72,7 +75,7 @@ def pack(
         is_reply=split(is_reply),
         rewards=split(rewards),
         numbers=split(numbers),
-        micro_batches=np.int32(-(-len(bins) // rows)),
+        micro_batches=used,
     )
 
 

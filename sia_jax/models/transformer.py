@@ -9,6 +9,7 @@ nothing is transposed on the way in or out; on a CPU this order is also the fast
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -167,7 +168,7 @@ class Transformer(nnx.Module):
         x = self.embed_tokens(tokens)
         for i, block in enumerate(self.layers):
             layer_adapter = descend(descend(adapter, "layers"), i)
-            apply = functools.partial(block, layer=i, attend=attend)
+            apply: Callable[..., Any] = functools.partial(block, layer=i, attend=attend)
             with jax.named_scope(f"layer_{i}"):
                 apply = jax.checkpoint(apply) if remat else apply
                 x, cache = apply(x, angles, cache=cache, adapter=layer_adapter)
