@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, UInt32
 
 from sia_jax.models.config import ValueConfig
@@ -51,20 +52,25 @@ class StepMetrics:
     update_norm: Float[Array, ""]
 
 
-def init_state(trained: Params, rng_key: Array, config: TrainConfig) -> TrainState:
+@functools.partial(jax.jit, static_argnames=("config", "mesh"))
+def init_state(
+    trained: Params, rng_key: Array, *, config: TrainConfig, mesh: Mesh | None = None
+) -> TrainState:
     """The state before the first step.
 
     Args:
-      trained: the tree to be trained, on its devices.
+      trained: the tree to be trained, on its devices; it is copied.
       rng_key: a threefry2x32 key, of which dropout is drawn.
       config: static.
+      mesh: of the devices that hold the tree; None: one device.
     """
-    return TrainState(
+    state = TrainState(
         trained=trained,
         optimizer=make_optimizer(config.optimizer).init(trained),
         step=jnp.zeros((), jnp.int32),
         rng_key=jax.random.key_data(rng_key),
     )
+    return _place_state(state, mesh)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "mesh"), donate_argnames="state")
@@ -99,25 +105,25 @@ def train_step(
         return loss + more, jax.tree.map(jnp.add, gradient, g), predictions.at[index].set(means)
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), state.trained)
-    begin = (jnp.zeros(()), zeros, jnp.zeros(batch.rewards.shape))
+    begin = (jnp.zeros(()), _place(zeros, mesh), jnp.zeros(batch.rewards.shape))
     loss, gradient, predictions = jax.lax.fori_loop(0, batch.micro_batches, add, begin)
-    gradient = _place(gradient, mesh)
     optimizer = make_optimizer(config.optimizer)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trained)
-    trained = _place(optax.apply_updates(state.trained, updates), mesh)
+    trained = optax.apply_updates(state.trained, updates)
     metrics = StepMetrics(
         loss=loss,
-        predictions=predictions,
+        predictions=_replicate(predictions, mesh),
         gradient_norm=optax.tree.norm(gradient),
         parameter_norm=optax.tree.norm(state.trained),
         update_norm=optax.tree.norm(updates),
     )
-    return TrainState(trained, optimizer_state, state.step + 1, state.rng_key), metrics
+    after = TrainState(trained, optimizer_state, state.step + 1, state.rng_key)
+    return _place_state(after, mesh), metrics
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@functools.partial(jax.jit, static_argnames=("config", "mesh"))
 def predict(
-    frozen: Params, trained: Params, batch: PackedBatch, *, config: TrainConfig
+    frozen: Params, trained: Params, batch: PackedBatch, *, config: TrainConfig, mesh: Mesh | None = None
 ) -> tuple[Float[Array, "A R M"], Float[Array, "A R M"]]:
     """Losses and predictions mean_t V of a batch, without dropout, for evaluation.
 
@@ -126,6 +132,7 @@ def predict(
       trained: likewise.
       batch: packed; what stands where there is no trajectory means nothing.
       config: static.
+      mesh: of the devices that hold the trees; None: one device.
 
     Returns:
       ([A, R, M] losses, [A, R, M] predictions in units of the reward).
@@ -136,7 +143,8 @@ def predict(
         return carry[0].at[index].set(losses), carry[1].at[index].set(means)
 
     begin = (jnp.zeros(batch.rewards.shape), jnp.zeros(batch.rewards.shape))
-    return jax.lax.fori_loop(0, batch.micro_batches, add, begin)
+    losses, means = jax.lax.fori_loop(0, batch.micro_batches, add, begin)
+    return _replicate(losses, mesh), _replicate(means, mesh)
 
 
 def trajectory_losses(
@@ -220,6 +228,17 @@ def _dropout_keys(rng_key: Array, rows: PackedRows) -> UInt32[Array, "R L 2"]:
     return jax.random.key_data(fold(number, rows.positions))
 
 
+def _place_state(state: TrainState, mesh: Mesh | None) -> TrainState:
+    """Trained parameters, and the moments beside them, by the partition rules; the rest on every device."""
+
+    def place(node: Any) -> Any:
+        return _place(node, mesh) if isinstance(node, dict) else _replicate(node, mesh)
+
+    optimizer = jax.tree.map(place, state.optimizer, is_leaf=lambda node: isinstance(node, dict))
+    step, rng_key = _replicate(state.step, mesh), _replicate(state.rng_key, mesh)
+    return TrainState(_place(state.trained, mesh), optimizer, step, rng_key)
+
+
 def _place(tree: Params, mesh: Mesh | None) -> Params:
     """Constrain a parameter tree to the places that the partition rules give it."""
     if mesh is None:
@@ -231,3 +250,8 @@ def _place(tree: Params, mesh: Mesh | None) -> Params:
         for name, leaf in flatten_names(tree).items()
     }
     return unflatten_names(placed)
+
+
+def _replicate(x: Array, mesh: Mesh | None) -> Array:
+    """Constrain an array to lie whole on every device."""
+    return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P()))

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import sia_jax
@@ -28,9 +27,7 @@ def train(
     lora = replace(value.config.lora, dropout=0.0)
     training = TrainConfig(replace(value.config, lora=lora), optimizer=optimizer)
     before = jax.tree.map(np.array, value.params)
-    state = init_state(
-        jax.tree.map(jnp.array, value.params), jax.random.key(0, impl="threefry2x32"), training
-    )
+    state = init_state(value.params, jax.random.key(0, impl="threefry2x32"), config=training)
     losses = []
     for step in range(len(arrays["train_tokens"])):
         batch = pack(trajectories(arrays, step), length=48, rows=2, batch_size=16)

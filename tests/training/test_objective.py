@@ -147,7 +147,8 @@ def test_however_a_batch_is_packed_the_step_is_the_same(rows, length):
 
 
 def one_step(frozen: Params, tree: Params, batch: Any, config: TrainConfig, mesh: Any = None) -> Any:
-    state = init_state(jax.tree.map(jnp.array, tree), jax.random.key(0, impl="threefry2x32"), config)
+    key = jax.random.key(0, impl="threefry2x32")
+    state = init_state(tree, key, config=config, mesh=mesh)
     return train_step(frozen, state, batch, config=config, mesh=mesh)
 
 
@@ -210,7 +211,7 @@ def test_a_mesh_of_devices_takes_the_step_of_one(shape):
 def test_the_base_stays_bit_for_bit_and_the_optimizer_holds_nothing_for_it(trained):
     frozen, tree, config = case(trained)
     before = jax.tree.map(np.array, frozen)
-    state = init_state(jax.tree.map(jnp.array, tree), jax.random.key(0, impl="threefry2x32"), config)
+    state = init_state(tree, jax.random.key(0, impl="threefry2x32"), config=config)
     trajectories = random_trajectories(16, config.value.backbone.vocab_size)
     batch = pack(trajectories, length=LENGTH, rows=2, batch_size=16)
     for _ in range(3):
@@ -273,7 +274,7 @@ def test_recomputing_layers_changes_no_number():
 
 def test_one_program_serves_batches_of_any_lengths():
     frozen, tree, config = case(batch_size=8)
-    state = init_state(jax.tree.map(jnp.array, tree), jax.random.key(0, impl="threefry2x32"), config)
+    state = init_state(tree, jax.random.key(0, impl="threefry2x32"), config=config)
     before = train_step._cache_size()
     for seed, longest in enumerate((4, 12, 20)):
         trajectories = random_trajectories(8 - seed, config.value.backbone.vocab_size, seed, longest)
