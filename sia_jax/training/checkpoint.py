@@ -1,0 +1,179 @@
+"""Checkpoints of a run, by Orbax: the last few and the best, written in the background.
+
+A checkpoint is a `TrainState` and a JSON object beside it (where the data stands, what was best so far). It
+is complete or it does not exist; each also carries a digest of its numbers, so that one whose files were
+damaged later is passed over, not trusted.
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import Array
+
+from sia_jax.training.step import TrainState
+
+_LOG = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of one run in a folder: `last/`, of which `keep` stay, and `best/`, which holds one.
+
+    Args:
+      folder: made if need be.
+      keep: how many of the last ones stay.
+    """
+
+    def __init__(self, folder: Path, keep: int = 3):
+        self.folder = folder.absolute()  # Orbax finds out about a relative one when it is too late
+        self._last = _manager(self.folder / "last", keep)
+        self._best = _manager(self.folder / "best", 1)
+
+    def save(self, state: TrainState, meta: dict[str, Any], *, best: bool = False) -> None:
+        """Write a checkpoint; returns as soon as the numbers are copied.
+
+        Args:
+          state: of any sharding; every process must call.
+          meta: JSON.
+          best: to `best/` rather than among the last ones.
+
+        Raises:
+          OSError: this write, or the one before it, failed; the earlier checkpoints are as they were.
+        """
+        manager = self._best if best else self._last
+        step = int(state.step)
+        # Copied, for the next step takes over the state's own buffers while these are being written.
+        leaves = {name: jnp.copy(leaf) for name, leaf in _named(state)}
+        saved = {"meta": meta, "names": list(leaves), "digest": _digests(leaves)}
+        try:
+            manager.check_for_errors()
+            items = ocp.args.Composite(
+                state=ocp.args.StandardSave(leaves),
+                meta=ocp.args.JsonSave(json.loads(json.dumps(saved, allow_nan=False))),
+            )
+            if step in manager.all_steps():  # of a run that went on from before it
+                manager.delete(step)
+            manager.save(step, args=items, force=True)
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            raise self._failed(error) from error
+
+    def wait(self) -> None:
+        """Until everything is written.
+
+        Raises:
+          OSError: a write failed; the earlier checkpoints are as they were.
+        """
+        try:
+            for manager in (self._last, self._best):
+                manager.wait_until_finished()
+                manager.check_for_errors()
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def restore(self, like: TrainState, *, best: bool = False) -> tuple[TrainState, dict[str, Any]] | None:
+        """The newest checkpoint that is whole, or None if there is none.
+
+        Args:
+          like: a state of the same run, whose shapes and shardings the restored one takes.
+          best: the best one rather than the newest.
+
+        Raises:
+          ValueError: a checkpoint of another model or optimiser.
+        """
+        manager = self._best if best else self._last
+        for step in sorted(manager.all_steps(), reverse=True):
+            try:
+                found = self._read(manager, step, like)
+            except _OtherRun:
+                raise
+            except Exception as error:  # whatever a damaged file may raise
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                _LOG.warning(
+                    "checkpoint %s/%d is damaged (%s); trying the one before", manager.directory, step, reason
+                )
+                continue
+            return found
+        return None
+
+    def close(self) -> None:
+        """Wait, and let go of the folder."""
+        self.wait()
+        for manager in (self._last, self._best):
+            manager.close()
+
+    def _read(
+        self, manager: ocp.CheckpointManager, step: int, like: TrainState
+    ) -> tuple[TrainState, dict[str, Any]]:
+        saved = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        leaves = dict(_named(like))
+        if list(leaves) != saved["names"]:
+            differing = sorted(set(leaves) ^ set(saved["names"]))[:4]
+            raise _OtherRun(
+                f"the checkpoint in {manager.directory} is of another model or optimizer: it and this run "
+                f"differ in {differing or 'the order of parameters'}; name another folder for this run"
+            )
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, leaves)
+        restored = manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        ).state
+        wrong = [name for name, leaf in restored.items() if leaf.shape != leaves[name].shape]
+        if wrong:
+            raise _OtherRun(f"the checkpoint in {manager.directory} has other shapes: {wrong[:4]}")
+        if _digests(restored) != saved["digest"]:
+            raise ValueError("its numbers are not those that were written")
+        structure = jax.tree.structure(like)
+        return jax.tree.unflatten(structure, [restored[name] for name in leaves]), saved["meta"]
+
+    def _failed(self, error: Exception) -> OSError:
+        steps = sorted(self._last.all_steps())
+        good = f"step {steps[-1]}" if steps else "none"
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return OSError(
+            f"a checkpoint could not be written to {self.folder} (the last good one: {good}): {first}; make "
+            "room, and start the same command again"
+        )
+
+
+class _OtherRun(ValueError):
+    """A checkpoint that is whole, but not of this run."""
+
+
+def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
+    return ocp.CheckpointManager(folder, options=options)
+
+
+def _named(state: TrainState) -> Iterator[tuple[str, Any]]:
+    """(name, leaf), the names fit for files."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        yield jax.tree_util.keystr(path, simple=True, separator="."), leaf
+
+
+def _digests(leaves: dict[str, Any]) -> dict[str, int]:
+    return {name: int(np.asarray(number)) for name, number in _digest(leaves).items()}
+
+
+@jax.jit
+def _digest(leaves: dict[str, Array]) -> dict[str, Array]:
+    """sum_i (2 i + 1) bits_i mod 2^32 of each leaf: alike for any sharding, another if a number changed."""
+
+    def of(leaf: Array) -> Array:
+        bits = (
+            leaf
+            if leaf.dtype.kind in "iu"
+            else jax.lax.bitcast_convert_type(leaf, _bits(leaf.dtype.itemsize))
+        )
+        flat = bits.reshape(-1).astype(jnp.uint32)
+        return jnp.sum(flat * (2 * jnp.arange(flat.size, dtype=jnp.uint32) + 1), dtype=jnp.uint32)
+
+    return {name: of(leaf) for name, leaf in leaves.items()}
+
+
+def _bits(size: int) -> Any:
+    return {2: jnp.uint16, 4: jnp.uint32}[size]

@@ -1,0 +1,148 @@
+"""A run that is killed, or whose checkpoints are damaged, ends with the weights of one that was not."""
+
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.tiny_training import process_environment
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(folder: Path, devices: int = 1, pause: float = 0.0, **options) -> subprocess.Popen:
+    folder.mkdir(exist_ok=True)
+    mesh = ["--devices", "8", "--mesh", "2", "2", "2"] if devices == 8 else []
+    command = [sys.executable, "-m", "tests.support.tiny_training", str(folder), "--pause", str(pause), *mesh]
+    environment = process_environment()
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def finish(folder: Path, devices: int = 1) -> tuple[list[str], str]:
+    """(lines of the steps, stderr) of a run to its end."""
+    process = start(folder, devices)
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-2000:]
+    lines = out.splitlines()
+    assert lines[-1] == "finished"
+    return lines[:-1], errors
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    with np.load(folder / "final.npz") as arrays:
+        return dict(arrays)
+
+
+def assert_equal_weights(folder: Path, expected: dict[str, np.ndarray]) -> None:
+    actual = weights(folder)
+    assert actual.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(actual[name], array, err_msg=name)
+
+
+@pytest.fixture(scope="module", params=[1, 8], ids=["one device", "eight devices"])
+def uninterrupted(request, tmp_path_factory) -> tuple[int, dict[str, np.ndarray], list[str]]:
+    folder = tmp_path_factory.mktemp("uninterrupted") / str(request.param)
+    lines, _ = finish(folder, request.param)
+    assert [line.split()[1] for line in lines] == [str(i + 1) for i in range(20)]
+    return request.param, weights(folder), lines
+
+
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights_bit_for_bit(uninterrupted, tmp_path):
+    devices, expected, lines = uninterrupted
+    seen, rng = set(), random.Random(devices)
+    for _ in range(5):
+        process = start(tmp_path, devices, pause=0.1)
+        assert process.stdout is not None
+        seen.add(process.stdout.readline().strip())
+        time.sleep(rng.uniform(0.2, 1.6))
+        process.send_signal(signal.SIGKILL)
+        out, _ = process.communicate()
+        seen |= {line for line in out.splitlines() if line.startswith("step") and line.count(".") == 1}
+    last, _ = finish(tmp_path, devices)
+    assert len(last) < 20, "the last run went on from a checkpoint"
+    assert seen | set(last) <= set(lines), "every step that ran had the loss of the uninterrupted run"
+    assert_equal_weights(tmp_path, expected)
+
+
+@pytest.fixture
+def stopped_early(uninterrupted, tmp_path) -> tuple[Path, int, dict[str, np.ndarray]]:
+    """A run killed after some checkpoints."""
+    devices, expected, _ = uninterrupted
+    process = start(tmp_path, devices, pause=0.3)
+    assert process.stdout is not None
+    for _ in range(12):
+        process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return tmp_path, devices, expected
+
+
+def steps(folder: Path) -> list[int]:
+    return sorted(int(p.name) for p in (folder / "checkpoints" / "last").iterdir() if p.name.isdigit())
+
+
+@pytest.mark.parametrize("uninterrupted", [1], indirect=True)
+@pytest.mark.parametrize("damage", ["cut short", "changed", "missing"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(damage, stopped_early):
+    folder, devices, expected = stopped_early
+    newest = folder / "checkpoints" / "last" / str(steps(folder)[-1])
+    assert len(steps(folder)) == 2
+    files = [p for p in newest.rglob("*") if p.is_file() and p.stat().st_size > 2000]
+    assert files
+    for file in files:
+        content = bytearray(file.read_bytes())
+        if damage == "missing":
+            file.unlink()
+        elif damage == "cut short":
+            file.write_bytes(content[: len(content) // 2])
+        else:
+            middle = len(content) // 2
+            content[middle : middle + 64] = bytes(255 - x for x in content[middle : middle + 64])
+            file.write_bytes(content)
+    lines, errors = finish(folder, devices)
+    assert f"{newest.name} is damaged" in errors
+    assert int(lines[0].split()[1]) == steps_before(newest) + 1
+    assert_equal_weights(folder, expected)
+
+
+def steps_before(newest: Path) -> int:
+    return int(newest.name) - 3
+
+
+@pytest.mark.parametrize("uninterrupted", [1], indirect=True)
+def test_no_room_is_said_and_leaves_the_last_good_checkpoint(stopped_early):
+    folder, devices, expected = stopped_early
+    before = steps(folder)
+
+    def limit() -> None:
+        # A file may not grow over 3 kB: the parameters do not fit, and the write fails as on a full disk.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+
+    process = start(folder, devices, preexec_fn=limit)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "OSError" in errors
+    assert f"could not be written to {folder / 'checkpoints'}" in errors
+    assert f"the last good one: step {before[-1]}" in errors
+    assert "make room" in errors
+    assert steps(folder) == before
+    finish(folder, devices)
+    assert_equal_weights(folder, expected)
+    shutil.rmtree(folder)
