@@ -7,6 +7,12 @@ r"""Raw data in, a set of tokenised replies out, which is what a value model lea
     # One's own replies and rewards, one JSON object a line:
     python -m train.prepare --format jsonl --input mine.jsonl --tokenizer Qwen3-1.7B-Base --out data/mine
 
+    # Without rewards: as text to train.label, and back with them:
+    python -m train.prepare --format ultrafeedback --input UltraFeedback --tokenizer Qwen3-1.7B-Base \
+        --out data/unlabelled --export-conversations replies.jsonl
+    python -m train.label --input replies.jsonl --reward-model Skywork-Reward-V2-Qwen3-8B --out labelled.jsonl
+    python -m train.prepare --format jsonl --input labelled.jsonl --tokenizer Qwen3-1.7B-Base --out data/uf
+
     # What the official SIA code has made and scored; and the other way round:
     python -m train.prepare --format official --input train.json --tokenizer Qwen3-1.7B-Base --out data/theirs
     python -m train.prepare --format wildguardmix --input wildguard_train.parquet \
@@ -47,7 +53,8 @@ from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Format, Source, open_source
 from sia_jax.data.sources.conversations import Rejected
 from sia_jax.data.sources.official import write_official
-from sia_jax.data.tokenise import num_tokens, tokenise
+from sia_jax.data.sources.own import write_conversations
+from sia_jax.data.tokenise import num_tokens, stop_id, tokenise
 from sia_jax.models.config import Family
 from sia_jax.reports.terminal import visible
 from train.progress import ReadProgress
@@ -79,8 +86,10 @@ class Args:
     """Leave UltraFeedback's system prompts out, as the official code does."""
     export_official: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Also write the set as a .json file for the official code."""
+    export_conversations: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Also write the kept conversations as text, .jsonl: what train.label reads, and --format jsonl."""
     overwrite: Flag = False
-    """Replace a set, and a file for the official code, that is there."""
+    """Replace a set, and exported files, that are there."""
 
 
 def main(args: Args) -> None:
@@ -95,6 +104,12 @@ def main(args: Args) -> None:
             unfinished = args.export_official
             with messages.status(f"writing {unfinished}"):
                 write_official(Path(unfinished), read_records(Path(args.out)), report["family"])
+            console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
+        if args.export_conversations is not None:
+            unfinished = args.export_conversations
+            with messages.status(f"writing {unfinished}"):
+                ends = stop_id(_tokenizer(args), report["family"])
+                write_conversations(Path(unfinished), read_records(Path(args.out)), ends)
             console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
     except (ValueError, OSError) as error:
         sys.exit(f"train.prepare: {error}")
@@ -114,10 +129,7 @@ def prepare(args: Args, messages: Console) -> dict[str, Any]:
     """
     out = Path(args.out)
     _check(args, out)
-    folder = resolve_checkpoint(args.tokenizer)
-    tokenizer = load_tokenizer(folder)
-    if tokenizer is None:
-        raise ValueError(f"{folder} has no tokenizer; name the folder that has the value model's")
+    tokenizer = _tokenizer(args)
     family = family_of(tokenizer)
     path = Path(args.input)
     vocab_size = num_tokens(tokenizer)
@@ -142,6 +154,14 @@ def prepare(args: Args, messages: Console) -> dict[str, Any]:
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
     (out / REPORT).write_text(text + "\n", encoding="utf-8")
     return report
+
+
+def _tokenizer(args: Args) -> Tokenizer:
+    folder = resolve_checkpoint(args.tokenizer)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer is None:
+        raise ValueError(f"{folder} has no tokenizer; name the folder that has the value model's")
+    return tokenizer
 
 
 def summary(report: dict[str, Any]) -> Table:
@@ -261,8 +281,9 @@ def _check(args: Args, out: Path) -> None:
         return
     if set_folder(out).exists():
         raise FileExistsError(f"{out} holds a set already; name another folder, or pass --overwrite")
-    if args.export_official is not None and Path(args.export_official).exists():
-        raise FileExistsError(f"{args.export_official} is there already; name another, or pass --overwrite")
+    for exported in (args.export_official, args.export_conversations):
+        if exported is not None and Path(exported).exists():
+            raise FileExistsError(f"{exported} is there already; name another, or pass --overwrite")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """One's own data: JSONL with a conversation a line."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from sia_jax.data.chat import Message
+from sia_jax.data.records import Record
 from sia_jax.data.sources.conversations import Conversation, Rejected, conversation
 from sia_jax.data.sources.rows import Row
 
@@ -46,6 +49,41 @@ def read_own(rows: Iterable[Row]) -> Iterator[Conversation | Rejected]:
             reward=row.fields.get("reward"),
             complete=complete,
         )
+
+
+def write_conversations(path: Path, records: Iterable[Record], stop_id: int) -> int:
+    """Write records in the form that `read_own` reads; the file is there when it is whole.
+
+    Args:
+      path: replaced if it exists.
+      records: read once.
+      stop_id: the token in which complete replies end.
+
+    Returns:
+      How many were written.
+
+    Raises:
+      ValueError: a record without its text.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    count = 0
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            for record in records:
+                count += 1
+                if not record.messages:
+                    raise ValueError(f"record {record.id!r} has ids alone, and no text to write")
+                fields: dict[str, Any] = {"id": record.id, "group": record.group}
+                fields["messages"] = [dict(message) for message in record.messages]
+                fields["complete"] = bool(record.reply_ids[-1] == stop_id)
+                if record.reward is not None:
+                    fields["reward"] = record.reward
+                file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return count
 
 
 def _turns(row: Row) -> tuple[Sequence[Message], str | None, list[str]]:
