@@ -73,6 +73,42 @@ def decode_step_cost(config: ModelConfig, rows: int, columns: float, itemsize: i
     )
 
 
+def training_flops(
+    config: ModelConfig, tokens: float, columns_seen: float, *, weights: bool, remat: bool = False
+) -> float:
+    """FLOPs of the network in a training step: forward, then backward to activations and maybe to weights.
+
+    A forward pass takes 2 FLOPs a weight and token; the gradient of the activations costs as much again, that
+    of the weights once more, and recomputing is another forward pass. An adapter is left out.
+
+    Args:
+      config: the network.
+      tokens: without padding.
+      columns_seen: tokens that each one attends to, on average.
+      weights: whether the network's own weights are trained; with an adapter they are not.
+      remat: whether layers are computed again.
+    """
+    forward = pass_cost(config, tokens, columns_seen=columns_seen, columns_read=0).flops
+    return forward * (2 + weights + remat)
+
+
+PEAK_FLOPS = {
+    "H100": 989e12,
+    "H200": 989e12,
+    "A100": 312e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+}
+"""Dense bfloat16 FLOP/s of a device by part of its `device_kind`, from the makers' data sheets."""
+
+
+def peak_flops(device: jax.Device) -> float | None:
+    """The device's dense bfloat16 FLOP/s, or None for one that is not in the table."""
+    return next((peak for name, peak in PEAK_FLOPS.items() if name in device.device_kind), None)
+
+
 @dataclass(frozen=True)
 class Machine:
     """What the default device was measured to do."""

@@ -1,0 +1,90 @@
+"""A training run on disk: its metrics line by line, and the picture of its curves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class MetricsLog:
+    """`metrics.jsonl`: a line for each step and each evaluation, each with its "step".
+
+    A run that goes on from a checkpoint first drops the lines of later steps, which it will write again, and
+    a line that was cut short.
+
+    Args:
+      path: the file; made if need be.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def begin(self, step: int) -> None:
+        """Keep what belongs to steps up to `step`."""
+        kept = [json.dumps(line) + "\n" for line in self.read() if line["step"] <= step]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(kept))
+        partial.replace(self.path)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Add a line; what is not finite becomes null."""
+        finite = {k: None if isinstance(x, float) and not np.isfinite(x) else x for k, x in line.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps(finite, allow_nan=False) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole lines."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def draw_curves(lines: list[dict[str, Any]], path: Path, title: str) -> None:
+    """Loss, fit on held-out prompts, norms and speed over steps, as a PNG.
+
+    Args:
+      lines: of a `MetricsLog`.
+      path: of the picture.
+      title: above it.
+    """
+    # Not at the top: programs that draw nothing should not wait for it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    steps = [line for line in lines if line["kind"] == "step"]
+    evaluations = [line for line in lines if line["kind"] == "evaluation"]
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    (loss, fit), (norms, speed) = figure.subplots(2, 2)
+
+    def curve(axes: Any, rows: list[dict[str, Any]], name: str, label: str, **style: Any) -> None:
+        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, **style)
+
+    def smooth(rows: list[dict[str, Any]], name: str, width: int = 25) -> list[dict[str, Any]]:
+        values = [row[name] for row in rows]
+        means = [float(np.mean(values[max(0, i - width + 1) : i + 1])) for i in range(len(values))]
+        return [{"step": row["step"], name: mean} for row, mean in zip(rows, means, strict=True)]
+
+    curve(loss, steps, "loss", "each batch", color="0.8", linewidth=0.8)
+    curve(loss, smooth(steps, "loss"), "loss", "mean of 25 batches", color="C0")
+    curve(loss, evaluations, "loss", "held out", color="C1", marker="o")
+    loss.set(title="loss", ylabel="squared units of the reward", yscale="log")
+    curve(fit, evaluations, "r2", "$R^2$", color="C1", marker="o")
+    curve(fit, evaluations, "rank_agreement", "pairs of a prompt in order", color="C2", marker="s")
+    fit.set(title="fit on held-out prompts", ylim=(min(0.0, *fit.get_ylim()), 1.02))
+    curve(norms, steps, "gradient_norm", "gradient, before clipping", color="C3", linewidth=0.8)
+    curve(norms, steps, "update_norm", "update", color="C4", linewidth=0.8)
+    norms.set(title="norms", yscale="log", xlabel="step")
+    curve(speed, steps, "tokens_per_second", "tokens/s", color="C5", linewidth=0.8)
+    speed.set(title="speed, without padding", ylabel="tokens/s", xlabel="step")
+    speed.set_ylim(bottom=0)
+    for axes in (loss, fit, norms, speed):
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False)
+    figure.savefig(path, dpi=110)

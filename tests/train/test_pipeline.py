@@ -1,0 +1,85 @@
+"""From raw replies to a value model, through every program on the way."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import sia_jax
+from sia_jax.data.records import read_records
+from tests.support.checkpoints import tiny_policy, tiny_reward_model
+from tests.support.tokenizers import save_qwen3_tokenizer
+from train import label, prepare, value_model
+
+QUESTIONS = ("How long should I boil an egg?", "Which train is it?", "Where is the key?", "Is it late?")
+REPLIES = (
+    "Seven minutes.",
+    "I do not know.",
+    "The one at nine, from the far end.",
+    "Under the mat, as ever.",
+)
+
+
+def test_raw_replies_become_labelled_trajectories_and_a_value_model(tmp_path: Path):
+    tokenizer = save_qwen3_tokenizer(tmp_path / "tokenizer")
+    base = replace(tiny_policy(num_layers=1, vocab_size=352), tokenizer=tokenizer)
+    sia_jax.save_policy(base, tmp_path / "base")
+    reward = replace(tiny_reward_model(seed=5, num_layers=1, vocab_size=352), tokenizer=tokenizer)
+    sia_jax.save_reward_model(reward, tmp_path / "reward")
+    raw = [{"prompt": question, "response": reply} for question in QUESTIONS for reply in REPLIES]
+    raw[2]["complete"] = False  # type: ignore[assignment]
+    (tmp_path / "raw.jsonl").write_text("".join(json.dumps(row) + "\n" for row in raw))
+
+    def prepared(source: str, out: str, **options: str) -> None:
+        prepare.main(
+            prepare.Args(
+                format="jsonl",
+                input=str(tmp_path / source),
+                tokenizer=str(tmp_path / "base"),
+                out=str(tmp_path / out),
+                **options,  # type: ignore[arg-type]
+            )
+        )
+
+    prepared("raw.jsonl", "unlabelled", export_conversations=str(tmp_path / "replies.jsonl"))
+    label.main(
+        label.Args(
+            input=str(tmp_path / "replies.jsonl"),
+            reward_model=str(tmp_path / "reward"),
+            out=str(tmp_path / "labelled.jsonl"),
+        )
+    )
+    prepared("labelled.jsonl", "data")
+
+    before, after = read_records(tmp_path / "unlabelled"), read_records(tmp_path / "data")
+    assert len(before) == len(after) == len(raw)
+    for old, new in zip(before, after, strict=True):
+        assert (old.id, old.group, old.messages, old.reward) == (new.id, new.group, new.messages, None)
+        np.testing.assert_array_equal(old.reply_ids, new.reply_ids)
+        ids = reward.conversation_ids(new.messages)
+        assert new.reward is not None
+        np.testing.assert_allclose(new.reward, reward.score([ids], [len(ids)])[0], rtol=1e-5)
+
+    value_model.main(
+        value_model.Args(
+            data=tmp_path / "data",
+            base=str(tmp_path / "base"),
+            out=tmp_path / "vm",
+            epochs=40,
+            batch_size=8,
+            row_length=256,
+            learning_rate=3e-3,
+            rank=4,
+            held_out=0.0,
+            layout="official",
+        )
+    )
+    trained = sia_jax.load_value_model(tmp_path / "vm" / "last", str(tmp_path / "base"))
+    means = []
+    for record in after:
+        ids = np.concatenate([record.prompt_ids, record.reply_ids])
+        values = np.asarray(trained.values(ids[None], [len(ids)]))[0]
+        means.append(values[len(record.prompt_ids) :].mean())
+    rewards = [record.reward for record in after]
+    assert np.corrcoef(means, rewards)[0, 1] > 0.9  # type: ignore[arg-type]

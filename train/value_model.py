@@ -1,0 +1,381 @@
+r"""Train a value model: V(x, y_<=t), which foretells from any prefix the reward of the whole reply.
+
+    # The paper's recipe: LoRA on a frozen backbone, 3 epochs, batches of 16 trajectories.
+    python -m train.value_model --data data/ultrafeedback --base Qwen3-1.7B-Base --out out/vm-1.7b
+
+    # On 8 devices, weights split over 4 of them; layers recomputed to save memory:
+    python -m train.value_model --data data/ultrafeedback --base Qwen3-4B-Base --out out/vm-4b \
+        --mesh 2 4 1 --rows 8 --remat
+
+    # A vocab head, distilled from a scalar one:
+    python -m train.value_model --data data/ultrafeedback --base Qwen3-1.7B-Base --out out/vm-vocab \
+        --head vocab --head-rank 64 --objective distil --teacher out/vm-1.7b/best
+
+--data is what train.prepare and train.label made. --out holds metrics.jsonl, curves.png, checkpoints/, and at
+the end last/ and best/, value models in the official layout or in ours. Stop it at any moment and start the
+same command again: it goes on to the same numbers.
+"""
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import sia_jax
+from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
+from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
+from sia_jax.checkpoints.huggingface import load_backbone
+from sia_jax.data.records import read_records, trajectories
+from sia_jax.evaluation.regression import Fit
+from sia_jax.evaluation.roofline import measure_machine, peak_flops, training_flops
+from sia_jax.models.config import ModelConfig, ValueConfig
+from sia_jax.models.heads import init_value_head
+from sia_jax.models.lora import ATTENTION_PROJECTIONS, LoraConfig, init_lora
+from sia_jax.parallel.mesh import make_mesh, shard_params
+from sia_jax.pretrained import ValueModel
+from sia_jax.reports.training import MetricsLog, draw_curves
+from sia_jax.training.checkpoint import Checkpoints
+from sia_jax.training.config import OptimizerConfig, TrainConfig
+from sia_jax.training.loop import Finished, LoopConfig, StepReport, run, split, total_steps
+from sia_jax.training.optimizer import learning_rate
+from sia_jax.training.step import init_state
+from sia_jax.types import Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Train a value model."""
+
+    data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Labelled trajectories, as train.prepare and train.label make them."""
+    base: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    """The backbone: a folder, or else a Hub id."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Where the run lives. One that is there is continued."""
+
+    trained: Literal["lora", "head"] = "lora"
+    """lora: an adapter and the head; head: the head on the frozen backbone."""
+    objective: Literal["mean", "token", "distil"] = "mean"
+    """mean: (mean_t V - R)^2, the paper's; token: mean_t (V_t - R)^2; distil: mean_t (V_t - teacher)^2."""
+    head: Literal["scalar", "vocab"] = "scalar"
+    """scalar: the value of a token that was read; vocab: of all next tokens, from the prefix alone."""
+    head_rank: int | None = None
+    """Inner width of a vocab head."""
+    teacher: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """A value model over the same base, for distil."""
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.1
+    targets: tuple[str, ...] = ATTENTION_PROJECTIONS
+    """Projections that the adapter changes."""
+
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = 0
+    batch_size: int = 16
+    """Trajectories of a step."""
+    epochs: int = 3
+    row_length: int = 1024
+    """Tokens of a packed row; longer trajectories are kept out, and counted."""
+    rows: int = 1
+    """Rows that run at a time; a multiple of the mesh's data times fsdp."""
+    held_out: float = 0.01
+    """Share of the prompts to evaluate on."""
+    seed: int = 0
+
+    mesh: Annotated[tuple[int, int, int], tyro.conf.arg(metavar="DATA FSDP TENSOR")] = (1, 1, 1)
+    """Devices that replicate the weights, split them, and split heads and features."""
+    distributed: bool = False
+    """Whether this is one of several processes; the launcher's environment says which, and of how many."""
+    dtype: Literal["config", "float32", "bfloat16"] = "config"
+    """Of the frozen weights; what is trained is float32."""
+    remat: bool = False
+    """Recompute layers in the backward pass: less memory, a third more work."""
+
+    evaluate_every: int = 200
+    checkpoint_every: int = 200
+    keep: int = 3
+    """Checkpoints that stay, beside the best."""
+    patience: int | None = None
+    """Evaluations without a better one after which to stop."""
+    max_steps: int | None = None
+    """Stop there, to go on another time."""
+    layout: Literal["sia_jax", "official"] = "sia_jax"
+    """Of the value models in last/ and best/."""
+
+
+def main(args: Args) -> None:
+    """Train; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
+    console = Console(stderr=True)
+    try:
+        if args.distributed:
+            jax.distributed.initialize()
+        _train(args, console)
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f"train.value_model: {error}")
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; the same command goes on from the last checkpoint")
+        sys.exit(130)
+
+
+def _train(args: Args, console: Console) -> None:
+    chief = jax.process_index() == 0
+    base_folder = resolve_checkpoint(args.base)
+    mesh = None if args.mesh == (1, 1, 1) else make_mesh(*args.mesh)
+    source = read_records(args.data)
+    dtype = None if args.dtype == "config" else jnp.dtype(args.dtype)
+    with console.status("loading the backbone"):
+        model_config, model = load_backbone(base_folder, dtype=dtype, mesh=mesh)
+    found, rejected = trajectories(source, model_config.vocab_size, args.row_length)
+    data, held_out = split(found, args.held_out, args.seed)
+    if not data:
+        why = f": {rejected.describe()}" if rejected.total else ""
+        raise ValueError(f"{args.data} holds nothing to train on{why}")
+    config, loop = _configs(args, model_config, len(data))
+    frozen, trained = _trees(args, config, model, base_folder, mesh)
+    state = init_state(trained, jax.random.key(args.seed, impl="threefry2x32"), config=config, mesh=mesh)
+    if chief:
+        args.out.mkdir(parents=True, exist_ok=True)
+        _write_settings(args, base_folder)
+        if rejected.total:
+            console.print(f"kept out: {rejected.describe()}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{len(data):,} trajectories to train on, {len(held_out):,} held out; "
+            f"{total_steps(len(data), args.batch_size, args.epochs):,} steps",
+            highlight=False,
+        )
+    view = _View(
+        args, config, model_config, total_steps(len(data), args.batch_size, args.epochs), console, chief
+    )
+    checkpoints = Checkpoints(args.out / "checkpoints", args.keep)
+    with view:
+        finished = run(
+            frozen,
+            state,
+            data,
+            held_out,
+            config,
+            loop,
+            mesh=mesh,
+            checkpoints=checkpoints,
+            on_start=view.start,
+            on_step=view.step,
+            on_evaluation=view.evaluation,
+        )
+    best = checkpoints.restore(finished.state, best=True)
+    checkpoints.close()
+    if chief:
+        _export(args, config, model, finished.state.trained, args.out / "last", finished, finished.state.step)
+        if best is not None:
+            _export(args, config, model, best[0].trained, args.out / "best", finished, best[0].step)
+        draw_curves(view.log.read(), args.out / "curves.png", f"{args.out.name}: {args.base}")
+        console.print(
+            f"wrote {args.out}: last, {'best, ' if best else ''}metrics.jsonl, curves.png", highlight=False
+        )
+
+
+def _configs(args: Args, model: ModelConfig, count: int) -> tuple[TrainConfig, LoopConfig]:
+    lora = None
+    if args.trained == "lora":
+        lora = LoraConfig(args.rank, args.alpha, tuple(args.targets), args.dropout)
+    teacher = None
+    if args.teacher is not None:
+        teacher = _teacher_config(args, model)
+    config = TrainConfig(
+        ValueConfig(model, args.head, args.head_rank, lora),
+        trained=args.trained,
+        objective=args.objective,
+        teacher=teacher,
+        batch_size=args.batch_size,
+        optimizer=OptimizerConfig(
+            args.learning_rate,
+            args.weight_decay,
+            args.clip_norm,
+            schedule=args.schedule,
+            warmup_steps=args.warmup_steps,
+            total_steps=total_steps(count, args.batch_size, args.epochs),
+        ),
+        remat=args.remat,
+    )
+    loop = LoopConfig(
+        epochs=args.epochs,
+        row_length=args.row_length,
+        rows=args.rows,
+        seed=args.seed,
+        evaluate_every=args.evaluate_every,
+        checkpoint_every=args.checkpoint_every,
+        patience=args.patience,
+        max_steps=args.max_steps,
+    )
+    return config, loop
+
+
+def _teacher(args: Args, model: ModelConfig, base: Params) -> ValueModel:
+    assert args.teacher is not None
+    policy = sia_jax.Policy(model, {"model": base}, None, checkpoint_name(args.base))
+    return sia_jax.load_value_model(args.teacher, policy)
+
+
+def _teacher_config(args: Args, model: ModelConfig) -> ValueConfig:
+    from sia_jax.checkpoints.peft_adapter import load_adapter
+
+    assert args.teacher is not None
+    lora, _, _ = load_adapter(resolve_checkpoint(args.teacher) / "lora_weights", model, None)
+    return ValueConfig(model, "scalar", None, lora)
+
+
+def _trees(
+    args: Args, config: TrainConfig, model: Params, base_folder: Path, mesh: Any
+) -> tuple[Params, Params]:
+    """(frozen, trained), on their devices."""
+    lora_key, head_key = jax.random.split(jax.random.key(args.seed, impl="threefry2x32"))
+    frozen: Params = {"model": model}
+    trained: Params = {"value_head": init_value_head(config.value, head_key)}
+    if config.value.lora is not None:
+        trained["lora"] = init_lora(model, config.value.lora, lora_key)
+    if mesh is not None:
+        trained = shard_params(trained, mesh)
+    if args.teacher is not None:
+        teacher = _teacher(args, config.value.backbone, model)
+        if teacher.config.head != "scalar":
+            raise ValueError(f"--teacher must have a scalar head, got {teacher.config.head!r}")
+        frozen["teacher"] = teacher.params
+    return frozen, trained
+
+
+def _write_settings(args: Args, base_folder: Path) -> None:
+    """settings.json; a run with other settings must not go on in its folder.
+
+    Raises:
+      ValueError: the folder is of a run with other settings, and which.
+    """
+    now = json.loads(json.dumps(dataclasses.asdict(args), default=str))
+    now["base_fingerprint"] = fingerprint_of_folder(base_folder)
+    free = {"out", "data", "base", "mesh", "distributed", "max_steps", "keep", "layout", "patience"}
+    path = args.out / "settings.json"
+    if path.exists():
+        before = json.loads(path.read_text())
+        differing = [n for n in now if n not in free and before.get(n) != now[n]]
+        if differing:
+            changes = ", ".join(f"{n} {before.get(n)!r} (now {now[n]!r})" for n in differing)
+            raise ValueError(f"{args.out} holds a run with other settings: {changes}; name another --out")
+    path.write_text(json.dumps(now, indent=2) + "\n")
+
+
+def _export(
+    args: Args,
+    config: TrainConfig,
+    model: Params,
+    trained: Params,
+    folder: Path,
+    finished: Finished,
+    step: Any,
+) -> None:
+    """Write a value model; a head alone gets an adapter that changes nothing, which both layouts need."""
+    lora = config.value.lora or LoraConfig(1, 1.0, dropout=0.0)
+    adapter = trained.get("lora") or init_lora(model, lora, jax.random.key(0))
+    value = ValueModel(
+        replace(config.value, lora=lora),
+        {"lora": adapter, "value_head": trained["value_head"]},
+        model,
+        None,
+        folder.name,
+    )
+    extra = {
+        "step": int(step),
+        "best_step": finished.progress.best_step,
+        "held_out_loss": finished.progress.best_loss,
+    }
+    sia_jax.save_value_model(value, folder, base_model=args.base, layout=args.layout, extra=extra)
+
+
+class _View:
+    """What is seen and written of a run while it goes on."""
+
+    def __init__(
+        self, args: Args, config: TrainConfig, model: ModelConfig, steps: int, console: Console, chief: bool
+    ):
+        self.log = MetricsLog(args.out / "metrics.jsonl")
+        self._args, self._model, self._chief, self._console = args, model, chief, console
+        self._rate = learning_rate(config.optimizer)
+        self._peak: float | None = None
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}", style="dim"),
+        )
+        self._bar = Progress(*columns, console=console, disable=not (chief and console.is_terminal))
+        self._task = self._bar.add_task("steps", total=steps, numbers="compiling")
+
+    def __enter__(self) -> "_View":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def start(self, step: int) -> None:
+        """The run goes on from `step`."""
+        devices = jax.devices()
+        known = peak_flops(devices[0])
+        self._peak = (known or measure_machine(64, 1024).flops_per_second) * len(devices)
+        if devices[0].platform == "cpu":
+            self._peak /= len(devices)  # several CPU devices are one CPU
+        if self._chief:
+            self.log.begin(step)
+            if step:
+                self._console.print(f"{self._args.out}: going on after step {step:,}", highlight=False)
+        self._bar.update(self._task, completed=step)
+
+    def step(self, report: StepReport) -> None:
+        """A step is done."""
+        if not self._chief:
+            return
+        assert self._peak is not None
+        args = self._args
+        columns = report.tokens / args.batch_size / 2
+        flops = training_flops(self._model, report.tokens, columns, weights=False, remat=args.remat)
+        numbers = dataclasses.asdict(report) | {
+            "kind": "step",
+            "learning_rate": float(self._rate(report.step - 1)),
+            "tokens_per_second": report.tokens / report.seconds,
+            "mfu": flops / report.seconds / self._peak,
+        }
+        self.log.write(numbers)
+        text = (
+            f"loss {report.loss:.4f}, {numbers['tokens_per_second']:,.0f} tokens/s, MFU {numbers['mfu']:.0%}"
+        )
+        self._bar.update(self._task, completed=report.step, numbers=text)
+
+    def evaluation(self, step: int, loss: float, found: Fit) -> None:
+        """The held-out prompts were evaluated."""
+        if not self._chief:
+            return
+        line = {"kind": "evaluation", "step": step, "loss": loss, "rmse": found.rmse} | dataclasses.asdict(
+            found
+        )
+        self.log.write(line)
+        draw_curves(
+            self.log.read(), self._args.out / "curves.png", f"{self._args.out.name}: {self._args.base}"
+        )
+        self._console.print(
+            f"step {step:,}: held out loss {loss:.4f}, MAE {found.mae:.3f}, R2 {found.r2:.3f}, pairs in "
+            f"order {found.rank_agreement:.1%}",
+            highlight=False,
+        )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
