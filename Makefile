@@ -6,6 +6,8 @@
 SHELL  := /bin/sh
 PYTHON ?= python3
 ARGS   ?=
+# Most of a test is XLA compiling on one core; a file stays in one process, which shares its programs.
+WORKERS ?= 2
 
 FULL    := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -26,7 +28,7 @@ PARITY_STAMP := $(PARITY)/.ready-$(FULL)
 
 PIP := -m pip --disable-pip-version-check --no-input install -qq $(CONSTRAINTS:%=-c %)
 
-.PHONY: help env test demo check parity bench clean
+.PHONY: help env test demo check parity bench bench-training clean
 .DEFAULT_GOAL := help
 
 help:
@@ -37,6 +39,7 @@ help:
 	@echo '  make check     lint (ruff) and type-check (mypy)'
 	@echo '  make parity    compare with the PyTorch implementation     (adds torch, in .venv-parity)'
 	@echo '  make bench     time both implementations                   (adds torch, in .venv-parity)'
+	@echo '  make bench-training   the same for training'
 	@echo '  make env       only build .venv;  then: . .venv/bin/activate'
 	@echo '  make clean     remove environments and caches              (keeps out/)'
 	@echo
@@ -45,7 +48,7 @@ help:
 env: $(STAMP)
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 demo: $(STAMP)
 	$(VENV)/bin/python -m decode.demo $(ARGS)
@@ -53,12 +56,16 @@ demo: $(STAMP)
 check: $(STAMP)
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m mypy
+	$(VENV)/bin/shellcheck train/launch/*.sh .ci/run
 
 parity: $(PARITY_STAMP)
 	$(PARITY)/bin/python -m pytest -p no:cacheprovider tests/parity $(ARGS)
 
 bench: $(PARITY_STAMP)
 	$(PARITY)/bin/python -m decode.benchmark $(ARGS)
+
+bench-training: $(PARITY_STAMP)
+	$(PARITY)/bin/python -m train.benchmark $(ARGS)
 
 clean:
 	rm -rf .venv .venv-3.* .venv-parity .venv-parity-3.* build dist *.egg-info

@@ -45,6 +45,7 @@ from decode import benchmark_parts, huggingface_baseline
 from decode.benchmark_shapes import SHAPES, Models
 from decode.benchmark_systems import BareLoop, SamplerSystem, System, Timing
 from sia_jax.evaluation.roofline import Machine, decode_step_cost, measure_machine, usable_cores
+from sia_jax.models.config import ModelConfig
 from sia_jax.reports.benchmarks import section, write_page
 
 
@@ -89,7 +90,8 @@ def main(args: Args) -> None:
             body, machine = _speed(args, models, machine, console)
         else:
             body, machine = _sweep(args, models, machine, console)
-        record = _header(args, models, machine) | body
+        sizes = {"prompt_tokens": args.prompt_tokens, "new_tokens": args.new_tokens}
+        record = record_header(args.shape, models.config, machine) | sizes | body
         path = args.out / f"{record['time'].replace(':', '')}-{record['kind']}.json"
         path.write_text(json.dumps(record, indent=1) + "\n")
         write_page(args.out, args.out.with_suffix(".md"))
@@ -291,7 +293,7 @@ def _row(
     }
 
 
-def _header(args: Args, models: Models, machine: Machine) -> dict[str, Any]:
+def record_header(shape: str, config: ModelConfig, machine: Machine) -> dict[str, Any]:
     """What every record says of its run."""
     return {
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -302,10 +304,8 @@ def _header(args: Args, models: Models, machine: Machine) -> dict[str, Any]:
         "device": f"{jax.devices()[0].device_kind}, {usable_cores()} cores",
         "bandwidth_gb_per_s": machine.bytes_per_second / 1e9,
         "peak_gflop_per_s": machine.flops_per_second / 1e9,
-        "shape": args.shape,
-        "config": asdict(models.config),
-        "prompt_tokens": args.prompt_tokens,
-        "new_tokens": args.new_tokens,
+        "shape": shape,
+        "config": asdict(config),
     }
 
 

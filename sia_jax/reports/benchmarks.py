@@ -19,7 +19,8 @@ def write_page(records: Path, page: Path) -> None:
         newest[record["kind"], record["shape"], record["device"]] = record | {"file": path.name}
     head = (
         "# Benchmarks\n\n"
-        "Made by `python -m decode.benchmark` from the records in `benchmarks/`; not edited by hand.\n"
+        "Made by `decode.benchmark` and `train.benchmark` from the records in `benchmarks/`; not edited by "
+        "hand.\n"
         "A floor is the larger of bytes over bandwidth and FLOPs over peak, both measured in the same run.\n"
     )
     page.write_text("\n".join([head, *map(section, newest.values())]))
@@ -40,13 +41,6 @@ def section(record: dict[str, Any]) -> str:
 
 
 def _sampler(record: dict[str, Any]) -> str:
-    targets = _table(
-        ("measured against", "measured", "target", ""),
-        (
-            (row["name"], f"{row['value']:.2f}", f"{row['target']:g}", "met" if row["met"] else "missed")
-            for row in record["targets"]
-        ),
-    )
     parts = "".join(
         f"\nWhere the time goes: {name}, batch 16\n\n"
         + _table(
@@ -64,9 +58,8 @@ def _sampler(record: dict[str, Any]) -> str:
         )
         for name, rows in record["parts"].items()
     )
-    return (
-        f'## The sampler, shape "{record["shape"]}"\n\n{_run(record)}\n{targets}\n{_systems(record)}{parts}'
-    )
+    title = f'## The sampler, shape "{record["shape"]}"'
+    return f"{title}\n\n{_run(record)}\n{_targets(record)}\n{_systems(record)}{parts}"
 
 
 def _sampler_sweep(record: dict[str, Any]) -> str:
@@ -74,6 +67,32 @@ def _sampler_sweep(record: dict[str, Any]) -> str:
         f'## Sweep of the sampler, shape "{record["shape"]}"\n\n{_run(record)}\n'
         f"`SamplerConfig.auto` at batch 16, 20%, runs at {record['auto_of_best']:.2f} of the best of the "
         f"sweep over slots, places and quorum.\n\n{_systems(record)}"
+    )
+
+
+def _training(record: dict[str, Any]) -> str:
+    columns = ("system", "tokens/s without padding (best)", "floor / time")
+    rows = (
+        (
+            row["system"],
+            f"{row['tokens_per_second']:.0f} ({row['best_tokens_per_second']:.0f})",
+            f"{row['of_floor']:.2f}",
+        )
+        for row in record["rows"]
+    )
+    return (
+        f'## Training a value model, shape "{record["shape"]}"\n\n{_run(record)}\n{_targets(record)}\n'
+        f"{_table(columns, rows)}"
+    )
+
+
+def _targets(record: dict[str, Any]) -> str:
+    return _table(
+        ("measured against", "measured", "target", ""),
+        (
+            (row["name"], f"{row['value']:.2f}", f"{row['target']:g}", "met" if row["met"] else "missed")
+            for row in record["targets"]
+        ),
     )
 
 
@@ -144,9 +163,17 @@ def _run(record: dict[str, Any]) -> str:
         f"{record['peak_gflop_per_s']:.0f} GFLOP/s; commit {record['commit']}, {record['time']}, Python "
         f"{record['python']}, {versions}; load {record['load_average']:.1f} "
         f"(`{record.get('file', 'not saved')}`).\n"
-        f"{shape}, float32; prompt {record['prompt_tokens']}, {record['new_tokens']} new tokens; "
-        f"median of {record['tries']}.\n"
+        f"{shape}, float32; {_sizes(record)}.\n"
     )
+
+
+def _sizes(record: dict[str, Any]) -> str:
+    if record["kind"] == "training":
+        return (
+            f"LoRA of rank 16, batches of 16 trajectories of {record['mean_tokens']:.0f} tokens in the mean, "
+            f"rows of {record['row_length']}; median of {record['steps']} steps"
+        )
+    return f"prompt {record['prompt_tokens']}, {record['new_tokens']} new tokens; median of {record['tries']}"
 
 
 def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -154,4 +181,9 @@ def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-_SECTIONS = {"decode_step": _decode_step, "sampler": _sampler, "sampler_sweep": _sampler_sweep}
+_SECTIONS = {
+    "decode_step": _decode_step,
+    "sampler": _sampler,
+    "sampler_sweep": _sampler_sweep,
+    "training": _training,
+}

@@ -1,0 +1,194 @@
+"""How fast a value model trains: packed, padded, and by torch and PEFT, against the floor.
+
+    make bench-training
+    python -m train.benchmark --shape tiny --steps 1      # that everything runs
+
+Random weights of the given shape in float32, the paper's recipe (LoRA of rank 16 on q, k, v, o, dropout 0.1,
+batches of 16 trajectories). Lengths are drawn as those of chat data are: lognormal, prompts of 60 tokens and
+replies of 200 in the middle, cut off at the row's 1024. Tokens are counted without padding. The systems take
+turns on the same batches; the median is reported. The floor is FLOPs over the measured peak: forward, and
+backward to the activations, of the tokens that there are.
+
+The record goes to docs/benchmarks/, and docs/benchmarks.md is made again.
+"""
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import track
+
+import sia_jax
+from decode.benchmark import record_header
+from decode.benchmark_shapes import SHAPES, Models
+from sia_jax.data.packing import pack
+from sia_jax.data.trajectories import Trajectory
+from sia_jax.evaluation.roofline import measure_machine, training_flops, usable_cores
+from sia_jax.models.config import ValueConfig
+from sia_jax.models.lora import LoraConfig, init_lora
+from sia_jax.reports.benchmarks import section, write_page
+from sia_jax.training.config import TrainConfig
+from sia_jax.training.step import TrainState, init_state, train_step
+from train import torch_baseline
+
+BATCH = 16
+LORA = LoraConfig()
+
+
+@dataclass(frozen=True)
+class Args:
+    """Time the training of a value model."""
+
+    shape: Literal["mini", "tiny"] = "mini"
+    """Shape of the backbone; "tiny" only shows that everything runs."""
+    steps: int = 4
+    """Batches that are timed, after one that is not."""
+    row_length: int = 1024
+    """Tokens of a packed row; longer trajectories are drawn anew."""
+    out: Path = Path("docs/benchmarks")
+    """Folder of the JSON files; the page is written beside it."""
+
+
+def main(args: Args) -> None:
+    """Measure, record, and draw the page."""
+    console = Console()
+    models = Models.random(SHAPES[args.shape])
+    machine = measure_machine()
+    batches = [_batch(seed, args.row_length, models.config.vocab_size) for seed in range(args.steps + 1)]
+    systems = _systems(args, models)
+    versions: dict[str, str] = {}
+    if torch_baseline.is_available():
+        systems |= _baselines(models, args.row_length)
+        versions = torch_baseline.versions()
+    else:
+        console.print("[yellow]torch is not installed here: no baselines[/yellow]")
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    for number, batch in enumerate(track(batches, "timing", console=console)):
+        for name, system in systems.items():
+            once = system(batch)
+            if number:
+                seconds[name].append(once)
+    machine = machine.best_of(measure_machine())
+    tokens = [sum(t.length for t in batch) for batch in batches[1:]]
+    columns = float(np.mean([t.length for batch in batches[1:] for t in batch])) / 2
+    rows: list[dict[str, Any]] = []
+    for name, took in seconds.items():
+        rates = [n / s for n, s in zip(tokens, took, strict=True)]
+        flops = training_flops(models.config, sum(tokens), columns, weights=False)
+        rows.append(
+            {
+                "system": name,
+                "tokens_per_second": statistics.median(rates),
+                "best_tokens_per_second": max(rates),
+                "of_floor": flops / machine.flops_per_second / sum(took),
+            }
+        )
+    record: dict[str, Any] = record_header(args.shape, models.config, machine) | {
+        "kind": "training",
+        "rows": rows,
+        "targets": _targets({row["system"]: row["tokens_per_second"] for row in rows}),
+        "baseline_versions": versions,
+        "steps": args.steps,
+        "row_length": args.row_length,
+        "mean_tokens": float(np.mean([t.length for batch in batches for t in batch])),
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"{record['time'].replace(':', '')}-training.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    write_page(args.out, args.out.with_suffix(".md"))
+    console.print(Markdown(section(record)))
+
+
+def _batch(seed: int, longest: int, vocab: int) -> list[Trajectory]:
+    """Sixteen trajectories of ragged lengths."""
+    rng = np.random.default_rng(seed)
+    batch: list[Trajectory] = []
+    while len(batch) < BATCH:
+        prompt, reply = (int(n) + 1 for n in np.exp(rng.normal(np.log([60, 200]), [0.8, 0.9])))
+        if prompt + reply <= longest:
+            ids = rng.integers(0, vocab, prompt + reply).astype(np.int32)
+            batch.append(Trajectory(ids[:prompt], ids[prompt:], float(rng.normal()), len(batch)))
+    return batch
+
+
+def _systems(args: Args, models: Models) -> dict[str, Callable[[Sequence[Trajectory]], float]]:
+    config = TrainConfig(ValueConfig(models.config, lora=LORA))
+    frozen = {"model": models.value_model}
+
+    def system(length: int, rows: int, segments: int) -> Callable[[Sequence[Trajectory]], float]:
+        state = [_fresh(models, config)]
+
+        def step(batch: Sequence[Trajectory]) -> float:
+            begin = time.perf_counter()
+            packed = pack(batch, length=length, rows=rows, batch_size=BATCH, segments=segments)
+            state[0], metrics = train_step(frozen, state[0], packed, config=config)
+            jax.block_until_ready((state[0], metrics))
+            return time.perf_counter() - begin
+
+        return step
+
+    return {
+        "packed rows, one at a time": system(args.row_length, 1, BATCH),
+        "packed rows, two at a time": system(args.row_length, 2, BATCH),
+        "every trajectory padded to a row": system(args.row_length, 8, 1),
+    }
+
+
+def _fresh(models: Models, config: TrainConfig) -> TrainState:
+    key = jax.random.key(0, impl="threefry2x32")
+    trained = {"lora": init_lora(models.value_model, LORA, key), "value_head": models.heads["scalar"]}
+    return init_state(trained, key, config=config)
+
+
+def _baselines(models: Models, width: int) -> dict[str, Callable[[Sequence[Trajectory]], float]]:
+    with tempfile.TemporaryDirectory() as folder:
+        params = {"model": models.value_model, "lm_head": models.policy["lm_head"]}
+        sia_jax.save_policy(sia_jax.Policy(models.config, params), folder)
+        trainer = torch_baseline.TorchTrainer(Path(folder), LORA, usable_cores())
+    return {
+        "torch + PEFT, every trajectory padded to a row": lambda batch: trainer.step(batch, 8, width),
+        "torch + PEFT, the official way: 8 in order, padded to the longest": lambda batch: trainer.step(
+            batch, 8
+        ),
+    }
+
+
+def _targets(speeds: dict[str, float]) -> list[dict[str, Any]]:
+    asked = (
+        (
+            "padded / torch + PEFT at equal padding",
+            "every trajectory padded to a row",
+            "torch + PEFT, every trajectory padded to a row",
+            0.9,
+        ),
+        (
+            "packed / torch + PEFT the official way",
+            "packed rows, one at a time",
+            "torch + PEFT, the official way: 8 in order, padded to the longest",
+            1.5,
+        ),
+    )
+    return [
+        {
+            "name": name,
+            "value": speeds[ours] / speeds[theirs],
+            "target": target,
+            "met": speeds[ours] >= target * speeds[theirs],
+        }
+        for name, ours, theirs, target in asked
+        if theirs in speeds
+    ]
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
