@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from sia_jax.data.records import Record, write_records
 
 import sia_jax
+from sia_jax.data.records import Record, write_records
 from sia_jax.training.config import OptimizerConfig
 from tests.support import compare_training, reference, reference_training
 from tests.support.reference import LLAMA3, Shape
