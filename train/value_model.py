@@ -19,6 +19,7 @@ same command again: it goes on to the same numbers.
 import dataclasses
 import json
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -48,6 +49,7 @@ from sia_jax.training.loop import Finished, LoopConfig, StepReport, run, split, 
 from sia_jax.training.optimizer import learning_rate
 from sia_jax.training.step import init_state
 from sia_jax.types import Params
+from train.interruption import Interruption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +160,10 @@ def _train(args: Args, console: Console) -> None:
         args, config, model_config, total_steps(len(data), args.batch_size, args.epochs), console, chief
     )
     checkpoints = Checkpoints(args.out / "checkpoints", args.keep)
-    with view:
+    # Of several processes each would stop at a step of its own; there a signal does what it always does.
+    interruption = Interruption()
+    alone = jax.process_count() == 1
+    with view, interruption if alone else nullcontext():
         finished = run(
             frozen,
             state,
@@ -168,10 +173,16 @@ def _train(args: Args, console: Console) -> None:
             loop,
             mesh=mesh,
             checkpoints=checkpoints,
+            should_stop=lambda: interruption.wanted,
             on_start=view.start,
             on_step=view.step,
             on_evaluation=view.evaluation,
         )
+    if interruption.wanted and not finished.complete:
+        checkpoints.close()
+        done = int(finished.state.step)
+        console.print(f"interrupted; the same command goes on after step {done:,}", highlight=False)
+        sys.exit(interruption.exit_status)
     best = checkpoints.restore(finished.state, best=True)
     checkpoints.close()
     if chief:

@@ -171,6 +171,7 @@ def run(
     *,
     mesh: Mesh | None = None,
     checkpoints: Checkpoints | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
     on_start: Callable[[int], None] = lambda step: None,
     on_step: Callable[[StepReport], None] = lambda report: None,
     on_evaluation: Callable[[int, float, Fit], None] = lambda step, loss, found: None,
@@ -186,6 +187,7 @@ def run(
       loop: of the run.
       mesh: of the devices that hold the trees; None: one device.
       checkpoints: where they are kept; None: nowhere.
+      should_stop: asked after each step; if it says so, the step is checkpointed and the run ends there.
       on_start: told the step that the run goes on from, 0 at its beginning.
       on_step: told of each step, one step late, so that the device never waits for it.
       on_evaluation: told (step, loss, agreement).
@@ -203,10 +205,10 @@ def run(
         iterator.set_state(progress.data)
     end = total_steps(len(data), config.batch_size, loop.epochs)
     stop = min(end, loop.max_steps or end)
-    done, pending = int(state.step), None
+    done, pending, interrupted = int(state.step), None, False
     on_start(done)
     clock = time.perf_counter()
-    while done < stop and not progress.stopped:
+    while done < stop and not progress.stopped and not interrupted:
         chosen = [data[int(i)] for i in np.atleast_1d(next(iterator))]
         packed = _pack(chosen, config, loop)
         state, metrics = train_step(frozen, state, place(packed, mesh), config=config, mesh=mesh)
@@ -215,7 +217,7 @@ def run(
         if pending is not None:
             clock = _tell(pending, clock, on_step, len(data), config)
         pending = (done, metrics, packed)
-        last = done == end
+        last, interrupted = done == end, should_stop()
         if held_out and (last or done % loop.evaluate_every == 0):
             clock, pending = _tell(pending, clock, on_step, len(data), config), None
             loss, found = evaluate(frozen, state.trained, held_out, config, loop, mesh)
@@ -225,7 +227,7 @@ def run(
                 checkpoints.save(state, asdict(progress), best=True)
             clock = time.perf_counter()
         if checkpoints is not None and (
-            last or progress.stopped or done == stop or done % loop.checkpoint_every == 0
+            progress.stopped or interrupted or done == stop or done % loop.checkpoint_every == 0
         ):
             if pending is not None:
                 clock, pending = _tell(pending, clock, on_step, len(data), config), None

@@ -1,6 +1,7 @@
 """The program from a data folder to value models that load again."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -156,7 +157,8 @@ def test_help_teaches():
         assert word in found.stdout
 
 
-def test_interrupted_it_says_that_it_can_go_on(folders, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_keeps_its_last_step_and_says_so(sent, folders, tmp_path):
     data, base = folders
     command = [sys.executable, "-m", "train.value_model", "--data", data, "--base", base, "--out", tmp_path]
     command += ["--epochs", "5000", "--row-length", "32", "--rank", "4", "--checkpoint-every", "5"]
@@ -164,7 +166,9 @@ def test_interrupted_it_says_that_it_can_go_on(folders, tmp_path):
     deadline = time.monotonic() + 120
     while not (tmp_path / "checkpoints" / "last" / "5").is_dir() and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "goes on from the last checkpoint" in errors
+    assert process.returncode == 128 + sent
+    said = re.search(r"goes on after step (\d+)", errors)
+    assert said, errors
+    assert (tmp_path / "checkpoints" / "last" / said[1]).is_dir()

@@ -1,12 +1,12 @@
 """A run that is killed, or whose checkpoints are damaged, ends with the weights of one that was not."""
 
 import random
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +17,18 @@ from tests.support.tiny_training import process_environment
 ROOT = Path(__file__).parents[2]
 
 
-def start(folder: Path, devices: int = 1, pause: float = 0.0, **options) -> subprocess.Popen:
+def start(folder: Path, devices: int = 1, pause: float = 0.0, before: Sequence[str] = ()) -> subprocess.Popen:
     folder.mkdir(exist_ok=True)
     mesh = ["--devices", "8", "--mesh", "2", "2", "2"] if devices == 8 else []
     command = [sys.executable, "-m", "tests.support.tiny_training", str(folder), "--pause", str(pause), *mesh]
     environment = process_environment()
     return subprocess.Popen(
-        command,
+        [*before, *command],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
     )
 
 
@@ -130,12 +129,10 @@ def test_no_room_is_said_and_leaves_the_last_good_checkpoint(stopped_early):
     folder, devices, expected = stopped_early
     before = steps(folder)
 
-    def limit() -> None:
-        # A file may not grow over 3 kB: the parameters do not fit, and the write fails as on a full disk.
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
-
-    process = start(folder, devices, preexec_fn=limit)
+    # No file may grow over 3 kB: the parameters do not fit, and the write fails as on a full disk.
+    process = start(
+        folder, devices, before=["bash", "-c", "trap '' XFSZ; ulimit -f 3; exec \"$@\"", "limited"]
+    )
     _, errors = process.communicate(timeout=300)
     assert process.returncode != 0
     assert "OSError" in errors
