@@ -17,8 +17,10 @@ same command again: it goes on to the same numbers.
 """
 
 import dataclasses
+import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +28,7 @@ from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -35,6 +38,7 @@ from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone
 from sia_jax.data.records import read_records, trajectories
+from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.regression import Fit
 from sia_jax.evaluation.roofline import measure_machine, peak_flops, training_flops
 from sia_jax.models.config import ModelConfig, ValueConfig
@@ -143,22 +147,21 @@ def _train(args: Args, console: Console) -> None:
     if not data:
         why = f": {rejected.describe()}" if rejected.total else ""
         raise ValueError(f"{args.data} holds nothing to train on{why}")
-    config, loop = _configs(args, model_config, len(data))
-    frozen, trained = _trees(args, config, model, base_folder, mesh)
+    steps = total_steps(len(data), args.batch_size, args.epochs)
+    teacher = _teacher(args, model_config, model)
+    config, loop = _configs(args, model_config, teacher, steps)
+    frozen, trained = _trees(args, config, model, teacher, mesh)
     state = init_state(trained, jax.random.key(args.seed, impl="threefry2x32"), config=config, mesh=mesh)
     if chief:
         args.out.mkdir(parents=True, exist_ok=True)
-        _write_settings(args, base_folder)
+        _write_settings(args, base_folder, found)
         if rejected.total:
             console.print(f"kept out: {rejected.describe()}", highlight=False, soft_wrap=True)
         console.print(
-            f"{len(data):,} trajectories to train on, {len(held_out):,} held out; "
-            f"{total_steps(len(data), args.batch_size, args.epochs):,} steps",
+            f"{len(data):,} trajectories to train on, {len(held_out):,} held out; {steps:,} steps",
             highlight=False,
         )
-    view = _View(
-        args, config, model_config, total_steps(len(data), args.batch_size, args.epochs), console, chief
-    )
+    view = _View(args, config, model_config, steps, console, chief)
     checkpoints = Checkpoints(args.out / "checkpoints", args.keep)
     # Of several processes each would stop at a step of its own; there a signal does what it always does.
     interruption = Interruption()
@@ -195,18 +198,17 @@ def _train(args: Args, console: Console) -> None:
         )
 
 
-def _configs(args: Args, model: ModelConfig, count: int) -> tuple[TrainConfig, LoopConfig]:
+def _configs(
+    args: Args, model: ModelConfig, teacher: ValueModel | None, steps: int
+) -> tuple[TrainConfig, LoopConfig]:
     lora = None
     if args.trained == "lora":
         lora = LoraConfig(args.rank, args.alpha, tuple(args.targets), args.dropout)
-    teacher = None
-    if args.teacher is not None:
-        teacher = _teacher_config(args, model)
     config = TrainConfig(
         ValueConfig(model, args.head, args.head_rank, lora),
         trained=args.trained,
         objective=args.objective,
-        teacher=teacher,
+        teacher=None if teacher is None else teacher.config,
         batch_size=args.batch_size,
         optimizer=OptimizerConfig(
             args.learning_rate,
@@ -214,7 +216,7 @@ def _configs(args: Args, model: ModelConfig, count: int) -> tuple[TrainConfig, L
             args.clip_norm,
             schedule=args.schedule,
             warmup_steps=args.warmup_steps,
-            total_steps=total_steps(count, args.batch_size, args.epochs),
+            total_steps=steps,
         ),
         remat=args.remat,
     )
@@ -231,22 +233,18 @@ def _configs(args: Args, model: ModelConfig, count: int) -> tuple[TrainConfig, L
     return config, loop
 
 
-def _teacher(args: Args, model: ModelConfig, base: Params) -> ValueModel:
-    assert args.teacher is not None
+def _teacher(args: Args, model: ModelConfig, base: Params) -> ValueModel | None:
+    if args.teacher is None:
+        return None
     policy = sia_jax.Policy(model, {"model": base}, None, checkpoint_name(args.base))
-    return sia_jax.load_value_model(args.teacher, policy)
-
-
-def _teacher_config(args: Args, model: ModelConfig) -> ValueConfig:
-    from sia_jax.checkpoints.peft_adapter import load_adapter
-
-    assert args.teacher is not None
-    lora, _, _ = load_adapter(resolve_checkpoint(args.teacher) / "lora_weights", model, None)
-    return ValueConfig(model, "scalar", None, lora)
+    teacher = sia_jax.load_value_model(args.teacher, policy)
+    if teacher.config.head != "scalar":
+        raise ValueError(f"--teacher must have a scalar head, got {teacher.config.head!r}")
+    return teacher
 
 
 def _trees(
-    args: Args, config: TrainConfig, model: Params, base_folder: Path, mesh: Any
+    args: Args, config: TrainConfig, model: Params, teacher: ValueModel | None, mesh: Any
 ) -> tuple[Params, Params]:
     """(frozen, trained), on their devices."""
     lora_key, head_key = jax.random.split(jax.random.key(args.seed, impl="threefry2x32"))
@@ -256,15 +254,12 @@ def _trees(
         trained["lora"] = init_lora(model, config.value.lora, lora_key)
     if mesh is not None:
         trained = shard_params(trained, mesh)
-    if args.teacher is not None:
-        teacher = _teacher(args, config.value.backbone, model)
-        if teacher.config.head != "scalar":
-            raise ValueError(f"--teacher must have a scalar head, got {teacher.config.head!r}")
+    if teacher is not None:
         frozen["teacher"] = teacher.params
     return frozen, trained
 
 
-def _write_settings(args: Args, base_folder: Path) -> None:
+def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -> None:
     """settings.json; a run with other settings must not go on in its folder.
 
     Raises:
@@ -272,6 +267,11 @@ def _write_settings(args: Args, base_folder: Path) -> None:
     """
     now = json.loads(json.dumps(dataclasses.asdict(args), default=str))
     now["base_fingerprint"] = fingerprint_of_folder(base_folder)
+    digest = hashlib.sha256()
+    for trajectory in data:
+        digest.update(np.float64(trajectory.reward).tobytes())
+        digest.update(trajectory.prompt_ids.tobytes() + b"|" + trajectory.reply_ids.tobytes())
+    now["data_sha256"] = digest.hexdigest()[:16]
     free = {"out", "data", "base", "mesh", "distributed", "max_steps", "keep", "layout", "patience"}
     path = args.out / "settings.json"
     if path.exists():

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import sia_jax
-from sia_jax.data.records import Record, write_records
+from sia_jax.data.records import Record, read_records, write_records
 from sia_jax.types import flatten_names
 from tests.support.checkpoints import assert_same_trees, save_tiny_policy
 from tests.support.trajectories import random_trajectories
@@ -92,6 +93,14 @@ def test_a_folder_of_a_run_with_other_settings_is_refused(folders, tmp_path):
     train(folders, tmp_path, max_steps=1)
     with pytest.raises(SystemExit, match=r"other settings: learning_rate 0.01 \(now 0.5\)"):
         train(folders, tmp_path, learning_rate=0.5)
+
+
+def test_a_folder_of_a_run_on_other_data_is_refused(folders, tmp_path):
+    train(folders, tmp_path / "vm", max_steps=1)
+    other = [replace(record, reward=1.0) for record in read_records(folders[0])]
+    write_records(tmp_path / "other", other, {})
+    with pytest.raises(SystemExit, match="other settings: data_sha256"):
+        train((tmp_path / "other", folders[1]), tmp_path / "vm")
 
 
 @pytest.mark.parametrize(
