@@ -18,8 +18,6 @@ from tests.support.labelling import (
     LINES,
     lines_of,
     report_of,
-    save_models_and_input,
-    usual_args,
     write_lines,
 )
 from tests.support.tokenizers import save_qwen3_tokenizer
@@ -27,38 +25,6 @@ from train import label
 from train.label import Args
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Reward models, and a file of conversations."""
-    folder = tmp_path_factory.mktemp("models")
-    save_models_and_input(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def args(folder: Path) -> Args:
-    """The run that others vary."""
-    return usual_args(folder)
-
-
-@pytest.fixture(scope="module")
-def finished(args: Args, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What an uninterrupted run has written."""
-    path = tmp_path_factory.mktemp("finished") / "labelled.jsonl"
-    label.main(replace(args, out=str(path)))
-    return path
-
-
-@pytest.fixture
-def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever loads weights fails."""
-
-    def load(*args: Any, **options: Any) -> None:
-        raise AssertionError("the weights were loaded")
-
-    monkeypatch.setattr(sia_jax, "load_reward_model", load)
 
 
 def test_the_output_is_the_input_with_rewards_in_its_order(args: Args, finished: Path) -> None:
