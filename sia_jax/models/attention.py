@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from sia_jax.models.block_attention import block_attention, find_first_blocks
 from sia_jax.models.cache import KVCache
 from sia_jax.models.product import einsum_float32
 
-QUERY_CHUNK = 512
-"""Queries that see the keys at a time: the scores of a longer block are never held whole."""
+BLOCK = {"cpu": 64}
+"""Queries, and keys, of a block of a long pass by backend; 512 elsewhere. Of 64 the scores stay in a CPU's
+caches, and packed rows are least often computed where nothing is seen."""
 
 
 @runtime_checkable
@@ -38,13 +40,16 @@ class Attend(Protocol):
 class CausalAttention:
     """A full pass without a cache: tokens [B, L] see themselves and what is before them in their segment."""
 
-    segment_ids: Int[Array, "B L"] | None = None  # packed sequences; None: one sequence a row
+    segment_ids: Int[Array, "B L"] | None = (
+        None  # packed sequences from 1, 0: padding; None: one a row
+    )
+    first: Int[Array, " I"] | None = None  # `first_blocks` of them; None: every layer finds them again
 
     def __call__(
         self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
     ) -> tuple[Array, KVCache | None]:
         """See `Attend`; the cache passes through untouched."""
-        return _causal(queries, keys, values, self.segment_ids), cache
+        return _causal(queries, keys, values, self.segment_ids, self.first), cache
 
 
 @jax.tree_util.register_dataclass
@@ -63,7 +68,7 @@ class PrefillAttention:
     ) -> tuple[Array, KVCache | None]:
         """See `Attend`."""
         assert cache is not None
-        attended = _causal(queries, keys, values, None)
+        attended = _causal(queries, keys, values)
         if self.branches > 1:
             keys, values = (jnp.repeat(x, self.branches, axis=0) for x in (keys, values))
         return attended, cache.write_prefix(layer, keys, values)
@@ -187,40 +192,32 @@ def _attend(
     return attended.reshape(queries.shape).astype(queries.dtype)
 
 
+def first_blocks(segment_ids: Int[Array, "B L"]) -> Int[Array, " I"]:
+    """Where each block of packed rows begins to see: for `CausalAttention`, and the same in every layer."""
+    return find_first_blocks(segment_ids, _block())
+
+
 def _causal(
     queries: Float[Array, "B L N H"],
     keys: Float[Array, "B L K H"],
     values: Float[Array, "B L K H"],
-    segment_ids: Int[Array, "B L"] | None,
+    segment_ids: Int[Array, "B L"] | None = None,
+    first: Int[Array, " I"] | None = None,
 ) -> Float[Array, "B L N H"]:
-    """Causal attention of a block to itself, in chunks of queries so that no [L, L] scores are held."""
+    """Causal attention of a block of tokens to itself: at once if it is short, else in smaller blocks."""
     length = queries.shape[1]
-    index = jnp.arange(length)
+    if length > _block():
+        if segment_ids is not None and first is None:
+            first = first_blocks(segment_ids)
+        return block_attention(queries, keys, values, segment_ids, first, _block())
+    mask = jnp.tri(length, dtype=bool)[None]
+    if segment_ids is not None:
+        mask = mask & (segment_ids[:, :, None] == segment_ids[:, None, :])
+    return _attend(queries, keys, values, mask)
 
-    def attend(chunk: Array, chunk_index: Array, chunk_segments: Array | None) -> Array:
-        mask = (index <= chunk_index[:, None])[None]
-        if segment_ids is not None and chunk_segments is not None:
-            mask = mask & (chunk_segments[:, :, None] == segment_ids[:, None, :])
-        return _attend(chunk, keys, values, mask)
 
-    if length <= QUERY_CHUNK:
-        return attend(queries, index, segment_ids)
-
-    chunks = -(-length // QUERY_CHUNK)
-    padding = chunks * QUERY_CHUNK - length
-
-    def split(x: Array) -> Array:  # [B, L, ...] -> [chunks, B, QUERY_CHUNK, ...]
-        padded = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
-        return padded.reshape(x.shape[0], chunks, QUERY_CHUNK, *x.shape[2:]).swapaxes(0, 1)
-
-    # Recomputed in a backward pass, which would otherwise keep the scores of all chunks after all.
-    attend = jax.checkpoint(attend)
-    parts = (split(queries), split(index[None])[:, 0])
-    if segment_ids is None:
-        attended = jax.lax.map(lambda part: attend(part[0], part[1], None), parts)
-    else:
-        attended = jax.lax.map(lambda part: attend(*part), (*parts, split(segment_ids)))
-    return attended.swapaxes(0, 1).reshape(-1, chunks * QUERY_CHUNK, *queries.shape[2:])[:, :length]
+def _block() -> int:
+    return BLOCK.get(jax.default_backend(), 512)
 
 
 def _masked_softmax(scores: Array, mask: Array, head_dim: int) -> Array:

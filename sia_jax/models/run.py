@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from sia_jax.models.attention import CachedAttention, CausalAttention, PrefillAttention
+from sia_jax.models.attention import CachedAttention, CausalAttention, PrefillAttention, first_blocks
 from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.heads import lm_head, reward_head, value_head, vocab_value_head
@@ -35,7 +35,8 @@ def hidden_states(
       tokens: [B, L] ids.
       config: static.
       adapter: a LoRA to apply on the way.
-      segment_ids: [B, L] of packed sequences: a token sees its own segment only.
+      segment_ids: [B, L] of packed sequences, from 1: a token sees its own segment only. 0: padding, for
+        which what comes out means nothing.
       positions: [B, L], of packed sequences; default 0 .. L-1.
       remat: a backward pass computes each layer again rather than keeping what is inside it.
 
@@ -49,7 +50,7 @@ def hidden_states(
         tokens,
         positions,
         None,
-        CausalAttention(segment_ids),
+        CausalAttention(segment_ids, None if segment_ids is None else first_blocks(segment_ids)),
         config=config,
         adapter=adapter,
         remat=remat,

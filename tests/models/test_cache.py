@@ -219,23 +219,23 @@ def test_token_that_sees_nothing_gets_a_finite_result(layout):
 
 @pytest.mark.parametrize("length", [8, 11])
 @pytest.mark.parametrize("packed", [False, True])
-def test_causal_attention_in_chunks_is_that_of_the_whole(monkeypatch, length, packed):
+def test_causal_attention_in_blocks_is_that_of_the_whole(monkeypatch, length, packed):
     rng = np.random.default_rng(8)
     queries = jnp.asarray(rng.standard_normal((2, length, 4, 8)), jnp.float32)
     keys, values = (jnp.asarray(rng.standard_normal((2, length, 2, 8)), jnp.float32) for _ in range(2))
-    segments = np.sort(rng.integers(0, 3, (2, length)), axis=1) if packed else np.zeros((2, length), int)
+    segments = np.sort(rng.integers(1, 4, (2, length)), axis=1) if packed else np.ones((2, length), int)
     attend = CausalAttention(jnp.asarray(segments) if packed else None)
 
-    def run():  # jitted anew: the size of a chunk is read when the program is traced
+    def run():  # jitted anew: the size of a block is read when the program is traced
         return jax.jit(lambda *operands: attend(0, *operands, None)[0])(queries, keys, values)
 
     whole = run()
-    monkeypatch.setattr(attention, "QUERY_CHUNK", 4)
-    chunked = run()
+    monkeypatch.setattr(attention, "BLOCK", {"cpu": 4})
+    in_blocks = run()
 
     mask = np.tri(length, dtype=bool) & (segments[:, :, None] == segments[:, None, :])
     assert_close(whole, plain_attention(queries, keys, values, mask))
-    assert_close(chunked, whole, 1e-6)
+    assert_close(in_blocks, whole, 1e-6)
 
 
 def test_packed_sequences_are_as_if_each_were_alone():

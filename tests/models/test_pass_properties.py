@@ -106,7 +106,7 @@ def test_empty_places_of_a_flat_pass_may_name_any_row_outside():
     np.testing.assert_array_equal(filled.keys[1], other.keys[1])
 
 
-def test_gradients_through_long_sequences_equal_those_of_short_chunks_unchunked(monkeypatch):
+def test_gradients_through_attention_in_blocks_are_those_of_the_whole(monkeypatch):
     policy = tiny_policy()
     tokens = jnp.asarray(random_tokens(policy.config, 2, 24))
 
@@ -114,9 +114,9 @@ def test_gradients_through_long_sequences_equal_those_of_short_chunks_unchunked(
         return jnp.sum(jnp.square(run.hidden_states(model, tokens, config=policy.config)))
 
     whole = jax.jit(jax.grad(loss))(policy.params["model"])
-    monkeypatch.setattr(attention, "QUERY_CHUNK", 7)
-    chunked = jax.jit(jax.grad(lambda model: loss(model)))(policy.params["model"])
-    jax.tree.map(functools.partial(assert_close, tolerance=1e-4), chunked, whole)
+    monkeypatch.setattr(attention, "BLOCK", {"cpu": 7})
+    in_blocks = jax.jit(jax.grad(lambda model: loss(model)))(policy.params["model"])
+    jax.tree.map(functools.partial(assert_close, tolerance=1e-4), in_blocks, whole)
 
 
 @pytest.mark.parametrize(

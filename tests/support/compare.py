@@ -140,7 +140,7 @@ def packed_pairs(network: Network, arrays: Arrays) -> Pairs:
         network.model,
         network.adapter,
         np.concatenate([row[:n] for row, n in zip(arrays["tokens"], lengths, strict=True)])[None],
-        np.repeat(np.arange(len(lengths)), lengths)[None],
+        np.repeat(np.arange(len(lengths)) + 1, lengths)[None],
         np.concatenate([np.arange(n) for n in lengths])[None],
         config=network.config,
     )
