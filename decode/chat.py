@@ -11,6 +11,7 @@ of them compiles anything. Ctrl-C drops a reply, end of file or /quit ends the p
 """
 
 import contextlib
+import functools
 import math
 import sys
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from rich.text import Text
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
 from sia_jax.data.prompts import PromptLine
+from sia_jax.data.text import token_text
 from sia_jax.models.run import bucket_length
 from sia_jax.reports.reply import Reply
 from sia_jax.reports.terminal import candidates_table, legend, reply_text, side_by_side, summary
@@ -189,13 +191,8 @@ class Chat:
         if not self.last.num_junctions:
             self.console.print("the last reply has no junctions", style="dim")
             return
-        self.console.print(candidates_table(self.last, self._name))
-
-    def _name(self, token: int) -> str:
-        """A token's text; of one that is part of a character, the tokenizer's own name."""
-        tokenizer = self.models.policy.tokenizer
-        text: str = tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        return tokenizer.convert_ids_to_tokens(token) if "\ufffd" in text else text
+        name = functools.partial(token_text, self.models.policy.tokenizer)
+        self.console.print(candidates_table(self.last, name))
 
     def _help(self, *_: str) -> None:
         for command, (what, _function) in self._commands.items():

@@ -75,6 +75,12 @@ def token_pieces(tokenizer: Tokenizer, ids: Sequence[int], *, skip_special_token
     return pieces
 
 
+def token_text(tokenizer: Tokenizer, token: int) -> str:
+    """What one token says alone; of one that is part of a character, the tokenizer's own name."""
+    text = str(tokenizer.decode([token], clean_up_tokenization_spaces=False))
+    return str(tokenizer.convert_ids_to_tokens(token)) if _REPLACEMENT in text else text
+
+
 @dataclass(frozen=True)
 class Cut:
     """A text that ends before a stop string."""

@@ -85,6 +85,8 @@ def decide(
             ids=ids,
             logits=candidate_logits,
             values=jnp.full_like(candidate_logits, jnp.nan),
+            policy_logprobs=pending.policy_logprobs,
+            logprobs=_own_logprobs(pending, own, settings),
             own_choice=own.token,
             kl=_own_kl(processed, m, log_normaliser, own, allowed, pending, settings, config),
         )
@@ -139,7 +141,15 @@ def steer(
     candidates = None
     if config.record == "candidates":
         kl = jnp.where(sampled, _divergence(log_q, pending.policy_logprobs), -policy_logprob)
-        candidates = CandidateRecord(pending.ids, pending.logits, values, pending.own_choice, kl)
+        candidates = CandidateRecord(
+            ids=pending.ids,
+            logits=pending.logits,
+            values=values,
+            policy_logprobs=pending.policy_logprobs,
+            logprobs=log_q,
+            own_choice=pending.own_choice,
+            kl=kl,
+        )
     entry = TokenRecord(
         tokens=token,
         junction=jnp.ones_like(sampled),
@@ -159,7 +169,7 @@ class _Own:
 
     token: Int[Array, " B"]
     logprob: Float[Array, " B"]
-    log_normaliser: Float[Array, " B"]  # of l / T
+    log_normaliser: Float[Array, " B"]  # of l / T; of l where T is 0
 
 
 def _process(m: Array, state: DecodeState, settings: Settings) -> Array:
@@ -221,8 +231,8 @@ def _own_choice(
         return jnp.where(rest, jnp.exp((processed - last.logit[:, None]) / divisor[:, None]), 0)
 
     log_rest = jnp.log(jnp.sum(masses(), axis=-1)) + last.logit / divisor
-    log_rest = jnp.where(sampled & (last.logit > -jnp.inf), log_rest, -jnp.inf)
-    rest_wins = log_rest + noise[:, -1] > at(inside + noise[:, :-1])
+    log_rest = jnp.where(last.logit > -jnp.inf, log_rest, -jnp.inf)
+    rest_wins = sampled & (log_rest + noise[:, -1] > at(inside + noise[:, :-1]))
 
     def draw(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         _, token = carry
@@ -248,15 +258,20 @@ def _own_kl(
     """KL(the unsteered distribution || softmax(m)); at temperature 0 that of the one token."""
     divisor, sampled = _divisor(settings)
     if config.steering.unsteered == "candidates":
-        kept = jnp.arange(pending.ids.shape[-1]) < pending.kept[:, None]
-        scaled = pending.logits / divisor[:, None] - own.log_normaliser[:, None]
-        divergence = _divergence(jnp.where(kept, scaled, -jnp.inf), pending.policy_logprobs)
+        divergence = _divergence(_own_logprobs(pending, own, settings), pending.policy_logprobs)
     else:
         held = allowed.holds(processed, jnp.arange(processed.shape[-1]))
         scaled = processed / divisor[:, None] - own.log_normaliser[:, None]
         divergence = _divergence(jnp.where(held, scaled, -jnp.inf), m - log_normaliser[:, None])
     own_logprob = jnp.take_along_axis(m, own.token[:, None], axis=-1)[:, 0] - log_normaliser
     return jnp.where(sampled, divergence, -own_logprob)
+
+
+def _own_logprobs(pending: Pending, own: _Own, settings: Settings) -> Array:
+    """log of the unsteered distribution at the candidates; -inf for those outside N."""
+    divisor, _ = _divisor(settings)
+    kept = jnp.arange(pending.ids.shape[-1]) < pending.kept[:, None]
+    return jnp.where(kept, pending.logits / divisor[:, None] - own.log_normaliser[:, None], -jnp.inf)
 
 
 def _divergence(log_q: Array, log_p: Array) -> Array:

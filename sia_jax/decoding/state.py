@@ -89,6 +89,9 @@ class CandidateRecord:
     ids: Int[Array, "B *T C"]  # A, largest logit first; -1 past the reply
     logits: Float[Array, "B *T C"]  # l, processed
     values: Float[Array, "B *T C"]  # NaN where none was computed
+    policy_logprobs: Float[Array, "B *T C"]  # log softmax(m)
+    # log of the probability that each was drawn with; at temperature 0, of what temperature 1 would draw from
+    logprobs: Float[Array, "B *T C"]
     own_choice: Int[Array, "B *T"]  # what the policy alone would have said there
     kl: Float[Array, "B *T"]  # KL(distribution drawn from || softmax(m)), nats
 
@@ -168,7 +171,8 @@ def empty_record(batch: int, length: int, num_candidates: int | None) -> TokenRe
     candidates = None
     if num_candidates is not None:
         ids = jnp.full((batch, length, num_candidates), -1, jnp.int32)
-        candidates = CandidateRecord(ids, nan(num_candidates), nan(num_candidates), ids[..., 0], nan())
+        floats = [nan(num_candidates) for _ in range(4)]
+        candidates = CandidateRecord(ids, *floats, own_choice=ids[..., 0], kl=nan())
     return TokenRecord(
         tokens=jnp.zeros((batch, length), jnp.int32),
         junction=jnp.zeros((batch, length), bool),

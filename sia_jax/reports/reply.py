@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
 import numpy as np
 
 from sia_jax.data.chat import Tokenizer
-from sia_jax.data.text import cut_at_stop, token_pieces
+from sia_jax.data.text import cut_at_stop, token_pieces, token_text
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.state import CandidateRecord, FinishReason, Samples
@@ -36,6 +36,8 @@ class Reply:
     value: np.ndarray  # [T]; NaN where none was computed
     shifted: np.ndarray  # [T] bool
     candidates: CandidateRecord | None = None  # [T, C]
+    names: dict[int, str] | None = None
+    """The texts of all ids among the candidates, and of the policy's own choices."""
 
     @property
     def text(self) -> str:
@@ -70,8 +72,11 @@ class Reply:
         }
         record |= {name: json_numbers(getattr(self, name)) for name in _PER_TOKEN}
         if self.candidates is not None:
-            names = ("ids", "logits", "values", "own_choice", "kl")
+            names = [field.name for field in fields(CandidateRecord)]
             record["candidates"] = {name: json_numbers(getattr(self.candidates, name)) for name in names}
+            if self.names is not None:
+                record["pieces"] = self.pieces
+                record["names"] = {str(token): name for token, name in sorted(self.names.items())}
         return record
 
 
@@ -151,9 +156,12 @@ def _read(
         value_tokens = needed_value_tokens(
             int(prompt.value_lengths[source]), samples.junction[row, :t], config
         )
-    candidates = None
+    candidates = names = None
     if samples.candidates is not None:
         candidates = jax.tree.map(lambda x: x[row, :t], samples.candidates)
+        if tokenizer is not None:
+            known = np.union1d(candidates.ids, candidates.own_choice)
+            names = {int(token): token_text(tokenizer, int(token)) for token in known}
     return Reply(
         tokens=samples.tokens[row, :t],
         pieces=pieces,
@@ -162,5 +170,6 @@ def _read(
         policy_tokens=policy_tokens,
         value_tokens=value_tokens,
         candidates=candidates,
+        names=names,
         **{name: getattr(samples, name)[row, :t] for name in _PER_TOKEN},
     )

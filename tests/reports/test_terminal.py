@@ -85,6 +85,8 @@ def test_candidates() -> None:
         ids=np.array([[0, 5, 6, 7], [8, 9, 1, 5]]),
         logits=np.log(np.array([[0.5, 0.25, 0.125, 0.125]] * 2)),
         values=np.array([[0.5, -1, 0, 2], [np.nan] * 4]),
+        policy_logprobs=np.log(np.array([[0.4, 0.2, 0.1, 0.1]] * 2)),
+        logprobs=np.log(np.array([[0.2, 0.1, 0.1, 0.6]] * 2)),
         own_choice=np.array([7, 1]),
         kl=np.zeros(2),
     )

@@ -57,6 +57,8 @@ class Reply:
     candidate_ids: list[list[int]] = field(default_factory=list)
     candidate_logits: list[list[float]] = field(default_factory=list)
     candidate_values: list[list[float]] = field(default_factory=list)
+    candidate_policy_logprobs: list[list[float]] = field(default_factory=list)
+    candidate_logprobs: list[list[float]] = field(default_factory=list)
     own_choice: list[int] = field(default_factory=list)
     kl: list[float] = field(default_factory=list)
     gate_state: list[list[float]] = field(default_factory=list)
@@ -154,6 +156,10 @@ class _Row:
         logprob, kl = drawn_from(token, ids, scores, m, s)
         reply.logprob.append(logprob)
         reply.kl.append(kl)
+        log_q = np.full(len(m), -math.inf)
+        scaled = scores / (s.temperature or 1)
+        log_q[ids] = scaled - logsumexp(scaled)
+        reply.candidate_logprobs.append(log_q[view.candidates].tolist())
         return "stop" if token in real(s.stop_ids) else ""
 
     def _ask_gate(self, t: int, view: View, key: Key) -> tuple[bool, float, float]:
@@ -223,5 +229,6 @@ class _Row:
         reply.candidate_ids.append(view.candidates.tolist())
         reply.candidate_logits.append(view.l[view.candidates].tolist())
         reply.candidate_values.append(values.tolist())
+        reply.candidate_policy_logprobs.append((m - logsumexp(m))[view.candidates].tolist())
         reply.own_choice.append(own)
         reply.gate_state.append(self.budgets)

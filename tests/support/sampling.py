@@ -347,7 +347,7 @@ def is_padded(samples: Samples, i: int) -> bool:
     empty = [samples.tokens[i, n:] == 0, ~samples.junction[i, n:], ~samples.shifted[i, n:]]
     if samples.candidates is not None:
         of = samples.candidates
-        floats += [of.logits, of.values, of.kl]
+        floats += [of.logits, of.values, of.policy_logprobs, of.logprobs, of.kl]
         empty += [of.ids[i, n:] == -1, of.own_choice[i, n:] == -1]
     return all(np.all(x) for x in [*empty, *[np.isnan(x[i, n:]) for x in floats]])
 
@@ -371,6 +371,8 @@ def _columns(samples: Samples, i: int, reply: Reply) -> list[tuple[str, np.ndarr
         ("candidates", of.ids, ids),
         ("candidate logits", of.logits, reply.candidate_logits),
         ("candidate values", of.values, reply.candidate_values),
+        ("candidates' policy logprobs", of.policy_logprobs, reply.candidate_policy_logprobs),
+        ("candidates' logprobs", of.logprobs, reply.candidate_logprobs),
     ]:
         ordered = np.take_along_axis(np.array(expected).reshape(shape), theirs, axis=-1)
         columns.append((name, np.take_along_axis(actual[i], mine, axis=-1), ordered))
