@@ -28,7 +28,7 @@ PARITY_STAMP := $(PARITY)/.ready-$(FULL)
 
 PIP := -m pip --disable-pip-version-check --no-input install -qq $(CONSTRAINTS:%=-c %)
 
-.PHONY: help env test demo check parity bench bench-training clean
+.PHONY: help env test demo check parity bench bench-training pages clean
 .DEFAULT_GOAL := help
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo '  make parity    compare with the PyTorch implementation     (adds torch, in .venv-parity)'
 	@echo '  make bench     time both implementations                   (adds torch, in .venv-parity)'
 	@echo '  make bench-training   the same for training'
+	@echo '  make pages     open the pages of replies in headless Chromium (pictures in out/pages/)'
 	@echo '  make env       only build .venv;  then: . .venv/bin/activate'
 	@echo '  make clean     remove environments and caches              (keeps out/)'
 	@echo
@@ -60,6 +61,9 @@ check: $(STAMP)
 
 parity: $(PARITY_STAMP)
 	$(PARITY)/bin/python -m pytest -p no:cacheprovider tests/parity $(ARGS)
+
+pages: $(STAMP)
+	$(VENV)/bin/python -m pytest -p no:cacheprovider tests/pages $(ARGS)
 
 bench: $(PARITY_STAMP)
 	$(PARITY)/bin/python -m decode.benchmark $(ARGS)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tyro
 
-from decode import generate, runner
+from decode import generate, runner, trace
 from decode.generate import Args
 from decode.runner import Row
 from sia_jax.data.chat import value_prompt
@@ -344,6 +344,18 @@ def test_the_official_preset_and_candidates(args: Args, tmp_path: Path) -> None:
         changed = [token != choice for token, choice in zip(line["tokens"], own, strict=True)]
         assert changed == line["shifted"]
     assert lines[0]["settings"]["unsteered"] == "candidates"
+    for line in lines:
+        found = line["candidates"]
+        assert "".join(line["pieces"]) == line["text"]
+        for t, (token, ids) in enumerate(zip(line["tokens"], found["ids"], strict=True)):
+            place = ids.index(token)
+            assert found["logprobs"][t][place] == pytest.approx(line["logprob"][t], abs=1e-5)
+            assert found["policy_logprobs"][t][place] == pytest.approx(line["policy_logprob"][t], abs=1e-5)
+            assert sum(math.exp(x) for x in found["logprobs"][t] if x is not None) == pytest.approx(1)
+    trace.main(trace.Args(replies=tmp_path / "replies.jsonl", output=tmp_path / "trace.html"))
+    page = (tmp_path / "trace.html").read_text()
+    assert page.count("<article") == len(lines)
+    assert page.count("data-t=") == sum(line["length"] for line in lines)
 
 
 @pytest.mark.parametrize(

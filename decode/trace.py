@@ -1,0 +1,81 @@
+"""Make a page of replies to look into: entropies, junctions, and what stood to choice at each token.
+
+    python -m decode.generate --policy DIR --value DIR --prompt "..." --compare --record --output out/r.jsonl
+    python -m decode.trace out/r.jsonl --output out/trace.html
+
+The page is one file, which asks the network for nothing: open it in a browser, or send it to somebody. The
+replies to one prompt stand side by side. Every token is shaded by its entropy; junctions are underlined, and
+shifted tokens set off. Pointing at a token, or tapping it, shows its candidates: their probability under the
+policy, their values, and the probability that they were drawn with.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from decode.runner import explained
+from sia_jax.reports.trace import trace_page
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Make a page of replies."""
+
+    replies: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """What decode.generate wrote with --record."""
+    output: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("out/trace.html")
+    """The page."""
+    title: str | None = None
+    """Of the page; without: the file's name."""
+    prompts: Annotated[int, tyro.conf.arg(metavar="N")] = 50
+    """Prompts shown, the first ones; a page of thousands is slow to open."""
+
+
+def main(args: Args) -> None:
+    """Write the page; exits with 1 if something is wrong with the file."""
+    messages = Console(stderr=True)
+    with explained("decode.trace"):
+        if args.prompts < 1:
+            raise ValueError(f"--prompts must be at least 1, got {args.prompts}")
+        records = read(args.replies)
+        indices = sorted({record["index"] for record in records})
+        shown = set(indices[: args.prompts])
+        page = trace_page(
+            [record for record in records if record["index"] in shown], args.title or args.replies.stem
+        )
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(page, encoding="utf-8")
+    left = f" of {len(indices):,}" if len(shown) < len(indices) else ""
+    messages.print(f"wrote {args.output}: {len(shown):,}{left} prompts", highlight=False, soft_wrap=True)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of a file.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: a line that is no such record, and which.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file of replies; decode.generate --record --output writes one"
+        )
+    records = []
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+            if not isinstance(record, dict) or not {"index", "tokens", "steering", "settings"} <= set(record):
+                raise ValueError(f"{path}, line {number}: this is no record of decode.generate")
+            records.append(record)
+    return records
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

@@ -1,0 +1,160 @@
+"""Replies as a page to look into: each token shaded by its entropy, and behind it what stood to choice.
+
+One HTML file, which asks the network for nothing. It is made from the records of `decode.generate --record`.
+"""
+
+import html
+import json
+import math
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from sia_jax.reports.terminal import visible
+
+Record = dict[str, Any]
+"""A line of `decode.generate`."""
+
+
+def trace_page(records: Sequence[Record], title: str) -> str:
+    """The page of some replies: those to one prompt side by side, prompts one below the other.
+
+    Args:
+      records: as `decode.generate --record` writes them, in any order.
+      title: of the page.
+
+    Raises:
+      ValueError: no records, or one without candidates or without texts.
+    """
+    if not records:
+        raise ValueError("there are no replies to show")
+    for record in records:
+        _check(record)
+    groups: dict[int, list[Record]] = {}
+    for record in sorted(records, key=lambda r: (r["index"], r["branch"], r["method"])):
+        groups.setdefault(record["index"], []).append(record)
+    # Shades are of one scale on the whole page: that of the most uncertain token on it.
+    most = max((h for record in records for h in record["entropy"] if h is not None), default=0.0)
+    sections, data = [], []
+    for group in groups.values():
+        articles = []
+        for record in group:
+            articles.append(_article(record, len(data), most))
+            data.append([_token(record, t) for t in range(len(record["tokens"]))])
+        sections.append(
+            f"<section><h2>{_text(_prompt(group[0]))}</h2>\n"
+            f'<div class="replies">\n{"".join(articles)}</div></section>\n'
+        )
+    settings = records[0]["settings"]
+    steered = f", steered by {settings['value']} with beta {settings['beta']:g}" if settings["value"] else ""
+    page = files("sia_jax.reports").joinpath("trace.html").read_text(encoding="utf-8")
+    # In a script element only "</" ends the data, whatever a reply says.
+    packed = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    parts = {
+        "title": html.escape(title),
+        "subtitle": _text(f"{settings['policy']}{steered}; {len(records)} replies"),
+        "most": f"{most:.2f}",
+        "sections": "".join(sections),
+        "data": packed,
+    }
+    pieces = page.split("{{")
+    return pieces[0] + "".join(_filled(piece, parts) for piece in pieces[1:])
+
+
+def _filled(piece: str, parts: dict[str, str]) -> str:
+    """A piece of the template that begins with a name and its closing braces."""
+    name, _, rest = piece.partition("}}")
+    return parts[name] + rest
+
+
+def _check(record: Record) -> None:
+    place = f"reply {record.get('index')}, branch {record.get('branch')}"
+    if "candidates" not in record:
+        raise ValueError(f"{place} has no candidates: generate with --record")
+    if "names" not in record:
+        raise ValueError(f"{place} has no texts: generate with a policy that has a tokenizer")
+
+
+def _prompt(record: Record) -> str:
+    prompt = record["prompt"]
+    if isinstance(prompt, list):
+        return str(prompt[-1]["content"])
+    return f"a prompt of {len(prompt['prompt_ids'])} ids"
+
+
+def _article(record: Record, number: int, most: float) -> str:
+    count, ratio = record["length"], record["steering"]["ratio"]
+    numbers = f"{count} tokens"
+    if record["method"] != "base":
+        shifted = record["steering"]["shifted"]
+        numbers += f", {ratio:.0%} steered, {shifted} shifted, threshold {_number(record['threshold'])}"
+    numbers += f", {record['finish_reason'].replace('_', '-')}"
+    tokens = "".join(_span(record, t, most) for t in range(count))
+    branch = f" {record['branch'] + 1}" if record["branch"] else ""
+    return (
+        f'<article data-reply="{number}"><h3>{html.escape(record["method"])}{branch}</h3>'
+        f'<p class="numbers">{numbers}</p><p class="text">{tokens}</p></article>\n'
+    )
+
+
+def _span(record: Record, t: int, most: float) -> str:
+    entropy = record["entropy"][t]
+    shade = 0.0 if entropy is None or most <= 0 else max(entropy, 0.0) / most
+    kinds = "t" + " j" * record["junction"][t] + " s" * record["shifted"][t]
+    piece = record["pieces"][t]
+    # One stop of the tab key a reply; the arrow keys go on from there.
+    stop = 0 if t == _first(record) else -1
+    return (
+        f'<span class="{kinds}" style="--e:{shade:.3f}" data-t="{t}" tabindex="{stop}">'
+        f"{_text(piece) or '&#8203;'}</span>"
+    )
+
+
+def _first(record: Record) -> int:
+    junctions: list[bool] = record["junction"]
+    return junctions.index(True) if True in junctions else 0
+
+
+def _token(record: Record, t: int) -> dict[str, Any]:
+    """What the page tells of token t."""
+    found, names = record["candidates"], record["names"]
+    chosen, own = record["tokens"][t], found["own_choice"][t]
+    junction = record["junction"][t]
+    columns = (found["ids"][t], found["policy_logprobs"][t], found["values"][t], found["logprobs"][t])
+    candidates = [
+        {
+            "text": visible(names[str(token)]),
+            "policy": _exp(policy),
+            "value": _rounded(value),
+            "drawn": _exp(drawn),
+            "chosen": token == chosen,
+            "own": token == own,
+        }
+        for token, policy, value, drawn in zip(*columns, strict=True)
+    ]
+    return {
+        "t": t,
+        "piece": visible(record["pieces"][t]),
+        "entropy": _rounded(record["entropy"][t]),
+        "kl": _rounded(found["kl"][t]),
+        "junction": junction,
+        "own": visible(names[str(own)]) if own != chosen else None,
+        "candidates": candidates,
+    }
+
+
+def _exp(logprob: float | None) -> float:
+    """A probability; the record writes null for the logarithm of 0."""
+    return 0.0 if logprob is None else round(math.exp(logprob), 5)
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 4)
+
+
+def _number(threshold: float | str) -> str:
+    return threshold if isinstance(threshold, str) else f"{threshold:g}"
+
+
+def _text(text: str) -> str:
+    return html.escape(visible(text))

@@ -1,0 +1,90 @@
+"""The page of replies in a real browser: no complaint, no request, no sideways scrolling, and it answers.
+
+`make pages` runs this, where there is a Chromium; its pictures are for looking at.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from decode import generate, trace
+from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
+from tests.support.chromium import Browser, Tab
+from tests.support.tokenizers import save_qwen3_tokenizer
+
+PICTURES = Path("out/pages")
+SIZES = {"wide": (1200, 900), "phone": (390, 844)}
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two prompts, base and steered, from tiny models of random weights."""
+    folder = tmp_path_factory.mktemp("page")
+    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
+    policy = save_tiny_policy(
+        folder / "policy",
+        tokenizer=tokenizer,
+        vocab_size=352,
+        eos_token_ids=(tokenizer.eos_token_id,),
+        bos_token_id=None,
+    )
+    save_tiny_value_model(folder / "value", policy)
+    replies = folder / "replies.jsonl"
+    generate.main(
+        generate.Args(
+            policy=str(folder / "policy"),
+            value=str(folder / "value"),
+            prompt=("How long should I boil an egg?", "Which train is it?"),
+            threshold=2.1,
+            beta=20.0,
+            max_new_tokens=60,
+            compare=True,
+            record=True,
+            output=str(replies),
+        )
+    )
+    trace.main(trace.Args(replies=replies, output=folder / "trace.html"))
+    return folder / "trace.html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture(params=[(size, scheme) for size in SIZES for scheme in ("light", "dark")])
+def tab(request: pytest.FixtureRequest, browser: Browser, page: Path) -> Tab:
+    size, scheme = request.param
+    tab = browser.open(page.as_uri(), *SIZES[size], scheme)
+    tab.screenshot(PICTURES / f"trace-{size}-{scheme}.png")
+    return tab
+
+
+def test_the_page_opens_without_complaint_request_or_sideways_scrolling(tab: Tab, page: Path) -> None:
+    assert tab.evaluate("document.querySelectorAll('article').length") == 4
+    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.requests == [page.as_uri()]
+    assert tab.complaints == []
+
+
+def test_pointing_and_arrow_keys_show_the_candidates_of_a_token(tab: Tab) -> None:
+    heading = "document.querySelector('#details p').innerText"
+    assert "junction" in tab.evaluate(heading)  # the page begins at one
+    tab.point(".t.s")
+    tab.evaluate("document.querySelector('.t.s').focus()")
+    shown = tab.evaluate(heading)
+    assert "the policy alone:" in shown
+    rows = tab.evaluate("document.querySelectorAll('#details tbody tr').length")
+    assert rows == 10
+    assert tab.evaluate("document.querySelectorAll('#details tr.chosen').length") == 1
+    place = tab.evaluate("+document.activeElement.dataset.t")
+    tab.press("ArrowRight")
+    assert tab.evaluate("+document.activeElement.dataset.t") == place + 1
+    assert f"token {place + 1} " in tab.evaluate(heading)
+    tab.press("ArrowLeft")
+    tab.press("ArrowDown")
+    assert tab.evaluate("document.activeElement.classList.contains('j')")
+    assert tab.evaluate("+document.activeElement.dataset.t") > place
+    assert tab.complaints == []
