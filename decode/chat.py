@@ -25,6 +25,7 @@ from rich.text import Text
 
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
+from sia_jax.cli import explained
 from sia_jax.data.prompts import PromptLine
 from sia_jax.data.text import token_text
 from sia_jax.models.run import bucket_length
@@ -40,7 +41,7 @@ class Args(SamplingArgs):
 def main(args: Args) -> None:
     """Talk until the input ends; exits with 1 if something is wrong with options or files."""
     console = Console()
-    with runner.explained("decode.chat"):
+    with explained("decode.chat"):
         runner.check_options(args)
         if runner.prepare(args).tokenizer is None:
             raise ValueError(f"{args.policy} has no tokenizer, and a conversation needs one")

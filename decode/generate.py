@@ -25,7 +25,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
@@ -33,11 +33,12 @@ from rich.rule import Rule
 from rich.text import Text
 
 from decode import runner
-from decode.progress import RunProgress
-from decode.runner import File, Flag, Repeated, Row, Runner, SamplingArgs
+from decode.runner import Row, Runner, SamplingArgs
+from sia_jax.cli import Count, File, Flag, Repeated, explained
 from sia_jax.data.prompts import PromptLine, parse_prompts, read_prompts, text_prompts
 from sia_jax.models.run import bucket_length
 from sia_jax.reports.journal import Journal
+from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.reply import Reply
 from sia_jax.reports.terminal import Tally, legend, reply_text, side_by_side, summary, visible
 
@@ -46,13 +47,13 @@ from sia_jax.reports.terminal import Tally, legend, reply_text, side_by_side, su
 class Args(SamplingArgs):
     """Generate replies."""
 
-    prompt: Annotated[Repeated, tyro.conf.arg(metavar="TEXT")] = ()
+    prompt: Repeated = ()
     """A prompt."""
     prompts: File = None
     """A file of prompts: .jsonl, or text with one a line. -: from stdin, JSONL if it begins with a brace."""
-    samples: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    samples: Count = 1
     """Replies for each prompt."""
-    batch: Annotated[int, tyro.conf.arg(metavar="N")] = 8
+    batch: Count = 8
     """Replies that are generated at a time."""
     compare: Flag = False
     """Also generate each reply unsteered, with the same random numbers."""
@@ -75,7 +76,7 @@ class Batch:
 def main(args: Args) -> None:
     """Generate; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
     messages = Console(stderr=True)
-    with runner.explained("decode.generate"):
+    with explained("decode.generate"):
         _check(args)
         prompts = _read(args)
         policy = runner.prepare(args)

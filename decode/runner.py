@@ -2,10 +2,8 @@
 
 import hashlib
 import math
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +18,7 @@ from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
+from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated
 from sia_jax.data.chat import Tokenizer
 from sia_jax.data.prompts import PromptLine, check_seed
 from sia_jax.decoding.checks import check_knob
@@ -35,19 +34,12 @@ KNOBS = (
 )
 """Options that go to `Knobs` as they are; None: the preset's."""
 
-Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
-Name = Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")]
-Float = Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint="")]
-File = Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
-Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
-Int = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
-
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingArgs:
     """Models, steering and sampling."""
 
-    policy: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    policy: Folder
     """The language model: a folder, or else a Hub id."""
     value: Name = None
     """The value model: a folder, or else a Hub id. Without it nothing is steered."""
@@ -80,11 +72,11 @@ class SamplingArgs:
     """Nats taken off for each time that the reply has a token. Default 0."""
     min_new_tokens: Int = None
     """No end of the reply before so many tokens. Default 0."""
-    max_new_tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 128
+    max_new_tokens: Count = 128
     """Length at which a reply is cut."""
-    stop: Annotated[Repeated, tyro.conf.arg(metavar="TEXT")] = ()
+    stop: Repeated = ()
     """A text that ends a reply and is no part of it. A special token's text stands for the token."""
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    seed: Count = 0
     """Of everything random."""
 
     prompt_form: Literal["auto", "chat", "raw"] = "auto"
@@ -116,15 +108,6 @@ class Row:
     value_ids: Sequence[int]
     key: jax.Array
     threshold: float
-
-
-@contextmanager
-def explained(program: str) -> Iterator[None]:
-    """Turn what is wrong with files and options into a message and exit status 1, without a traceback."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        sys.exit(f"{program}: {error}")
 
 
 def check_options(args: SamplingArgs) -> None:

@@ -30,15 +30,15 @@ from rich.console import Console
 from rich.table import Table
 
 import sia_jax
-from decode.progress import RunProgress
-from decode.runner import File, Flag, Int, explained
 from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.vocabulary import load_tokenizer
+from sia_jax.cli import Count, File, Flag, Folder, Int, explained
 from sia_jax.data.conversations import ConversationLine, read_conversations
 from sia_jax.reports.journal import Journal
+from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.rewards import plot_rewards, reward_distribution
 from sia_jax.rewards.labelling import REASONS, Labeller, Outcome, check_tokenizer
 from train.interruption import Interruption
@@ -50,7 +50,7 @@ class Args:
 
     input: Annotated[str, tyro.conf.arg(metavar="FILE")]
     """The conversations, JSONL."""
-    reward_model: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    reward_model: Folder
     """The reward model: a folder, or else a Hub id."""
     out: Annotated[str, tyro.conf.arg(metavar="FILE")]
     """Where the labelled conversations go, JSONL."""
@@ -58,9 +58,9 @@ class Args:
     """Of the weights; config: as config.json says. float32 is the fast one on a CPU."""
     date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
     """The date that the chat template writes, such as "26 Jul 2024"; must be given if it writes today's."""
-    max_tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 4096
+    max_tokens: Count = 4096
     """Longer conversations are left out; at most the model's positions."""
-    batch_tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 8192
+    batch_tokens: Count = 8192
     """Of a batch, padding included. More is faster until the memory is full."""
     mesh: Annotated[str | None, tyro.conf.arg(metavar="DATA,FSDP,TENSOR", help_behavior_hint="")] = None
     """Spread over all devices: replicas, shards of the weights that share the rows, shards of heads. Without:

@@ -47,6 +47,7 @@ from rich.text import Text
 
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
+from sia_jax.cli import Flag, Int
 from sia_jax.data.chat import Tokenizer, family_of
 from sia_jax.data.records import Record, read_records, set_folder, write_records
 from sia_jax.data.rejections import Rejections
@@ -56,14 +57,11 @@ from sia_jax.data.sources.official import write_official
 from sia_jax.data.sources.own import write_conversations
 from sia_jax.data.tokenise import num_tokens, stop_id, tokenise
 from sia_jax.models.config import Family
+from sia_jax.reports.progress import ReadProgress
 from sia_jax.reports.terminal import visible
-from train.progress import ReadProgress
 
 REPORT = "report.json"
 QUANTILES = {"least": 0.0, "5%": 0.05, "half": 0.5, "95%": 0.95, "most": 1.0}
-
-Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
-Int = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,7 @@ import sia_jax
 from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone
+from sia_jax.cli import Folder, explained
 from sia_jax.data.records import read_records, trajectories
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.regression import Fit
@@ -62,7 +63,7 @@ class Args:
 
     data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Labelled trajectories, as train.prepare and train.label make them."""
-    base: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    base: Folder
     """The backbone: a folder, or else a Hub id."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Where the run lives. One that is there is continued."""
@@ -124,11 +125,10 @@ def main(args: Args) -> None:
     """Train; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
     console = Console(stderr=True)
     try:
-        if args.distributed:
-            jax.distributed.initialize()
-        _train(args, console)
-    except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f"train.value_model: {error}")
+        with explained("train.value_model", FloatingPointError):
+            if args.distributed:
+                jax.distributed.initialize()
+            _train(args, console)
     except KeyboardInterrupt:
         console.print("\ninterrupted; the same command goes on from the last checkpoint")
         sys.exit(130)

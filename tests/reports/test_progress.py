@@ -5,8 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from train import progress
-from train.progress import ReadProgress
+from sia_jax.reports import progress
+from sia_jax.reports.progress import ReadProgress, RunProgress
 
 
 class Clock:
@@ -59,3 +59,30 @@ def test_a_terminal_gets_a_bar(clock: Clock) -> None:
         bar.update(12, 0.5)
         bar._bar.refresh()
     assert "12 replies, 12 replies/s, 00:01 left" in screen.getvalue()
+
+
+def test_replies_are_counted_from_where_the_run_goes_on_and_compiling_is_no_work(clock: Clock) -> None:
+    log = io.StringIO()
+    with RunProgress(Console(file=log), 100, done=40) as bar:
+        with bar.aside("compiling"):
+            clock.now += 1000
+        clock.now += 40
+        bar.advance(20, 800)
+        clock.now += 10
+        bar.advance(5, 200)
+        clock.now += 40
+        bar.advance(35, 800)
+    assert log.getvalue().splitlines() == [
+        "60 of 100 replies, 0.5 replies/s, 20 tok/s, 01:20 left",
+        "100 of 100 replies, 0.67 replies/s, 20 tok/s",
+    ]
+
+
+def test_other_things_than_replies_have_their_noun(clock: Clock) -> None:
+    screen = io.StringIO()
+    with RunProgress(Console(file=screen, width=100, force_terminal=True), 9, 3, "conversations") as bar:
+        clock.now += 2
+        bar.advance(2, 60)
+        bar._bar.refresh()
+    assert "5/9" in screen.getvalue()
+    assert "1.0 conversations/s, 30 tok/s, 00:04 left" in screen.getvalue()

@@ -1,0 +1,40 @@
+"""What the programs' command lines share: kinds of options for tyro, and an end without a traceback.
+
+A kind says how `--help` shows an option; its docstring says what it is for. Where a kind may be None, the
+program's own docstring tells what happens then, and no default is shown.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import tyro
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
+"""False unless it is given; there is no --no-..."""
+Count = Annotated[int, tyro.conf.arg(metavar="N")]
+Int = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
+Float = Annotated[float | None, tyro.conf.arg(metavar="X", help_behavior_hint="")]
+File = Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
+Folder = Annotated[str, tyro.conf.arg(metavar="DIR")]
+"""A folder; for a checkpoint also a Hub id."""
+Name = Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")]
+"""A `Folder` that may be left out."""
+Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="TEXT")]
+"""Texts, each with an option of its own: --stop A --stop B."""
+
+
+@contextmanager
+def explained(program: str, *others: type[Exception]) -> Iterator[None]:
+    """Turn what is wrong with files and options into a message and exit status 1, without a traceback.
+
+    Args:
+      program: its name, which the message begins with.
+      others: what else is explained by its message, beside ValueError and OSError.
+    """
+    expected: tuple[type[Exception], ...] = (ValueError, OSError, *others)
+    try:
+        yield
+    except expected as error:
+        sys.exit(f"{program}: {error}")

@@ -1,0 +1,131 @@
+"""Progress of a long run: a bar in a terminal, a line now and then in a log."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+)
+
+from sia_jax.reports.terminal import rate
+
+LOG_SECONDS = 30
+"""Between two lines of a log."""
+
+
+class _Shown:
+    """The bar, or the lines; who uses it says what is counted."""
+
+    def __init__(self, console: Console, noun: str, count: ProgressColumn, total: float, completed: int = 0):
+        self._console, self._noun = console, noun
+        self._logged = time.perf_counter()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            count,
+            TextColumn("{task.fields[rates]}", style="dim"),
+        )
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task(noun, total=total, completed=completed, rates="")
+
+    def _show(self, completed: float, done: str, rates: str) -> None:
+        """Move the bar; a log gets a line of `done` and `rates` if the last one is long ago."""
+        self._bar.update(self._task, completed=completed, rates=rates)
+        now = time.perf_counter()
+        if not self._console.is_terminal and now - self._logged > LOG_SECONDS:
+            self._logged = now
+            self._console.print(f"{done}, {rates}", highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+class RunProgress(_Shown):
+    """Counts replies and tokens, and says how fast they come and when the last is due.
+
+    Args:
+      console: where to.
+      total: replies of the whole run.
+      done: those that were there before.
+      noun: what is counted, if not replies.
+    """
+
+    def __init__(self, console: Console, total: int, done: int = 0, noun: str = "replies"):
+        super().__init__(console, noun, MofNCompleteColumn(), total, done)
+        self._total, self._done = total, done
+        self._new = self._tokens = 0
+        self._seconds = 0.0  # in which replies were made: compiling does not count
+        self._since = time.perf_counter()
+
+    @contextmanager
+    def aside(self, what: str) -> Iterator[None]:
+        """Say what goes on that is not the work itself, and leave it out of the rates."""
+        begin = time.perf_counter()
+        self._bar.update(self._task, rates=what)
+        yield
+        self._since += time.perf_counter() - begin
+
+    def advance(self, replies: int, tokens: int) -> None:
+        """So many replies, of so many tokens, were made since the last call."""
+        now = time.perf_counter()
+        self._new, self._tokens = self._new + replies, self._tokens + tokens
+        self._seconds, self._since = self._seconds + now - self._since, now
+        done = self._done + self._new
+        self._show(done, f"{done:,} of {self._total:,} {self._noun}", self.rates())
+
+    def rates(self) -> str:
+        """'2.1 replies/s, 270 tok/s, 03:20 left'."""
+        seconds = max(self._seconds, 1e-9)
+        missing = self._total - self._done - self._new
+        left = missing * seconds / self._new if self._new and missing else None
+        replies, tokens = rate(self._new / seconds), rate(self._tokens / seconds)
+        return _joined(f"{replies} {self._noun}/s, {tokens} tok/s", left)
+
+    def __enter__(self) -> Self:
+        self._since = time.perf_counter()
+        return super().__enter__()
+
+
+class ReadProgress(_Shown):
+    """Counts what was read of data of unknown length, and says how fast it goes and when the end is due.
+
+    Args:
+      console: where to.
+      noun: what is counted: "replies".
+    """
+
+    def __init__(self, console: Console, noun: str):
+        super().__init__(console, noun, TaskProgressColumn(), 1.0)
+        self._begin = time.perf_counter()
+
+    def update(self, count: int, fraction: float) -> None:
+        """So many were read, which is `fraction` of the data."""
+        seconds = max(time.perf_counter() - self._begin, 1e-9)
+        left = seconds / fraction - seconds if 0 < fraction < 1 else None
+        rates = f"{count:,} {self._noun}, {rate(count / seconds)} {self._noun}/s"
+        self._show(fraction, f"{fraction:.0%}", _joined(rates, left))
+
+
+def _joined(rates: str, seconds_left: float | None) -> str:
+    """'12 replies/s, 03:20 left'; the rates alone where nobody knows, or nothing is left."""
+    if seconds_left is None:
+        return rates
+    left = round(seconds_left)
+    hours, minutes = divmod(left // 60, 60)
+    clock = f"{minutes:02}:{left % 60:02}"
+    return f"{rates}, {hours}:{clock} left" if hours else f"{rates}, {clock} left"
