@@ -17,6 +17,7 @@ import sia_jax
 from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
+from sia_jax.checkpoints.value_model import own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated
 from sia_jax.data.chat import Tokenizer
@@ -44,7 +45,7 @@ class SamplingArgs:
     value: Name = None
     """The value model: a folder, or else a Hub id. Without it nothing is steered."""
     value_backbone: Name = None
-    """The model that the value model was trained on, if that is not the policy."""
+    """What the value model was trained on, if neither the policy nor a backbone/ in its folder."""
     check_base: bool = True
     """Whether to refuse a value model that was trained on another base."""
     dtype: Literal["config", "float32", "bfloat16"] = "config"
@@ -177,10 +178,13 @@ def load_models(args: SamplingArgs) -> Models:
     policy = sia_jax.load_policy(args.policy, dtype=dtype)
     if args.value is None:
         return Models(policy, None)
-    backbone = policy if args.value_backbone is None else args.value_backbone
     try:
         value = sia_jax.load_value_model(
-            args.value, backbone, policy=policy, check_base=args.check_base, dtype=dtype
+            args.value,
+            _value_backbone(args) or policy,
+            policy=policy,
+            check_base=args.check_base,
+            dtype=dtype,
         )
     except ValueError as error:
         options = "--value-backbone DIR names the base, --no-check-base takes your word for it"
@@ -212,8 +216,7 @@ def settings(args: SamplingArgs) -> dict[str, Any]:
     preset = steering(args)
     numbers = {name: _given(getattr(args, name), getattr(preset, name)) for name in KNOBS}
     models: dict[str, Any] = {}
-    for name in ("policy", "value_backbone"):
-        path = getattr(args, name)
+    for name, path in (("policy", args.policy), ("value_backbone", _value_backbone(args))):
         models[name] = None if path is None else checkpoint_name(path)
         models[f"{name}_fingerprint"] = (
             None if path is None else fingerprint_of_folder(resolve_checkpoint(path))[:16]
@@ -402,14 +405,26 @@ def _check_ids(name: str, ids: Sequence[int], model: ModelConfig, args: Sampling
         )
 
 
+def _value_backbone(args: SamplingArgs) -> str | None:
+    """What lies under the value model: as told, or what it brings itself. None: the policy."""
+    if args.value is None or args.value_backbone is not None:
+        return args.value_backbone
+    own = own_backbone(args.value)
+    return None if own is None else str(own)
+
+
 def _given(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
 def _digest(folder: Path) -> str:
-    """Of a value model's files, which are small."""
-    digest = hashlib.sha256()
+    """Of a value model's files, which are small; of a backbone beside them the fingerprint is taken."""
+    digest, backbone = hashlib.sha256(), own_backbone(folder)
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix in (".json", ".safetensors", ".pt", ".bin"):
+        if (
+            path.is_file()
+            and backbone not in path.parents
+            and path.suffix in (".json", ".safetensors", ".pt", ".bin")
+        ):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -7,13 +7,18 @@ r"""Train a value model: V(x, y_<=t), which foretells from any prefix the reward
     python -m train.value_model --data data/ultrafeedback --base Qwen3-4B-Base --out out/vm-4b \
         --mesh 2 4 1 --rows 8 --remat
 
+    # Every weight of the backbone; out/vm-full/best/backbone is then a checkpoint of its own:
+    python -m train.value_model --data data/ultrafeedback --base Qwen3-0.6B-Base --out out/vm-full \
+        --trained full --learning-rate 1e-5
+
     # A vocab head, distilled from a scalar one:
     python -m train.value_model --data data/ultrafeedback --base Qwen3-1.7B-Base --out out/vm-vocab \
         --head vocab --head-rank 64 --objective distil --teacher out/vm-1.7b/best
 
 --data is what train.prepare and train.label made. --out holds metrics.jsonl, curves.png, checkpoints/, and at
-the end last/ and best/, value models in the official layout or in ours. Stop it at any moment and start the
-same command again: it goes on to the same numbers.
+the end last/ and best/, value models in the official layout or in ours. After --trained full each has its
+backbone/, which decode.generate and sia_jax.load_value_model find by themselves. Stop it at any moment and
+start the same command again: it goes on to the same numbers.
 """
 
 import dataclasses
@@ -30,13 +35,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import sia_jax
-from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
+from sia_jax.checkpoints.fingerprint import fingerprint, fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
-from sia_jax.checkpoints.huggingface import load_backbone
+from sia_jax.checkpoints.huggingface import load_backbone, save_backbone
+from sia_jax.checkpoints.value_model import OWN_BACKBONE, own_backbone
 from sia_jax.cli import Folder, explained
 from sia_jax.data.records import read_records, trajectories
 from sia_jax.data.trajectories import Trajectory
@@ -46,13 +53,13 @@ from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, LoraConfig, init_lora
 from sia_jax.parallel.mesh import make_mesh, shard_params
-from sia_jax.pretrained import ValueModel
+from sia_jax.pretrained import ValueModel, mesh_of
 from sia_jax.reports.training import MetricsLog, draw_curves
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import OptimizerConfig, TrainConfig
 from sia_jax.training.loop import Finished, LoopConfig, StepReport, run, split, total_steps
 from sia_jax.training.optimizer import learning_rate
-from sia_jax.training.step import init_state
+from sia_jax.training.step import TrainState, init_state
 from sia_jax.types import Params
 from train.interruption import Interruption
 
@@ -68,8 +75,8 @@ class Args:
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Where the run lives. One that is there is continued."""
 
-    trained: Literal["lora", "head"] = "lora"
-    """lora: an adapter and the head; head: the head on the frozen backbone."""
+    trained: Literal["lora", "head", "full"] = "lora"
+    """lora: an adapter and the head; head: the head on the frozen backbone; full: backbone and head."""
     objective: Literal["mean", "token", "distil"] = "mean"
     """mean: (mean_t V - R)^2, the paper's; token: mean_t (V_t - R)^2; distil: mean_t (V_t - teacher)^2."""
     head: Literal["scalar", "vocab"] = "scalar"
@@ -77,7 +84,7 @@ class Args:
     head_rank: int | None = None
     """Inner width of a vocab head."""
     teacher: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """A value model over the same base, for distil."""
+    """A value model over the same base, or with a backbone of its own, for distil."""
     rank: int = 16
     alpha: float = 32.0
     dropout: float = 0.1
@@ -105,7 +112,7 @@ class Args:
     distributed: bool = False
     """Whether this is one of several processes; the launcher's environment says which, and of how many."""
     dtype: Literal["config", "float32", "bfloat16"] = "config"
-    """Of the frozen weights; what is trained is float32."""
+    """Of the frozen weights; what is trained is float32, and so is all of a full run."""
     remat: bool = False
     """Recompute layers in the backward pass: less memory, a third more work."""
 
@@ -139,7 +146,7 @@ def _train(args: Args, console: Console) -> None:
     base_folder = resolve_checkpoint(args.base)
     mesh = None if args.mesh == (1, 1, 1) else make_mesh(*args.mesh)
     source = read_records(args.data)
-    dtype = None if args.dtype == "config" else jnp.dtype(args.dtype)
+    dtype = _dtype(args)
     with console.status("loading the backbone"):
         model_config, model = load_backbone(base_folder, dtype=dtype, mesh=mesh)
     found, rejected = trajectories(source, model_config.vocab_size, args.row_length)
@@ -150,8 +157,8 @@ def _train(args: Args, console: Console) -> None:
     steps = total_steps(len(data), args.batch_size, args.epochs)
     teacher = _teacher(args, model_config, model)
     config, loop = _configs(args, model_config, teacher, steps)
-    frozen, trained = _trees(args, config, model, teacher, mesh)
-    state = init_state(trained, jax.random.key(args.seed, impl="threefry2x32"), config=config, mesh=mesh)
+    frozen, state = _begin(args, config, model, teacher, mesh)
+    del model  # of a full run it would stay as a second copy of every weight
     if chief:
         args.out.mkdir(parents=True, exist_ok=True)
         _write_settings(args, base_folder, found)
@@ -189,13 +196,29 @@ def _train(args: Args, console: Console) -> None:
     best = checkpoints.restore(finished.state, best=True)
     checkpoints.close()
     if chief:
-        _export(args, config, model, finished.state.trained, args.out / "last", finished, finished.state.step)
+        _export(args, config, frozen, finished.state, args.out / "last", finished)
         if best is not None:
-            _export(args, config, model, best[0].trained, args.out / "best", finished, best[0].step)
+            _export(args, config, frozen, best[0], args.out / "best", finished)
         draw_curves(view.log.read(), args.out / "curves.png", f"{args.out.name}: {args.base}")
         console.print(
             f"wrote {args.out}: last, {'best, ' if best else ''}metrics.jsonl, curves.png", highlight=False
         )
+
+
+def _dtype(args: Args) -> Any:
+    """Of the backbone; None: what its config.json names.
+
+    Raises:
+      ValueError: one in which a full run would lose what it learns.
+    """
+    if args.trained != "full":
+        return None if args.dtype == "config" else jnp.dtype(args.dtype)
+    if args.dtype == "bfloat16":
+        raise ValueError(
+            "--dtype bfloat16 is for weights that stay as they are, and --trained full trains all of them in "
+            "float32; pass --dtype float32"
+        )
+    return jnp.dtype("float32")
 
 
 def _configs(
@@ -236,27 +259,37 @@ def _configs(
 def _teacher(args: Args, model: ModelConfig, base: Params) -> ValueModel | None:
     if args.teacher is None:
         return None
-    policy = sia_jax.Policy(model, {"model": base}, None, checkpoint_name(args.base))
-    teacher = sia_jax.load_value_model(args.teacher, policy)
+    if own_backbone(args.teacher) is None:
+        policy = sia_jax.Policy(model, {"model": base}, None, checkpoint_name(args.base))
+        teacher = sia_jax.load_value_model(args.teacher, policy)
+    else:
+        teacher = sia_jax.load_value_model(args.teacher, dtype=_dtype(args), mesh=mesh_of(base))
     if teacher.config.head != "scalar":
         raise ValueError(f"--teacher must have a scalar head, got {teacher.config.head!r}")
     return teacher
 
 
-def _trees(
-    args: Args, config: TrainConfig, model: Params, teacher: ValueModel | None, mesh: Any
-) -> tuple[Params, Params]:
-    """(frozen, trained), on their devices."""
-    lora_key, head_key = jax.random.split(jax.random.key(args.seed, impl="threefry2x32"))
-    frozen: Params = {"model": model}
+def _begin(
+    args: Args, config: TrainConfig, model: Params, teacher: ValueModel | None, mesh: Mesh | None
+) -> tuple[Params, TrainState]:
+    """(frozen, the state before the first step), on their devices."""
+    key = jax.random.key(args.seed, impl="threefry2x32")
+    lora_key, head_key = jax.random.split(key)
+    frozen: Params = {}
     trained: Params = {"value_head": init_value_head(config.value, head_key)}
     if config.value.lora is not None:
         trained["lora"] = init_lora(model, config.value.lora, lora_key)
+    if args.trained == "full":
+        trained["model"] = model
+    else:
+        frozen["model"] = model
     if mesh is not None:
         trained = shard_params(trained, mesh)
     if teacher is not None:
         frozen["teacher"] = teacher.params
-    return frozen, trained
+        if teacher.base is not None:  # which the teacher needs as it was, whatever becomes of it here
+            frozen["model"] = teacher.base
+    return frozen, init_state(trained, key, config=config, mesh=mesh)
 
 
 def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -> None:
@@ -284,15 +317,14 @@ def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -
 
 
 def _export(
-    args: Args,
-    config: TrainConfig,
-    model: Params,
-    trained: Params,
-    folder: Path,
-    finished: Finished,
-    step: Any,
+    args: Args, config: TrainConfig, frozen: Params, state: TrainState, folder: Path, finished: Finished
 ) -> None:
-    """Write a value model; a head alone gets an adapter that changes nothing, which both layouts need."""
+    """Write a value model, and its backbone if that was trained.
+
+    Where no adapter was, it gets one that changes nothing, which both layouts need.
+    """
+    trained, base = state.trained, args.base
+    model = (frozen | trained)["model"]
     lora = config.value.lora or LoraConfig(1, 1.0, dropout=0.0)
     adapter = trained.get("lora") or init_lora(model, lora, jax.random.key(0))
     value = ValueModel(
@@ -302,12 +334,16 @@ def _export(
         None,
         folder.name,
     )
-    extra = {
-        "step": int(step),
+    extra: dict[str, Any] = {
+        "step": int(state.step),
         "best_step": finished.progress.best_step,
         "held_out_loss": finished.progress.best_loss,
     }
-    sia_jax.save_value_model(value, folder, base_model=args.base, layout=args.layout, extra=extra)
+    if args.trained == "full":
+        base = str((folder / OWN_BACKBONE).absolute())
+        save_backbone(model, base, base=args.base)
+        extra["base_fingerprint"] = fingerprint(model)  # the official layout has none by itself
+    sia_jax.save_value_model(value, folder, base_model=base, layout=args.layout, extra=extra)
 
 
 class _View:
@@ -357,7 +393,14 @@ class _View:
         assert self._peak is not None
         args = self._args
         columns = report.tokens / args.batch_size / 2
-        flops = training_flops(self._model, report.tokens, columns, weights=False, remat=args.remat)
+        flops = training_flops(
+            self._model,
+            report.tokens,
+            columns,
+            weights=args.trained == "full",
+            activations=args.trained != "head",
+            remat=args.remat,
+        )
         numbers = dataclasses.asdict(report) | {
             "kind": "step",
             "learning_rate": float(self._rate(report.step - 1)),

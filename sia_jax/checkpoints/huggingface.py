@@ -20,7 +20,7 @@ from sia_jax.checkpoints.tensors import (
     save_tensors,
     write_text_atomically,
 )
-from sia_jax.checkpoints.vocabulary import load_tokenizer
+from sia_jax.checkpoints.vocabulary import copy_tokenizer, load_tokenizer
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.transformer import abstract_model
 from sia_jax.pretrained import Policy, RewardModel
@@ -140,6 +140,37 @@ def save_reward_model(reward: RewardModel, folder: str | Path, *, max_shard_byte
     folder = _save_model(Path(folder), reward.config, "reward", reward.params, head, max_shard_bytes)
     if reward.tokenizer is not None:
         reward.tokenizer.save_pretrained(str(folder))
+
+
+def save_backbone(
+    model: Params, folder: str | Path, *, base: str | Path, max_shard_bytes: int = 5 << 30
+) -> None:
+    """Write a backbone that was trained further as a checkpoint of the kind that it was before.
+
+    The head, lm_head or score, is the base's own, in the backbone's dtype, and so are the tokenizer's files.
+
+    Args:
+      model: the backbone's tree (`params["model"]`).
+      folder: made if need be; files of the same names are replaced.
+      base: the checkpoint that it was before, a folder or else a Hub id.
+      max_shard_bytes: size from which the weights are split into shards.
+
+    Raises:
+      FileNotFoundError, ValueError: the base cannot be read, or is of other shapes; nothing is written then.
+    """
+    source = resolve_checkpoint(base)
+    checkpoint, file = read_config(source), open_checkpoint(source)
+    config, dtype = checkpoint.model, model["embed_tokens"]["weight"].dtype
+    head = {"score.weight": (1, config.hidden_size)}
+    if checkpoint.kind == "policy":
+        head = {} if config.tie_word_embeddings else {"lm_head.weight": _head_shape(config)}
+    check_tensors(file, {**_backbone_shapes(config), **head}, ignored=("lm_head.weight",))
+    params = {"model": model} | place_tensors(file, head, dtype, None)
+    if checkpoint.kind == "policy":
+        save_policy(Policy(config, params), folder, max_shard_bytes=max_shard_bytes)
+    else:
+        save_reward_model(RewardModel(config, params), folder, max_shard_bytes=max_shard_bytes)
+    copy_tokenizer(source, Path(folder))
 
 
 def _save_model(

@@ -8,6 +8,9 @@ Ours:
     lora_weights/            the same
     value_head.safetensors   the head's tensors
     value_model.json         kind and rank of the head, the base's name and the fingerprint of its weights
+
+Either may have a folder backbone/ beside these: the base itself, where all of its weights were trained too.
+The adapter then changes nothing.
 """
 
 import contextlib
@@ -46,12 +49,13 @@ OFFICIAL_HEAD = "token_reward_head.pt"
 OFFICIAL_CONFIG = "model_config.json"
 OUR_HEAD = "value_head.safetensors"
 OUR_CONFIG = "value_model.json"
+OWN_BACKBONE = "backbone"
 FORMAT_VERSION = 1
 
 
 def load_value_model(
     path: str | Path,
-    backbone: str | Path | Policy,
+    backbone: str | Path | Policy | None = None,
     *,
     policy: Policy | None = None,
     check_base: bool = True,
@@ -63,7 +67,8 @@ def load_value_model(
     Args:
       path: its folder, or else a Hub id.
       backbone: what the adapter goes on. A folder or Hub id: loaded, and the adapter merged into it. A loaded
-        policy: the adapter stays apart, over the policy's own weights, which are then held once.
+        policy: the adapter stays apart, over the policy's own weights, which are then held once. None: the
+        one that the value model brings itself (`own_backbone`).
       policy: the policy that it is to steer: every id must mean the same token in both tokenizers.
       check_base: the backbone must be the one that the adapter was trained on: its fingerprint where the
         folder records one or the recorded base is a folder here, else its name. False: take the caller's
@@ -79,6 +84,13 @@ def load_value_model(
     folder = _unnest(resolve_checkpoint(path))
     name = checkpoint_name(path)
     saved = _read_saved_config(folder)
+    if backbone is None:
+        backbone = own_backbone(folder)
+        if backbone is None:
+            raise ValueError(
+                f"{folder} has no {OWN_BACKBONE}/ of its own; pass the backbone that it was trained on, "
+                f"{_recorded_base(saved)!r}"
+            )
     steered = backbone if isinstance(backbone, Policy) and policy is None else policy
     digest: Callable[[], str]
     if isinstance(backbone, Policy):
@@ -111,6 +123,19 @@ def load_value_model(
     _, base = load_backbone(base_folder, dtype=dtype, mesh=mesh)
     params = {"model": merge_lora(base, lora, lora_config), "value_head": head}
     return ValueModel(ValueConfig(model_config, kind, rank), params, None, tokenizer, name)
+
+
+def own_backbone(path: str | Path) -> Path | None:
+    """The folder of the backbone that a value model brings itself, as one does of which all was trained.
+
+    Args:
+      path: the value model's folder, or else a Hub id.
+
+    Raises:
+      FileNotFoundError: there is no such value model.
+    """
+    folder = _unnest(resolve_checkpoint(path)) / OWN_BACKBONE
+    return folder if folder.is_dir() else None
 
 
 def save_value_model(
@@ -255,11 +280,15 @@ def _check_vocabulary(policy: Policy, config: ModelConfig, tokenizer: Any, name:
         check_same_vocabulary(policy.tokenizer, tokenizer, policy_name=policy.name, value_name=name)
 
 
+def _recorded_base(saved: dict[str, Any]) -> Any:
+    return saved.get("base_model") or saved.get("base_model_path")
+
+
 def _check_base(
     folder: Path, saved: dict[str, Any], adapter_base: str | None, digest: Callable[[], str], base_name: str
 ) -> None:
     """The adapter's base must be the given one: by its weights where that can be told, else by its name."""
-    recorded = saved.get("base_model") or saved.get("base_model_path") or adapter_base
+    recorded = _recorded_base(saved) or adapter_base
     remedy = "pass the backbone it was trained on, or check_base=False if these are the same weights"
     if not isinstance(recorded, str):
         raise ValueError(f"{folder} does not say which base it was trained on, got {recorded!r}; {remedy}")

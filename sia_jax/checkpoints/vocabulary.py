@@ -1,6 +1,7 @@
 """Tokenizers of checkpoints: loading one from its folder, and whether two of them mean the same by an id."""
 
 import json
+import shutil
 from pathlib import Path
 
 from sia_jax.data.chat import Tokenizer
@@ -9,6 +10,7 @@ _FILES = (
     *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "tokenizer.model"),
     *("added_tokens.json", "special_tokens_map.json"),
 )
+_TEMPLATE = "chat_template.jinja"  # beside them; older checkpoints have it in tokenizer_config.json
 # Any of these sets holds a whole vocabulary.
 _VOCABULARIES = ({"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"tokenizer.model"})
 
@@ -48,6 +50,18 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
             f"{folder}: cannot read the tokenizer from {', '.join(sorted(broken or present))} "
             f"({type(error).__name__}: {error}); copy the files from the original checkpoint again"
         ) from error
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the tokenizer's files of a checkpoint folder, if it has any, byte for byte.
+
+    Args:
+      source: a checkpoint, with or without a tokenizer.
+      target: an existing folder.
+    """
+    for name in (*_FILES, _TEMPLATE):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def check_same_vocabulary(

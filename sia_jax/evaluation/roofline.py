@@ -74,7 +74,13 @@ def decode_step_cost(config: ModelConfig, rows: int, columns: float, itemsize: i
 
 
 def training_flops(
-    config: ModelConfig, tokens: float, columns_seen: float, *, weights: bool, remat: bool = False
+    config: ModelConfig,
+    tokens: float,
+    columns_seen: float,
+    *,
+    weights: bool,
+    activations: bool = True,
+    remat: bool = False,
 ) -> float:
     """FLOPs of the network in a training step: forward, then backward to activations and maybe to weights.
 
@@ -86,10 +92,11 @@ def training_flops(
       tokens: without padding.
       columns_seen: tokens that each one attends to, on average.
       weights: whether the network's own weights are trained; with an adapter they are not.
-      remat: whether layers are computed again.
+      activations: whether the gradient runs through the network; to a head alone it does not.
+      remat: whether layers are computed again on its way.
     """
     forward = pass_cost(config, tokens, columns_seen=columns_seen, columns_read=0).flops
-    return forward * (2 + weights + remat)
+    return forward * (1 + activations * (1 + weights + remat))
 
 
 PEAK_FLOPS = {

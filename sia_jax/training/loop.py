@@ -200,6 +200,7 @@ def run(
     _check(data, loop, mesh)
     iterator, progress = batches(data, config, loop), Progress()
     if checkpoints is not None and (restored := checkpoints.restore(state)) is not None:
+        jax.tree.map(lambda leaf: leaf.delete(), state)
         state, meta = restored
         progress = Progress(**meta)
         iterator.set_state(progress.data)

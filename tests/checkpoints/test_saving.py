@@ -10,6 +10,8 @@ from safetensors import safe_open
 
 import sia_jax
 from sia_jax.checkpoints import tensors
+from sia_jax.checkpoints.huggingface import save_backbone
+from sia_jax.checkpoints.value_model import own_backbone
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConfig
 from tests.support.checkpoints import (
     assert_close,
@@ -260,6 +262,54 @@ def test_value_model_without_a_tokenizer_takes_its_backbone_s(tmp_path):
     assert over.tokenizer is tokenizer
     merged = sia_jax.load_value_model(tmp_path / "value", backbone=tmp_path / "base", policy=policy)
     assert merged.tokenizer.get_vocab() == tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("kind", ["policy", "tied policy", "reward"])
+def test_a_backbone_that_was_trained_is_saved_as_what_it_was_with_its_base_s_head(tmp_path, kind):
+    family = "llama" if kind == "tied policy" else "qwen3"
+    save_qwen3_tokenizer(tmp_path / "base")
+    (tmp_path / "base" / "chat_template.jinja").write_text("{{ messages }}")
+    if kind == "reward":
+        base, load = tiny_reward_model(vocab_size=400, dtype=jnp.bfloat16), sia_jax.load_reward_model
+        sia_jax.save_reward_model(base, tmp_path / "base")
+    else:
+        base, load = tiny_policy(family, vocab_size=400, dtype=jnp.bfloat16), sia_jax.load_policy
+        sia_jax.save_policy(base, tmp_path / "base")
+    model = tiny_policy(family, seed=1, vocab_size=400).params["model"]
+    save_backbone(model, tmp_path / "new", base=tmp_path / "base")
+    loaded = load(tmp_path / "new")
+    head = {name: tree["weight"].astype(jnp.float32) for name, tree in base.params.items() if name != "model"}
+    assert_same_trees(loaded.params, {"model": model} | {name: {"weight": w} for name, w in head.items()})
+    assert loaded.config == base.config
+    copied = [path for path in (tmp_path / "base").iterdir() if "token" in path.name or "chat" in path.name]
+    assert {"tokenizer.json", "chat_template.jinja"} <= {path.name for path in copied}
+    for path in copied:
+        assert (tmp_path / "new" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_backbone_of_other_shapes_than_its_base_is_not_written(tmp_path):
+    save_tiny_policy(tmp_path / "base")
+    other = tiny_policy(intermediate_size=48).params["model"]
+    with pytest.raises(ValueError, match=r"not those of the config.*mlp"):
+        save_backbone(other, tmp_path / "new", base=tmp_path / "base")
+    assert not (tmp_path / "new" / "config.json").exists()
+
+
+@pytest.mark.parametrize("layout", ["official", "sia_jax"])
+def test_a_value_model_finds_the_backbone_beside_it(tmp_path, layout):
+    policy = save_tiny_policy(tmp_path / "base")
+    value = tiny_value_model(policy)
+    folder = tmp_path / "value"
+    sia_jax.save_value_model(value, folder, base_model="elsewhere/backbone", layout=layout)
+    with pytest.raises(
+        ValueError, match=r"no backbone/ of its own; pass the backbone .*'elsewhere/backbone'"
+    ):
+        sia_jax.load_value_model(folder)
+    expected = sia_jax.load_value_model(folder, tmp_path / "base", check_base=False).params
+    (tmp_path / "base").rename(folder / "backbone")
+    assert own_backbone(folder) == folder / "backbone"
+    for path in (folder, tmp_path):  # as it lies, and nested in another folder
+        assert_same_trees(sia_jax.load_value_model(path).params, expected)
 
 
 def test_copied_base_of_another_name_is_known_by_its_weights(tmp_path):

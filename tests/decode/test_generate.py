@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,7 @@ from decode.generate import Args
 from decode.runner import Row
 from sia_jax.data.chat import value_prompt
 from sia_jax.data.prompts import parse_prompts
-from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
+from tests.support.checkpoints import assert_same_trees, save_tiny_policy, save_tiny_value_model
 from tests.support.tokenizers import save_qwen3_tokenizer
 
 # Of one bucket, so that one program serves them.
@@ -441,6 +442,24 @@ def test_a_value_model_of_another_base(args: Args, folder: Path) -> None:
     assert models.value is not None
     assert models.value.base is None
     assert runner.load_models(replace(other, check_base=False)).value is not None
+
+
+def test_a_value_model_that_brings_its_backbone_needs_no_option(
+    args: Args, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "other-value", tmp_path / "value")
+    shutil.copytree(folder / "other", tmp_path / "value" / "backbone")
+    alone = replace(args, value=str(tmp_path / "value"))
+    told = replace(args, value=str(folder / "other-value"), value_backbone=str(folder / "other"))
+    found, expected = runner.load_models(alone).value, runner.load_models(told).value
+    assert found is not None
+    assert expected is not None
+    assert_same_trees(found.params, expected.params)
+    assert found.tokenizer is not None
+    ours, theirs = runner.settings(alone), runner.settings(told)
+    assert ours["value_backbone"] == "backbone"
+    for name in ("value_backbone_fingerprint", "value_fingerprint"):
+        assert ours[name] == theirs[name] is not None
 
 
 def test_special_tokens_as_stop_strings(folder: Path) -> None:

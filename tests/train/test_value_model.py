@@ -9,14 +9,24 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 import sia_jax
 from sia_jax.data.records import Record, read_records, write_records
+from sia_jax.models.config import ValueConfig
+from sia_jax.models.heads import init_value_head
+from sia_jax.training.checkpoint import Checkpoints
+from sia_jax.training.config import TrainConfig
+from sia_jax.training.loop import StepReport
+from sia_jax.training.step import init_state
 from sia_jax.types import flatten_names
-from tests.support.checkpoints import assert_same_trees, save_tiny_policy
+from tests.support.checkpoints import assert_close, assert_same_trees, random_tokens, save_tiny_policy
 from tests.support.trajectories import random_trajectories
+from train import value_model
 from train.value_model import Args, main
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +56,8 @@ def train(folders: tuple[Path, Path], out: Path, **options) -> None:
 
 
 def load(folder: Path, base: Path) -> sia_jax.ValueModel:
-    return sia_jax.load_value_model(folder, sia_jax.load_policy(base))
+    own = (folder / "backbone").is_dir()
+    return sia_jax.load_value_model(folder, None if own else sia_jax.load_policy(base))
 
 
 def metrics(out: Path) -> list[dict]:
@@ -74,11 +85,12 @@ def test_a_run_ends_in_value_models_metrics_and_a_picture(folders, tmp_path, cap
     assert flatten_names(best.params).keys() == flatten_names(last.params).keys()
 
 
-def test_stopped_by_its_own_limit_and_started_again_a_run_ends_the_same(folders, tmp_path):
-    train(folders, tmp_path / "whole")
-    train(folders, tmp_path / "parts", max_steps=3)
+@pytest.mark.parametrize("trained", ["lora", "full"])
+def test_stopped_by_its_own_limit_and_started_again_a_run_ends_the_same(trained, folders, tmp_path):
+    train(folders, tmp_path / "whole", trained=trained)
+    train(folders, tmp_path / "parts", trained=trained, max_steps=3)
     assert [line["step"] for line in metrics(tmp_path / "parts")] == [1, 2, 3]
-    train(folders, tmp_path / "parts")
+    train(folders, tmp_path / "parts", trained=trained)
     whole, parts = (load(tmp_path / name / "last", folders[1]) for name in ("whole", "parts"))
     assert_same_trees(parts.params, whole.params)
     timing = {"seconds", "tokens_per_second", "mfu"}
@@ -120,6 +132,72 @@ def test_other_things_to_train(options, folders, tmp_path):
     assert np.all(np.isfinite(losses))
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("layout", ["sia_jax", "official"])
+def test_a_full_run_brings_its_backbone_and_leaves_the_base_alone(layout, folders, tmp_path):
+    base = sia_jax.load_policy(folders[1])
+    before = files(folders[1])
+    train(folders, tmp_path, trained="full", layout=layout)
+    assert files(folders[1]) == before
+    config = ValueConfig(base.config)
+    fresh = {"model": base.params["model"], "value_head": init_value_head(config, jax.random.key(0))}
+    key = jax.random.key(0, impl="threefry2x32")
+    like = init_state(fresh, key, config=TrainConfig(config, trained="full"))
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    tokens, lengths = random_tokens(base.config, 3, 12), [12, 5, 9]
+    for name in ("last", "best"):
+        restored = checkpoints.restore(like, best=name == "best")
+        assert restored is not None
+        trained = sia_jax.ValueModel(config, restored[0].trained)
+        found = sia_jax.load_value_model(tmp_path / name)
+        np.testing.assert_array_equal(found.values(tokens, lengths), trained.values(tokens, lengths))
+        over = sia_jax.load_value_model(tmp_path / name, sia_jax.load_policy(tmp_path / name / "backbone"))
+        assert_close(over.values(tokens, lengths), trained.values(tokens, lengths), 1e-6)
+        for module, weight in flatten_names(restored[0].trained["model"]).items():
+            assert np.any(np.asarray(weight) != flatten_names(base.params["model"])[module]), module
+        with pytest.raises(ValueError, match="was trained on other weights"):
+            sia_jax.load_value_model(tmp_path / name, base)
+    checkpoints.close()
+
+
+def test_a_full_run_on_a_bfloat16_base_is_float32(folders, tmp_path):
+    save_tiny_policy(tmp_path / "base", num_layers=1, dtype=jnp.bfloat16)
+    train((folders[0], tmp_path / "base"), tmp_path / "out", trained="full", max_steps=1)
+    found = sia_jax.load_policy(tmp_path / "out" / "last" / "backbone")
+    assert {leaf.dtype for leaf in jax.tree.leaves(found.params)} == {jnp.dtype("float32")}
+    moved = flatten_names(found.params["model"])["norm.weight"] - 1
+    assert np.any(moved.astype(jnp.bfloat16).astype(jnp.float32) != moved)
+
+
+@pytest.mark.parametrize(("teacher", "student"), [("lora", "full"), ("full", "lora")])
+def test_teacher_and_student_may_differ_in_what_is_trained(teacher, student, folders, tmp_path):
+    train(folders, tmp_path / "teacher", trained=teacher, max_steps=1)
+    options = {"objective": "distil", "teacher": str(tmp_path / "teacher" / "last")}
+    train(folders, tmp_path / "student", trained=student, max_steps=2, **options)
+    losses = [line["loss"] for line in metrics(tmp_path / "student")]
+    assert len(losses) == 2
+    assert np.all(np.isfinite(losses))
+
+
+def test_flops_are_those_of_what_is_trained(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(value_model, "peak_flops", lambda device: 1e9)
+    model = sia_jax.load_policy(folders[1]).config
+    found = {}
+    for trained in ("head", "lora", "full"):
+        (tmp_path / trained).mkdir()
+        args = Args(data=folders[0], base="", out=tmp_path / trained, trained=trained)
+        config, _ = value_model._configs(args, model, None, 9)
+        view = value_model._View(args, config, model, 9, Console(quiet=True), chief=True)
+        view.start(0)
+        view.step(StepReport(1, 0.1, 1.0, 1.0, 1.0, 1.0, 1.0, tokens=900, computed=1000, seconds=2.0))
+        (found[trained],) = (line["mfu"] for line in metrics(tmp_path / trained))
+    assert found["lora"] == pytest.approx(2 * found["head"])  # forward, and backward to the activations
+    assert found["full"] == pytest.approx(3 * found["head"])  # and to the weights
+
+
 def test_a_vocab_head_learns_from_a_scalar_one(folders, tmp_path):
     train(folders, tmp_path / "teacher", epochs=1)
     student = {"objective": "distil", "teacher": str(tmp_path / "teacher" / "last")}
@@ -148,6 +226,7 @@ def test_the_official_layout(folders, tmp_path):
         ({"head": "vocab"}, "head_rank"),
         ({"objective": "distil"}, "teacher"),
         ({"row_length": 2}, "nothing to train on"),
+        ({"trained": "full", "dtype": "bfloat16"}, "pass --dtype float32"),
     ],
 )
 def test_what_cannot_be_run_is_said_in_a_line(options, said, folders, tmp_path):

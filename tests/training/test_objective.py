@@ -55,6 +55,8 @@ def case(trained: str = "lora", head: str = "scalar", objective_: str = "mean", 
         "head": ({"model": model}, {"value_head": weights}),
         "full": ({}, {"model": model, "value_head": weights}),
     }
+    if teacher_frozen is not None:  # it lies over the base as it was, which a full run moves away from
+        teacher_frozen["model"] = model
     frozen, tree = trees[trained]
     return frozen | (teacher_frozen or {}), tree, config
 
@@ -63,7 +65,7 @@ def oracle(frozen: Params, trained: Params, config: TrainConfig, trajectories: l
     model = (frozen | trained)["model"]
     teacher = None
     if config.teacher is not None:
-        teacher = NumpyModel(frozen["teacher"], config.teacher, model)
+        teacher = NumpyModel(frozen["teacher"], config.teacher, frozen["model"])
     # An oracle of "model" and "value_head" alone reads no adapter.
     params = {"value_head": trained["value_head"]}
     params |= {"lora": trained["lora"]} if "lora" in trained else {}
@@ -102,6 +104,7 @@ VARIANTS = [
     ("full", "scalar", "mean"),
     ("lora", "scalar", "token"),
     ("lora", "vocab", "distil"),
+    ("full", "scalar", "distil"),
 ]
 
 
@@ -207,16 +210,16 @@ def test_a_mesh_of_devices_takes_the_step_of_one(shape):
         np.testing.assert_allclose(flatten_names(many[0].trained)[name], value, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("trained", ["lora", "head"])
-def test_the_base_stays_bit_for_bit_and_the_optimizer_holds_nothing_for_it(trained):
+@pytest.mark.parametrize("trained", ["lora", "head", "full"])
+def test_the_base_stays_bit_for_bit_and_the_optimizer_holds_moments_of_what_is_trained_alone(trained):
     frozen, tree, config = case(trained)
-    before = jax.tree.map(np.array, frozen)
+    before = jax.tree.map(np.array, (frozen, tree))
     state = init_state(tree, jax.random.key(0, impl="threefry2x32"), config=config)
     trajectories = random_trajectories(16, config.value.backbone.vocab_size)
     batch = pack(trajectories, length=LENGTH, rows=2, batch_size=16)
     for _ in range(3):
         state, _ = train_step(frozen, state, batch, config=config)
-    jax.tree.map(np.testing.assert_array_equal, before, frozen)
+    jax.tree.map(np.testing.assert_array_equal, before, (frozen, tree))
     held = sum(x.size for x in jax.tree.leaves(state.optimizer))
     counters = sum(x.size for x in jax.tree.leaves(state.optimizer) if x.ndim == 0)
     assert held - counters == 2 * sum(x.size for x in jax.tree.leaves(tree))
