@@ -17,7 +17,11 @@ from sia_jax.types import flatten_names
 
 
 def train(
-    folder: Path, base_folder: Path, arrays: Mapping[str, np.ndarray], optimizer: OptimizerConfig
+    folder: Path,
+    base_folder: Path,
+    arrays: Mapping[str, np.ndarray],
+    optimizer: OptimizerConfig,
+    out: Path | None = None,
 ) -> dict[str, np.ndarray]:
     """The same as `reference_training.train`: packed, several rows a micro-batch."""
     config, model = load_backbone(base_folder)
@@ -33,6 +37,9 @@ def train(
         batch = pack(trajectories(arrays, step), length=48, rows=2, batch_size=16)
         state, metrics = train_step({"model": model}, state, batch, config=training)
         losses.append(float(metrics.loss))
+    if out is not None:
+        trained = replace(value, params=state.trained)
+        sia_jax.save_value_model(trained, out, base_model=str(base_folder), layout="official")
     after = flatten_names(state.trained)
     updates = {f"update.{name}": np.asarray(after[name]) - x for name, x in flatten_names(before).items()}
     return updates | {"train_losses": np.array(losses, np.float32)}

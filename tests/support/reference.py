@@ -160,19 +160,31 @@ def save_value_model(
     with torch.no_grad():
         head.weight.normal_(0, 0.7)
         head.bias.normal_(0, 1)
+    write_value_model(folder, model, head, base_name or str(base_folder))
+
+
+def write_value_model(folder: Path, model: Any, head: torch.nn.Linear, recorded: str) -> None:
+    """The official layout of an adapter and a head, as the official code writes it.
+
+    Args:
+      folder: where it goes.
+      model: of peft, around a policy or a reward model.
+      head: of the values.
+      recorded: what the files record as the base.
+    """
     model.save_pretrained(folder / "lora_weights")
     # The README names the folder too. target_modules is a set, whose order changes from run to run.
     (folder / "lora_weights" / "README.md").unlink()
-    recorded = base_name or str(base_folder)
     adapter_config = folder / "lora_weights" / "adapter_config.json"
     fields = json.loads(adapter_config.read_text())
     fields |= {"base_model_name_or_path": recorded, "target_modules": sorted(fields["target_modules"])}
     adapter_config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
-    hidden_size = base.config.hidden_size
+    config = model.get_base_model().config
+    hidden_size = config.hidden_size
     torch.save(
         {"token_reward_head": head.state_dict(), "hidden_size": hidden_size}, folder / "token_reward_head.pt"
     )
-    is_policy = base.config.architectures[0].endswith("ForCausalLM")
+    is_policy = config.architectures[0].endswith("ForCausalLM")
     peft_config = model.peft_config["default"]
     saved = {
         "base_model_path": recorded,

@@ -30,11 +30,19 @@ def random_batches(shape: Shape, seed: int) -> Arrays:
     }
 
 
-def train(folder: Path, base_folder: Path, arrays: Mapping[str, np.ndarray]) -> Arrays:
-    """What STEPS steps of AdamW change: w_end - w_begin of every LoRA and head tensor, by our names.
+def train(
+    folder: Path, base_folder: Path, arrays: Mapping[str, np.ndarray], out: Path | None = None
+) -> Arrays:
+    """What a step of AdamW for each batch changes: w_end - w_begin of LoRA and head, by our names.
 
     The loss of a batch is the mean over trajectories of (mean_t V - R)^2; gradients are clipped by norm.
     Dropout is off.
+
+    Args:
+      folder: the value model to begin with.
+      base_folder: its base.
+      arrays: of `random_batches`.
+      out: where to write the value model that comes out, in the official layout; None: nowhere.
     """
     base = reference._load_any(base_folder, torch.float32)
     model = PeftModel.from_pretrained(base, folder / "lora_weights", is_trainable=True).eval()
@@ -51,7 +59,7 @@ def train(folder: Path, base_folder: Path, arrays: Mapping[str, np.ndarray]) -> 
         named.values(), lr=RECIPE["learning_rate"], weight_decay=RECIPE["weight_decay"]
     )
     losses = []
-    for step in range(STEPS):
+    for step in range(len(arrays["train_tokens"])):
         optimizer.zero_grad()
         total = 0.0
         for row in range(BATCH):
@@ -65,5 +73,7 @@ def train(folder: Path, base_folder: Path, arrays: Mapping[str, np.ndarray]) -> 
         torch.nn.utils.clip_grad_norm_(list(named.values()), RECIPE["clip_norm"])
         optimizer.step()
         losses.append(total)
+    if out is not None:
+        reference.write_value_model(out, model, head, str(base_folder))
     updates = {f"update.{name}": (p.detach() - before[name]).numpy() for name, p in named.items()}
     return updates | {"train_losses": np.array(losses, np.float32)}
