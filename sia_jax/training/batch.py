@@ -1,6 +1,6 @@
 """A batch of trajectories, packed: several in a row, and as many rows as they need."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import jax
 from jaxtyping import Array, Bool, Float, Int
@@ -8,48 +8,36 @@ from jaxtyping import Array, Bool, Float, Int
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class PackedBatch:
-    """A micro-batches of R rows of L tokens, each with up to M trajectories side by side.
+class PackedRows:
+    """One micro-batch: R rows of L tokens, each with up to M trajectories side by side.
 
-    A is what the longest possible batch needs; those from `micro_batches` on are empty, and the step does not
-    run them. So every batch of a run has one shape, whatever the lengths of its replies.
-
-    M, the segments of a row, and A are letters of this package.
+    M, the segments of a row, and A, an axis of micro-batches, are letters of this package.
     """
 
-    tokens: Int[Array, "A R L"]
-    segment_ids: Int[Array, "A R L"]  # 1 .. M, by trajectory; 0: padding
-    positions: Int[Array, "A R L"]  # of the token in its trajectory
-    is_reply: Bool[Array, "A R L"]  # tokens whose values count, the stop token included
-    rewards: Float[Array, "A R M"]  # R of each trajectory
-    numbers: Int[Array, "A R M"]  # which trajectory of the data set it is; -1: none
-    micro_batches: Int[Array, ""]  # how many of the A hold anything
+    tokens: Int[Array, "*A R L"]
+    segment_ids: Int[Array, "*A R L"]  # 1 .. M, by trajectory; 0: padding
+    positions: Int[Array, "*A R L"]  # of the token in its trajectory
+    is_reply: Bool[Array, "*A R L"]  # tokens whose values count, the stop token included
+    rewards: Float[Array, "*A R M"]  # R of each trajectory
+    numbers: Int[Array, "*A R M"]  # which trajectory of the data set it is; -1: none
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class PackedRows:
-    """One micro-batch of a `PackedBatch`: the same without the axis A."""
+class PackedBatch(PackedRows):
+    """A micro-batches, stacked along a first axis.
 
-    tokens: Int[Array, "R L"]
-    segment_ids: Int[Array, "R L"]
-    positions: Int[Array, "R L"]
-    is_reply: Bool[Array, "R L"]
-    rewards: Float[Array, "R M"]
-    numbers: Int[Array, "R M"]
+    A is what the longest possible batch needs; those from `micro_batches` on are empty, and the step does not
+    run them. So every batch of a run has one shape, whatever the lengths of its replies.
+    """
+
+    micro_batches: Int[Array, ""]  # how many of the A hold anything
 
 
 def micro_batch(batch: PackedBatch, index: Int[Array, ""]) -> PackedRows:
     """The rows of one micro-batch."""
-
-    def take(array: Array) -> Array:
-        return jax.lax.dynamic_index_in_dim(array, index, keepdims=False)
-
-    return PackedRows(
-        tokens=take(batch.tokens),
-        segment_ids=take(batch.segment_ids),
-        positions=take(batch.positions),
-        is_reply=take(batch.is_reply),
-        rewards=take(batch.rewards),
-        numbers=take(batch.numbers),
-    )
+    arrays = {field.name: getattr(batch, field.name) for field in fields(PackedRows)}
+    rows = {
+        name: jax.lax.dynamic_index_in_dim(array, index, keepdims=False) for name, array in arrays.items()
+    }
+    return PackedRows(**rows)
