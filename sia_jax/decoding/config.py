@@ -84,6 +84,21 @@ class SamplerConfig:
         scalar = self.value is not None and self.value.head == "scalar"
         return self.steering.num_candidates if scalar else 0
 
+    def value_tokens(self, prompt: Any, tokens: Any, junctions: Any) -> Any:
+        """Tokens that the value model must read up to and with a junction: prompt, spans and candidates.
+
+        P' + (t - n) + C (n + 1), for a token chosen among candidates was read as one of them; with a vocab
+        head P' + t.
+
+        Args:
+          prompt: P', ids of its prompt; an integer, or an array of them, as all three.
+          tokens: t, of the reply before the junction.
+          junctions: n, those among them that were junctions.
+        """
+        if self.value is not None and self.value.head == "vocab":
+            return prompt + tokens
+        return prompt + tokens - junctions + self.candidate_places * (junctions + 1)
+
     @classmethod
     def auto(cls, batch: int, expected_ratio: float = 0.2, **fields: Any) -> "SamplerConfig":
         """The configuration whose value passes suit a batch of which a share are junctions.

@@ -127,7 +127,7 @@ def value_pass(
         scratch = cache.columns - config.candidate_places
         target = jnp.where(layout.complete & speaks[layout.rows], total[layout.rows], cache.columns)
         cache = cache.move(layout.rows, scratch + choice[layout.rows], target)
-    needed = _needed_tokens(prompt, state, config)
+    needed = config.value_tokens(prompt.value_lengths, state.lengths, state.junctions)
     state = replace(
         state,
         value_cache=cache,
@@ -229,18 +229,6 @@ def _values(
     first = layout.starts + layout.spans
     places = jnp.minimum(first[:, None] + jnp.arange(config.candidate_places), last)
     return value_head(head, hidden[places])
-
-
-def _needed_tokens(prompt: Prompt, state: DecodeState, config: SamplerConfig) -> Int[Array, " B"]:
-    """Tokens that the value model must read up to a junction at t with n before it.
-
-    Prompt, tokens and candidates: P' + (t - n) + C (n + 1), for a token chosen among the candidates is read
-    as one of them. With a vocab head P' + t.
-    """
-    if _is_vocab(config):
-        return prompt.value_lengths + state.lengths
-    tokens = prompt.value_lengths + state.lengths - state.junctions
-    return tokens + config.candidate_places * (state.junctions + 1)
 
 
 def _is_vocab(config: SamplerConfig) -> bool:

@@ -117,23 +117,6 @@ def json_numbers(array: np.ndarray) -> list[Any]:
     return [float(str(x)) if math.isfinite(x) else None for x in array]
 
 
-def needed_value_tokens(value_prompt: int, junction: np.ndarray, config: SamplerConfig) -> int:
-    """Tokens that the value model must read for a finished reply: prompt, spans, and C at each junction.
-
-    Args:
-      value_prompt: length of its prompt.
-      junction: [T] bool.
-      config: its head, and C.
-    """
-    places = np.flatnonzero(junction)
-    if not len(places) or config.value is None:
-        return 0
-    last = int(places[-1])
-    if config.value.head == "vocab":
-        return value_prompt + last
-    return value_prompt + last - (len(places) - 1) + config.candidate_places * len(places)
-
-
 def _read(
     samples: Any,  # Samples on the host: NumPy arrays
     row: int,
@@ -153,9 +136,11 @@ def _read(
         pieces, stop_string, reason, t = cut.pieces, cut.stop, FinishReason.STOP, len(cut.pieces)
         source = row // config.branches
         policy_tokens = int(prompt.policy_lengths[source]) + t - 1
-        value_tokens = needed_value_tokens(
-            int(prompt.value_lengths[source]), samples.junction[row, :t], config
-        )
+        places = np.flatnonzero(samples.junction[row, :t])
+        value_tokens = 0
+        if len(places):
+            value_prompt = int(prompt.value_lengths[source])
+            value_tokens = config.value_tokens(value_prompt, int(places[-1]), len(places) - 1)
     candidates = names = None
     if samples.candidates is not None:
         candidates = jax.tree.map(lambda x: x[row, :t], samples.candidates)
