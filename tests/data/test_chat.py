@@ -12,6 +12,7 @@ from tokenizers.processors import ByteLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sia_jax.data import chat
+from tests.support.sources import user as conversation
 from tests.support.tokenizers import LLAMA3_TEMPLATE, save_llama3_tokenizer, save_qwen3_tokenizer
 
 BOS = "<|begin_of_text|>"
@@ -46,13 +47,6 @@ def qwen3(folder: Path) -> PreTrainedTokenizerBase:
 @pytest.fixture
 def llama3(folder: Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder / "llama3", local_files_only=True)
-
-
-def conversation(*contents: str, system: str | None = None) -> list[chat.Message]:
-    """The user begins; the roles alternate."""
-    roles = ("user", "assistant") * len(contents)
-    turns = [{"role": role, "content": content} for role, content in zip(roles, contents, strict=False)]
-    return turns if system is None else [{"role": "system", "content": system}, *turns]
 
 
 def exactly(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

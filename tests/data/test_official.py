@@ -9,27 +9,8 @@ import numpy as np
 import pytest
 
 from sia_jax.data.records import Record
-from sia_jax.data.sources import open_source
-from sia_jax.data.sources.conversations import Rejected
 from sia_jax.data.sources.official import write_official
-
-
-def read(path: Path) -> list[Any]:
-    source = open_source("official", path, vocab_size=100)
-    found = list(source.replies)
-    assert source.files.fraction == pytest.approx(1.0)
-    return found
-
-
-def user(*contents: str, system: str | None = None) -> list[dict[str, str]]:
-    """The user begins; the roles alternate."""
-    roles = ("user", "assistant") * len(contents)
-    turns = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=False)]
-    return turns if system is None else [{"role": "system", "content": system}, *turns]
-
-
-def reasons(found: list) -> list[tuple[str, str]]:
-    return [(one.reason, one.place) for one in found if isinstance(one, Rejected)]
+from tests.support.sources import read, reasons, user
 
 
 def official(**changes: Any) -> dict[str, Any]:
@@ -54,7 +35,7 @@ def write_list(path: Path, rows: Any) -> Path:
 def test_official_ids_are_taken_as_they_are(tmp_path: Path) -> None:
     rows = [official(), official(id="b", reward=1), official(rm_prompt_tokens_ids="5")]
     del rows[2]["reward"], rows[2]["id"]
-    found = read(write_list(tmp_path / "a.json", rows))
+    found = read("official", write_list(tmp_path / "a.json", rows))
     assert [one.id for one in found] == ["1", "b", "3"]
     assert [one.reward for one in found] == [0.30000000000000004, 1.0, None]
     assert found[0].prompt_ids.tolist() == [5, 6, 7]
@@ -80,7 +61,7 @@ def test_the_official_text_becomes_messages_only_where_the_ids_were_made_of_it(t
         official(result="half \ud83d"),
     ]
     (tmp_path / "a.json").write_text(json.dumps(rows))
-    found = read(tmp_path / "a.json")
+    found = read("official", tmp_path / "a.json")
     expected = tuple(user("Tea?", "Yes."))
     assert [one.messages for one in found] == [expected, expected, *[()] * 7]
 
@@ -102,14 +83,14 @@ def test_an_official_row_that_cannot_be_used_is_rejected_by_reason(
     tmp_path: Path, changes: dict, reason: str
 ) -> None:
     path = write_list(tmp_path / "a.json", [official(), official(**changes)])
-    found = read(path)
+    found = read("official", path)
     assert isinstance(found[0], Record)
     assert reasons(found) == [(reason, "a.json, row 2")]
 
 
 @pytest.mark.parametrize("text", ["8,x", "8;9", "1_0,5", "8,9.0", "--8"])
 def test_official_ids_that_are_not_numbers_are_rejected(tmp_path: Path, text: str) -> None:
-    found = read(write_list(tmp_path / "a.json", [official(generated_tokens_ids=text)]))
+    found = read("official", write_list(tmp_path / "a.json", [official(generated_tokens_ids=text)]))
     assert [(reason, place.split(" (")[0]) for reason, place in reasons(found)] == [
         ("ids are not numbers", "a.json, row 1")
     ]
@@ -136,19 +117,19 @@ def test_official_ids_that_are_not_numbers_are_rejected(tmp_path: Path, text: st
 def test_a_file_that_is_not_official_stops_the_run(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(ValueError, match=f"{tmp_path}/{message}"):
-        read(tmp_path / "a.json")
+        read("official", tmp_path / "a.json")
 
 
 def test_an_official_file_that_is_not_utf8_stops_the_run_with_the_line(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes('[\n{"id": "Tür"}]'.encode("latin-1"))
     with pytest.raises(ValueError, match=r"a.json, line 2: not UTF-8 \(byte 0xfc\)"):
-        read(tmp_path / "a.json")
+        read("official", tmp_path / "a.json")
 
 
 def test_ids_of_several_official_files_do_not_clash(tmp_path: Path) -> None:
     for name in ("a.json", "b.json"):
         write_list(tmp_path / name, [official()])
-    assert [one.id for one in read(tmp_path)] == ["a.json:1", "b.json:1"]
+    assert [one.id for one in read("official", tmp_path)] == ["a.json:1", "b.json:1"]
 
 
 @pytest.mark.parametrize("family", ["qwen3", "llama"])
@@ -162,7 +143,7 @@ def test_what_is_written_for_the_official_code_comes_back_exactly(tmp_path: Path
     ]
     path = tmp_path / "new" / "a.json"
     assert write_official(path, iter(records), family) == 2
-    for written, found in zip(records, read(path), strict=True):
+    for written, found in zip(records, read("official", path), strict=True):
         for name in ("id", "group", "messages", "reward"):
             assert getattr(found, name) == getattr(written, name)
         np.testing.assert_array_equal(found.prompt_ids, written.prompt_ids)

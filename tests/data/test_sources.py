@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from sia_jax.data.records import Record
-from sia_jax.data.sources import open_source
 from sia_jax.data.sources.conversations import Conversation, Rejected, prompt_group
 from sia_jax.data.sources.hh_rlhf import parse_transcript
+from tests.support.sources import read, reasons, user
 
 LABELS = {"prompt": "Which bus?", "response": "The 14.", "response_harm_label": "unharmful"}
 
@@ -28,27 +28,9 @@ def write_parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def read(form: Any, path: Path, **options: Any) -> list[Conversation | Rejected | Record]:
-    source = open_source(form, path, vocab_size=100, **options)
-    found = list(source.replies)
-    assert source.files.fraction == pytest.approx(1.0)
-    return found
-
-
-def user(*contents: str, system: str | None = None) -> list[dict[str, str]]:
-    """The user begins; the roles alternate."""
-    roles = ("user", "assistant") * len(contents)
-    turns = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=False)]
-    return turns if system is None else [{"role": "system", "content": system}, *turns]
-
-
 def turns(found: Conversation | Rejected | Record) -> list[dict[str, str]]:
     assert isinstance(found, Conversation), found
     return list(found.messages)
-
-
-def reasons(found: list) -> list[tuple[str, str]]:
-    return [(one.reason, one.place) for one in found if isinstance(one, Rejected)]
 
 
 # UltraFeedback
