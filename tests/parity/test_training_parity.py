@@ -10,7 +10,6 @@ import pytest
 import sia_jax
 from sia_jax.data.records import Record, write_records
 from sia_jax.data.trajectories import Trajectory
-from sia_jax.training.config import OptimizerConfig
 from tests.support import compare_training, reference, reference_training
 from tests.support.reference import LLAMA3, Shape
 from tests.support.trajectories import random_trajectories
@@ -33,7 +32,7 @@ def test_packed_training_moves_the_adapter_and_the_head_as_torch_does(name, tmp_
     reference.save_value_model(folder, base, 4)
     batches = reference_training.random_batches(shape, 5)
     theirs = reference_training.train(folder, base, batches)
-    ours = compare_training.train(folder, base, batches, OptimizerConfig(**reference_training.RECIPE))
+    ours = compare_training.train(folder, base, batches)
     compare_training.assert_same_training(ours, theirs)
 
 
@@ -56,7 +55,7 @@ def test_what_torch_and_peft_have_trained_is_read_trained_on_and_read_by_them_ag
     reference.save_value_model(begun, base, 4)
     batches = {name: array[:3] for name, array in reference_training.random_batches(shape, 5).items()}
     reference_training.train(begun, base, batches, theirs)
-    compare_training.train(theirs, base, batches, OptimizerConfig(**reference_training.RECIPE), ours)
+    compare_training.train(theirs, base, batches, ours)
     trajectories = random_trajectories(4, shape.vocab)
     values = [assert_read_alike(folder, base, trajectories) for folder in (begun, theirs, ours)]
     for before, after in itertools.pairwise(values):

@@ -14,14 +14,11 @@ from sia_jax.data.trajectories import Trajectory
 from sia_jax.training.config import OptimizerConfig, TrainConfig
 from sia_jax.training.step import init_state, train_step
 from sia_jax.types import flatten_names
+from tests.support.recipe import RECIPE
 
 
 def train(
-    folder: Path,
-    base_folder: Path,
-    arrays: Mapping[str, np.ndarray],
-    optimizer: OptimizerConfig,
-    out: Path | None = None,
+    folder: Path, base_folder: Path, arrays: Mapping[str, np.ndarray], out: Path | None = None
 ) -> dict[str, np.ndarray]:
     """The same as `reference_training.train`: packed, several rows a micro-batch."""
     config, model = load_backbone(base_folder)
@@ -29,7 +26,7 @@ def train(
     value = sia_jax.load_value_model(folder, policy)
     assert value.config.lora is not None
     lora = replace(value.config.lora, dropout=0.0)
-    training = TrainConfig(replace(value.config, lora=lora), optimizer=optimizer)
+    training = TrainConfig(replace(value.config, lora=lora), optimizer=OptimizerConfig(**RECIPE))
     before = jax.tree.map(np.array, value.params)
     state = init_state(value.params, jax.random.key(0, impl="threefry2x32"), config=training)
     losses = []

@@ -11,11 +11,10 @@ import torch
 from peft import PeftModel
 
 from tests.support import reference
+from tests.support.recipe import RECIPE
 from tests.support.reference import Arrays, Shape
 
 STEPS, BATCH = 20, 16
-RECIPE = {"learning_rate": 1e-3, "weight_decay": 1e-2, "clip_norm": 1.0}
-"""Ten times the paper's rate, so that twenty steps show what weight decay and the moments do."""
 
 
 def random_batches(shape: Shape, seed: int) -> Arrays:

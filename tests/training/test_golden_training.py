@@ -3,11 +3,8 @@
 import numpy as np
 import pytest
 
-from sia_jax.training.config import OptimizerConfig
 from tests.support.compare import GOLDEN, base_of
 from tests.support.compare_training import assert_same_training, train
-
-RECIPE = OptimizerConfig(learning_rate=1e-3, weight_decay=1e-2, clip_norm=1.0)
 
 
 @pytest.mark.parametrize("name", ["qwen3-value", "llama-value"])
@@ -15,4 +12,4 @@ def test_packed_training_moves_the_adapter_and_the_head_as_torch_did(name):
     folder = GOLDEN / name
     with np.load(folder / "training.npz") as arrays:
         stored = dict(arrays)
-    assert_same_training(train(folder, base_of(folder), stored, RECIPE), stored)
+    assert_same_training(train(folder, base_of(folder), stored), stored)
