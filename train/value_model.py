@@ -35,12 +35,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import sia_jax
-from sia_jax.checkpoints.fingerprint import fingerprint, fingerprint_of_folder
+from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone, save_backbone
 from sia_jax.checkpoints.value_model import OWN_BACKBONE, own_backbone
@@ -195,10 +196,10 @@ def _train(args: Args, console: Console) -> None:
         sys.exit(interruption.exit_status)
     best = checkpoints.restore(finished.state, best=True)
     checkpoints.close()
+    _export(args, config, frozen, finished.state, args.out / "last", finished)
+    if best is not None:
+        _export(args, config, frozen, best[0], args.out / "best", finished)
     if chief:
-        _export(args, config, frozen, finished.state, args.out / "last", finished)
-        if best is not None:
-            _export(args, config, frozen, best[0], args.out / "best", finished)
         draw_curves(view.log.read(), args.out / "curves.png", f"{args.out.name}: {args.base}")
         console.print(
             f"wrote {args.out}: last, {'best, ' if best else ''}metrics.jsonl, curves.png", highlight=False
@@ -321,9 +322,12 @@ def _export(
 ) -> None:
     """Write a value model, and its backbone if that was trained.
 
-    Where no adapter was, it gets one that changes nothing, which both layouts need.
+    Where no adapter was, it gets one that changes nothing, which both layouts need. Every process must call,
+    for each holds a part of what is trained; the first one writes.
     """
-    trained, base = state.trained, args.base
+    trained = jax.tree.map(_whole, state.trained)
+    if jax.process_index() != 0:
+        return
     model = (frozen | trained)["model"]
     lora = config.value.lora or LoraConfig(1, 1.0, dropout=0.0)
     adapter = trained.get("lora") or init_lora(model, lora, jax.random.key(0))
@@ -334,16 +338,31 @@ def _export(
         None,
         folder.name,
     )
-    extra: dict[str, Any] = {
+    extra = {
         "step": int(state.step),
         "best_step": finished.progress.best_step,
         "held_out_loss": finished.progress.best_loss,
     }
+    base, base_folder = args.base, resolve_checkpoint(args.base)
     if args.trained == "full":
-        base = str((folder / OWN_BACKBONE).absolute())
-        save_backbone(model, base, base=args.base)
-        extra["base_fingerprint"] = fingerprint(model)  # the official layout has none by itself
-    sia_jax.save_value_model(value, folder, base_model=base, layout=args.layout, extra=extra)
+        base_folder = (folder / OWN_BACKBONE).absolute()
+        base = str(base_folder)
+        save_backbone(model, base_folder, base=args.base)
+    sia_jax.save_value_model(
+        value,
+        folder,
+        base_model=base,
+        layout=args.layout,
+        base_fingerprint=fingerprint_of_folder(base_folder),
+        extra=extra,
+    )
+
+
+def _whole(array: jax.Array) -> Any:
+    """An array in this process's memory; of several processes each must call."""
+    if array.is_fully_addressable:
+        return array
+    return multihost_utils.process_allgather(array, tiled=True)
 
 
 class _View:

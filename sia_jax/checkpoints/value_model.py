@@ -144,6 +144,7 @@ def save_value_model(
     *,
     base_model: str,
     layout: Literal["official", "sia_jax"] = "sia_jax",
+    base_fingerprint: str | None = None,
     extra: dict[str, Any] | None = None,
 ) -> None:
     """Write an adapter and head (a value model over a policy's weights) to a folder.
@@ -153,6 +154,8 @@ def save_value_model(
       folder: made if need be.
       base_model: name or path of the backbone's checkpoint, recorded in the files.
       layout: "official": what the official code reads (scalar head only); "sia_jax": ours.
+      base_fingerprint: of the backbone's weights, where it is known; it is recorded in either layout then.
+        None: our layout takes it of `value.base`, the official one has none.
       extra: further entries of the JSON file, such as metrics; the official ones are best_val_r2, best_epoch.
 
     Raises:
@@ -186,13 +189,15 @@ def save_value_model(
             "hidden_size": hidden_size,
             "model_type": "causal_lm",
         }
+        if base_fingerprint is not None:
+            saved["base_fingerprint"] = base_fingerprint
         config_name = OFFICIAL_CONFIG
     else:
         save_file_atomically(folder / OUR_HEAD, head)
         saved = {
             "format_version": FORMAT_VERSION,
             "base_model": base_model,
-            "base_fingerprint": fingerprint(value.base),
+            "base_fingerprint": base_fingerprint or fingerprint(value.base),
             "hidden_size": hidden_size,
             "head": value.config.head,
             "head_rank": value.config.head_rank,
