@@ -6,6 +6,9 @@ r"""Conversations in, the same with the reward of a reward model out.
     python -m train.label --input replies.jsonl --reward-model Skywork-Reward-V2-Llama-3.2-3B \
         --date-string "26 Jul 2024" --out labelled.jsonl --plot rewards.png
 
+    # A set of train.prepare: another with the same ids, and rewards.
+    python -m train.label --input data/sampled --reward-model Skywork-Reward-V2-Qwen3-8B --out data/labelled
+
 A line is {"messages": [...]}, which ends with the assistant, or {"prompt": text, "response": text}. Its other
 fields are carried over as they are; "reward" is added. Conversations without a reply, longer than
 --max-tokens or with a reward that is no number are left out, never cut, and listed in OUT.report.json. While
@@ -13,12 +16,10 @@ it runs, OUT.partial.jsonl holds what is done, and the same command, started aga
 end OUT stands in the order of the input, the same bytes however often the run was interrupted.
 """
 
-import hashlib
 import json
 import math
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,24 +37,24 @@ from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Count, File, Flag, Folder, Int, explained
-from sia_jax.data.conversations import ConversationLine, read_conversations
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.rewards import plot_rewards, reward_distribution
 from sia_jax.rewards.labelling import REASONS, Labeller, Outcome, check_tokenizer
 from train.interruption import Interruption
+from train.label_data import Conversations, content_sha256, is_written, noun, read_rewards, survey
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
     """Label conversations."""
 
-    input: Annotated[str, tyro.conf.arg(metavar="FILE")]
-    """The conversations, JSONL."""
+    input: Annotated[str, tyro.conf.arg(metavar="PATH")]
+    """The conversations: a file, JSONL, or the folder of a set."""
     reward_model: Folder
     """The reward model: a folder, or else a Hub id."""
-    out: Annotated[str, tyro.conf.arg(metavar="FILE")]
-    """Where the labelled conversations go, JSONL."""
+    out: Annotated[str, tyro.conf.arg(metavar="PATH")]
+    """Where the labelled conversations go, a file or a folder as the input is."""
     dtype: Literal["config", "float32", "bfloat16"] = "config"
     """Of the weights; config: as config.json says. float32 is the fast one on a CPU."""
     date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
@@ -97,12 +98,12 @@ def run(args: Args, messages: Console) -> None:
     files = _Files(Path(args.out))
     mesh = _mesh(args)
     settings = _settings(args)
-    source = _survey(args)
+    source = survey(Path(args.input), args.limit, relabel=args.relabel)
     identity = {"input_sha256": source.sha256, "limit": args.limit, "settings": settings}
-    if not args.overwrite and not files.partial.exists() and files.out.exists():
+    if not args.overwrite and not files.partial.exists() and is_written(files.out):
         report = _finished(files, identity)
         messages.print(f"{args.out}: everything is labelled already", soft_wrap=True, highlight=False)
-        _show(args, report, [line.fields["reward"] for line in read_conversations(files.out)], messages)
+        _show(args, report, read_rewards(files.out), messages)
         return
     labels = _Labels(source)
     journal = Journal(files.partial, settings, labels.take, overwrite=args.overwrite)
@@ -138,32 +139,10 @@ class _Files:
         return self.out.with_name(f"{self.out.name}.report.json")
 
 
-@dataclass(frozen=True)
-class _Source:
-    """The input, once all of it was found to be conversations."""
-
-    path: Path
-    limit: int | None
-    sha256: str
-    digests: dict[int, str]
-    """By the number of a conversation's line."""
-
-    def lines(self) -> Iterator[ConversationLine]:
-        """The conversations.
-
-        Raises:
-          ValueError: the file is no longer what it was.
-        """
-        for line in read_conversations(self.path, self.limit):
-            if self.digests.get(line.number) != line.digest:
-                raise ValueError(f"{self.path}, line {line.number}: changed while it was read; start again")
-            yield line
-
-
 class _Labels:
     """What became of each line, as the journal's records say."""
 
-    def __init__(self, source: _Source):
+    def __init__(self, source: Conversations):
         self.outcomes: dict[int, Outcome] = {}
         self._source = source
 
@@ -176,7 +155,8 @@ class _Labels:
         outcome = Outcome(*(record[name] for name in ("line", "tokens", "reward", "reason", "why")))
         if self._source.digests.get(outcome.index) != record["conversation"]:
             raise ValueError(
-                f"line {outcome.index} of {self._source.path} is not the conversation that was scored"
+                f"{noun(self._source.path)} {outcome.index} of {self._source.path} is not the conversation "
+                "that was scored"
             )
         is_number = isinstance(outcome.reward, float) and math.isfinite(outcome.reward)
         if not (
@@ -193,10 +173,14 @@ def _check(args: Args) -> None:
         if number is not None and number < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {number}")
     out = Path(args.out)
-    if out.is_dir():
+    is_set = Path(args.input).is_dir()
+    if out.is_dir() and not is_set:
         raise ValueError(f"--out must be a file, {out} is a folder")
+    if out.is_file() and is_set:
+        raise ValueError(f"--out must be a folder, as --input is, {out} is a file")
     if out.resolve() == Path(args.input).resolve():
-        raise ValueError(f"--out and --input are both {out}; name another file to write to")
+        kind = "folder" if is_set else "file"
+        raise ValueError(f"--out and --input are both {out}; name another {kind} to write to")
     if args.plot is not None and Path(args.plot).suffix != ".png":
         raise ValueError(f"--plot must be a .png file, got {args.plot}")
 
@@ -250,25 +234,8 @@ def _template(args: Args) -> dict[str, str]:
     return {} if args.date_string is None else {"date_string": args.date_string}
 
 
-def _survey(args: Args) -> _Source:
-    """All lines, before anything is scored.
-
-    Raises:
-      FileNotFoundError, ValueError: what `read_conversations` finds, or a line that has a reward.
-    """
-    path, digests = Path(args.input), {}
-    for line in read_conversations(path, args.limit):
-        if line.fields.get("reward") is not None and not args.relabel:
-            raise ValueError(
-                f"{path}, line {line.number}: it has a reward, {str(line.fields['reward'])[:20]}; "
-                "pass --relabel to replace it"
-            )
-        digests[line.number] = line.digest
-    return _Source(path, args.limit, _sha256(path), digests)
-
-
 def _score(
-    args: Args, model: sia_jax.RewardModel, source: _Source, journal: Journal, messages: Console
+    args: Args, model: sia_jax.RewardModel, source: Conversations, journal: Journal, messages: Console
 ) -> Interruption:
     """Everything that the journal lacks goes into it, unless a signal comes: then what is being computed."""
     done, total = len(journal.done), len(source.digests)
@@ -326,7 +293,7 @@ def _score(
 def _finish(
     args: Args,
     files: _Files,
-    source: _Source,
+    source: Conversations,
     labels: _Labels,
     identity: dict[str, Any],
     messages: Console,
@@ -336,39 +303,37 @@ def _finish(
     Raises:
       ValueError: the input has changed, or nothing could be labelled.
     """
-    rewards: list[float] = []
+    rewards: dict[int, float] = {}
     tokens = 0
     left_out: dict[str, list[dict[str, Any]]] = {reason: [] for reason in REASONS}
-    temporary = files.out.with_name(f".{files.out.name}.new")
-    with temporary.open("wb") as file:
-        for line in source.lines():
-            outcome = labels.outcomes[line.number]
-            if outcome.reward is None:
-                assert outcome.reason is not None
-                left_out[outcome.reason].append({"line": line.number, "why": outcome.why})
-                continue
-            file.write(line.with_reward(outcome.reward))
-            rewards.append(outcome.reward)
-            tokens += outcome.tokens
+    for number in source.digests:
+        outcome = labels.outcomes[number]
+        if outcome.reward is None:
+            assert outcome.reason is not None
+            left_out[outcome.reason].append({"line": number, "why": outcome.why})
+            continue
+        rewards[number] = outcome.reward
+        tokens += outcome.tokens
+    if rewards:
+        source.write(files.out, rewards, identity["settings"])
+    numbers = list(rewards.values())
     report = {
         **identity,
         "input": source.path.name,
         "conversations": len(source.digests),
         "labelled": len(rewards),
         "tokens": tokens,
-        "output_sha256": _sha256(temporary),
-        "rewards": reward_distribution(rewards).to_json() if rewards else None,
+        "output_sha256": content_sha256(files.out) if rewards else None,
+        "rewards": reward_distribution(numbers).to_json() if rewards else None,
         "left_out": {reason: rows for reason, rows in left_out.items() if rows},
     }
     write_text_atomically(files.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     if not rewards:
-        temporary.unlink()
-        _show(args, report, rewards, messages)
+        _show(args, report, numbers, messages)
         raise ValueError(f"{source.path}: no conversation could be labelled; {files.report} says why")
-    # The journal goes last: whatever happens in between, the same command ends the work.
-    os.replace(temporary, files.out)
+    # The journal goes last: whatever happens before, the same command ends the work.
     files.partial.unlink()
-    _show(args, report, rewards, messages)
+    _show(args, report, numbers, messages)
     messages.print(f"written to {files.out}", highlight=False, soft_wrap=True)
 
 
@@ -387,17 +352,12 @@ def _finished(files: _Files, identity: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(report, dict):
         why = f"{files.report} does not say what it was made from"
     else:
-        now = {**identity, "output_sha256": _sha256(files.out)}
+        now = {**identity, "output_sha256": content_sha256(files.out)}
         differing = [name for name, value in now.items() if report.get(name) != value]
         if not differing:
             return report
         why = f"{files.report} says other {', '.join(differing)}"
     raise ValueError(f"{files.out} is there already, and {why}; name another file, or pass --overwrite")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _show(args: Args, report: dict[str, Any], rewards: Sequence[float], messages: Console) -> None:
@@ -407,7 +367,7 @@ def _show(args: Args, report: dict[str, Any], rewards: Sequence[float], messages
     table.add_row("labelled", f"{report['labelled']:,}", f"{report['labelled'] / total:.1%}")
     for reason, rows in report["left_out"].items():
         first = ", ".join(str(row["line"]) for row in rows[:5]) + (", …" if len(rows) > 5 else "")
-        where = f"line{'s' * (len(rows) > 1)} {first}: {rows[0]['why']}"
+        where = f"{noun(Path(args.input))}{'s' * (len(rows) > 1)} {first}: {rows[0]['why']}"
         table.add_row(reason, f"{len(rows):,}", f"{len(rows) / total:.1%}", where)
     messages.print(table, highlight=False)
     if not rewards:

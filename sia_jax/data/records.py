@@ -32,7 +32,8 @@ RECORDS_PER_FILE = 32_768
 _META = "sia_jax.json"
 _UNFINISHED = "unfinished"
 _REPLACED = "replaced"
-_RESERVED = ("format_version", "records", "files")
+RESERVED = ("format_version", "records", "files")
+"""Names of sia_jax.json that are the set's own."""
 _BATCH = 512  # records that are written and read at a time: tfds rewrites its own notes at every call
 
 
@@ -255,7 +256,7 @@ def _decode(row: dict[str, Any]) -> Record:
 
 
 def _write_meta(folder: Path, count: int, meta: dict[str, Any]) -> None:
-    taken = [name for name in _RESERVED if name in meta]
+    taken = [name for name in RESERVED if name in meta]
     if taken:
         raise ValueError(f"meta must not have {taken}, which the set itself writes; call them something else")
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
