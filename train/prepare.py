@@ -52,7 +52,7 @@ from sia_jax.data.chat import Tokenizer, family_of
 from sia_jax.data.records import Record, read_records, set_folder, write_records
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Format, Source, open_source
-from sia_jax.data.sources.conversations import Rejected
+from sia_jax.data.sources.conversations import OpenConversation, Rejected
 from sia_jax.data.sources.official import write_official
 from sia_jax.data.sources.own import write_conversations
 from sia_jax.data.tokenise import num_tokens, stop_id, tokenise
@@ -106,7 +106,7 @@ def main(args: Args) -> None:
         if args.export_conversations is not None:
             unfinished = args.export_conversations
             with messages.status(f"writing {unfinished}"):
-                ends = stop_id(_tokenizer(args), report["family"])
+                ends = [stop_id(_tokenizer(args), report["family"])]
                 write_conversations(Path(unfinished), read_records(Path(args.out)), ends)
             console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
     except (ValueError, OSError) as error:
@@ -244,11 +244,12 @@ def _records(
     progress: ReadProgress,
 ) -> Iterator[Record]:
     """The records that are kept; the others are counted."""
-    for number, found in enumerate(source.replies, start=1):
+    for number, found in enumerate(source.entries, start=1):
         progress.update(number, source.files.fraction)
         if isinstance(found, Rejected):
             counts.rejections.add(found.reason, found.place)
             continue
+        assert not isinstance(found, OpenConversation)
         record = found if isinstance(found, Record) else tokenise(tokenizer, found, family)
         place = source.files.place if isinstance(found, Record) else found.place
         prompt, reply = len(record.prompt_ids), len(record.reply_ids)

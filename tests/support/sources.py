@@ -20,7 +20,7 @@ def user(*contents: str, system: str | None = None) -> list[dict[str, str]]:
 def read(form: Any, path: Path, **options: Any) -> list[Conversation | Rejected | Record]:
     """All that is found in a file or folder of some form, read to its end."""
     source = open_source(form, path, vocab_size=100, **options)
-    found = list(source.replies)
+    found = list(source.entries)
     assert source.files.fraction == pytest.approx(1.0)
     return found
 

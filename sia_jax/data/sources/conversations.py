@@ -1,4 +1,4 @@
-"""What a reader of raw data yields: a finished conversation, or why a row holds none."""
+"""What a reader of raw data yields: a finished conversation, a prompt alone, or why a row holds neither."""
 
 import hashlib
 import json
@@ -27,12 +27,44 @@ class Conversation:
 
 
 @dataclass(frozen=True)
+class OpenConversation:
+    """A prompt that waits for a reply."""
+
+    id: str
+    group: str
+    """That of the replies to it."""
+    messages: tuple[Message, ...]
+    """Ends with the user."""
+    place: str
+
+
+@dataclass(frozen=True)
 class Rejected:
     """A row, or one reply of it, that holds nothing to learn from."""
 
     reason: str
     """In words that can be counted."""
     place: str
+
+
+Entry = Conversation | OpenConversation | Rejected
+"""Of a reader: conversations where it is asked for replies, open ones where it is asked for prompts."""
+
+
+def entry(
+    place: str,
+    name: str,
+    prompt: Sequence[Message],
+    reply: str | None,
+    *,
+    with_reply: bool,
+    group: str | None = None,
+    **reply_fields: Any,
+) -> Entry:
+    """`conversation`; or, without the reply and what is said of it, `open_conversation`."""
+    if with_reply:
+        return conversation(place, name, prompt, reply, group=group, **reply_fields)
+    return open_conversation(place, name, prompt, group=group)
 
 
 def conversation(
@@ -63,13 +95,33 @@ def conversation(
         check_messages(messages, last="assistant")
     except ValueError as error:
         return Rejected("not a conversation", f"{place} ({error})")
-    if any(message["role"] == "user" and not message["content"].strip() for message in prompt):
+    if _has_empty_turn(prompt):
         return Rejected("empty prompt", place)
     why = None if reward is None else reward_problem(reward)
     if why is not None:
         return Rejected(why, place)
     group = prompt_group(prompt) if group is None else group
     return Conversation(name, group, messages, place, None if reward is None else float(reward), complete)
+
+
+def open_conversation(
+    place: str, name: str, prompt: Sequence[Message], *, group: str | None = None
+) -> OpenConversation | Rejected:
+    """A prompt, if these messages make one.
+
+    Args:
+      place: where they come from.
+      name: the prompt's id.
+      prompt: ends with the user.
+      group: None: `prompt_group(prompt)`.
+    """
+    try:
+        check_messages(prompt)
+    except ValueError as error:
+        return Rejected("not a conversation", f"{place} ({error})")
+    if _has_empty_turn(prompt):
+        return Rejected("empty prompt", place)
+    return OpenConversation(name, prompt_group(prompt) if group is None else group, tuple(prompt), place)
 
 
 def reward_problem(reward: Any) -> str | None:
@@ -95,3 +147,7 @@ def prompt_group(prompt: Sequence[Message]) -> str:
 def digest(text: str) -> str:
     """16 hex digits of its SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _has_empty_turn(prompt: Sequence[Message]) -> bool:
+    return any(message["role"] == "user" and not message["content"].strip() for message in prompt)

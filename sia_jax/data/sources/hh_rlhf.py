@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from sia_jax.data.chat import Message
-from sia_jax.data.sources.conversations import Conversation, Rejected, conversation, prompt_group
+from sia_jax.data.sources.conversations import Entry, Rejected, entry, prompt_group
 from sia_jax.data.sources.rows import Row
 
 WHAT = "HH-RLHF"
@@ -14,7 +14,7 @@ OPTIONAL = ("prompt", "response")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
-def read_hh_rlhf(rows: Iterable[Row]) -> Iterator[Conversation | Rejected]:
+def read_hh_rlhf(rows: Iterable[Row], *, with_replies: bool = True) -> Iterator[Entry]:
     """Both replies of every row, as one group.
 
     Rows with a `prompt` are those of Dahoas/full-hh-rlhf, where `chosen` and `rejected` are the replies
@@ -23,6 +23,7 @@ def read_hh_rlhf(rows: Iterable[Row]) -> Iterator[Conversation | Rejected]:
 
     Args:
       rows: of Parquet or JSONL files.
+      with_replies: False: the prompt of each reply.
 
     Raises:
       ValueError: a row that is not of HH-RLHF.
@@ -41,7 +42,7 @@ def read_hh_rlhf(rows: Iterable[Row]) -> Iterator[Conversation | Rejected]:
                 yield Rejected("not a transcript", f"{place} ({error})")
                 continue
             group = group or prompt_group(prompt)
-            yield conversation(place, f"{row.name}:{kind}", prompt, reply, group=group)
+            yield entry(place, f"{row.name}:{kind}", prompt, reply, with_reply=with_replies, group=group)
 
 
 def _turns(row: Row, text: str | None) -> tuple[list[Message], str | None]:

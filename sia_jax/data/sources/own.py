@@ -1,20 +1,20 @@
 """One's own data: JSONL with a conversation a line."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sia_jax.data.chat import Message
 from sia_jax.data.records import Record
-from sia_jax.data.sources.conversations import Conversation, Rejected, conversation
+from sia_jax.data.sources.conversations import Entry, Rejected, entry
 from sia_jax.data.sources.rows import Row
 
 WHAT = "own data"
 FIELDS = ("messages", "prompt", "response", "reward", "id", "group", "complete")
 
 
-def read_own(rows: Iterable[Row]) -> Iterator[Conversation | Rejected]:
+def read_own(rows: Iterable[Row], *, with_replies: bool = True) -> Iterator[Entry]:
     """{"messages": [...]} that end with the assistant, or {"prompt": text, "response": text}.
 
     Beside them may stand "reward", a number; "id" and "group", texts or integers; and "complete": false for a
@@ -23,6 +23,7 @@ def read_own(rows: Iterable[Row]) -> Iterator[Conversation | Rejected]:
 
     Args:
       rows: of the .jsonl files.
+      with_replies: False: the prompts; a row need not have a reply.
 
     Raises:
       ValueError: a row of another form, or an id that another row has.
@@ -36,28 +37,29 @@ def read_own(rows: Iterable[Row]) -> Iterator[Conversation | Rejected]:
         complete = row.fields.get("complete", True)
         if not isinstance(complete, bool):
             raise ValueError(f"{row.place}: 'complete' must be true or false, got {complete!r}")
-        prompt, reply, extra = _turns(row)
-        if extra:
+        prompt, reply, extra = _turns(row, with_replies)
+        if extra and with_replies:
             yield Rejected("not a conversation", f"{row.place} (the last message has other keys: {extra})")
             continue
-        yield conversation(
+        yield entry(
             row.place,
             name,
             prompt,
             reply,
+            with_reply=with_replies,
             group=_name(row, "group"),
             reward=row.fields.get("reward"),
             complete=complete,
         )
 
 
-def write_conversations(path: Path, records: Iterable[Record], stop_id: int) -> int:
+def write_conversations(path: Path, records: Iterable[Record], stop_ids: Collection[int]) -> int:
     """Write records in the form that `read_own` reads; the file is there when it is whole.
 
     Args:
       path: replaced if it exists.
       records: read once.
-      stop_id: the token in which complete replies end.
+      stop_ids: the tokens in one of which complete replies end.
 
     Returns:
       How many were written.
@@ -76,7 +78,7 @@ def write_conversations(path: Path, records: Iterable[Record], stop_id: int) -> 
                     raise ValueError(f"record {record.id!r} has ids alone, and no text to write")
                 fields: dict[str, Any] = {"id": record.id, "group": record.group}
                 fields["messages"] = [dict(message) for message in record.messages]
-                fields["complete"] = bool(record.reply_ids[-1] == stop_id)
+                fields["complete"] = int(record.reply_ids[-1]) in stop_ids
                 if record.reward is not None:
                     fields["reward"] = record.reward
                 file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
@@ -86,7 +88,7 @@ def write_conversations(path: Path, records: Iterable[Record], stop_id: int) -> 
     return count
 
 
-def _turns(row: Row) -> tuple[Sequence[Message], str | None, list[str]]:
+def _turns(row: Row, with_reply: bool) -> tuple[Sequence[Message], str | None, list[str]]:
     """(the prompt's messages, the reply, keys of its message that messages do not have)."""
     kinds = [kind for kind in ("messages", "prompt") if kind in row.fields]
     if len(kinds) != 1:
@@ -94,7 +96,7 @@ def _turns(row: Row) -> tuple[Sequence[Message], str | None, list[str]]:
             f"{row.place}: expected 'messages', or 'prompt' and 'response', got {sorted(row.fields)[:20]}"
         )
     if kinds == ["prompt"]:
-        if "response" not in row.fields:
+        if "response" not in row.fields and with_reply:
             raise ValueError(f"{row.place}: there is a 'prompt' but no 'response'")
         return [{"role": "user", "content": row.text("prompt") or ""}], row.text("response"), []
     messages: Any = row.fields["messages"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from sia_jax.data.sources.conversations import Conversation, Rejected, conversation
+from sia_jax.data.sources.conversations import Entry, Rejected, entry
 from sia_jax.data.sources.rows import Row
 
 WHAT = "UltraFeedback"
@@ -10,8 +10,8 @@ REQUIRED = ("instruction", "completions")
 
 
 def read_ultrafeedback(
-    rows: Iterable[Row], *, system_prompts: bool = True
-) -> Iterator[Conversation | Rejected]:
+    rows: Iterable[Row], *, system_prompts: bool = True, with_replies: bool = True
+) -> Iterator[Entry]:
     """Every completion of every instruction.
 
     A completion was written under its `custom_system_prompt`, which most have; it stays as the system
@@ -21,6 +21,7 @@ def read_ultrafeedback(
     Args:
       rows: of the .jsonl files.
       system_prompts: False leaves the system messages out, as the official code does.
+      with_replies: False: the prompt of each completion, and of an instruction that has none.
 
     Raises:
       ValueError: a row that is not of UltraFeedback.
@@ -32,8 +33,11 @@ def read_ultrafeedback(
             raise ValueError(
                 f"{row.place}: 'completions' of {WHAT} must be a list, got {type(completions).__name__}"
             )
-        if not completions:
+        if not completions and with_replies:
             yield Rejected("no reply", row.place)
+        elif not completions:
+            prompt = [{"role": "user", "content": instruction or ""}]
+            yield entry(row.place, row.name, prompt, None, with_reply=False)
         for index, completion in enumerate(completions):
             place = f"{row.place}, completion {index + 1}"
             if not isinstance(completion, dict) or "response" not in completion:
@@ -43,4 +47,5 @@ def read_ultrafeedback(
             prompt = [{"role": "user", "content": instruction or ""}]
             if system and system.strip():
                 prompt.insert(0, {"role": "system", "content": system})
-            yield conversation(place, f"{row.name}:{index + 1}", prompt, fields.text("response"))
+            name, reply = f"{row.name}:{index + 1}", fields.text("response")
+            yield entry(place, name, prompt, reply, with_reply=with_replies)
