@@ -13,6 +13,11 @@ r"""Raw data in, a set of tokenised replies out, which is what a value model lea
     python -m train.label --input replies.jsonl --reward-model Skywork-Reward-V2-Qwen3-8B --out labelled.jsonl
     python -m train.prepare --format jsonl --input labelled.jsonl --tokenizer Qwen3-1.7B-Base --out data/uf
 
+    # Four replies of the policy itself to every prompt, and a reward to each; both go on if they are stopped:
+    python -m train.prepare --generate 4 --policy Qwen3-1.7B \
+        --format ultrafeedback --input UltraFeedback --out data/sampled
+    python -m train.label --input data/sampled --reward-model Skywork-Reward-V2-Qwen3-8B --out data/labelled
+
     # What the official SIA code has made and scored; and the other way round:
     python -m train.prepare --format official --input train.json --tokenizer Qwen3-1.7B-Base --out data/theirs
     python -m train.prepare --format wildguardmix --input wildguard_train.parquet \
@@ -24,18 +29,25 @@ Formats, each a file or a folder of files, which are read in the order of their 
     wildguardmix    .parquet: the rows with a response_harm_label
     hh-rlhf         .parquet, .jsonl or .jsonl.gz: chosen and rejected reply, with all turns in front of them
     jsonl           {"messages": [...]} or {"prompt": text, "response": text} a line; "reward", "id", "group"
-                    and "complete" (false: the reply was cut by length) may stand beside it
+                    and "complete" (false: the reply was cut by length) may stand beside it; --generate needs
+                    no response
     official        .json: the official code's lists of ids, taken as they are
 
 Only jsonl and official bring rewards. Nothing is left out silently: the summary, and report.json beside the
 set, say how many rows were, why, and where the first of them are. A run that is stopped leaves no set.
+
+With --generate the input's replies are not looked at. Its prompts (of wildguardmix: of all rows) are sent to
+the policy, each once, and the ids that it samples are the set's: no text is tokenised again. A prompt needs
+room for --max-new-tokens in --max-length, so that no reply is left out for being long. What is sampled is in
+OUT/replies.partial.jsonl at once; after a kill the same command (without --overwrite) goes on, and ends in
+the same bytes.
 """
 
 import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,7 +59,7 @@ from rich.text import Text
 
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Flag, Int
+from sia_jax.cli import Flag, Int, explained
 from sia_jax.data.chat import Tokenizer, family_of
 from sia_jax.data.records import Record, read_records, set_folder, write_records
 from sia_jax.data.rejections import Rejections
@@ -59,6 +71,7 @@ from sia_jax.data.tokenise import num_tokens, stop_id, tokenise
 from sia_jax.models.config import Family
 from sia_jax.reports.progress import ReadProgress
 from sia_jax.reports.terminal import visible
+from train.generation import CUT, PARTIAL, Generation, GenerationArgs, Prompts, ReplyJournal
 
 REPORT = "report.json"
 QUANTILES = {"least": 0.0, "5%": 0.05, "half": 0.5, "95%": 0.95, "most": 1.0}
@@ -72,14 +85,14 @@ class Args:
     """What the input is."""
     input: Annotated[str, tyro.conf.arg(metavar="PATH")]
     """A file, or a folder of files."""
-    tokenizer: Annotated[str, tyro.conf.arg(metavar="DIR")]
-    """The value model's tokenizer: a checkpoint's folder, or else a Hub id."""
+    tokenizer: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """The value model's tokenizer: a checkpoint's folder, or else a Hub id. With --generate: the policy's."""
     out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """Where the set is written."""
     max_length: Annotated[int, tyro.conf.arg(metavar="N")] = 1024
     """Longest prompt and reply, in tokens; longer ones are kept out, not cut."""
     limit: Int = None
-    """Stop once so many replies are kept."""
+    """Stop once so many replies are kept; with --generate, once so many prompts are."""
     drop_system_prompts: Flag = False
     """Leave UltraFeedback's system prompts out, as the official code does."""
     export_official: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
@@ -87,32 +100,37 @@ class Args:
     export_conversations: Annotated[str | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Also write the kept conversations as text, .jsonl: what train.label reads, and --format jsonl."""
     overwrite: Flag = False
-    """Replace a set, and exported files, that are there."""
+    """Replace a set, and exported files, that are there; begin anew with --generate."""
+    sampling: Annotated[GenerationArgs, tyro.conf.OmitArgPrefixes] = field(default_factory=GenerationArgs)
 
 
 def main(args: Args) -> None:
     """Prepare; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
     messages, console = Console(stderr=True), Console()
-    unfinished = args.out
+    unfinished, journal = args.out, Path(args.out) / PARTIAL
     try:
-        report = prepare(args, messages)
-        console.print(summary(report))
-        console.print(f"written to {args.out}", highlight=False, soft_wrap=True)
-        if args.export_official is not None:
-            unfinished = args.export_official
-            with messages.status(f"writing {unfinished}"):
-                write_official(Path(unfinished), read_records(Path(args.out)), report["family"])
-            console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
-        if args.export_conversations is not None:
-            unfinished = args.export_conversations
-            with messages.status(f"writing {unfinished}"):
-                ends = [stop_id(_tokenizer(args), report["family"])]
-                write_conversations(Path(unfinished), read_records(Path(args.out)), ends)
-            console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
-    except (ValueError, OSError) as error:
-        sys.exit(f"train.prepare: {error}")
+        with explained("train.prepare"):
+            report = prepare(args, messages)
+            console.print(summary(report))
+            console.print(f"written to {args.out}", highlight=False, soft_wrap=True)
+            if args.export_official is not None:
+                unfinished = args.export_official
+                with messages.status(f"writing {unfinished}"):
+                    write_official(Path(unfinished), read_records(Path(args.out)), report["family"])
+                console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
+            if args.export_conversations is not None:
+                unfinished = args.export_conversations
+                with messages.status(f"writing {unfinished}"):
+                    write_conversations(
+                        Path(unfinished), read_records(Path(args.out)), _stop_ids(args, report)
+                    )
+                console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
+            journal.unlink(
+                missing_ok=True
+            )  # last: until then the same command ends what a kill has left undone
     except KeyboardInterrupt:
-        messages.print(f"\ninterrupted; {unfinished} is as it was", highlight=False, soft_wrap=True)
+        sampled = f"; {journal} has what was sampled, and {_again(args)}" if journal.exists() else ""
+        messages.print(f"\ninterrupted; {unfinished} is as it was{sampled}", highlight=False, soft_wrap=True)
         sys.exit(130)
 
 
@@ -124,37 +142,105 @@ def prepare(args: Args, messages: Console) -> dict[str, Any]:
 
     Raises:
       FileExistsError, FileNotFoundError, ValueError: what is wrong with options or files.
+      SystemExit: interrupted while it sampled; what was sampled is in the journal.
     """
     out = Path(args.out)
     _check(args, out)
-    tokenizer = _tokenizer(args)
+    generation = None if args.sampling.generate is None else Generation(args.sampling, args.max_length)
+    tokenizer = _tokenizer(args) if generation is None else generation.tokenizer
     family = family_of(tokenizer)
     path = Path(args.input)
     vocab_size = num_tokens(tokenizer)
     source = open_source(
-        args.format, path, vocab_size=vocab_size, system_prompts=not args.drop_system_prompts
+        args.format,
+        path,
+        vocab_size=vocab_size,
+        system_prompts=not args.drop_system_prompts,
+        with_replies=generation is None,
     )
     counts = _Counts()
     settings = {
         "format": args.format,
         "input": path.name,
-        "tokenizer": checkpoint_name(args.tokenizer),
+        "tokenizer": checkpoint_name(args.tokenizer or args.sampling.policy or ""),
         "family": family,
         "vocab_size": vocab_size,
         "max_length": args.max_length,
         "limit": args.limit,
         "system_prompts": not args.drop_system_prompts,
     }
+    if generation is not None:
+        return _generate(args, generation, source, settings, counts, messages)
     with ReadProgress(messages, "replies") as progress:
         records = _records(source, tokenizer, family, args, counts, progress)
-        write_records(out, records, lambda: settings | {"counts": counts.to_json()}, overwrite=args.overwrite)
+        return _write(out, records, settings, counts, overwrite=args.overwrite)
+
+
+def _generate(
+    args: Args,
+    generation: Generation,
+    source: Source,
+    settings: dict[str, Any],
+    counts: "_Counts",
+    messages: Console,
+) -> dict[str, Any]:
+    """Sample what is missing; then write the set and its report."""
+    with ReadProgress(messages, "prompts") as progress:
+        prompts = generation.read_prompts(source, args.limit, counts.rejections, progress)
+    if not prompts.distinct:
+        why = counts.rejections.describe() or "there are no rows in it"
+        raise ValueError(f"{args.input}: no prompt could be kept: {why}")
+    path = Path(args.out) / PARTIAL
+    journal = generation.open_journal(path, prompts.distinct, overwrite=args.overwrite)
+    done, total = len(journal.replies), len(prompts.distinct) * generation.replies
+    if done:
+        text = f"{path}: going on after {done:,} of {total:,} replies"
+        messages.print(text, highlight=False, soft_wrap=True)
+    if done < total:
+        interruption = generation.sample(prompts.distinct, journal, messages)
+        if interruption.wanted:
+            kept = f"{len(journal.replies):,} of {total:,} replies are in {path}"
+            messages.print(f"\ninterrupted; {kept}, and {_again(args)}", highlight=False, soft_wrap=True)
+            sys.exit(interruption.exit_status)
+    counts.prompts = prompts
+    settings = settings | {"generation": generation.settings, "record_prompt": args.sampling.record_prompt}
+    records = _sampled(args, generation, prompts, journal, counts)
+    # A set that is there is to be replaced: --overwrite began the journal, or this very run wrote the set.
+    report = _write(Path(args.out), records, settings, counts, overwrite=True)
+    if generation.differs(prompts.distinct[0]):
+        messages.print(
+            "the prompts in the records are those that the policy read, and decode.generate gives a value "
+            "model its own form of a prompt; for a value model that is to steer there leave out --record-prompt policy",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return report
+
+
+def _write(
+    out: Path, records: Iterator[Record], settings: dict[str, Any], counts: "_Counts", *, overwrite: bool
+) -> dict[str, Any]:
+    """The set, and its report."""
+    write_records(out, records, lambda: settings | {"counts": counts.to_json()}, overwrite=overwrite)
     report = {**settings, **counts.to_json()}
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
     (out / REPORT).write_text(text + "\n", encoding="utf-8")
     return report
 
 
+def _again(args: Args) -> str:
+    return "the same command" + (" without --overwrite" if args.overwrite else "") + " goes on"
+
+
+def _stop_ids(args: Args, report: dict[str, Any]) -> list[int]:
+    """The tokens in one of which a complete reply ends."""
+    if args.sampling.generate is not None:
+        return list(report["generation"]["stop_ids"])
+    return [stop_id(_tokenizer(args), report["family"])]
+
+
 def _tokenizer(args: Args) -> Tokenizer:
+    assert args.tokenizer is not None
     folder = resolve_checkpoint(args.tokenizer)
     tokenizer = load_tokenizer(folder)
     if tokenizer is None:
@@ -171,20 +257,26 @@ def summary(report: dict[str, Any]) -> Table:
     def row(title: str, text: str) -> None:
         table.add_row(Text(title), Text(visible(text)))  # as they are: names of files may have brackets
 
-    kept, groups, longer = report["kept"], report["groups"], report["longer"]
-    stopped = ", where --limit stopped" if report["limit"] == kept else ""
-    replies, prompts = (
+    kept, groups, prompts = report["kept"], report["groups"], report.get("prompts")
+    limited = kept if prompts is None else prompts["kept"]
+    stopped = ", where --limit stopped" if report["limit"] == limited else ""
+    replies, questions = (
         f"{kept:,} repl{'y' if kept == 1 else 'ies'}",
         f"{groups:,} prompt{'s' * (groups != 1)}",
     )
-    row("kept", f"{replies} to {prompts}{stopped}")
+    row("kept", f"{replies} to {questions}{stopped}")
     row("with a reward", f"{report['with_reward']:,}")
     if report["with_reward"]:
         row("rewards", "{least:.4g} to {most:.4g}, mean {mean:.4g}".format(**report["rewards"]))
     for name, what in (("prompt", "prompts"), ("reply", "replies"), ("both", "both")):
         quantiles = report["lengths"][name].items()
         row(f"tokens of {what}", ", ".join(f"{label} {tokens:,}" for label, tokens in quantiles))
-    row(f"over {report['max_length']:,} tokens", f"{longer['count']:,}, {longer['share']:.1%}")
+    if prompts is None:
+        longer = report["longer"]
+        row(f"over {report['max_length']:,} tokens", f"{longer['count']:,}, {longer['share']:.1%}")
+    else:
+        row("prompts in the input", f"{prompts['found']:,}, {prompts['repeated']:,} of them repetitions")
+        row("replies cut by length", f"{report['cut']:,}, {report['cut'] / kept:.1%}")
     for reason, found in report["rejected"].items():
         more = ["..."] if found["count"] > len(found["first"]) else []
         row(f"left out: {reason}", f"{found['count']:,} ({'; '.join([*found['first'], *more])})")
@@ -203,6 +295,9 @@ class _Counts:
     rewards: list[float] = field(default_factory=list)
     kept: int = 0
     too_long: int = 0
+    prompts: Prompts | None = None
+    """With --generate."""
+    cut: int = 0
 
     def keep(self, record: Record, file: str) -> None:
         self.kept += 1
@@ -219,7 +314,7 @@ class _Counts:
             "groups": len(self.groups),
             "files": dict(self.files),
             "with_reward": len(self.rewards),
-            "longer": {"count": self.too_long, "share": self.too_long / len(self.lengths)},
+            **self._particulars(),
             "lengths": {
                 name: {
                     label: int(np.quantile(values, q, method="inverted_cdf"))
@@ -233,6 +328,13 @@ class _Counts:
             least, most = min(self.rewards), max(self.rewards)
             report["rewards"] = {"least": least, "most": most, "mean": float(np.mean(self.rewards))}
         return report
+
+    def _particulars(self) -> dict[str, Any]:
+        if self.prompts is None:
+            return {"longer": {"count": self.too_long, "share": self.too_long / len(self.lengths)}}
+        prompts = self.prompts
+        found = {"found": prompts.found, "repeated": prompts.repeated, "kept": len(prompts.distinct)}
+        return {"prompts": found, "cut": self.cut}
 
 
 def _records(
@@ -267,6 +369,22 @@ def _records(
         raise ValueError(f"{args.input}: no reply could be kept: {why}")
 
 
+def _sampled(
+    args: Args, generation: Generation, prompts: Prompts, journal: ReplyJournal, counts: _Counts
+) -> Iterator[Record]:
+    """The records of sampled replies; those that are not kept are counted."""
+    for prompt, reply, found in generation.records(prompts.distinct, journal):
+        if isinstance(found, Rejected):
+            counts.rejections.add(found.reason, found.place)
+            continue
+        counts.lengths.append((len(found.prompt_ids), len(found.reply_ids)))
+        counts.cut += reply.end == CUT
+        counts.keep(found, prompt.file)
+        yield found
+    if not counts.kept:
+        raise ValueError(f"{args.input}: no reply could be kept: {counts.rejections.describe()}")
+
+
 def _check(args: Args, out: Path) -> None:
     for name in ("max_length", "limit"):
         number = getattr(args, name)
@@ -274,15 +392,46 @@ def _check(args: Args, out: Path) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {number}")
     if args.drop_system_prompts and args.format != "ultrafeedback":
         raise ValueError(f"--drop-system-prompts is for --format ultrafeedback, got --format {args.format}")
+    _check_sampling(args)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out must be a folder, {out} is a file")
     if args.overwrite:
         return
+    unfinished = (out / PARTIAL).exists()
+    if unfinished and args.sampling.generate is None:
+        raise FileExistsError(
+            f"{out} holds an unfinished run of --generate; name another folder, or pass --overwrite"
+        )
+    if unfinished and set_folder(out).exists():
+        return  # a run that was killed in its last moments, and goes on
     if set_folder(out).exists():
         raise FileExistsError(f"{out} holds a set already; name another folder, or pass --overwrite")
     for exported in (args.export_official, args.export_conversations):
         if exported is not None and Path(exported).exists():
             raise FileExistsError(f"{exported} is there already; name another, or pass --overwrite")
+
+
+def _check_sampling(args: Args) -> None:
+    """The options of --generate fit together; what they name is looked at later."""
+    sampling = args.sampling
+    if sampling.generate is None:
+        changed = [f.name for f in fields(sampling) if getattr(sampling, f.name) != f.default]
+        if changed:
+            raise ValueError(f"--{changed[0].replace('_', '-')} is for --generate N")
+        if args.tokenizer is None:
+            raise ValueError("give the value model's --tokenizer DIR, or --generate N --policy DIR")
+        return
+    for name in ("generate", "batch"):
+        if getattr(sampling, name) < 1:
+            raise ValueError(f"--{name} must be 1 or more, got {getattr(sampling, name)}")
+    if sampling.policy is None:
+        raise ValueError("--generate needs a policy to sample from: give --policy DIR")
+    if args.tokenizer is not None:
+        raise ValueError("with --generate the tokenizer is the policy's; leave --tokenizer out")
+    if args.export_official is not None and sampling.record_prompt == "policy":
+        raise ValueError(
+            "--export-official writes the prompts that a value model reads; leave out --record-prompt policy"
+        )
 
 
 if __name__ == "__main__":

@@ -40,9 +40,7 @@ class Attend(Protocol):
 class CausalAttention:
     """A full pass without a cache: tokens [B, L] see themselves and what is before them in their segment."""
 
-    segment_ids: Int[Array, "B L"] | None = (
-        None  # packed sequences from 1, 0: padding; None: one a row
-    )
+    segment_ids: Int[Array, "B L"] | None = None  # packed sequences from 1, 0: padding; None: one a row
     first: Int[Array, " I"] | None = None  # `first_blocks` of them; None: every layer finds them again
 
     def __call__(

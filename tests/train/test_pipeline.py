@@ -8,7 +8,7 @@ import numpy as np
 
 import sia_jax
 from sia_jax.data.records import read_records
-from tests.support.checkpoints import tiny_policy, tiny_reward_model
+from tests.support.checkpoints import assert_close, tiny_policy, tiny_reward_model
 from tests.support.tokenizers import save_qwen3_tokenizer
 from train import label, prepare, value_model
 
@@ -21,12 +21,37 @@ REPLIES = (
 )
 
 
-def test_raw_replies_become_labelled_trajectories_and_a_value_model(tmp_path: Path):
-    tokenizer = save_qwen3_tokenizer(tmp_path / "tokenizer")
+def save_models(folder: Path) -> sia_jax.RewardModel:
+    """ "base", and "reward", which is returned."""
+    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
     base = replace(tiny_policy(num_layers=1, vocab_size=352), tokenizer=tokenizer)
-    sia_jax.save_policy(base, tmp_path / "base")
+    sia_jax.save_policy(base, folder / "base")
     reward = replace(tiny_reward_model(seed=5, num_layers=1, vocab_size=352), tokenizer=tokenizer)
-    sia_jax.save_reward_model(reward, tmp_path / "reward")
+    sia_jax.save_reward_model(reward, folder / "reward")
+    return reward
+
+
+def train(folder: Path) -> sia_jax.ValueModel:
+    """The value model of "data", on "base"."""
+    value_model.main(
+        value_model.Args(
+            data=folder / "data",
+            base=str(folder / "base"),
+            out=folder / "vm",
+            epochs=40,
+            batch_size=8,
+            row_length=256,
+            learning_rate=3e-3,
+            rank=4,
+            held_out=0.0,
+            layout="official",
+        )
+    )
+    return sia_jax.load_value_model(folder / "vm" / "last", str(folder / "base"))
+
+
+def test_raw_replies_become_labelled_trajectories_and_a_value_model(tmp_path: Path):
+    reward = save_models(tmp_path)
     raw = [{"prompt": question, "response": reply} for question in QUESTIONS for reply in REPLIES]
     raw[2]["complete"] = False  # type: ignore[assignment]
     (tmp_path / "raw.jsonl").write_text("".join(json.dumps(row) + "\n" for row in raw))
@@ -61,21 +86,7 @@ def test_raw_replies_become_labelled_trajectories_and_a_value_model(tmp_path: Pa
         assert new.reward is not None
         np.testing.assert_allclose(new.reward, reward.score([ids], [len(ids)])[0], rtol=1e-5)
 
-    value_model.main(
-        value_model.Args(
-            data=tmp_path / "data",
-            base=str(tmp_path / "base"),
-            out=tmp_path / "vm",
-            epochs=40,
-            batch_size=8,
-            row_length=256,
-            learning_rate=3e-3,
-            rank=4,
-            held_out=0.0,
-            layout="official",
-        )
-    )
-    trained = sia_jax.load_value_model(tmp_path / "vm" / "last", str(tmp_path / "base"))
+    trained = train(tmp_path)
     means = []
     for record in after:
         ids = np.concatenate([record.prompt_ids, record.reply_ids])
@@ -83,3 +94,44 @@ def test_raw_replies_become_labelled_trajectories_and_a_value_model(tmp_path: Pa
         means.append(values[len(record.prompt_ids) :].mean())
     rewards = [record.reward for record in after]
     assert np.corrcoef(means, rewards)[0, 1] > 0.9  # type: ignore[arg-type]
+
+
+def test_a_policys_own_replies_become_a_value_model_in_three_commands(tmp_path: Path, capsys):
+    reward = save_models(tmp_path)
+    rows = [{"prompt": question} for question in QUESTIONS]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepare.main(
+        prepare.Args(
+            format="jsonl",
+            input=str(tmp_path / "prompts.jsonl"),
+            out=str(tmp_path / "sampled"),
+            sampling=prepare.GenerationArgs(
+                generate=4, policy=str(tmp_path / "base"), max_new_tokens=12, record_prompt="value"
+            ),
+        )
+    )
+    label.main(
+        label.Args(
+            input=str(tmp_path / "sampled"),
+            reward_model=str(tmp_path / "reward"),
+            out=str(tmp_path / "data"),
+        )
+    )
+    before, after = read_records(tmp_path / "sampled"), read_records(tmp_path / "data")
+    assert len(before) == len(after) == 16
+    expected = []
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old.reply_ids, new.reply_ids)
+        ids = reward.conversation_ids(new.messages)
+        expected.append(reward.score([ids], [len(ids)])[0])
+    assert_close([record.reward for record in after], expected)
+
+    trained = train(tmp_path)
+    assert "16 trajectories to train on" in capsys.readouterr().err
+    lines = [json.loads(line) for line in (tmp_path / "vm" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["kind"] == "step"]
+    assert np.mean(losses[-2:]) < 0.5 * np.mean(losses[:2])  # an epoch has two steps
+    # The sampler gives a value model the very prompts that it was trained on.
+    turns = after[0].messages[:-1]
+    tokenizer = sia_jax.load_policy(tmp_path / "base").tokenizer
+    assert after[0].prompt_ids.tolist() == replace(trained, tokenizer=tokenizer).prompt_ids(turns)

@@ -16,6 +16,7 @@ from sia_jax.data.chat import value_prompt
 from sia_jax.data.records import read_records
 from tests.support.tokenizers import save_llama3_tokenizer, save_qwen3_tokenizer
 from train import prepare
+from train.generation import GenerationArgs
 from train.prepare import Args
 
 ROWS = (
@@ -272,6 +273,8 @@ def test_ctrl_c_in_the_export_leaves_the_set(
         ),
         ({"input": "missing.jsonl"}, "missing.jsonl: no such file or folder"),
         ({"tokenizer": "./missing"}, "./missing: no such folder"),
+        ({"tokenizer": None}, "give the value model's --tokenizer DIR, or --generate N --policy DIR"),
+        ({"sampling": GenerationArgs(top_p=0.9)}, "--top-p is for --generate N"),
         ({"format": "ultrafeedback"}, "line 1: UltraFeedback has the fields"),
         ({"max_length": 2}, "no reply could be kept: longer than 2 tokens: 4 (mine[1].jsonl, line 1; "),
     ],
@@ -312,7 +315,7 @@ def test_help_teaches() -> None:
     text = plain(re.sub(r"[│╭╮╰╯─]|\x1b\[[0-9;]*m", " ", done.stdout))
     assert "ultrafeedback .jsonl: every completion" in text
     assert "--max-length" in text
-    for name in Args.__dataclass_fields__:
+    for name in {*Args.__dataclass_fields__, *GenerationArgs.__dataclass_fields__} - {"sampling"}:
         assert "--" + name.replace("_", "-") in text
 
 
