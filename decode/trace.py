@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from decode.runner import explained
+from sia_jax.cli import explained
 from sia_jax.reports.trace import trace_page
 
 
