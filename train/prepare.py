@@ -210,7 +210,8 @@ def _generate(
     if generation.differs(prompts.distinct[0]):
         messages.print(
             "the prompts in the records are those that the policy read, and decode.generate gives a value "
-            "model its own form of a prompt; for a value model that is to steer there leave out --record-prompt policy",
+            "model its own form of a prompt; for a value model that is to steer there leave out "
+            "--record-prompt policy",
             highlight=False,
             soft_wrap=True,
         )

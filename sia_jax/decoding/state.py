@@ -171,8 +171,8 @@ def empty_record(batch: int, length: int, num_candidates: int | None) -> TokenRe
     candidates = None
     if num_candidates is not None:
         ids = jnp.full((batch, length, num_candidates), -1, jnp.int32)
-        floats = [nan(num_candidates) for _ in range(4)]
-        candidates = CandidateRecord(ids, *floats, own_choice=ids[..., 0], kl=nan())
+        each = nan(num_candidates)
+        candidates = CandidateRecord(ids, each, each, each, each, own_choice=ids[..., 0], kl=nan())
     return TokenRecord(
         tokens=jnp.zeros((batch, length), jnp.int32),
         junction=jnp.zeros((batch, length), bool),

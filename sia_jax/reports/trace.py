@@ -35,7 +35,8 @@ def trace_page(records: Sequence[Record], title: str) -> str:
         groups.setdefault(record["index"], []).append(record)
     # Shades are of one scale on the whole page: that of the most uncertain token on it.
     most = max((h for record in records for h in record["entropy"] if h is not None), default=0.0)
-    sections, data = [], []
+    sections: list[str] = []
+    data: list[list[dict[str, Any]]] = []
     for group in groups.values():
         articles = []
         for record in group:
