@@ -125,9 +125,8 @@ def main(args: Args) -> None:
                         Path(unfinished), read_records(Path(args.out)), _stop_ids(args, report)
                     )
                 console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
-            journal.unlink(
-                missing_ok=True
-            )  # last: until then the same command ends what a kill has left undone
+            # Last: until then the same command ends what a kill has left undone.
+            journal.unlink(missing_ok=True)
     except KeyboardInterrupt:
         sampled = f"; {journal} has what was sampled, and {_again(args)}" if journal.exists() else ""
         messages.print(f"\ninterrupted; {unfinished} is as it was{sampled}", highlight=False, soft_wrap=True)

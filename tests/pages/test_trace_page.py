@@ -72,8 +72,8 @@ def test_the_page_opens_without_complaint_request_or_sideways_scrolling(tab: Tab
 def test_pointing_and_arrow_keys_show_the_candidates_of_a_token(tab: Tab) -> None:
     heading = "document.querySelector('#details p').innerText"
     assert "junction" in tab.evaluate(heading)  # the page begins at one
-    tab.point(".t.s")
-    tab.evaluate("document.querySelector('.t.s').focus()")
+    tab.point("article .t.s")
+    tab.evaluate("document.querySelector('article .t.s').focus()")
     shown = tab.evaluate(heading)
     assert "the policy alone:" in shown
     rows = tab.evaluate("document.querySelectorAll('#details tbody tr').length")
