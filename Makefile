@@ -28,7 +28,7 @@ PARITY_STAMP := $(PARITY)/.ready-$(FULL)
 
 PIP := -m pip --disable-pip-version-check --no-input install -qq $(CONSTRAINTS:%=-c %)
 
-.PHONY: help env test demo check parity bench bench-training pages clean
+.PHONY: help env test demo check parity parity-env bench bench-training pages clean
 .DEFAULT_GOAL := help
 
 help:
@@ -49,7 +49,7 @@ help:
 env: $(STAMP)
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 demo: $(STAMP)
 	$(VENV)/bin/python -m decode.demo $(ARGS)
@@ -60,7 +60,9 @@ check: $(STAMP)
 	$(VENV)/bin/shellcheck train/launch/*.sh .ci/run
 
 parity: $(PARITY_STAMP)
-	$(PARITY)/bin/python -m pytest -p no:cacheprovider tests/parity $(ARGS)
+	$(PARITY)/bin/python -m pytest -p no:cacheprovider -n $(WORKERS) --dist loadfile tests/parity $(ARGS)
+
+parity-env: $(PARITY_STAMP)
 
 pages: $(STAMP)
 	$(VENV)/bin/python -m pytest -p no:cacheprovider tests/pages $(ARGS)

@@ -197,12 +197,11 @@ def test_a_batch_that_is_not_full_is_normalised_by_its_own_trajectories():
     assert float(metrics.loss) == pytest.approx(oracle(frozen, tree, config, trajectories), rel=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
-def test_a_mesh_of_devices_takes_the_step_of_one(shape):
+def test_a_mesh_of_devices_takes_the_step_of_one():
     frozen, tree, config = case()
     trajectories = random_trajectories(16, config.value.backbone.vocab_size)
     one = one_step(frozen, tree, pack(trajectories, length=LENGTH, rows=8, batch_size=16), config)
-    mesh = make_mesh(*shape, devices=jax.devices()[:8])
+    mesh = make_mesh(2, 2, 2, devices=jax.devices()[:8])  # other shapes take twenty in test_distributed.py
     batch = pack(trajectories, length=LENGTH, rows=8, batch_size=16)
     many = one_step(shard_params(frozen, mesh), shard_params(tree, mesh), batch, config, mesh)
     assert float(many[1].loss) == pytest.approx(float(one[1].loss), rel=1e-5)
