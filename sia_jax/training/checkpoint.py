@@ -145,7 +145,18 @@ class _OtherRun(ValueError):
 
 
 def _manager(folder: Path, keep: int) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
+    """Processes meet at named barriers of the coordinator.
+
+    Orbax's own choice where no processes are named is a collective of the devices, which two managers writing
+    in the background start in an order that differs between processes: now and then they wait for ever.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    meeting = ocp.options.MultiprocessingOptions(
+        active_processes=set(range(jax.process_count())), barrier_sync_key_prefix=folder.name
+    )
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=False, cleanup_tmp_directories=True, multiprocessing_options=meeting
+    )
     return ocp.CheckpointManager(folder, options=options)
 
 

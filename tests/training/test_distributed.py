@@ -25,16 +25,22 @@ def start(folder: Path, *options: object) -> subprocess.Popen:
 
 
 def losses(*processes: subprocess.Popen) -> list[list[float]]:
-    """Of every process, the loss of each step."""
-    found = []
-    for process in processes:
-        out, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors[-3000:]
-        *lines, last = [line for line in out.splitlines() if line.startswith(("step", "finished"))]
-        assert last == "finished"
-        assert [line.split()[1] for line in lines] == [str(i + 1) for i in range(20)]
-        found.append([float(line.split()[2]) for line in lines])
-    return found
+    """Of every process, the loss of each step. None outlives the test."""
+    try:
+        return [_losses(process) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def _losses(process: subprocess.Popen) -> list[float]:
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    *lines, last = [line for line in out.splitlines() if line.startswith(("step", "finished"))]
+    assert last == "finished"
+    assert [line.split()[1] for line in lines] == [str(i + 1) for i in range(20)]
+    return [float(line.split()[2]) for line in lines]
 
 
 def free_port() -> int:
