@@ -18,7 +18,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -47,6 +46,7 @@ from decode.benchmark_systems import BareLoop, SamplerSystem, System, Timing
 from sia_jax.evaluation.roofline import Machine, decode_step_cost, measure_machine, usable_cores
 from sia_jax.models.config import ModelConfig
 from sia_jax.reports.benchmarks import section, write_page
+from sia_jax.reports.provenance import commit
 
 
 @dataclass(frozen=True)
@@ -297,7 +297,8 @@ def record_header(shape: str, config: ModelConfig, machine: Machine) -> dict[str
     """What every record says of its run."""
     return {
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "commit": _commit(),
+        # What an earlier part of the run has written is no change of what is measured.
+        "commit": commit(ignored=("docs/benchmarks", "docs/benchmarks.md")),
         "versions": {name: version(name) for name in ("jax", "jaxlib", "flax")},
         "python": platform.python_version(),
         "load_average": os.getloadavg()[0],
@@ -312,21 +313,6 @@ def record_header(shape: str, config: ModelConfig, machine: Machine) -> dict[str
 def _prompts(models: Models, batch: int, length: int) -> list[list[int]]:
     ids = jax.random.randint(jax.random.key(1), (batch, length), 0, models.config.vocab_size)
     return ids.tolist()
-
-
-def _commit() -> str:
-    try:
-        head = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
-        )
-        # What an earlier part of the run has written is no change of what is measured.
-        others = ["--", ".", ":!docs/benchmarks", ":!docs/benchmarks.md"]
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", *others], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.stdout.strip() + ("+changes" if dirty.stdout.strip() else "")
 
 
 if __name__ == "__main__":

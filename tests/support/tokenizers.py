@@ -8,17 +8,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.normalizers import NFC, Normalizer
-from tokenizers.pre_tokenizers import ByteLevel, Split
-from tokenizers.pre_tokenizers import Sequence as PreTokenizers
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.normalizers import NFC
 from tokenizers.processors import ByteLevel as ByteLevelProcessor
 from tokenizers.processors import Sequence as Processors
 from tokenizers.processors import TemplateProcessing
-from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from sia_jax.world.tokenizer import QWEN3_SPLIT, added_tokens, train_bpe
 
 CORPUS = (
     "How long should I boil an egg? Put the egg into boiling water and wait for seven minutes.",
@@ -52,10 +49,7 @@ LLAMA3_SPECIAL = (
 )
 """The first of the real tokenizer's 256 special tokens, in the order of their ids."""
 
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-_MARKS = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_QWEN3_SPLIT = rf"{_WORDS}|\p{{N}}|{_MARKS}"
-_LLAMA3_SPLIT = rf"{_WORDS}|\p{{N}}{{1,3}}|{_MARKS}"
+_LLAMA3_SPLIT = QWEN3_SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 
 # ChatML as Qwen3 means it: a think block opens an assistant turn after the last user turn if it has thoughts
 # or is the final one; earlier turns lose their thoughts; enable_thinking=False ends in an empty block.
@@ -121,14 +115,14 @@ def save_qwen3_tokenizer(
     Raises:
       ValueError: the corpus does not yield so many tokens.
     """
-    tokenizer = _train_bpe(_QWEN3_SPLIT, vocab_size, normalizer=NFC())
+    tokenizer = train_bpe(CORPUS, vocab_size, normalizer=NFC())
     tokenizer.post_processor = ByteLevelProcessor(trim_offsets=False)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in QWEN3_SPECIAL])
     tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in QWEN3_PLAIN])
     config = {
         "add_bos_token": False,
         "add_prefix_space": False,
-        "added_tokens_decoder": _added_tokens(tokenizer),
+        "added_tokens_decoder": added_tokens(tokenizer),
         "additional_special_tokens": list(QWEN3_SPECIAL[1:]),
         "bos_token": None,
         "chat_template": QWEN3_TEMPLATE,
@@ -154,7 +148,7 @@ def save_llama3_tokenizer(folder: Path, vocab_size: int = 320) -> PreTrainedToke
     Raises:
       ValueError: the corpus does not yield so many tokens.
     """
-    tokenizer = _train_bpe(_LLAMA3_SPLIT, vocab_size, ignore_merges=True)
+    tokenizer = train_bpe(CORPUS, vocab_size, split=_LLAMA3_SPLIT, ignore_merges=True)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in LLAMA3_SPECIAL])
     bos = LLAMA3_SPECIAL[0]
     tokenizer.post_processor = Processors(
@@ -168,7 +162,7 @@ def save_llama3_tokenizer(folder: Path, vocab_size: int = 320) -> PreTrainedToke
         ]
     )
     config = {
-        "added_tokens_decoder": _added_tokens(tokenizer),
+        "added_tokens_decoder": added_tokens(tokenizer),
         "bos_token": bos,
         "chat_template": LLAMA3_TEMPLATE,
         "clean_up_tokenization_spaces": True,
@@ -178,38 +172,6 @@ def save_llama3_tokenizer(folder: Path, vocab_size: int = 320) -> PreTrainedToke
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
     return _save(folder, tokenizer, config, jinja_file=False)
-
-
-def _train_bpe(
-    split: str, vocab_size: int, *, normalizer: Normalizer | None = None, ignore_merges: bool = False
-) -> Tokenizer:
-    tokenizer = Tokenizer(BPE(ignore_merges=ignore_merges))
-    if normalizer is not None:
-        tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = PreTokenizers(
-        [Split(Regex(split), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = ByteLevelDecoder()
-    alphabet = sorted(ByteLevel.alphabet())
-    trainer = BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    if tokenizer.get_vocab_size() != vocab_size:
-        raise ValueError(f"vocab_size {vocab_size}: the corpus yields {tokenizer.get_vocab_size()} tokens")
-    return tokenizer
-
-
-def _added_tokens(tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
-    return {
-        str(index): {
-            "content": token.content,
-            "lstrip": token.lstrip,
-            "normalized": token.normalized,
-            "rstrip": token.rstrip,
-            "single_word": token.single_word,
-            "special": token.special,
-        }
-        for index, token in sorted(tokenizer.get_added_tokens_decoder().items())
-    }
 
 
 def _save(

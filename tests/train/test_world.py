@@ -1,0 +1,148 @@
+"""A tiny world is made from its seed: real files, value models that have learned, the same again."""
+
+import json
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+import sia_jax
+from sia_jax.data.records import read_records
+from sia_jax.data.sources import open_source
+from sia_jax.types import flatten_names
+from sia_jax.world.prompts import prompts
+from train import world
+from train.world import Diary, make
+from train.world_data import preference_data
+from train.world_stages import STAGES, World
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> World:
+    tiny = World(tmp_path_factory.mktemp("world") / "tiny", 3, "tiny")
+    make(tiny, QUIET)
+    return tiny
+
+
+def best_evaluation(made: World, name: str) -> dict[str, float]:
+    lines = map(json.loads, (made.runs / name / "metrics.jsonl").read_text().splitlines())
+    return min((line for line in lines if line["kind"] == "evaluation"), key=lambda line: line["loss"])
+
+
+@pytest.mark.parametrize("name", ["value", "value-vocab", "value-small"])
+def test_a_value_model_foretells_held_out_rewards_better_than_any_constant(made, name):
+    found = best_evaluation(made, name)
+    # 0 is what the mean of the held-out rewards themselves would get, which no constant can beat.
+    assert found["r2"] > 0.05
+    assert found["rank_agreement"] > 0.55
+
+
+def test_every_model_loads_and_steers_the_policy(made):
+    policy = sia_jax.load_policy(made.models / "policy")
+    reward = sia_jax.load_reward_model(made.models / "reward")
+    value = sia_jax.load_value_model(made.models / "value", policy)
+    vocab = sia_jax.load_value_model(made.models / "value-vocab", policy)
+    small = sia_jax.load_value_model(made.models / "value-small", policy=policy)
+    assert (value.config.head, vocab.config.head, small.config.head) == ("scalar", "vocab", "scalar")
+    assert small.config.backbone.hidden_size < policy.config.hidden_size
+    assert (made.models / "value" / "token_reward_head.pt").exists()  # the official layout
+    prompt = prompts("test")[0]
+    ids = policy.prompt_ids(prompt.messages)
+    # What a policy reads is what a value model reads.
+    assert ids == value.prompt_ids(prompt.messages) == small.prompt_ids(prompt.messages)
+    conversation = [*prompt.messages, {"role": "assistant", "content": "I do not know."}]
+    scored = reward.conversation_ids(conversation)
+    assert np.isfinite(np.asarray(reward.score([scored], [len(scored)]))).all()
+
+
+def test_the_policy_has_learned_which_tokens_are_likely(made):
+    nats = json.loads((made.runs / "scores.json").read_text())["policy"]["nats"]
+    assert nats < 0.6 * math.log(made.size.vocab_size)  # of a uniform guess
+
+
+def test_replies_were_sampled_to_training_prompts_only(made):
+    training = {prompt.text for prompt in prompts("train")}
+    assert {record.messages[0]["content"] for record in read_records(made.runs / "labelled")} <= training
+
+
+def test_the_same_seed_makes_the_same_tokenizer_prompts_and_weights(made, tmp_path):
+    again = World(tmp_path / "again", 3, "tiny")
+    again.out.mkdir()
+    for name in ("text", "policy"):
+        STAGES[name][1](again, QUIET)
+    files = [path.relative_to(again.models) for path in again.models.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"tokenizer.json", "model.safetensors", "test.jsonl"}
+    for path in files:
+        assert (again.models / path).read_bytes() == (made.models / path).read_bytes(), path
+
+
+def test_another_seed_makes_other_text():
+    first, second = (World(Path("nowhere"), seed, "tiny") for seed in (3, 4))
+    keys = [np.asarray(jax.random.key_data(world.key("policy"))) for world in (first, second)]
+    assert (keys[0] != keys[1]).any()
+
+
+def test_a_world_that_is_there_is_left_as_it_is(made, capsys):
+    before = {path: path.stat().st_mtime_ns for path in made.models.rglob("*.safetensors")}
+    make(World(made.out, 3, "tiny"), QUIET)
+    assert before == {path: path.stat().st_mtime_ns for path in made.models.rglob("*.safetensors")}
+
+
+def test_folders_of_something_else_are_refused(made, tmp_path, capsys):
+    with pytest.raises(ValueError, match="world of other settings"):
+        Diary.of(World(made.out, 4, "tiny"))
+    (tmp_path / "thesis.txt").write_text("…")
+    with pytest.raises(SystemExit) as stopped:
+        world.main(world.Args(out=tmp_path))
+    assert "holds something else than a world" in str(stopped.value)
+
+
+def test_the_card_tells_what_the_models_score(made):
+    card = (made.models / "MODEL_CARD.md").read_text()
+    scores = json.loads((made.runs / "scores.json").read_text())
+    assert f"{scores['policy']['nats']:.3f} nats" in card
+    assert f"{scores['value']['r2']:.3f}" in card
+    assert scores["value"]["r2"] == best_evaluation(made, "value")["r2"]
+    assert scores["policy"]["nats"] > scores["policy"]["grammar_nats"]  # which nothing can beat on average
+    for folder in made.models.iterdir():
+        assert f"`{folder.name}/`" in card or folder.name == "MODEL_CARD.md"
+
+
+def test_no_file_names_a_folder_of_this_machine(made):
+    for path in made.models.rglob("*"):
+        if path.is_file():
+            assert str(made.out).encode() not in path.read_bytes(), path
+
+
+def test_the_prompts_are_files_that_the_programs_read(made):
+    for split in ("train", "validation", "test"):
+        path = made.models / "prompts" / f"{split}.jsonl"
+        source = open_source("jsonl", path, vocab_size=512, system_prompts=True, with_replies=False)
+        found = [(entry.id, entry.messages[0]["content"]) for entry in source.entries]
+        assert found == [(prompt.id, prompt.text) for prompt in prompts(split)]
+
+
+def test_pairs_go_into_batches_whole_and_side_by_side(made):
+    pairs = preference_data(made.tokenizer, 3, 40, 0.7)
+    tokens, lengths = pairs.batch(np.array([7, 21, 30]))
+    assert tokens.shape[0] == len(lengths) == 6
+    for row, (side, number) in enumerate([(0, 7), (0, 21), (0, 30), (1, 7), (1, 21), (1, 30)]):
+        whole = (pairs.chosen, pairs.rejected)[side][number]
+        assert lengths[row] == pairs.lengths[side, number]
+        np.testing.assert_array_equal(tokens[row, : lengths[row]], whole[: lengths[row]])
+        assert not whole[lengths[row] :].any()
+        text = made.tokenizer.decode(tokens[row, : lengths[row]].tolist())
+        assert text.startswith("<|im_start|>user\n")
+        assert text.endswith("<|im_end|>\n")
+
+
+def test_weights_are_finite_and_of_the_size_that_is_said(made):
+    policy = sia_jax.load_policy(made.models / "policy")
+    leaves = flatten_names(policy.params).values()
+    assert sum(math.prod(leaf.shape) for leaf in leaves) == policy.config.num_parameters
+    assert all(np.isfinite(np.asarray(leaf)).all() for leaf in leaves)

@@ -1,0 +1,119 @@
+r"""Make the embedded world: a tokenizer, a policy, a reward model, and value models, from one seed, on a CPU.
+
+    python -m train.world --out out/world                  # all of it, within an hour on two cores
+    python -m train.world --out out/tiny --size tiny       # a minute or two: that everything runs
+
+    # Steer with what was made:
+    python -m decode.generate --policy out/world/models/policy --value out/world/models/value \
+        --prompts out/world/models/prompts/test.jsonl --output out/replies.jsonl --record
+
+The policy learns to write from the grammar's dialogues, good ones and bad ones (sia_jax.world); the reward
+model from noisy preferences between replies; the value models, as the paper has it, from replies of the
+policy itself with the reward model's rewards, by train.prepare --generate, train.label and train.value_model.
+
+--out holds models/, which is all that is needed later (MODEL_CARD.md in it says what the models score), and
+beside it the runs and data that they came from. Stop it at any moment, and start the same command again: it
+goes on. The same seed gives the same bytes of tokenizer, prompts and dialogues anywhere, and the same weights
+on the same machine with the same versions.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from sia_jax.checkpoints.tensors import write_text_atomically
+from sia_jax.cli import Count, explained
+from train.world_card import write_card
+from train.world_stages import STAGES, World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Make a world."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Where it is made. One that is there is continued."""
+    seed: Count = 0
+    """Of everything random; the prompts and their splits are always the same."""
+    size: Literal["full", "tiny"] = "full"
+    """tiny: of everything less, to see that it runs; nothing is to be learned from its results."""
+
+
+def main(args: Args) -> None:
+    """Make a world; exits with 1 if something is wrong with the folder, with 130 or 143 if interrupted."""
+    console = Console(stderr=True)
+    try:
+        with explained("train.world"):
+            make(World(args.out, args.seed, args.size), console)
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; the same command goes on", highlight=False)
+        sys.exit(130)
+
+
+@dataclass
+class Diary:
+    """Which stages are done, how long they took, and under which settings: world.json."""
+
+    path: Path
+    settings: dict[str, object]
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, world: World) -> "Diary":
+        """The diary in a world's folder, or a new one.
+
+        Raises:
+          ValueError: the folder holds a world of other settings.
+        """
+        size = dataclasses.asdict(world.size)
+        diary = cls(world.out / "world.json", {"seed": world.seed, "size": size})
+        if diary.path.exists():
+            found = json.loads(diary.path.read_text(encoding="utf-8"))
+            if found["settings"] != diary.settings:
+                raise ValueError(
+                    f"{world.out} holds a world of other settings, {found['settings']}; name another --out"
+                )
+            diary.seconds = found["seconds"]
+        elif world.out.exists() and any(world.out.iterdir()):
+            raise ValueError(f"{world.out} holds something else than a world; name another --out")
+        return diary
+
+    def note(self, stage: str, seconds: float) -> None:
+        """A stage is done."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        text = json.dumps({"settings": self.settings, "seconds": self.seconds}, indent=2)
+        write_text_atomically(self.path, text + "\n")
+
+
+def make(world: World, console: Console) -> None:
+    """Go through the stages that are not done yet.
+
+    Raises:
+      ValueError: the folder holds something else.
+      SystemExit: interrupted; what was done is kept.
+    """
+    diary = Diary.of(world)
+    world.out.mkdir(parents=True, exist_ok=True)
+    diary.note("begun", 0.0)
+    for number, (name, (what, stage)) in enumerate(STAGES.items(), start=1):
+        if name in diary.seconds:
+            continue
+        console.print(f"{number} of {len(STAGES)}: {what}", style="bold", highlight=False)
+        begin = time.perf_counter()
+        stage(world, console)
+        diary.note(name, time.perf_counter() - begin)
+    with console.status("measuring"):
+        write_card(world, diary.seconds)
+    total = sum(diary.seconds.values()) / 60
+    console.print(f"{world.models} holds the world; it took {total:.0f} min", highlight=False)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

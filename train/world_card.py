@@ -1,0 +1,157 @@
+"""What the models of a world score, and their MODEL_CARD.md."""
+
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import sia_jax
+from sia_jax.checkpoints.tensors import write_text_atomically
+from sia_jax.data.packing import pack
+from sia_jax.data.records import read_records
+from sia_jax.data.trajectories import Trajectory
+from sia_jax.evaluation.regression import fit
+from sia_jax.evaluation.roofline import usable_cores
+from sia_jax.models.config import ModelConfig
+from sia_jax.pretrained import Policy, RewardModel
+from sia_jax.reports.provenance import commit
+from sia_jax.rewards.labelling import label
+from sia_jax.training.batch import PackedRows, micro_batch
+from sia_jax.training.language import reply_logprobs
+from sia_jax.types import Params
+from sia_jax.world.gold import gold_reward
+from sia_jax.world.grammar import corpus, replies, sample_reply
+from sia_jax.world.junctions import Junction, write
+from sia_jax.world.prompts import Prompt, find_prompt, prompts
+from sia_jax.world.streams import draw, stream
+from train.world_data import conversation, held_out_language_data
+from train.world_stages import ROW_LENGTH, World
+
+CARD = "MODEL_CARD.md"
+
+
+def scores(world: World) -> dict[str, Any]:
+    """What can be said of the models without steering, as numbers."""
+    policy = sia_jax.load_policy(world.models / "policy")
+    reward = sia_jax.load_reward_model(world.models / "reward")
+    dialogues = held_out_language_data(world.tokenizer, world.seed, "test")
+    sampled = read_records(world.runs / "labelled")
+    gold = [gold_reward(find_prompt(r.id.rpartition(":")[0]), r.messages[-1]["content"]) for r in sampled]
+    proxy = [float(r.reward) for r in sampled if r.reward is not None]
+    return {
+        "policy": {
+            "parameters": policy.config.num_parameters,
+            "nats": nats_a_token(policy, dialogues),
+            "grammar_nats": grammar_nats(world.seed, prompts("test"), dialogues),
+            "gold": float(np.mean(gold)),
+            "grammar_gold": float(np.mean([gold_reward(*pair) for pair in corpus(world.seed, 1000)])),
+        },
+        "reward": {
+            "in_order": agreement(reward, world.seed, prompts("test")),
+            "correlation": float(np.corrcoef(gold, proxy)[0, 1]),
+        },
+    } | {name: _value_scores(world.runs / name) for name in ("value", "value-vocab", "value-small")}
+
+
+def nats_a_token(policy: Policy, data: Sequence[Trajectory]) -> float:
+    """-mean log pi over the reply tokens of dialogues, the stop token included."""
+    total, count = 0.0, 0
+    for start in range(0, len(data), 32):
+        batch = pack(data[start : start + 32], length=ROW_LENGTH, rows=32, batch_size=32)
+        rows = micro_batch(jax.tree.map(jnp.asarray, batch), jnp.int32(0))
+        total -= float(_sum_logprobs(policy.params, rows, policy.config))
+        count += int(batch.is_reply.sum())
+    return total / count
+
+
+def grammar_nats(seed: int, asked: Sequence[Prompt], data: Sequence[Trajectory]) -> float:
+    """What the choices of the grammar come to, a token: no policy can need less on average."""
+    total = 0.0
+    for prompt in asked:
+        rng = stream(seed, "held out", prompt.id)
+
+        def choose(junction: Junction, rng: np.random.Generator = rng) -> int:
+            nonlocal total
+            branch = draw(rng, junction.weights)
+            total -= math.log(junction.weights[branch] / sum(junction.weights))
+            return branch
+
+        write(replies(prompt), choose)
+    return total / sum(len(t.reply_ids) for t in data)
+
+
+def agreement(reward: RewardModel, seed: int, asked: Sequence[Prompt]) -> float:
+    """Share of pairs of the grammar's replies, unequal in gold, that a reward model orders as gold does."""
+    pairs = [
+        (prompt, sample_reply(prompt, stream(seed, "judged", prompt.id, side)))
+        for prompt in asked
+        for side in range(4)
+    ]
+    outcomes = label(reward, [conversation(prompt, text) for prompt, text in pairs])
+    found = [outcome.reward for outcome in outcomes]
+    assert None not in found
+    gold = [gold_reward(prompt, text) for prompt, text in pairs]
+    return fit([float(x or 0) for x in found], gold, [prompt.id for prompt, _ in pairs]).rank_agreement
+
+
+def write_card(world: World, seconds: Mapping[str, float]) -> None:
+    """Measure the models, and write their card; nothing is measured twice.
+
+    Args:
+      world: of which all stages are done.
+      seconds: that each took.
+    """
+    path = world.runs / "scores.json"
+    if not path.exists():
+        write_text_atomically(path, json.dumps(scores(world), indent=2) + "\n")
+    found = json.loads(path.read_text(encoding="utf-8"))
+    write_text_atomically(world.models / CARD, _card(world, found, seconds))
+
+
+def _card(world: World, found: Mapping[str, Mapping[str, float]], seconds: Mapping[str, float]) -> str:
+    option = "" if world.size_name == "full" else f" --size {world.size_name}"
+    values = "\n".join(
+        f"| `{name}` | {found[name]['r2']:.3f} | {found[name]['in_order']:.1%} |"
+        for name in ("value", "value-vocab", "value-small")
+    )
+    files = "\n".join(
+        f"| `{folder.name}/` | {sum(f.stat().st_size for f in folder.rglob('*') if f.is_file()):,} |"
+        for folder in sorted(world.models.iterdir())
+        if folder.is_dir()
+    )
+    template = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
+    return template.format(
+        options=f"{world.seed}{option}",
+        commit=commit(),
+        minutes=sum(seconds.values()) / 60,
+        cores=usable_cores(),
+        versions=", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax")),
+        size=world.size,
+        values=values,
+        files=files,
+        **found,
+    )
+
+
+def _value_scores(run: Path) -> dict[str, Any]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    best = min((line for line in lines if line["kind"] == "evaluation"), key=lambda line: line["loss"])
+    return {
+        "step": best["step"],
+        "loss": best["loss"],
+        "r2": best["r2"],
+        "in_order": best["rank_agreement"],
+    }
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _sum_logprobs(params: Params, rows: PackedRows, config: ModelConfig) -> Array:
+    return jnp.sum(reply_logprobs(params, rows, config))

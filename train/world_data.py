@@ -1,0 +1,93 @@
+"""The world's text in the world's tokens: dialogues for a policy, pairs for a reward model, prompts."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sia_jax.checkpoints.tensors import write_text_atomically
+from sia_jax.data.chat import Message, Tokenizer, reward_conversation
+from sia_jax.data.sources.conversations import Conversation
+from sia_jax.data.tokenise import tokenise
+from sia_jax.data.trajectories import Trajectory
+from sia_jax.world.grammar import corpus, sample_reply
+from sia_jax.world.pairs import preference_pairs
+from sia_jax.world.prompts import SPLITS, Prompt, Split, prompts
+from sia_jax.world.streams import stream
+
+WIDTH = 64
+"""Batches of pairs are so many tokens wide, or a multiple: each width is compiled."""
+
+
+def conversation(prompt: Prompt, reply: str) -> tuple[Message, ...]:
+    """A prompt with a reply."""
+    return (*prompt.messages, {"role": "assistant", "content": reply})
+
+
+def texts(seed: int, dialogues: int) -> Iterator[str]:
+    """What the tokenizer learns from: prompts and replies of training."""
+    for prompt, reply in corpus(seed, dialogues):
+        yield prompt.text
+        yield reply
+
+
+def language_data(tokenizer: Tokenizer, seed: int, dialogues: int) -> list[Trajectory]:
+    """Dialogues for a policy, which learns from no rewards: they are 0."""
+    return [_trajectory(tokenizer, i, *pair) for i, pair in enumerate(corpus(seed, dialogues))]
+
+
+def held_out_language_data(tokenizer: Tokenizer, seed: int, split: Split) -> list[Trajectory]:
+    """A dialogue for each prompt of a split, as the grammar would have it."""
+    replies = ((p, sample_reply(p, stream(seed, "held out", p.id))) for p in prompts(split))
+    return [_trajectory(tokenizer, i, *pair) for i, pair in enumerate(replies)]
+
+
+def _trajectory(tokenizer: Tokenizer, number: int, prompt: Prompt, reply: str) -> Trajectory:
+    found = Conversation(str(number), prompt.id, conversation(prompt, reply), place=f"dialogue {number}")
+    record = tokenise(tokenizer, found, "qwen3")
+    return Trajectory(record.prompt_ids, record.reply_ids, 0.0, number=number, group=prompt.id)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Preference pairs, padded on the right to a common length."""
+
+    chosen: np.ndarray  # [n, L] int32
+    rejected: np.ndarray  # [n, L] int32
+    lengths: np.ndarray  # [2, n] int32, of the chosen and of the rejected
+
+    def batch(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(tokens, lengths) of the pairs with these numbers, as `preference_step` takes them.
+
+        They are padded to the next multiple of `WIDTH` that the longest of them needs.
+        """
+        lengths = self.lengths[:, numbers].reshape(-1)
+        width = -(-int(lengths.max()) // WIDTH) * WIDTH
+        return np.concatenate([self.chosen[numbers, :width], self.rejected[numbers, :width]]), lengths
+
+
+def preference_data(tokenizer: Tokenizer, seed: int, count: int, noise: float) -> Pairs:
+    """Pairs for a reward model, in its own form of a conversation."""
+    ids = [
+        [
+            reward_conversation(tokenizer, conversation(pair.prompt, text))
+            for text in (pair.chosen, pair.rejected)
+        ]
+        for pair in preference_pairs(seed, count, noise)
+    ]
+    lengths = np.array([[len(one) for one in pair] for pair in ids], np.int32).T
+    padded = np.zeros((count, 2, -(-int(lengths.max()) // WIDTH) * WIDTH), np.int32)
+    for number, pair in enumerate(ids):
+        for side, one in enumerate(pair):
+            padded[number, side, : len(one)] = one
+    return Pairs(padded[:, 0], padded[:, 1], lengths)
+
+
+def write_prompts(folder: Path) -> None:
+    """The prompts of every split as JSONL, which `train.prepare` and `decode.generate` read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in SPLITS:
+        lines = (json.dumps({"id": p.id, "prompt": p.text}, ensure_ascii=False) for p in prompts(split))
+        write_text_atomically(folder / f"{split}.jsonl", "".join(line + "\n" for line in lines))

@@ -1,0 +1,397 @@
+"""The stages in which the embedded world is made, one after the other, each from what is on disk."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+import sia_jax
+from sia_jax.checkpoints.fingerprint import fingerprint
+from sia_jax.checkpoints.value_model import OWN_BACKBONE
+from sia_jax.checkpoints.vocabulary import load_tokenizer
+from sia_jax.data.chat import Tokenizer
+from sia_jax.data.packing import pack
+from sia_jax.data.records import read_records
+from sia_jax.models.config import ModelConfig, RopeConfig
+from sia_jax.models.transformer import init_model
+from sia_jax.pretrained import Policy, RewardModel
+from sia_jax.reports.progress import RunProgress
+from sia_jax.training.checkpoint import Checkpoints
+from sia_jax.training.config import OptimizerConfig
+from sia_jax.training.language import init_full_state, language_step
+from sia_jax.training.preference import preference_step
+from sia_jax.training.step import TrainState
+from sia_jax.training.steps import run_steps
+from sia_jax.types import Params
+from sia_jax.world.streams import shuffled, stream
+from sia_jax.world.tokenizer import END_OF_TEXT, TURN_END, save_world_tokenizer
+from train import label, prepare, value_model
+from train.generation import GenerationArgs
+from train.interruption import Interruption
+from train.world_data import Pairs, language_data, preference_data, texts, write_prompts
+
+ROW_LENGTH = 256
+"""Tokens of a packed row; no dialogue of the world is longer."""
+REPLY_TOKENS = 160
+"""Length at which a sampled reply is cut."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a world is, and how long it learns."""
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    small_hidden_size: int
+    """Of the small value model, as the next."""
+    small_num_layers: int
+    dialogues: int
+    """That the policy learns from, each once."""
+    pairs: int
+    """That the reward model learns from."""
+    pair_epochs: int
+    noise: float
+    """Of the preferences, in units of gold reward."""
+    replies: int
+    """Sampled to each training prompt."""
+    prompts: int | None
+    """Training prompts that are replied to; None: all."""
+    value_epochs: int
+    lora_rank: int
+    head_rank: int
+    batch_size: int = 32
+
+
+SIZES = {
+    "full": Size(
+        vocab_size=1536,
+        hidden_size=128,
+        num_layers=4,
+        small_hidden_size=64,
+        small_num_layers=2,
+        dialogues=48_000,
+        pairs=8_000,
+        pair_epochs=2,
+        noise=0.7,
+        replies=8,
+        prompts=None,
+        value_epochs=4,
+        lora_rank=16,
+        head_rank=32,
+    ),
+    "tiny": Size(
+        vocab_size=1024,
+        hidden_size=48,
+        num_layers=2,
+        small_hidden_size=32,
+        small_num_layers=1,
+        dialogues=3_200,
+        pairs=640,
+        pair_epochs=1,
+        noise=0.7,
+        replies=4,
+        prompts=120,
+        value_epochs=4,
+        lora_rank=8,
+        head_rank=8,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """The folder of a world that is being made."""
+
+    out: Path
+    seed: int
+    size_name: Literal["full", "tiny"]
+
+    @property
+    def size(self) -> Size:
+        """Its numbers."""
+        return SIZES[self.size_name]
+
+    @property
+    def models(self) -> Path:
+        """What is needed later."""
+        return self.out / "models"
+
+    @property
+    def runs(self) -> Path:
+        """What the models came from."""
+        return self.out / "runs"
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The world's, once it is there."""
+        tokenizer = load_tokenizer(self.models / "policy")
+        assert tokenizer is not None
+        return tokenizer
+
+    def network(self, hidden_size: int, num_layers: int) -> ModelConfig:
+        """A small Qwen3 that knows the world's tokens."""
+        vocabulary = self.tokenizer.get_vocab()
+        return ModelConfig(
+            family="qwen3",
+            vocab_size=self.size.vocab_size,
+            hidden_size=hidden_size,
+            intermediate_size=2 * hidden_size,
+            num_layers=num_layers,
+            num_heads=4,
+            num_kv_heads=2,
+            head_dim=hidden_size // 4,
+            rope=RopeConfig(10_000.0),
+            rms_norm_eps=1e-6,
+            tie_word_embeddings=True,
+            max_position_embeddings=512,
+            eos_token_ids=(vocabulary[TURN_END], vocabulary[END_OF_TEXT]),
+            pad_token_id=vocabulary[END_OF_TEXT],
+            initializer_range=0.05,
+        )
+
+    def key(self, name: str) -> jax.Array:
+        """Random numbers for a stage."""
+        return jax.random.key(int(stream(self.seed, "weights", name).integers(2**31)), impl="threefry2x32")
+
+
+def _text(world: World, console: Console) -> None:
+    write_prompts(world.models / "prompts")
+    few = min(world.size.dialogues, 4000)
+    save_world_tokenizer(texts(world.seed, few), world.models / "policy", world.size.vocab_size)
+
+
+def _policy(world: World, console: Console) -> None:
+    config = world.network(world.size.hidden_size, world.size.num_layers)
+    params = _learn_to_write(world, config, "policy", console)
+    sia_jax.save_policy(Policy(config, params, world.tokenizer), world.models / "policy")
+
+
+def _small_base(world: World, console: Console) -> None:
+    config = world.network(world.size.small_hidden_size, world.size.small_num_layers)
+    params = _learn_to_write(world, config, "small", console)
+    sia_jax.save_policy(Policy(config, params, world.tokenizer), world.runs / "small" / "policy")
+
+
+def _learn_to_write(world: World, config: ModelConfig, name: str, console: Console) -> Params:
+    """Next-token training on the corpus, each dialogue once."""
+    with console.status("writing dialogues"):
+        data = language_data(world.tokenizer, world.seed, world.size.dialogues)
+    size, steps = world.size.batch_size, len(data) // world.size.batch_size
+    optimizer = _optimizer(steps, 3e-3)
+    params = {"model": init_model(config, world.key(name))}
+    state = init_full_state(params, world.key(name), optimizer=optimizer)
+
+    def take_step(state: TrainState, number: int) -> tuple[TrainState, dict[str, jax.Array]]:
+        chosen = data[number * size : (number + 1) * size]
+        batch = pack(chosen, length=ROW_LENGTH, rows=size // 2, batch_size=size)
+        state, loss = language_step(
+            state, jax.tree.map(jnp.asarray, batch), config=config, optimizer=optimizer
+        )
+        return state, {"nats a token": loss}
+
+    tokens = sum(t.length for t in data) // steps
+    return _run(world, name, state, take_step, steps, tokens, console)
+
+
+def _reward(world: World, console: Console) -> None:
+    policy = sia_jax.load_policy(world.models / "policy")
+    with console.status("writing pairs"):
+        pairs = preference_data(world.tokenizer, world.seed, world.size.pairs, world.size.noise)
+    size = world.size.batch_size
+    batches = _batches(world, pairs, size)
+    optimizer = _optimizer(len(batches), 1e-3)
+    score = 0.01 * jax.random.normal(world.key("score"), (1, policy.config.hidden_size))
+    params = {"model": policy.params["model"], "score": {"weight": score}}
+    state = init_full_state(params, world.key("reward"), optimizer=optimizer)
+
+    def take_step(state: TrainState, number: int) -> tuple[TrainState, dict[str, jax.Array]]:
+        tokens, lengths = map(jnp.asarray, pairs.batch(batches[number]))
+        state, (loss, agreement) = preference_step(
+            state, tokens, lengths, config=policy.config, optimizer=optimizer
+        )
+        return state, {"nats a pair": loss, "in order": agreement}
+
+    tokens = int(pairs.lengths.sum()) * world.size.pair_epochs // len(batches)
+    trained = _run(world, "reward", state, take_step, len(batches), tokens, console)
+    sia_jax.save_reward_model(RewardModel(policy.config, trained, world.tokenizer), world.models / "reward")
+
+
+def _batches(world: World, pairs: Pairs, size: int) -> list[np.ndarray]:
+    """The numbers of each batch's pairs: pairs of like length together, the batches in random order."""
+    longest, count = pairs.lengths.max(axis=0), pairs.lengths.shape[1]
+    batches = []
+    for epoch in range(world.size.pair_epochs):
+        rng = stream(world.seed, "pair batches", epoch)
+        order = np.argsort(longest + rng.random(count), kind="stable")
+        batches += shuffled(rng, np.split(order[: count // size * size], count // size))
+    return batches
+
+
+def _optimizer(steps: int, learning_rate: float) -> OptimizerConfig:
+    warmup = min(100, steps // 10)
+    return OptimizerConfig(
+        learning_rate, 0.01, 1.0, b2=0.99, schedule="cosine", warmup_steps=warmup, total_steps=steps
+    )
+
+
+def _run(
+    world: World,
+    name: str,
+    state: TrainState,
+    take_step: Callable[[TrainState, int], tuple[TrainState, dict[str, jax.Array]]],
+    steps: int,
+    tokens: int,
+    console: Console,
+) -> Params:
+    """The parameters after all steps; each comes to about so many tokens."""
+    folder = world.runs / name
+    checkpoints = Checkpoints(folder / "checkpoints", keep=1)
+    lines: list[str] = []
+    with RunProgress(console, steps, noun="steps") as progress, Interruption() as interruption:
+
+        def told(step: int, metrics: dict[str, float]) -> None:
+            progress.advance(1, tokens)
+            lines.append(json.dumps({"step": step} | {key: float(x) for key, x in metrics.items()}))
+
+        state = run_steps(
+            state,
+            take_step,
+            steps,
+            checkpoints=checkpoints,
+            should_stop=lambda: interruption.wanted,
+            on_step=told,
+        )
+    checkpoints.close()
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as log:
+        log.writelines(line + "\n" for line in lines)
+    if int(state.step) < steps:
+        console.print(f"\ninterrupted after step {int(state.step):,}; the same command goes on")
+        sys.exit(interruption.exit_status)
+    console.print(f"  {', '.join(lines[-1:])}", highlight=False)
+    return state.trained
+
+
+def _replies(world: World, console: Console) -> None:
+    """Replies of the policy to the training prompts."""
+    out = world.runs / "replies"
+    if (out / prepare.REPORT).exists() and not (out / prepare.PARTIAL).exists():
+        return  # the set was ready when the run was killed
+    sampling = GenerationArgs(
+        generate=world.size.replies,
+        policy=str(world.models / "policy"),
+        batch=64,
+        max_new_tokens=REPLY_TOKENS,
+        seed=world.seed,
+    )
+    prepare.main(
+        prepare.Args(
+            format="jsonl",
+            input=str(world.models / "prompts" / "train.jsonl"),
+            out=str(out),
+            max_length=ROW_LENGTH,
+            limit=world.size.prompts,
+            sampling=sampling,
+        )
+    )
+
+
+def _labels(world: World, console: Console) -> None:
+    """The reward model's rewards of the replies."""
+    label.main(
+        label.Args(
+            input=str(world.runs / "replies"),
+            reward_model=str(world.models / "reward"),
+            out=str(world.runs / "labelled"),
+            max_tokens=ROW_LENGTH,
+        )
+    )
+
+
+def _value(world: World, console: Console) -> None:
+    _learn_values(world, "value", lora=True, learning_rate=1e-3)
+    _collect(world, "value", layout="official")
+
+
+def _value_vocab(world: World, console: Console) -> None:
+    _learn_values(
+        world,
+        "value-vocab",
+        lora=True,
+        learning_rate=2e-3,
+        head="vocab",
+        head_rank=world.size.head_rank,
+        objective="distil",
+        teacher=str(world.runs / "value" / "best"),
+    )
+    _collect(world, "value-vocab")
+
+
+def _value_small(world: World, console: Console) -> None:
+    base = str(world.runs / "small" / "policy")
+    _learn_values(world, "value-small", base=base, trained="full", learning_rate=1e-3)
+    _collect(world, "value-small")
+
+
+def _learn_values(
+    world: World, name: str, *, base: str | None = None, lora: bool = False, **options: Any
+) -> None:
+    if lora:
+        options |= {"rank": world.size.lora_rank, "alpha": 2.0 * world.size.lora_rank, "dropout": 0.0}
+    steps = len(read_records(world.runs / "labelled")) * world.size.value_epochs // 16
+    value_model.main(
+        value_model.Args(
+            data=world.runs / "labelled",
+            base=base or str(world.models / "policy"),
+            out=world.runs / name,
+            epochs=world.size.value_epochs,
+            row_length=ROW_LENGTH,
+            rows=8,
+            held_out=0.1,
+            seed=world.seed,
+            schedule="cosine",
+            warmup_steps=min(50, steps // 10),
+            evaluate_every=max(steps // 8, 1),
+            checkpoint_every=max(steps // 4, 1),
+            **options,
+        )
+    )
+
+
+def _collect(world: World, name: str, layout: Literal["official", "sia_jax"] = "sia_jax") -> None:
+    """The best value model of a run, as it is to be found beside its base."""
+    best, out = world.runs / name / "best", world.models / name
+    own = (best / OWN_BACKBONE).is_dir()
+    base = sia_jax.load_policy(best / OWN_BACKBONE if own else world.models / "policy")
+    value = sia_jax.load_value_model(best, base)
+    sia_jax.save_value_model(
+        value,
+        out,
+        base_model=f"{name}/{OWN_BACKBONE}" if own else "policy",
+        layout=layout,
+        base_fingerprint=fingerprint(base.params["model"]),
+    )
+    if own:
+        shutil.copytree(best / OWN_BACKBONE, out / OWN_BACKBONE, dirs_exist_ok=True)
+
+
+STAGES: dict[str, tuple[str, Callable[[World, Console], None]]] = {
+    "text": ("prompts and tokenizer", _text),
+    "policy": ("the policy learns the grammar's dialogues", _policy),
+    "reward": ("the reward model learns from noisy preferences", _reward),
+    "replies": ("the policy replies to the training prompts", _replies),
+    "labels": ("the reward model scores the replies", _labels),
+    "value": ("the value model: an adapter and a scalar head over the policy's weights", _value),
+    "value-vocab": ("a vocab head, distilled from the scalar one", _value_vocab),
+    "small": ("a smaller network learns the dialogues", _small_base),
+    "value-small": ("a value model of its own, smaller backbone", _value_small),
+}
