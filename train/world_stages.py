@@ -57,6 +57,8 @@ class Size:
     small_num_layers: int
     dialogues: int
     """That the policy learns from, each once."""
+    small_dialogues: int
+    """That the backbone of the small value model learns from."""
     pairs: int
     """That the reward model learns from."""
     pair_epochs: int
@@ -80,12 +82,13 @@ SIZES = {
         small_hidden_size=64,
         small_num_layers=2,
         dialogues=48_000,
+        small_dialogues=16_000,
         pairs=8_000,
-        pair_epochs=2,
+        pair_epochs=1,
         noise=0.7,
         replies=8,
         prompts=None,
-        value_epochs=4,
+        value_epochs=3,
         lora_rank=16,
         head_rank=32,
     ),
@@ -96,6 +99,7 @@ SIZES = {
         small_hidden_size=32,
         small_num_layers=1,
         dialogues=3_200,
+        small_dialogues=1_600,
         pairs=640,
         pair_epochs=1,
         noise=0.7,
@@ -172,20 +176,20 @@ def _text(world: World, console: Console) -> None:
 
 def _policy(world: World, console: Console) -> None:
     config = world.network(world.size.hidden_size, world.size.num_layers)
-    params = _learn_to_write(world, config, "policy", console)
+    params = _learn_to_write(world, config, "policy", world.size.dialogues, console)
     sia_jax.save_policy(Policy(config, params, world.tokenizer), world.models / "policy")
 
 
 def _small_base(world: World, console: Console) -> None:
     config = world.network(world.size.small_hidden_size, world.size.small_num_layers)
-    params = _learn_to_write(world, config, "small", console)
+    params = _learn_to_write(world, config, "small", world.size.small_dialogues, console)
     sia_jax.save_policy(Policy(config, params, world.tokenizer), world.runs / "small" / "policy")
 
 
-def _learn_to_write(world: World, config: ModelConfig, name: str, console: Console) -> Params:
+def _learn_to_write(world: World, config: ModelConfig, name: str, dialogues: int, console: Console) -> Params:
     """Next-token training on the corpus, each dialogue once."""
     with console.status("writing dialogues"):
-        data = language_data(world.tokenizer, world.seed, world.size.dialogues)
+        data = language_data(world.tokenizer, world.seed, dialogues)
     size, steps = world.size.batch_size, len(data) // world.size.batch_size
     optimizer = _optimizer(steps, 3e-3)
     params = {"model": init_model(config, world.key(name))}
