@@ -1,0 +1,131 @@
+"""FLOPs that a reply needs under a method: every pass of policy, value model and reward model, no padding.
+
+All methods are counted alike: the tokens that must be read, each with the columns that it attends to, however
+the schedule put them into passes. Branches of a prompt share its prefill.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from sia_jax.evaluation.roofline import pass_cost
+from sia_jax.models.config import ModelConfig, ValueConfig
+from sia_jax.models.lora import LoraConfig
+
+
+@dataclass(frozen=True)
+class ReplyFlops:
+    """Floating-point operations, two for each multiply-add, by the model that does them."""
+
+    policy: float
+    value: float = 0.0
+    """Of the value model: at junctions, and where it chooses among replies."""
+    reward: float = 0.0
+    """Of the reward model where the method needs it to choose; scoring the result is no part of a method."""
+
+    def to_json(self) -> dict[str, float]:
+        """Its numbers by their names."""
+        return asdict(self)
+
+
+def policy_flops(config: ModelConfig, prompt: int, replies: Sequence[int]) -> float:
+    """FLOPs of sampling replies to one prompt.
+
+    Args:
+      config: the policy.
+      prompt: P, ids of the prompt, read once.
+      replies: tokens of each reply. Its token t is drawn from the logits at position P - 1 + t, which sees
+        P + t columns.
+    """
+    flops = _sequence(config, 0, prompt - 1)
+    return flops + sum(_sequence(config, prompt - 1, tokens, heads=tokens) for tokens in replies)
+
+
+def steering_flops(
+    config: ValueConfig, candidates: int, prompt: int, junctions: Sequence[np.ndarray]
+) -> float:
+    """FLOPs of the value model at the junctions of the replies to one prompt.
+
+    It reads its prompt once, if any reply has a junction; then of each reply the tokens before its last
+    junction, and with a scalar head the candidates at each, one of which is the steered token.
+
+    Args:
+      config: the value model.
+      candidates: C.
+      prompt: P', ids of its prompt.
+      junctions: of each reply, the places of its steered tokens, ascending.
+    """
+    met = [places for places in junctions if len(places)]
+    if not met:
+        return 0.0
+    model, is_scalar = config.backbone, config.head == "scalar"
+    flops = _sequence(model, 0, prompt, lora=config.lora)
+    for places in met:
+        last, count = int(places[-1]), len(places)
+        if not is_scalar:
+            flops += _sequence(model, prompt, last, lora=config.lora) + count * _head(config)
+            continue
+        at_junctions = float(np.sum(prompt + places + 1))
+        before = last * prompt + last * (last + 1) / 2  # columns seen from the places 0 .. last - 1
+        before -= at_junctions - (prompt + last + 1)  # of which the steered ones were read as candidates
+        tokens = last - (count - 1) + candidates * count
+        flops += _tokens(model, tokens, before + candidates * at_junctions, lora=config.lora)
+        flops += candidates * count * _head(config)
+    return flops
+
+
+def last_value_flops(config: ValueConfig, prompt: int, replies: Sequence[int]) -> float:
+    """FLOPs of the value of each reply's last token, by one full pass over prompt and reply each."""
+    passes = sum(_sequence(config.backbone, 0, prompt + tokens, lora=config.lora) for tokens in replies)
+    return passes + len(replies) * _head(config)
+
+
+def reward_flops(config: ModelConfig, conversations: Sequence[int]) -> float:
+    """FLOPs of a reward model on conversations of so many tokens each."""
+    return sum(_sequence(config, 0, tokens) + 2 * config.hidden_size for tokens in conversations)
+
+
+def _sequence(
+    config: ModelConfig, start: int, tokens: int, *, heads: int = 0, lora: LoraConfig | None = None
+) -> float:
+    """Tokens one after the other from a position on, each of which sees all before it and itself."""
+    return _tokens(config, tokens, tokens * start + tokens * (tokens + 1) / 2, heads=heads, lora=lora)
+
+
+def _tokens(
+    config: ModelConfig, tokens: int, columns: float, *, heads: int = 0, lora: LoraConfig | None = None
+) -> float:
+    """Tokens that together see so many columns."""
+    if tokens < 1:
+        return 0.0
+    cost = pass_cost(config, tokens, columns_seen=columns / tokens, columns_read=0, head_rows=heads)
+    return cost.flops + (0.0 if lora is None else tokens * _adapter(config, lora))
+
+
+def _adapter(config: ModelConfig, lora: LoraConfig) -> float:
+    """FLOPs of an adapter for one token: A x and B (A x) in every module that it changes."""
+    d, f = config.hidden_size, config.intermediate_size
+    q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    shapes = {
+        "self_attn.q_proj": d + q,
+        "self_attn.k_proj": d + kv,
+        "self_attn.v_proj": d + kv,
+        "self_attn.o_proj": q + d,
+        "mlp.gate_proj": d + f,
+        "mlp.up_proj": d + f,
+        "mlp.down_proj": f + d,
+    }
+    widths = sum(
+        lora.rank_of(f"layers.{layer}.{module}") * width
+        for layer in range(config.num_layers)
+        for module, width in shapes.items()
+        if module.rpartition(".")[2] in lora.target_modules
+    )
+    return 2 * widths
+
+
+def _head(config: ValueConfig) -> float:
+    """FLOPs of one use of the value head: of one token, or with a vocab head of all tokens at one place."""
+    d, v = config.backbone.hidden_size, config.backbone.vocab_size
+    return 2 * d if config.head_rank is None else 2 * config.head_rank * (d + v)
