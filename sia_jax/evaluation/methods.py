@@ -1,0 +1,119 @@
+"""What is compared: the policy alone, steering everywhere, at junctions or at random, and best-of-N."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from sia_jax.steering.gates import Bernoulli, Entropy, Gate
+
+Kind = Literal["base", "dense", "entropy", "random"]
+Chooser = Literal["value", "reward"]
+"""What picks among N replies: the value of the last token, or the reward model."""
+
+GATE: Gate = Entropy() | Bernoulli(0.0)
+"""One program for every steered method: its numbers make an entropy gate of it, a random or a dense one."""
+
+SCHEDULES = (0.2, 0.5, 1.0)
+"""Shares of junctions that programs are laid out for (`SamplerConfig.auto`); a method takes the next one."""
+
+
+class GateNumbers(NamedTuple):
+    """What `GATE` is told: steer where H >= threshold, or else with a probability of `rate`."""
+
+    threshold: float
+    rate: float = 0.0
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to make a reply."""
+
+    kind: Kind
+    ratio: float | None = None
+    """Share of steered tokens that is asked for; of entropy and random gates."""
+    n: int = 1
+    """Replies that are sampled, of which one is chosen."""
+    chooser: Chooser | None = None
+    """None if n is 1."""
+
+    def __post_init__(self) -> None:
+        if (self.kind in ("entropy", "random")) != (self.ratio is not None):
+            raise ValueError(f"entropy and random gates have a ratio, the others none, got {self}")
+        if self.n < 1 or (self.n > 1) != (self.chooser is not None):
+            raise ValueError(f"a chooser belongs to n of 2 or more, got {self}")
+
+    @property
+    def key(self) -> str:
+        """Its name in files: "entropy-0.2-best-of-4"."""
+        ratio = "" if self.ratio is None else f"-{self.ratio:g}"
+        return f"{self.kind}{ratio}" + (f"-best-of-{self.n}" if self.n > 1 else "")
+
+    @property
+    def name(self) -> str:
+        """Its name in tables: "entropy 20%, best of 4"."""
+        ratio = "" if self.ratio is None else f" {100 * self.ratio:.4g}%"
+        return f"{self.kind}{ratio}" + (f", best of {self.n}" if self.n > 1 else "")
+
+    @property
+    def is_steered(self) -> bool:
+        """Whether the value model steers."""
+        return self.kind != "base"
+
+    @property
+    def schedule(self) -> float:
+        """The share of junctions that its program is laid out for."""
+        share = 1.0 if self.ratio is None else self.ratio
+        return next(size for size in SCHEDULES if size >= share)
+
+
+def plan_methods(
+    ratios: Sequence[float],
+    best_of: Sequence[int] = (),
+    combined: tuple[float, int] | None = None,
+    choosers: tuple[Chooser, Chooser] = ("reward", "value"),
+) -> list[Method]:
+    """The methods of a comparison, each random gate after the entropy gate whose share it takes.
+
+    Args:
+      ratios: of the entropy and random gates.
+      best_of: numbers of replies that the policy alone chooses among.
+      combined: (ratio, n) of an entropy gate with best-of-n; None: none.
+      choosers: of the policy alone, and of the combination.
+
+    Raises:
+      ValueError: a ratio or an n that does not fit, or one that stands there twice.
+    """
+    if not ratios or any(not 0 < ratio < 1 for ratio in ratios) or len(set(ratios)) < len(ratios):
+        raise ValueError(
+            f"ratios must lie between 0 and 1, be different and at least one, got {list(ratios)}"
+        )
+    if any(n < 2 for n in best_of) or len(set(best_of)) < len(best_of):
+        raise ValueError(f"best-of-n needs n of 2 or more, each once, got {list(best_of)}")
+    ratios = sorted(ratios)
+    methods = [Method("base"), *(Method("base", n=n, chooser=choosers[0]) for n in sorted(best_of))]
+    methods += [Method("dense"), *(Method("entropy", ratio) for ratio in ratios)]
+    methods += [Method("random", ratio) for ratio in ratios]
+    if combined is not None:
+        ratio, n = combined
+        if ratio not in ratios:
+            raise ValueError(f"there is no threshold for a ratio of {ratio:g}, only for {ratios}")
+        methods.append(Method("entropy", ratio, n, choosers[1]))
+    return methods
+
+
+def gate_numbers(method: Method, threshold: float | None, realised: float | None) -> GateNumbers:
+    """The gate of a method.
+
+    Args:
+      method: any.
+      threshold: calibrated for its ratio, nats; of entropy gates.
+      realised: the share that the entropy gate of its ratio has steered; of random gates.
+    """
+    if method.kind == "entropy":
+        assert threshold is not None
+        return GateNumbers(threshold)
+    if method.kind == "random":
+        assert realised is not None
+        return GateNumbers(math.inf, realised)
+    return GateNumbers(-math.inf if method.kind == "dense" else math.inf)

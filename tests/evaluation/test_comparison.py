@@ -1,0 +1,152 @@
+"""Comparisons of made-up rewards: what is paired, what the verdicts say, and that they follow the numbers."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sia_jax.evaluation.claims import Claim, judge
+from sia_jax.evaluation.comparison import Comparison, Measure
+from sia_jax.evaluation.methods import Method, plan_methods
+from sia_jax.evaluation.statistics import paired_difference
+from tests.support.comparing import PROMPTS, SEEDS, made_up
+
+USUAL = {
+    **{"base": 0.0, "base-best-of-4": 1.0, "dense": 1.0, "entropy-0.2": 0.98, "entropy-0.8": 1.0},
+    **{"random-0.2": 0.2, "random-0.8": 0.85, "entropy-0.2-best-of-4": 1.6},
+}
+"""Mean rewards by the methods' keys."""
+
+
+def verdicts(means: dict[str, float], noise: float = 0.1, measure: Measure = "gold") -> list[Claim]:
+    return judge(made_up(USUAL | means, noise), measure)
+
+
+def test_what_the_paper_says() -> None:
+    claims = verdicts({})
+    assert [claim.verdict for claim in claims] == ["holds", "holds", "holds"]
+    sparse, random, best_of_n = claims
+    assert [finding.outcome for finding in sparse.findings] == ["matches it", "matches it"]
+    assert "the margin is 0.10" in sparse.statement
+    assert [finding.what for finding in random.findings] == [
+        "entropy 20% against random 20%",
+        "entropy 80% against random 80%",
+    ]
+    assert [finding.what for finding in best_of_n.findings] == [
+        "entropy 20%, best of 4 against entropy 20%",
+        "entropy 20%, best of 4 against base, best of 4",
+    ]
+
+
+def test_what_is_better_at_one_ratio_only_holds_in_part_and_says_where() -> None:
+    claims = verdicts({"entropy-0.2": 0.5, "random-0.2": 0.5, "entropy-0.2-best-of-4": 0.9})
+    assert [claim.verdict for claim in claims] == ["holds in part"] * 3
+    for claim in claims[:2]:
+        assert claim.statement.endswith("at entropy 80%; not at entropy 20%.")
+    assert [finding.outcome for finding in claims[2].findings] == ["better", "worse"]
+
+
+def test_the_opposite_does_not_hold() -> None:
+    claims = verdicts(
+        {"entropy-0.2": 0.1, "entropy-0.8": 0.2, "random-0.2": 0.5, "entropy-0.2-best-of-4": -1.0}
+    )
+    assert claims[0].verdict == "does not hold"
+    assert [finding.outcome for finding in claims[0].findings] == ["worse", "worse"]
+    assert claims[2].verdict == "does not hold"
+    assert verdicts({"random-0.2": 2.0, "random-0.8": 2.0})[1].verdict == "does not hold"
+
+
+def test_no_difference_found_is_no_match_where_the_interval_is_wide() -> None:
+    claims = verdicts({"entropy-0.2": 1.0, "random-0.8": 1.0, "random-0.2": 1.0}, noise=20.0)
+    assert claims[0].verdict == "is not shown"
+    assert all("is not ruled out" in finding.outcome for finding in claims[0].findings)
+    assert claims[1].verdict == "is not shown"
+    assert {finding.outcome for finding in claims[1].findings} == {"no difference shown"}
+
+
+def test_dense_steering_that_gains_nothing_leaves_nothing_to_match() -> None:
+    claim = verdicts({"dense": -0.5})[0]
+    assert "margin is 0.00" in claim.statement
+    assert "not shown to gain anything" in claim.statement
+
+
+def test_a_small_loss_that_is_sure_still_matches() -> None:
+    claim = verdicts({"dense": 1.0, "entropy-0.2": 0.95}, noise=0.05)[0]
+    assert claim.findings[0].outcome == "worse, but by less than the margin"
+    assert claim.verdict == "holds"
+
+
+def test_what_was_not_measured_was_not_tested() -> None:
+    methods = plan_methods([0.2])
+    claims = judge(made_up(USUAL, 0.1, methods), "proxy")
+    assert claims[2].verdict == "was not tested"
+    claims = judge(made_up(USUAL, 0.1, [Method("base")]), "proxy")
+    assert [claim.verdict for claim in claims] == ["was not tested"] * 3
+
+
+def test_differences_are_those_of_pairs_of_prompt_and_seed() -> None:
+    comparison = made_up(USUAL, 1.0)
+    base, dense = comparison.find("base"), comparison.find("dense")
+    assert base is not None
+    assert dense is not None
+    by_pair: list[dict[tuple[int, int], Any]] = [
+        {(record["index"], record["seed"]): record["gold"] for record in measured.records}
+        for measured in (dense, base)
+    ]
+    pairs = sorted(by_pair[0])
+    differences = [by_pair[0][pair] - by_pair[1][pair] for pair in pairs]
+    expected = paired_difference(differences, np.zeros(len(pairs)), [p for p, _ in pairs], resamples=500)
+    assert comparison.difference(dense, base, "gold") == expected
+
+
+def test_a_row_by_hand() -> None:
+    comparison = made_up(USUAL, 1.0)
+    one = comparison.find("entropy", 0.2, 4)
+    assert one is not None
+    row = comparison.row(one)
+    n = PROMPTS * SEEDS
+    assert row["replies"] == n
+    assert row["length"] == pytest.approx(10.0)  # of made-up replies: 4 candidates of 10 tokens, one kept
+    assert row["ratio"] == pytest.approx(0.2)
+    assert row["tokens_per_second"] == pytest.approx(10 / 0.5)
+    assert row["flops_per_token"] == {"policy": 400.0, "value": 30.0, "reward": 0.0}
+    assert row["cut"] == pytest.approx(1 / 4)
+    assert row["non_finite"] == 0
+    gold = np.mean([record["gold"] for record in one.records])
+    assert row["rewards"]["gold"]["mean"] == pytest.approx(gold)
+    assert set(row["differences"]) == {"base", "dense"}
+    base = comparison.find("base")
+    assert base is not None
+    assert set(comparison.row(base)["differences"]) == {"dense"}
+
+
+def test_replies_without_partners_are_refused() -> None:
+    comparison = made_up(USUAL, 1.0)
+    records = {one.method.key: list(one.records) for one in comparison.measured}
+    records["dense"] = records["dense"][1:]
+    with pytest.raises(ValueError, match="dense has other prompts or seeds than base"):
+        Comparison([one.method for one in comparison.measured], records)
+
+
+def test_methods_are_planned_in_an_order_in_which_shares_are_known() -> None:
+    methods = plan_methods([0.8, 0.1], (8, 4), (0.1, 4))
+    assert [method.key for method in methods] == [
+        *("base", "base-best-of-4", "base-best-of-8", "dense", "entropy-0.1", "entropy-0.8"),
+        *("random-0.1", "random-0.8", "entropy-0.1-best-of-4"),
+    ]
+    assert [method.schedule for method in methods if method.n == 1] == [1, 1, 0.2, 1, 0.2, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([],), "at least one"),
+        (([0.2, 0.2],), "be different"),
+        (([1.0],), "between 0 and 1"),
+        (([0.2], (1,)), "n of 2 or more"),
+        (([0.2], (), (0.4, 2)), "no threshold for a ratio of 0.4"),
+    ],
+)
+def test_plans_that_make_no_sense_are_refused(arguments: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan_methods(*arguments)
