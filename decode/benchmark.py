@@ -46,7 +46,7 @@ from decode.benchmark_systems import BareLoop, SamplerSystem, System, Timing
 from sia_jax.evaluation.roofline import Machine, decode_step_cost, measure_machine, usable_cores
 from sia_jax.models.config import ModelConfig
 from sia_jax.reports.benchmarks import section, write_page
-from sia_jax.reports.provenance import commit
+from sia_jax.reports.provenance import head_commit
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ def record_header(shape: str, config: ModelConfig, machine: Machine) -> dict[str
     return {
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         # What an earlier part of the run has written is no change of what is measured.
-        "commit": commit(ignored=("docs/benchmarks", "docs/benchmarks.md")),
+        "commit": head_commit(ignored=("docs/benchmarks", "docs/benchmarks.md")),
         "versions": {name: version(name) for name in ("jax", "jaxlib", "flax")},
         "python": platform.python_version(),
         "load_average": os.getloadavg()[0],

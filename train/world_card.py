@@ -22,7 +22,7 @@ from sia_jax.evaluation.regression import fit
 from sia_jax.evaluation.roofline import usable_cores
 from sia_jax.models.config import ModelConfig
 from sia_jax.pretrained import Policy, RewardModel
-from sia_jax.reports.provenance import commit
+from sia_jax.reports.provenance import head_commit
 from sia_jax.rewards.labelling import label
 from sia_jax.training.batch import PackedRows, micro_batch
 from sia_jax.training.language import reply_logprobs
@@ -130,7 +130,7 @@ def _card(world: World, found: Mapping[str, Mapping[str, float]], seconds: Mappi
     template = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     return template.format(
         options=f"{world.seed}{option}",
-        commit=commit(),
+        commit=head_commit(),
         minutes=sum(seconds.values()) / 60,
         cores=usable_cores(),
         versions=", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax")),

@@ -1,30 +1,46 @@
-"""Which state of the software a result came from."""
+"""From which commit something was made."""
 
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
+
+UNKNOWN = "unknown"
 
 
-def commit(ignored: Sequence[str] = ()) -> str:
-    """The commit of the working folder, "+changes" behind it if files differ from it; "unknown" without git.
+def head_commit(ignored: Sequence[str] = (), folder: Path | None = None) -> str:
+    """The commit that is checked out, with "+changes" if files differ from it; "unknown" without git.
 
     Args:
-      ignored: files and folders whose changes do not matter, such as those that results are written to.
+      ignored: paths whose changes do not count, such as what the run itself has written.
+      folder: where to ask; None: the current one.
     """
+    head = _git("rev-parse", "--short=12", "HEAD", folder=folder)
+    if not head:
+        return UNKNOWN
+    # Only what git knows: a run's own results are untracked, and change nothing that is measured.
+    others = ["--", ".", *(f":!{path}" for path in ignored)]
+    dirty = _git("status", "--porcelain", "--untracked-files=no", *others, folder=folder)
+    return head + ("+changes" if dirty else "")
+
+
+def last_commit(paths: Sequence[Path], folder: Path | None = None) -> str:
+    """The last commit that changed any of some files, with its date; "+changes" if they differ from it.
+
+    Args:
+      paths: files or folders.
+      folder: where to ask; None: the current one.
+    """
+    names = [str(path) for path in paths]
+    found = _git("log", "-1", "--format=%h of %cs", "--abbrev=12", "--", *names, folder=folder)
+    if not found:
+        return UNKNOWN
+    return found + ("+changes" if _git("status", "--porcelain", "--", *names, folder=folder) else "")
+
+
+def _git(*command: str, folder: Path | None) -> str:
+    """What a git command prints; "" if there is no git or no repository."""
     try:
-        others = ["--", ".", *(f":!{path}" for path in ignored)]
-        head = _git("rev-parse", "--short=12", "HEAD")
-        return head + ("+changes" if _git("status", "--porcelain", *others) else "")
+        done = subprocess.run(["git", *command], capture_output=True, text=True, check=True, cwd=folder)
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def last_change(*paths: str) -> str:
-    """The commit that changed one of these files last; "unknown" without git."""
-    try:
-        return _git("log", "-1", "--format=%h", "--abbrev=12", "--", *paths) or "unknown"
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        return ""
+    return done.stdout.strip()

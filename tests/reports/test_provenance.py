@@ -1,50 +1,36 @@
-"""A result's commit: which one, and whether files differed from it."""
+"""Commits of a repository that is made for it."""
 
 import subprocess
 from pathlib import Path
 
-import pytest
-
-from sia_jax.reports.provenance import commit, last_change
+from sia_jax.reports.provenance import UNKNOWN, head_commit, last_commit
 
 
-def git(*arguments: str) -> str:
-    name = ("-c", "user.name=a", "-c", "user.email=a@b.c")
-    return subprocess.run(
-        ["git", *name, *arguments], capture_output=True, text=True, check=True
-    ).stdout.strip()
+def git(folder: Path, *command: str) -> str:
+    who = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+    done = subprocess.run(["git", *who, *command], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
-@pytest.fixture
-def repository(tmp_path, monkeypatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    git("init", "-q")
+def test_commits_and_changes(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    commits = []
     for name in ("a", "b"):
-        (tmp_path / name).write_text("1")
-        git("add", name)
-        git("commit", "-qm", name)
-    return tmp_path
+        (tmp_path / name).write_text(name)
+        git(tmp_path, "add", name)
+        git(tmp_path, "commit", "--quiet", "-m", name)
+        commits.append(git(tmp_path, "rev-parse", "--short=12", "HEAD"))
+    assert head_commit(folder=tmp_path) == commits[1]
+    assert last_commit([Path("a")], tmp_path).startswith(f"{commits[0]} of 2")
+    assert last_commit([Path("a"), Path("b")], tmp_path).startswith(commits[1])
+    (tmp_path / "a").write_text("changed")
+    (tmp_path / "c").write_text("not known to git")
+    assert head_commit(folder=tmp_path) == f"{commits[1]}+changes"
+    assert head_commit(["a"], tmp_path) == commits[1]
+    assert last_commit([Path("a")], tmp_path).endswith("+changes")
+    assert not last_commit([Path("b")], tmp_path).endswith("+changes")
 
 
-def test_the_commit_is_that_of_the_working_folder(repository):
-    assert commit() == git("rev-parse", "--short=12", "HEAD")
-
-
-def test_changed_and_new_files_show_unless_they_are_ignored(repository):
-    clean = commit()
-    (repository / "a").write_text("2")
-    assert commit() == clean + "+changes"
-    assert commit(ignored=["a"]) == clean
-    (repository / "new").write_text("3")
-    assert commit(ignored=["a"]) == clean + "+changes"
-
-
-def test_a_file_has_the_commit_that_changed_it_last(repository):
-    assert last_change("a") == git("rev-parse", "--short=12", "HEAD~1")
-    assert last_change("a", "b") == commit()
-
-
-def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert commit() == last_change("a") == "unknown"
+def test_without_a_repository_nobody_knows(tmp_path: Path) -> None:
+    assert head_commit(folder=tmp_path) == UNKNOWN
+    assert last_commit([Path("a")], tmp_path) == UNKNOWN

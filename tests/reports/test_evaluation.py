@@ -1,0 +1,109 @@
+"""The table, the picture and the page of a comparison."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sia_jax.evaluation.claims import judge
+from sia_jax.reports.evaluation import claims_text, draw_pareto, evaluation_page, evaluation_table
+from tests.support.comparing import METHODS, made_up
+
+MEANS = dict(zip([method.key for method in METHODS], (0, 1, 1, 0.95, 1.1, 0.3, 0.9, 1.6), strict=True))
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, Any]:
+    comparison = made_up(MEANS, 0.3)
+    return {
+        "time": "2026-01-02T03:04:05Z",
+        "command": "python -m decode.evaluate --policy p",
+        "commits": ["0123456789ab"],
+        "device": "cpu, 2 cores",
+        "versions": {"jax": "0.10.2"},
+        "settings": {
+            **{
+                f"{model}{what}": "x1"
+                for model in ("policy", "value", "reward")
+                for what in ("", "_fingerprint")
+            },
+            **{"temperature": 1.0, "beta": 2.0, "num_candidates": 10, "max_new_tokens": 96},
+        },
+        "calibration": {
+            **{"file": "t.json", "sha256": "f" * 64, "tokens": 1234, "prompts": "v.jsonl"},
+            "command": "python -m decode.calibrate --policy p",
+        },
+        "prompts": {"file": "test.jsonl", "count": 40, "sha256": "e" * 64},
+        "seeds": [0, 1],
+        "resamples": 500,
+        "measures": list(comparison.measures),
+        "rows": [comparison.row(measured) for measured in comparison.measured],
+        "claims": {m: [claim.to_json() for claim in judge(comparison, m)] for m in comparison.measures},
+        "world": {"the world's gold reward": "abcdef of 2026-01-01"},
+    }
+
+
+def test_the_table_has_the_numbers_of_each_method(results: dict[str, Any]) -> None:
+    lines = evaluation_table(results).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert {len(row) for row in cells} == {len(cells[0])}
+    table = {row[0]: dict(zip(cells[0], row, strict=True)) for row in cells[2:]}
+    assert list(table) == [method.name for method in METHODS]
+    for row in results["rows"]:
+        shown, gold = table[row["name"]], row["rewards"]["gold"]
+        assert shown["gold reward"] == f"{gold['mean']:.2f} [{gold['low']:.2f}, {gold['high']:.2f}]"
+        assert (shown["minus dense"] == "") == (row["kind"] == "dense")
+    both = table["entropy 20%, best of 4"]
+    assert both["setting"] == "H ≥ 1.25 nats, chosen by the last value"
+    assert both["steered"] == "20.0%"
+    assert both["minus base"].startswith("+1.60 [+1.")
+    assert both["tokens/s"] == "20"
+    assert table["random 20%"]["setting"] == "p = 0.200"
+    assert table["base, best of 4"]["setting"] == "chosen by the reward model"
+    assert table["base"]["value"] == ""
+
+
+def test_verdicts_stand_over_their_intervals(results: dict[str, Any]) -> None:
+    text = claims_text(results)
+    assert text.index("### On the gold reward") < text.index("### On the proxy reward")
+    for claims in results["claims"].values():
+        for claim in claims:
+            assert f"**{claim['name']}: {claim['verdict']}.**" in text
+            assert all(finding in text for finding in claim["findings"])
+    assert "entropy 20% against random 20%: +0.65 [" in text
+
+
+@pytest.mark.parametrize("measures", [["gold", "proxy"], ["proxy"]])
+def test_the_picture_is_a_png_with_a_panel_for_each_reward(
+    results: dict[str, Any], measures: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "new folder" / "pareto.png"
+    draw_pareto(results | {"measures": measures}, path)
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", content[16:24])
+    assert (width, height) == (120 * (1 + 5.5 * len(measures)), 600)
+
+
+def test_the_page_says_how_it_was_made(results: dict[str, Any]) -> None:
+    page = evaluation_page(results, title="A world", introduction="Hello.\n", picture="a-pareto.png")
+    for part in (
+        *("# A world\n", "Hello.", evaluation_table(results), claims_text(results), "(a-pareto.png)"),
+        *(
+            "python -m decode.calibrate --policy p\npython -m decode.evaluate --policy p\n",
+            "ffffffffffffffff)",
+        ),
+        *("0123456789ab", "abcdef of 2026-01-01", "seeds 0, 1", "80 replies a method", "25.0%"),
+    ):
+        assert part in page
+    assert "not finite" not in page
+    json.dumps(results, allow_nan=False)
+
+
+def test_replies_that_failed_are_counted(results: dict[str, Any]) -> None:
+    rows = [dict(row) for row in results["rows"]]
+    rows[2]["non_finite"] = 3
+    page = evaluation_page(results | {"rows": rows}, title="", introduction="", picture="")
+    assert "not finite: dense: 3" in page
