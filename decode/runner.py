@@ -1,4 +1,4 @@
-"""What `decode.generate` and `decode.chat` share: their options, loading, and running a batch."""
+"""What the programs that sample share: their options, loading, and running a batch."""
 
 import hashlib
 import math
@@ -292,6 +292,8 @@ class Runner:
       rows: prompts of a batch.
       branches: replies for each prompt.
       record: "candidates" records them.
+      structure: of the steering; None: as the options say.
+      expected_ratio: the share of junctions that the program is laid out for; None: by the threshold.
     """
 
     def __init__(
@@ -302,18 +304,22 @@ class Runner:
         *,
         branches: int = 1,
         record: Literal["candidates"] | None = None,
+        structure: sia_jax.SteeringConfig | None = None,
+        expected_ratio: float | None = None,
     ):
         tokenizer, policy = models.policy.tokenizer, models.policy.config
         self.models, self.rows, self.tokenizer = models, rows, tokenizer
         num_tokens = None
         if tokenizer is not None:
             num_tokens = min(policy.vocab_size, max(tokenizer.get_vocab().values()) + 1)
+        if expected_ratio is None:
+            expected_ratio = 1.0 if threshold(args) == -math.inf else 0.2
         self.config = sia_jax.SamplerConfig.auto(
             rows * branches,
-            expected_ratio=1.0 if threshold(args) == -math.inf else 0.2,
+            expected_ratio=expected_ratio,
             policy=policy,
             value=None if models.value is None else models.value.config,
-            steering=steering(args),
+            steering=steering(args) if structure is None else structure,
             max_new_tokens=args.max_new_tokens,
             record=record,
             num_tokens=num_tokens,
@@ -348,13 +354,34 @@ class Runner:
         Raises:
           ValueError: what `sia_jax.sample` finds.
         """
-        knobs = sia_jax.Knobs(**{name: getattr(args, name) for name in KNOBS})
+        prompt, samples, seconds = self.sample(rows, shape, args)
+        return self.read(prompt, samples, len(rows)), seconds
+
+    def sample(
+        self,
+        rows: Sequence[Row],
+        shape: tuple[int, int],
+        args: SamplingArgs,
+        gate: tuple[float, ...] | None = None,
+    ) -> tuple[sia_jax.Prompt, sia_jax.Samples, float]:
+        """`run`, but for what the host makes of it; its batch is filled up with rows that nobody wants.
+
+        Args:
+          rows: at most as many as the runner's.
+          shape: lengths of the buffers for the prompts of policy and value model.
+          args: the numbers.
+          gate: numbers of the gate; None: its defaults.
+        """
+        knobs = sia_jax.Knobs(**{name: getattr(args, name) for name in KNOBS}, gate=gate)
         begin = time.perf_counter()
         prompt, samples = jax.block_until_ready(self._sample(rows, shape, knobs))
-        seconds = time.perf_counter() - begin
+        return prompt, samples, time.perf_counter() - begin
+
+    def read(self, prompt: sia_jax.Prompt, samples: sia_jax.Samples, rows: int) -> list[list[Reply]]:
+        """For each of the first rows its replies, one a branch."""
         replies = read_replies(samples, prompt, self.config, self.tokenizer, self.stop_strings)
         n = self.config.branches
-        return [replies[i * n : (i + 1) * n] for i in range(len(rows))], seconds
+        return [replies[i * n : (i + 1) * n] for i in range(rows)]
 
     def _sample(
         self, rows: Sequence[Row], shape: tuple[int, int], knobs: sia_jax.Knobs, only_fill: bool = False

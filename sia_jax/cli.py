@@ -4,10 +4,12 @@ A kind says how `--help` shows an option; its docstring says what it is for. Whe
 program's own docstring tells what happens then, and no default is shown.
 """
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from dataclasses import fields
+from typing import Annotated, Any
 
 import tyro
 
@@ -38,3 +40,26 @@ def explained(program: str, *others: type[Exception]) -> Iterator[None]:
         yield
     except expected as error:
         sys.exit(f"{program}: {error}")
+
+
+def command(program: str, args: Any) -> str:
+    """The command line that has these options: those that differ from their defaults.
+
+    Args:
+      program: its module, "decode.evaluate".
+      args: its dataclass of options.
+    """
+    words = ["python", "-m", program]
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if value == field.default:
+            continue
+        name = field.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        elif isinstance(value, tuple) and all(isinstance(item, str) for item in value):
+            words += [word for item in value for word in (f"--{name}", item)]  # a `Repeated`
+        else:
+            items = value if isinstance(value, tuple) else (value,)
+            words += [f"--{name}", *map(str, items)]
+    return shlex.join(words)

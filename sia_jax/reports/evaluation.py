@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sia_jax.evaluation.methods import SCHEDULES
+
 Results = Mapping[str, Any]
 """What `decode.evaluate` writes to results.json."""
 
@@ -201,12 +203,14 @@ def evaluation_page(results: Results, *, title: str, introduction: str, picture:
 def _explanations(results: Results) -> str:
     rows = results["rows"]
     cut = max(rows, key=lambda row: row["cut"])
+    layouts = ", ".join(f"{share:.0%}" for share in SCHEDULES)
     text = (
         "Random gates steer with the probability p that the entropy gate of their line has realised under "
         "the same seed. Tokens/s are tokens of finished replies over the time of all that a method does: "
         "every candidate of best-of-N and the pass that chooses among them, prefill, but no compiling, and "
-        "not the scoring of the result. FLOPs count every token that a model must read for a method, without "
-        "padding, per token of the reply that is kept; the reward model's only where it chooses. "
+        f"not the scoring of the result. Programs are laid out for shares of {layouts}, each method running in "
+        "the next one. FLOPs count every token that a model must read for a method, without padding, per "
+        "token of the reply that is kept; the reward model's only where it chooses. "
         f"At most {cut['cut']:.1%} of a method's replies were cut by the length ({cut['name']})."
     )
     failed = [row for row in rows if row["non_finite"]]

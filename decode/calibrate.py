@@ -1,0 +1,256 @@
+r"""Thresholds in nats for shares of steered tokens: from the policy's entropies along its own replies.
+
+    python -m decode.calibrate --policy Qwen3-1.7B-Base --prompts validation.jsonl --out thresholds.json
+
+    # Other shares, and more replies for surer quantiles:
+    python -m decode.calibrate --policy Qwen3-1.7B-Base --prompts validation.jsonl --out thresholds.json \
+        --ratios 0.05 0.1 0.2 --samples 8
+
+The policy replies to every prompt without steering. The entropy of a token is the one that the gate sees:
+over the candidates, at temperature 1, as the sampler records it. The threshold for a share r is the 1 - r
+quantile. Steering changes the text, so the share that a steered run comes to differs a little, and
+decode.evaluate reports it. The thresholds belong to this policy, --num-candidates and way to sample:
+decode.evaluate refuses them with others. While it runs, OUT.partial.jsonl holds what is done, and the same
+command, started again, goes on from there.
+"""
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+
+from decode import runner
+from decode.generate import plan
+from decode.runner import Row, Runner, SamplingArgs
+from sia_jax.checkpoints.tensors import write_text_atomically
+from sia_jax.cli import Count, Flag, command, explained
+from sia_jax.data.prompts import PromptLine, read_prompts
+from sia_jax.evaluation.calibration import FORMAT, calibrate, threshold_for
+from sia_jax.reports.journal import Journal
+from sia_jax.reports.progress import RunProgress
+from sia_jax.reports.reply import json_numbers
+
+_POLICY_ONLY = (
+    "value",
+    "value_fingerprint",
+    "value_backbone",
+    "value_backbone_fingerprint",
+    "threshold",
+    "beta",
+)
+"""Settings of a steered run, which this is not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args(SamplingArgs):
+    """Calibrate thresholds."""
+
+    prompts: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    """A file of prompts, as of decode.generate; not those that will be evaluated on."""
+    out: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    """The .json file of thresholds."""
+    ratios: tuple[float, ...] = (0.1, 0.2, 0.4, 0.6, 0.8)
+    """Shares of tokens to be steered, between 0 and 1."""
+    samples: Count = 1
+    """Replies to each prompt."""
+    batch: Count = 16
+    """Replies that are generated at a time."""
+    overwrite: Flag = False
+    """Begin anew, whatever OUT and OUT.partial.jsonl hold."""
+
+    preset: Annotated[Literal["paper", "official"], tyro.conf.Suppress] = "paper"
+    value: Annotated[str | None, tyro.conf.Suppress] = None
+    value_backbone: Annotated[str | None, tyro.conf.Suppress] = None
+    check_base: Annotated[bool, tyro.conf.Suppress] = True
+    threshold: Annotated[float | None, tyro.conf.Suppress] = None
+    beta: Annotated[float | None, tyro.conf.Suppress] = None
+
+
+def main(args: Args) -> None:
+    """Calibrate; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
+    messages = Console(stderr=True)
+    with explained("decode.calibrate"):
+        try:
+            run(args, messages)
+        except KeyboardInterrupt:
+            again = f"what was done is in {_partial(args)}, and the same command goes on after it"
+            messages.print(f"\ninterrupted; {again}", highlight=False, soft_wrap=True)
+            sys.exit(130)
+
+
+def run(args: Args, messages: Console) -> None:
+    """`main`, without its ways out.
+
+    Raises:
+      FileNotFoundError, ValueError: what is wrong with options and files.
+    """
+    _check(args)
+    prompts = read_prompts(Path(args.prompts), args.system)
+    policy = runner.prepare(args)
+    ids = [runner.policy_ids(policy, prompt, args) for prompt in prompts]
+    source = describe_source(args, len(prompts))
+    if Path(args.out).exists() and not args.overwrite and not _partial(args).exists():
+        _check_finished(args, source)
+        messages.print(f"{args.out}: it is there already", highlight=False, soft_wrap=True)
+        return
+    entropies = _Entropies(prompts, args.samples)
+    where = {name: value for name, value in source.items() if name != "settings"}
+    settings = source["settings"] | where | {"samples": args.samples}
+    journal = Journal(_partial(args), settings, entropies.take, overwrite=args.overwrite)
+    done, total = len(journal.done), len(prompts) * args.samples
+    if done:
+        messages.print(f"{journal.path}: going on after {done:,} of {total:,} replies", soft_wrap=True)
+    if done < total:
+        _sample(args, prompts, ids, entropies, journal, messages)
+    found = np.array([h for row in sorted(entropies.rows) for h in entropies.rows[row]], np.float32)
+    content = calibrate(found, sorted(args.ratios), _facts(args, source, total))
+    write_text_atomically(Path(args.out), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    # The journal goes last: whatever happens before, the same command ends the work.
+    journal.path.unlink()
+    for row in content["thresholds"]:
+        line = f"{row['ratio']:.0%} of the tokens: H >= {row['threshold']:.4f} nats"
+        messages.print(line, highlight=False, soft_wrap=True)
+    messages.print(
+        f"from {len(found):,} tokens of {total:,} replies; written to {args.out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+class _Entropies:
+    """The entropies of each reply, as the journal's records say."""
+
+    def __init__(self, prompts: Sequence[PromptLine], samples: int):
+        self.rows: dict[tuple[int, int], list[float]] = {}
+        """By index of the prompt, and branch."""
+        self._ids, self._samples = [prompt.id for prompt in prompts], samples
+
+    def take(self, record: dict[str, Any]) -> Hashable:
+        """Keep a record's.
+
+        Raises:
+          ValueError: it is of another prompt, or has no entropies.
+        """
+        index, branch = record["index"], record["branch"]
+        if not 0 <= index < len(self._ids) or self._ids[index] != record["id"]:
+            raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
+        entropies = record["entropy"]
+        if not isinstance(entropies, list) or any(type(h) is not float for h in entropies):
+            raise ValueError(f"expected a list of entropies, got {str(entropies)[:60]}")
+        self.rows[index, branch] = entropies
+        return index, branch
+
+
+def _check(args: Args) -> None:
+    runner.check_options(args)
+    for name in ("samples", "batch"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be 1 or more, got {getattr(args, name)}")
+    if not args.ratios or len(set(args.ratios)) < len(args.ratios):
+        raise ValueError(f"--ratios must be different shares, at least one, got {args.ratios}")
+    for ratio in args.ratios:
+        threshold_for(np.zeros(1), ratio)
+    if Path(args.out).is_dir():
+        raise ValueError(f"--out must be a file, {args.out} is a folder")
+
+
+def _sample(
+    args: Args,
+    prompts: Sequence[PromptLine],
+    ids: Sequence[Sequence[int]],
+    entropies: _Entropies,
+    journal: Journal,
+    messages: Console,
+) -> None:
+    """Every reply that the journal lacks goes into it."""
+    with messages.status("loading the policy"):
+        models = runner.load_models(args)
+    size = min(len(prompts), max(1, args.batch // args.samples))
+    machine = Runner(models, args, size, branches=args.samples)
+    rows = [Row(own, own, _key(args, prompt), math.inf) for prompt, own in zip(prompts, ids, strict=True)]
+    with journal, RunProgress(messages, len(prompts) * args.samples, len(journal.done)) as progress:
+        for batch in plan(rows, size, by_length=True):
+            wanted = {(index, branch) for index in batch.indices for branch in range(args.samples)}
+            if wanted <= journal.done:
+                continue
+            if machine.needs_compiling(batch.shape):
+                with progress.aside(f"compiling for prompts of up to {batch.shape[0]} tokens"):
+                    machine.compile(batch.shape)
+            groups, _ = machine.run([rows[index] for index in batch.indices], batch.shape, args)
+            for index, group in zip(batch.indices, groups, strict=True):
+                for branch, reply in enumerate(group):
+                    if (index, branch) in journal.done:
+                        continue
+                    record = {"index": index, "id": prompts[index].id, "branch": branch}
+                    journal.write(record | {"entropy": json_numbers(reply.entropy)})
+            progress.advance(len(wanted), sum(len(reply.tokens) for group in groups for reply in group))
+
+
+def _key(args: Args, prompt: PromptLine) -> jax.Array:
+    return runner.prompt_key(args.seed, prompt.index) if prompt.seed is None else runner.own_key(prompt.seed)
+
+
+def describe_source(args: Args, prompts: int) -> dict[str, Any]:
+    """What the entropies depend on.
+
+    Args:
+      args: of the run.
+      prompts: how many there are.
+    """
+    settings = {name: x for name, x in runner.settings(args).items() if name not in _POLICY_ONLY}
+    return {
+        "settings": settings | {"system": args.system},
+        "prompts": Path(args.prompts).name,
+        "prompts_sha256": hashlib.sha256(Path(args.prompts).read_bytes()).hexdigest(),
+        "num_prompts": prompts,
+    }
+
+
+def _facts(args: Args, source: dict[str, Any], replies: int) -> dict[str, Any]:
+    return {
+        **source,
+        "samples": args.samples,
+        "replies": replies,
+        "command": command("decode.calibrate", replace(args, overwrite=False)),
+    }
+
+
+def _check_finished(args: Args, source: dict[str, Any]) -> None:
+    """OUT is what this command would write.
+
+    Raises:
+      ValueError: it is not, and why.
+    """
+    try:
+        found = json.loads(Path(args.out).read_text(encoding="utf-8"))
+        theirs = dict(found)
+    except (ValueError, TypeError):
+        theirs = {}
+    ratios = [row["ratio"] for row in theirs.get("thresholds", [])]
+    ours = {**source, "samples": args.samples, "format": FORMAT}
+    differing = [name for name, value in ours.items() if theirs.get(name) != value]
+    if ratios != sorted(args.ratios):
+        differing.append("ratios")
+    if differing:
+        raise ValueError(
+            f"{args.out} is there already, with other {', '.join(differing)}; name another file, or pass "
+            "--overwrite"
+        )
+
+
+def _partial(args: Args) -> Path:
+    out = Path(args.out)
+    return out.with_name(f"{out.name}.partial.jsonl")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

@@ -1,0 +1,300 @@
+"""decode.evaluate on tiny models: what its numbers are, what it survives, and what it refuses."""
+
+import json
+import math
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sia_jax
+from decode import evaluate, method_runner, runner
+from decode.evaluate import Args
+from sia_jax.data.prompts import read_prompts
+from sia_jax.evaluation.methods import GATE
+from sia_jax.world.gold import gold_reward
+from sia_jax.world.prompts import find_prompt
+from tests.support.evaluating import LENGTH, evaluation_args, save_models_and_prompts, save_thresholds
+
+METHODS = (
+    *("base", "base-best-of-2", "dense", "entropy-0.6", "entropy-0.8", "random-0.6", "random-0.8"),
+    "entropy-0.6-best-of-2",
+)
+Lines = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models, prompts, thresholds, and an evaluation with its page."""
+    folder = tmp_path_factory.mktemp("models")
+    save_models_and_prompts(folder)
+    save_thresholds(folder)
+    (folder / "hello.md").write_text("Hello.\n")
+    extra = {"page": str(folder / "docs" / "w.md"), "introduction": str(folder / "hello.md")}
+    evaluate.main(replace(evaluation_args(folder), **extra))
+    return folder
+
+
+def read(path: Path) -> Lines:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def lines(folder: Path) -> Lines:
+    return read(folder / "evaluation" / "replies.jsonl")
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "evaluation" / "results.json").read_text())
+    return found
+
+
+@pytest.fixture
+def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(args: Args) -> None:
+        raise AssertionError("the models were loaded")
+
+    monkeypatch.setattr(runner, "load_models", load)
+
+
+def own(lines: Lines, method: str, seed: int | None = None) -> Lines:
+    return [line for line in lines if line["method"] == method and seed in (None, line["seed"])]
+
+
+def test_every_method_replies_to_every_prompt_under_every_seed(lines: Lines) -> None:
+    everything = [(method, seed) for method in METHODS for seed in (0, 1)]
+    assert [(line["method"], line["seed"]) for line in lines[::5]] == everything
+    for method, seed in everything:
+        assert {line["index"] for line in own(lines, method, seed)} == set(range(5))
+    for line in lines:
+        n = 2 if line["method"].endswith("best-of-2") else 1
+        assert 1 <= line["length"] <= LENGTH
+        assert line["length"] <= line["sampled_tokens"] <= n * LENGTH
+        assert (line["scores"] is None) == (n == 1)
+        if n > 1:
+            assert line["branch"] == int(np.argmax(line["scores"]))
+    assert len({line["length"] for line in lines}) > 1
+
+
+def test_gates_do_what_their_names_say(lines: Lines, folder: Path) -> None:
+    thresholds = json.loads((folder / "thresholds.json").read_text())["thresholds"]
+    for line in own(lines, "base"):
+        assert (line["junctions"], line["threshold"], line["rate"]) == (0, "inf", 0)
+    for line in own(lines, "dense"):
+        assert (line["junctions"], line["threshold"]) == (line["length"], "-inf")
+    for row in thresholds:
+        for seed in (0, 1):
+            gated = own(lines, f"entropy-{row['ratio']:g}", seed)
+            assert {line["threshold"] for line in gated} == {row["threshold"]}
+            share = sum(line["sampled_junctions"] for line in gated) / sum(line["length"] for line in gated)
+            assert 0 < share < 1
+            random = own(lines, f"random-{row['ratio']:g}", seed)
+            assert {line["rate"] for line in random} == {random[0]["rate"]}
+            assert random[0]["rate"] == pytest.approx(share)
+            assert {line["threshold"] for line in random} == {"inf"}
+            assert 0 < sum(line["junctions"] for line in random) < sum(line["length"] for line in random)
+
+
+def test_replies_and_rewards_are_those_of_the_library(lines: Lines, folder: Path) -> None:
+    """One batch, by hand; of the program that the run has compiled."""
+    args = evaluation_args(folder)
+    policy = sia_jax.load_policy(args.policy)
+    value = sia_jax.load_value_model(args.value, backbone=policy, policy=policy)
+    reward = sia_jax.load_reward_model(args.reward)
+    config = sia_jax.SamplerConfig.auto(
+        4,
+        1.0,
+        policy=policy.config,
+        value=value.config,
+        steering=sia_jax.SteeringConfig(gate=GATE),
+        max_new_tokens=LENGTH,
+        num_tokens=max(policy.tokenizer.get_vocab().values()) + 1,
+    )
+    params = sia_jax.SteeringParams(policy.params, value.params)
+    prompts = read_prompts(Path(args.prompts))[:4]
+    packed = sia_jax.Prompt.pack(
+        [policy.prompt_ids(prompt.messages) for prompt in prompts],
+        [value.prompt_ids(prompt.messages) for prompt in prompts],
+    )
+    keys = jnp.stack([runner.prompt_key(1, prompt.index) for prompt in prompts])
+    for method in ("entropy-0.6", "random-0.8"):
+        mine = {line["index"]: line for line in own(lines, method, seed=1)}
+        threshold, rate = float(mine[0]["threshold"]), mine[0]["rate"]
+        knobs = sia_jax.Knobs(gate=(rate,))
+        samples = sia_jax.sample(params, packed, threshold, rng_key=keys, config=config, knobs=knobs)
+        for index in range(4):
+            tokens = samples.tokens[index, : samples.lengths[index]].tolist()
+            assert mine[index]["text"] == policy.tokenizer.decode(tokens, skip_special_tokens=True)
+            assert mine[index]["junctions"] == int(samples.junction[index].sum())
+            reply = {"role": "assistant", "content": mine[index]["text"]}
+            done = reward.conversation_ids([*prompts[index].messages, reply])
+            score = float(reward.score([done], [len(done)])[0])
+            assert mine[index]["proxy"] == pytest.approx(score, abs=1e-5)
+
+
+def test_the_chosen_reply_is_the_best_one(lines: Lines, folder: Path) -> None:
+    reward = sia_jax.load_reward_model(str(folder / "reward"))
+    assert reward.name == "reward"
+    for line in own(lines, "base-best-of-2"):
+        assert line["proxy"] == max(line["scores"])
+        assert line["flops"]["reward"] > 0
+        assert line["flops"]["value"] == 0
+    values = [score for line in own(lines, "entropy-0.6-best-of-2") for score in line["scores"]]
+    assert len(set(values)) > 2
+    for line in own(lines, "entropy-0.6-best-of-2"):
+        assert line["flops"]["reward"] == 0
+        assert line["proxy"] not in line["scores"]
+
+
+def test_gold_is_what_the_world_says(lines: Lines) -> None:
+    for line in lines:
+        assert line["gold"] == gold_reward(find_prompt(line["id"]), line["text"])
+
+
+def test_the_results_are_means_of_the_lines(lines: Lines, results: dict[str, Any], folder: Path) -> None:
+    assert [row["key"] for row in results["rows"]] == list(METHODS)
+    base = own(lines, "base")
+    for row in results["rows"]:
+        mine = own(lines, row["key"])
+        for measure in ("gold", "proxy"):
+            mean = np.mean([line[measure] for line in mine])
+            assert row["rewards"][measure]["mean"] == pytest.approx(mean)
+            if row["key"] != "base":
+                difference = mean - np.mean([line[measure] for line in base])
+                assert row["differences"]["base"][measure]["mean"] == pytest.approx(difference)
+        tokens = sum(line["length"] for line in mine)
+        flops = sum(line["flops"]["policy"] for line in mine)
+        assert row["flops_per_token"]["policy"] == pytest.approx(flops / tokens)
+        assert row["tokens_per_second"] == pytest.approx(tokens / sum(line["seconds"] for line in mine))
+    ratios = {row["key"]: row["ratio"] for row in results["rows"]}
+    assert (ratios["base"], ratios["dense"]) == (0, 1)
+    page = (folder / "docs" / "w.md").read_text()
+    assert "Hello." in page
+    assert "(w-pareto.png)" in page
+    picture = (folder / "docs" / "w-pareto.png").read_bytes()
+    assert picture == (folder / "evaluation" / "pareto.png").read_bytes()
+    assert results["calibration"]["sha256"][:16] in page
+
+
+def test_a_run_goes_on_after_ctrl_c_to_the_same_replies(
+    lines: Lines,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Stopped in its last unit; a line is torn, and one of a finished unit is missing."""
+    args = replace(evaluation_args(folder), out=str(tmp_path))
+    journal = tmp_path / "replies.jsonl"
+    whole = (folder / "evaluation" / "replies.jsonl").read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(whole[:-7]) + whole[-7][:40])
+    original, calls = method_runner.MethodRunner.run, []
+
+    def run_once(self: method_runner.MethodRunner, *rest: Any) -> Any:
+        calls.append(rest)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return original(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(method_runner.MethodRunner, "run", run_once)
+        with pytest.raises(SystemExit) as stopped:
+            evaluate.main(args)
+    assert stopped.value.code == 130
+    assert "and the same command goes on" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "results.json").exists()
+    evaluate.main(args)
+    assert "going on after 7" in " ".join(capsys.readouterr().err.split())
+
+    def timeless(line: dict[str, Any]) -> dict[str, Any]:
+        return {name: x for name, x in line.items() if name not in ("seconds", "commit")}
+
+    assert [timeless(line) for line in read(journal)] == [timeless(line) for line in lines]
+
+
+def test_a_finished_run_reports_again_without_models(folder: Path, no_loading: None) -> None:
+    args = evaluation_args(folder)
+    results = folder / "evaluation" / "results.json"
+    before = json.loads(results.read_text())
+    evaluate.main(replace(args, ratios=(0.6,), seeds=1))
+    fewer = json.loads(results.read_text())
+    assert [row["key"] for row in fewer["rows"]] == [key for key in METHODS if "0.8" not in key]
+    assert {row["replies"] for row in fewer["rows"]} == {5}
+    evaluate.main(args)
+    after = json.loads(results.read_text())
+    assert after["rows"] == before["rows"]
+    assert after["claims"] == before["claims"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"beta": 2.0}, r"line 1: .*other settings: beta 1.0 \(now 2.0\).*--overwrite"),
+        ({"gold": False}, r"gold True \(now False\)"),
+        ({"max_new_tokens": 9}, r"max_new_tokens 10 \(now 9\)"),
+        ({"policy": "other"}, "its thresholds are of another policy"),
+        ({"temperature": 0.7}, "another policy or way to sample: temperature 1.0"),
+        ({"ratios": (0.3,)}, r"thresholds for ratios \[0.6, 0.8\], not for \[0.3\]"),
+        ({"combined_ratio": 0.3}, "no threshold for a ratio of 0.3"),
+        ({"combined": 1}, "--combined must be 2 or more"),
+        ({"best_of": (1,)}, "n of 2 or more"),
+        ({"thresholds": "nowhere.json"}, "no such file of thresholds"),
+        ({"page": "page.html"}, "--page must be a .md file"),
+        ({"seeds": 0}, "--seeds must be 1 or more"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_loaded(
+    folder: Path, no_loading: None, changes: dict[str, Any], message: str
+) -> None:
+    if "policy" in changes:
+        changes = {"policy": str(folder / "other")}
+    before = (folder / "evaluation" / "replies.jsonl").read_bytes()
+    with pytest.raises(SystemExit, match=message):
+        evaluate.main(replace(evaluation_args(folder), **changes))
+    assert (folder / "evaluation" / "replies.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"id": "mine", "prompt": "Hello?"}, "--gold is for prompts of the embedded world"),
+        ({"id": "harmless/cards/brother", "prompt": "Hello?"}, "another text than the world's"),
+        ({"prompt_ids": [5, 6]}, "is one of ids"),
+        ({"prompt": "Hello?", "seed": 3}, "brings a seed or a threshold"),
+    ],
+)
+def test_prompts_that_cannot_be_judged_are_refused(
+    folder: Path, tmp_path: Path, no_loading: None, line: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    with pytest.raises(SystemExit, match=message):
+        evaluate.main(replace(evaluation_args(folder), prompts=str(path), out=str(tmp_path / "out")))
+
+
+def test_thresholds_that_were_made_anew_are_refused(folder: Path, tmp_path: Path, no_loading: None) -> None:
+    content = json.loads((folder / "thresholds.json").read_text())
+    content["thresholds"][0]["threshold"] += 0.01
+    path = tmp_path / "thresholds.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match=r"entropy 60% under seed 0 was made with .*threshold.*--overwrite"):
+        evaluate.main(replace(evaluation_args(folder), thresholds=str(path)))
+
+
+def test_an_empty_reply_has_a_reward_too(folder: Path) -> None:
+    reward = sia_jax.load_reward_model(str(folder / "reward"))
+    scorer = method_runner.Scorer(reward, lambda what: nullcontext())
+    prompt = [{"role": "user", "content": "Hello?"}]
+    replies: Any = [[SimpleNamespace(text=""), SimpleNamespace(text="Yes.")]]
+    rewards, tokens, seconds = scorer.score([prompt], replies)
+    for text, found, count in zip(("", "Yes."), rewards[0], tokens[0], strict=True):
+        ids = reward.conversation_ids([*prompt, {"role": "assistant", "content": text}])
+        assert count == len(ids)
+        assert found == pytest.approx(float(reward.score([ids], [len(ids)])[0]), abs=1e-5)
+    assert math.isfinite(seconds)
