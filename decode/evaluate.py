@@ -21,7 +21,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -60,7 +60,7 @@ Chooser = Literal["reward", "value"]
 class Args(SamplingArgs):
     """Compare methods."""
 
-    value: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    value: Annotated[str, tyro.conf.arg(metavar="DIR")] = field()
     """The value model: a folder, or else a Hub id."""
     reward: Folder
     """The reward model, which gives the proxy reward: a folder, or else a Hub id."""

@@ -208,7 +208,7 @@ def _explanations(results: Results) -> str:
         "Random gates steer with the probability p that the entropy gate of their line has realised under "
         "the same seed. Tokens/s are tokens of finished replies over the time of all that a method does: "
         "every candidate of best-of-N and the pass that chooses among them, prefill, but no compiling, and "
-        f"not the scoring of the result. Programs are laid out for shares of {layouts}, each method running in "
+        f"not the scoring of the result. Programs are laid out for shares of {layouts}; a method runs in "
         "the next one. FLOPs count every token that a model must read for a method, without padding, per "
         "token of the reply that is kept; the reward model's only where it chooses. "
         f"At most {cut['cut']:.1%} of a method's replies were cut by the length ({cut['name']})."
