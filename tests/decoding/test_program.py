@@ -12,12 +12,12 @@ import pytest
 
 from sia_jax import Knobs, LoraConfig, Prompt, SamplerConfig, SteeringConfig, SteeringParams, ValueConfig
 from sia_jax.decoding import sample as module
+from sia_jax.evaluation.compiled import moves_of_at_least, while_bodies
 from sia_jax.steering import entropy, filters, gates, processors, race, tilts
 from sia_jax.steering.gates import Bernoulli, Budget, Entropy, Position
 from sia_jax.steering.tilts import Clipped
 from tests.support import oracle_parts as oracle
 from tests.support.checkpoints import tiny_policy, tiny_value_model
-from tests.support.hlo import moves_of_at_least, while_bodies
 
 ROWS, T = 4, 6
 GATE = (Entropy() & Position(4)) | Bernoulli(0.2) | Budget(0.3)

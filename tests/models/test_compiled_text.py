@@ -6,8 +6,8 @@ import pytest
 
 from decode.benchmark_shapes import SHAPES
 from decode.benchmark_systems import greedy
+from sia_jax.evaluation.compiled import moves_of_at_least, while_bodies
 from sia_jax.models.transformer import abstract_model
-from tests.support.hlo import moves_of_at_least, while_bodies
 
 MINI = SHAPES["mini"]
 NEW_TOKENS = 32
