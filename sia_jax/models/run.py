@@ -5,6 +5,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from sia_jax.models.attention import CachedAttention, CausalAttention, PrefillAttention, first_blocks
@@ -25,6 +26,7 @@ def hidden_states(
     segment_ids: Int[Array, "B L"] | None = None,
     positions: Int[Array, "B L"] | None = None,
     remat: bool = False,
+    mesh: Mesh | None = None,
 ) -> Float[Array, "B L D"]:
     """Hidden states of a full causal pass, without a cache.
 
@@ -39,6 +41,7 @@ def hidden_states(
         which what comes out means nothing.
       positions: [B, L], of packed sequences; default 0 .. L-1.
       remat: a backward pass computes each layer again rather than keeping what is inside it.
+      mesh: for training, see `forward`.
 
     Returns:
       [B, L, D] after the final norm.
@@ -54,6 +57,7 @@ def hidden_states(
         config=config,
         adapter=adapter,
         remat=remat,
+        mesh=mesh,
     )
     return hidden
 

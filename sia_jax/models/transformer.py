@@ -10,11 +10,13 @@ nothing is transposed on the way in or out; on a CPU this order is also the fast
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from sia_jax.models import rope
@@ -22,6 +24,7 @@ from sia_jax.models.attention import Attend
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.lora import Adapter, descend, lora_delta
 from sia_jax.models.product import precision_of
+from sia_jax.parallel.mesh import gathered, keep_all_but_gathered, look_up, row_sharding
 from sia_jax.types import Params
 
 
@@ -160,19 +163,45 @@ class Transformer(nnx.Module):
         attend: Attend,
         adapter: Adapter | None = None,
         remat: bool = False,
+        mesh: Mesh | None = None,
     ) -> tuple[Float[Array, "... D"], Any]:
         """See `forward`."""
         angles = rope.rotary_angles(
             positions, rope.inverse_frequencies(self.config.rope, self.config.head_dim)
         )
-        x = self.embed_tokens(tokens)
+        x = self.embed_tokens(tokens) if mesh is None else look_up(self.embed_tokens, tokens, mesh)
         for i, block in enumerate(self.layers):
             layer_adapter = descend(descend(adapter, "layers"), i)
-            apply: Callable[..., Any] = functools.partial(block, layer=i, attend=attend)
+            apply: Callable[..., Any] = functools.partial(_layer, block, layer=i, attend=attend, mesh=mesh)
             with jax.named_scope(f"layer_{i}"):
-                apply = jax.checkpoint(apply) if remat else apply
+                if remat:
+                    apply = jax.checkpoint(apply)
+                elif mesh is not None:
+                    apply = jax.checkpoint(apply, policy=keep_all_but_gathered)
                 x, cache = apply(x, angles, cache=cache, adapter=layer_adapter)
         return self.norm(x), cache
+
+
+def _layer(
+    block: Block,
+    x: Array,
+    angles: tuple[Array, Array],
+    *,
+    layer: int,
+    attend: Attend,
+    cache: Any,
+    adapter: Adapter | None,
+    mesh: Mesh | None,
+) -> tuple[Array, Any]:
+    """One layer; on a mesh its weights are gathered here, and again where a backward pass comes to it."""
+    if mesh is None:
+        return block(x, angles, layer, attend, cache, adapter)
+    graphdef, weights = nnx.split(block)
+    whole = nnx.merge(graphdef, gathered(nnx.to_pure_dict(weights), mesh))
+    if adapter is not None:
+        adapter = replace(adapter, params=gathered(adapter.params, mesh))
+    x, cache = whole(x, angles, layer, attend, cache, adapter)
+    return jax.lax.with_sharding_constraint(x, row_sharding(mesh)), cache
 
 
 def forward(
@@ -185,6 +214,7 @@ def forward(
     config: ModelConfig,
     adapter: Adapter | None = None,
     remat: bool = False,
+    mesh: Mesh | None = None,
 ) -> tuple[Float[Array, "... D"], Any]:
     """Hidden states of tokens after the final norm, and the cache with their keys and values.
 
@@ -199,11 +229,13 @@ def forward(
       config: static.
       adapter: a LoRA applied on the way, to all tokens or some; None where it is merged or there is none.
       remat: a backward pass keeps the input of each layer alone, and computes the rest again.
+      mesh: for training. Rows [B, T] are split over "data" and "fsdp", and each layer's weights gathered
+        where it runs; None: the compiler decides.
 
     Returns:
       ([..., D] in the weights' dtype, the cache).
     """
-    return nnx.merge(_graphdef(config), model)(tokens, positions, cache, attend, adapter, remat)
+    return nnx.merge(_graphdef(config), model)(tokens, positions, cache, attend, adapter, remat, mesh)
 
 
 @functools.lru_cache(maxsize=64)

@@ -1,7 +1,8 @@
 """Device meshes and the one table that says how every parameter lies on them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -78,6 +79,48 @@ def shard_params(params: Params, mesh: Mesh) -> Params:
         for name, leaf in flatten_names(params).items()
     }
     return unflatten_names(placed)
+
+
+def gathered(params: Params, mesh: Mesh) -> Params:
+    """The same numbers whole over "fsdp", as a product needs them; to be traced, one layer at a time.
+
+    Left to itself the compiler keeps the weights where they are and splits the sums: every device then gets
+    the activations of all rows, and partial sums go round in the narrow type of the weights.
+
+    Args:
+      params: a layer's tree, or any other that `PARTITION_RULES` name.
+      mesh: of the devices that hold it.
+    """
+    leaves = flatten_names(params)
+    return unflatten_names({name: _gathered(name, leaf, mesh) for name, leaf in leaves.items()})
+
+
+def _gathered(name: str, leaf: jax.Array, mesh: Mesh) -> jax.Array:
+    spec = partition_spec(name, leaf.shape, mesh)
+    whole = P(*(None if axis == "fsdp" else axis for axis in spec))
+    # The compiler gives a value's last constraint to whoever uses that value later: a backward pass would cut
+    # its part out of the weights that the forward pass gathered, and those of all layers would stay until
+    # then. Behind a barrier they are of another value.
+    leaf = jax.lax.with_sharding_constraint(jax.lax.optimization_barrier(leaf), NamedSharding(mesh, spec))
+    return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, whole))
+
+
+def keep_all_but_gathered(primitive: Any, *_: Any, **__: Any) -> bool:
+    """A policy of `jax.checkpoint`: a backward pass gathers again, and computes nothing else again."""
+    return primitive.name not in ("optimization_barrier", "sharding_constraint")
+
+
+def look_up(table: Callable[[jax.Array], jax.Array], tokens: jax.Array, mesh: Mesh) -> jax.Array:
+    """table(tokens), [B, T, D] out of [B, T], split by rows, where the table is split by features.
+
+    Tokens move, and not the table: a device looks up its features for all rows of its "fsdp" group, and then
+    gives away features of others' rows for all those of its own.
+    """
+    tokens = jax.lax.with_sharding_constraint(tokens, NamedSharding(mesh, P("data")))
+    x = table(tokens)
+    features = "fsdp" if x.shape[-1] % mesh.shape["fsdp"] == 0 else None
+    x = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P("data", None, features)))
+    return jax.lax.with_sharding_constraint(x, row_sharding(mesh))
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:

@@ -95,13 +95,14 @@ def train_step(
     count = jnp.maximum(jnp.sum(batch.numbers >= 0), 1).astype(jnp.float32)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.rng_key, impl="threefry2x32"), state.step)
 
-    def loss_of(trained: Params, rows: PackedRows) -> tuple[Array, Array]:
-        losses, means = trajectory_losses(frozen, trained, rows, key, config=config)
+    def loss_of(trained: Params, frozen: Params, rows: PackedRows) -> tuple[Array, Array]:
+        losses, means = trajectory_losses(frozen, trained, rows, key, config=config, mesh=mesh)
         return jnp.sum(jnp.where(rows.numbers >= 0, losses, 0)) / count, means
 
     def add(index: Array, carry: tuple[Array, Params, Array]) -> tuple[Array, Params, Array]:
         loss, gradient, predictions = carry
-        (more, means), g = jax.value_and_grad(loss_of, has_aux=True)(state.trained, micro_batch(batch, index))
+        weights, rows = _tie((state.trained, frozen), micro_batch(batch, index), mesh)
+        (more, means), g = jax.value_and_grad(loss_of, has_aux=True)(*weights, rows)
         return loss + more, jax.tree.map(jnp.add, gradient, g), predictions.at[index].set(means)
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), state.trained)
@@ -139,7 +140,8 @@ def predict(
     """
 
     def add(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        losses, means = trajectory_losses(frozen, trained, micro_batch(batch, index), None, config=config)
+        weights, rows = _tie((frozen, trained), micro_batch(batch, index), mesh)
+        losses, means = trajectory_losses(*weights, rows, None, config=config, mesh=mesh)
         return carry[0].at[index].set(losses), carry[1].at[index].set(means)
 
     begin = (jnp.zeros(batch.rewards.shape), jnp.zeros(batch.rewards.shape))
@@ -148,7 +150,13 @@ def predict(
 
 
 def trajectory_losses(
-    frozen: Params, trained: Params, rows: PackedRows, rng_key: Array | None, *, config: TrainConfig
+    frozen: Params,
+    trained: Params,
+    rows: PackedRows,
+    rng_key: Array | None,
+    *,
+    config: TrainConfig,
+    mesh: Mesh | None = None,
 ) -> tuple[Float[Array, "R M"], Float[Array, "R M"]]:
     """The objective of every trajectory of some rows, and its mean value.
 
@@ -158,13 +166,14 @@ def trajectory_losses(
       rows: one micro-batch.
       rng_key: of this step's dropout; None: nothing is dropped.
       config: static.
+      mesh: of the devices that hold the trees; None: one device.
 
     Returns:
       ([R, M] losses, [R, M] mean_t V).
     """
     dropout = None if rng_key is None or config.trained != "lora" else _dropout_keys(rng_key, rows)
     params = frozen | trained
-    values = reply_values(params, rows, config.value, dropout, config.remat)
+    values = reply_values(params, rows, config.value, dropout, config.remat, mesh)
     segments = rows.rewards.shape[-1]
     means = objective.reply_mean(values, rows.segment_ids, rows.is_reply, segments)
     if config.objective == "mean":
@@ -173,7 +182,7 @@ def trajectory_losses(
     if config.objective == "distil":
         assert config.teacher is not None
         teacher = {"model": frozen.get("model")} | frozen["teacher"]
-        targets = jax.lax.stop_gradient(reply_values(teacher, rows, config.teacher, None, False))
+        targets = jax.lax.stop_gradient(reply_values(teacher, rows, config.teacher, None, False, mesh))
     else:
         targets = objective.at_tokens(rows.rewards, rows.segment_ids)
     losses = objective.token_squared_error(values, targets, rows.segment_ids, rows.is_reply, segments)
@@ -186,6 +195,7 @@ def reply_values(
     config: ValueConfig,
     dropout_keys: UInt32[Array, "R L 2"] | None,
     remat: bool,
+    mesh: Mesh | None,
 ) -> Float[Array, "R L"]:
     """V(x, y_<=t) at every token y_t; with a vocab head Q(x, y_<t)[y_t], read off the token before.
 
@@ -195,6 +205,7 @@ def reply_values(
       config: of the value model.
       dropout_keys: one key a token; None: nothing is dropped.
       remat: recompute layers in the backward pass.
+      mesh: of the devices that hold the trees; None: one device.
 
     Returns:
       [R, L] float32, in units of the reward. What stands at a trajectory's first token means nothing if the
@@ -211,6 +222,7 @@ def reply_values(
         segment_ids=rows.segment_ids,
         positions=rows.positions,
         remat=remat,
+        mesh=mesh,
     )
     head = params["value_head"]
     if config.head == "scalar":
@@ -226,6 +238,15 @@ def _dropout_keys(rng_key: Array, rows: PackedRows) -> UInt32[Array, "R L 2"]:
     number = jnp.take_along_axis(rows.numbers, jnp.maximum(rows.segment_ids - 1, 0), axis=-1)
     fold = jax.vmap(jax.vmap(lambda n, t: jax.random.fold_in(jax.random.fold_in(rng_key, n), t)))
     return jax.random.key_data(fold(number, rows.positions))
+
+
+def _tie(weights: Any, rows: PackedRows, mesh: Mesh | None) -> tuple[Any, PackedRows]:
+    """The same numbers, but on a mesh the weights seem to change with the rows.
+
+    They are the same in every trip of the loop over micro-batches. So the compiler would gather all layers
+    before it, once, and each device would hold the whole model.
+    """
+    return (weights, rows) if mesh is None else jax.lax.optimization_barrier((weights, rows))
 
 
 def _place_state(state: TrainState, mesh: Mesh | None) -> TrainState:
