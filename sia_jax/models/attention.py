@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from sia_jax.models.block_attention import block_attention, find_first_blocks
@@ -17,8 +18,8 @@ from sia_jax.models.cache import KVCache
 from sia_jax.models.product import einsum_float32
 
 BLOCK = {"cpu": 64}
-"""Queries, and keys, of a block of a long pass by backend; 512 elsewhere. Of 64 the scores stay in a CPU's
-caches, and packed rows are least often computed where nothing is seen."""
+"""`block_length` by platform; 512 elsewhere. Of 64 the scores stay in a CPU's caches, and packed rows are
+least often computed where nothing is seen."""
 
 
 @runtime_checkable
@@ -41,13 +42,14 @@ class CausalAttention:
     """A full pass without a cache: tokens [B, L] see themselves and what is before them in their segment."""
 
     segment_ids: Int[Array, "B L"] | None = None  # packed sequences from 1, 0: padding; None: one a row
-    first: Int[Array, " I"] | None = None  # `first_blocks` of them; None: every layer finds them again
+    first: Int[Array, " I"] | None = None  # `find_first_blocks` of them; None: every layer finds them again
+    block: int | None = field(default=None, metadata={"static": True})  # None: `block_length()`
 
     def __call__(
         self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
     ) -> tuple[Array, KVCache | None]:
         """See `Attend`; the cache passes through untouched."""
-        return _causal(queries, keys, values, self.segment_ids, self.first), cache
+        return _causal(queries, keys, values, self.segment_ids, self.first, self.block), cache
 
 
 @jax.tree_util.register_dataclass
@@ -190,9 +192,10 @@ def _attend(
     return attended.reshape(queries.shape).astype(queries.dtype)
 
 
-def first_blocks(segment_ids: Int[Array, "B L"]) -> Int[Array, " I"]:
-    """Where each block of packed rows begins to see: for `CausalAttention`, and the same in every layer."""
-    return find_first_blocks(segment_ids, _block())
+def block_length(mesh: Mesh | None = None) -> int:
+    """Queries, and keys, of a block of a long pass, on the devices of a mesh; None: on JAX's own."""
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    return BLOCK.get(platform, 512)
 
 
 def _causal(
@@ -201,21 +204,18 @@ def _causal(
     values: Float[Array, "B L K H"],
     segment_ids: Int[Array, "B L"] | None = None,
     first: Int[Array, " I"] | None = None,
+    block: int | None = None,
 ) -> Float[Array, "B L N H"]:
     """Causal attention of a block of tokens to itself: at once if it is short, else in smaller blocks."""
-    length = queries.shape[1]
-    if length > _block():
+    length, block = queries.shape[1], block or block_length()
+    if length > block:
         if segment_ids is not None and first is None:
-            first = first_blocks(segment_ids)
-        return block_attention(queries, keys, values, segment_ids, first, _block())
+            first = find_first_blocks(segment_ids, block)
+        return block_attention(queries, keys, values, segment_ids, first, block)
     mask = jnp.tri(length, dtype=bool)[None]
     if segment_ids is not None:
         mask = mask & (segment_ids[:, :, None] == segment_ids[:, None, :])
     return _attend(queries, keys, values, mask)
-
-
-def _block() -> int:
-    return BLOCK.get(jax.default_backend(), 512)
 
 
 def _masked_softmax(scores: Array, mask: Array, head_dim: int) -> Array:

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from sia_jax.models.attention import CachedAttention, CausalAttention, PrefillAttention, first_blocks
+from sia_jax.models.attention import CachedAttention, CausalAttention, PrefillAttention, block_length
+from sia_jax.models.block_attention import find_first_blocks
 from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.heads import lm_head, reward_head, value_head, vocab_value_head
@@ -48,12 +49,14 @@ def hidden_states(
     """
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    block = block_length(mesh)
+    first = None if segment_ids is None else find_first_blocks(segment_ids, block)
     hidden, _ = forward(
         model,
         tokens,
         positions,
         None,
-        CausalAttention(segment_ids, None if segment_ids is None else first_blocks(segment_ids)),
+        CausalAttention(segment_ids, first, block),
         config=config,
         adapter=adapter,
         remat=remat,

@@ -119,6 +119,13 @@ def test_gradients_through_attention_in_blocks_are_those_of_the_whole(monkeypatc
     jax.tree.map(functools.partial(assert_close, tolerance=1e-4), in_blocks, whole)
 
 
+def test_a_mesh_attends_in_blocks_for_its_own_devices_whatever_else_the_machine_has(monkeypatch):
+    mesh = make_mesh(devices=jax.devices()[:1])
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert attention.block_length() == 512
+    assert attention.block_length(mesh) == attention.BLOCK["cpu"]
+
+
 @pytest.mark.parametrize(
     ("change", "telling"),
     [
