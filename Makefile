@@ -2,6 +2,7 @@
 #
 #   .venv          JAX and the tools, no torch   (python3 is 3.11; .venv-3.12 when it is 3.12, and so on)
 #   .venv-parity   borrows .venv and adds torch and peft, for the tests and benchmarks against PyTorch
+#   .venv-tpu      borrows .venv and adds libtpu, whose compiler runs without a TPU
 
 SHELL  := /bin/sh
 PYTHON ?= python3
@@ -22,13 +23,15 @@ endif
 
 VENV   := .venv$(SUFFIX)
 PARITY := .venv-parity$(SUFFIX)
+TPU    := .venv-tpu$(SUFFIX)
 # The stamps are written last: an install that was cut short leaves none and is begun again from nothing.
 STAMP        := $(VENV)/.ready-$(FULL)
 PARITY_STAMP := $(PARITY)/.ready-$(FULL)
+TPU_STAMP    := $(TPU)/.ready-$(FULL)
 
 PIP := -m pip --disable-pip-version-check --no-input install -qq $(CONSTRAINTS:%=-c %)
 
-.PHONY: help env test demo check parity parity-env bench bench-training pages clean
+.PHONY: help env test demo check parity parity-env bench bench-training pages tpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -41,6 +44,7 @@ help:
 	@echo '  make bench     time both implementations                   (adds torch, in .venv-parity)'
 	@echo '  make bench-training   the same for training'
 	@echo '  make pages     open the pages of replies in headless Chromium (pictures in out/pages/)'
+	@echo '  make tpu       compile a training step for a TPU slice     (adds libtpu, in .venv-tpu; ten minutes)'
 	@echo '  make env       only build .venv;  then: . .venv/bin/activate'
 	@echo '  make clean     remove environments and caches              (keeps out/)'
 	@echo
@@ -73,8 +77,11 @@ bench: $(PARITY_STAMP)
 bench-training: $(PARITY_STAMP)
 	$(PARITY)/bin/python -m train.benchmark $(ARGS)
 
+tpu: $(TPU_STAMP)
+	$(TPU)/bin/python -m train.compile_tpu $(ARGS)
+
 clean:
-	rm -rf .venv .venv-3.* .venv-parity .venv-parity-3.* build dist *.egg-info
+	rm -rf .venv .venv-3.* .venv-parity .venv-parity-3.* .venv-tpu .venv-tpu-3.* build dist *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -95,24 +102,32 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 $(PARITY_STAMP): $(STAMP)
 	@echo 'Building $(PARITY): $(VENV) plus torch and peft …'
 	@$(PYTHON) -m venv --clear $(PARITY)
-	@$(PARITY)/bin/python -c "$$PARITY_SETUP" $(VENV)
+	@$(PARITY)/bin/python -c "$$BORROW" $(VENV) parity
 	@$(PARITY)/bin/python $(PIP) --dry-run --report $(PARITY)/report.json -r $(PARITY)/requirements.txt
 	@$(PARITY)/bin/python -c "$$PARITY_GUARD" || test -n "$(ALLOW_CUDA)"
 	@$(PARITY)/bin/python $(PIP) -r $(PARITY)/requirements.txt
 	@touch $@
 
-define PARITY_SETUP
+$(TPU_STAMP): $(STAMP)
+	@echo 'Building $(TPU): $(VENV) plus libtpu …'
+	@$(PYTHON) -m venv --clear $(TPU)
+	@$(TPU)/bin/python -c "$$BORROW" $(VENV) tpu
+	@$(TPU)/bin/python $(PIP) -r $(TPU)/requirements.txt
+	@touch $@
+
+# Arguments: the environment to borrow, and the group of pyproject.toml to add, as requirements.txt.
+define BORROW
 import os, sys, sysconfig, tomllib
 site = sysconfig.get_path("purelib")
 base = os.path.join(os.path.relpath(sys.argv[1], sys.prefix), os.path.relpath(site, sys.prefix))
 with open(os.path.join(site, "base-environment.pth"), "w") as f:
     f.write(f"import os, site, sys; site.addsitedir(os.path.normpath(os.path.join(sys.prefix, {base!r})))\n")
 with open("pyproject.toml", "rb") as f:
-    needs = tomllib.load(f)["project"]["optional-dependencies"]["parity"]
+    needs = tomllib.load(f)["project"]["optional-dependencies"][sys.argv[2]]
 with open(os.path.join(sys.prefix, "requirements.txt"), "w") as f:
     f.write("\n".join(needs) + "\n")
 endef
-export PARITY_SETUP
+export BORROW
 
 define PARITY_GUARD
 import json, os, sys

@@ -1,0 +1,97 @@
+"""TPUs that are not there: their devices, to compile for, and what a compiled program takes of a chip.
+
+libtpu brings the compiler, and it runs on any CPU. Its devices can be put into a mesh and compiled for; they
+hold no arrays and run nothing.
+"""
+
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+CHIP_BYTES = {"v4": 32e9, "v5e": 16e9, "v5p": 95e9, "v6e": 32e9}
+"""Memory of a chip by its generation, from the maker's data sheets."""
+
+_NO_HOST = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_WORKER_ID": "0",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+"""What libtpu asks a TPU machine's environment, or else the metadata server of its cloud: the values do not
+matter, for the topology is named by itself. And several processes may load it, for none takes a TPU."""
+
+
+@dataclass(frozen=True)
+class ChipMemory:
+    """Bytes of one chip while a program runs."""
+
+    arguments: int
+    """What is handed in, and stays where it is given back changed."""
+    outputs: int
+    """What is handed out beside that."""
+    temporary: int
+    """The most that is held at a time between the two."""
+    program: int
+    """The instructions themselves."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.arguments + self.outputs + self.temporary + self.program
+
+    @staticmethod
+    def of(compiled: Any) -> "ChipMemory":
+        """Of a compiled program, `jax.stages.Compiled`."""
+        found = compiled.memory_analysis()
+        return ChipMemory(
+            arguments=found.argument_size_in_bytes,
+            outputs=found.output_size_in_bytes - found.alias_size_in_bytes,
+            temporary=found.temp_size_in_bytes,
+            program=found.generated_code_size_in_bytes,
+        )
+
+    def with_more_layers(self, fewer: "ChipMemory", more: int) -> "ChipMemory":
+        """Of a network of so many more layers, if `fewer` is of this one less a layer: layers are alike."""
+        return ChipMemory(
+            **{name: value + more * (value - getattr(fewer, name)) for name, value in asdict(self).items()}
+        )
+
+
+def tpu_devices(topology: str) -> list[jax.Device]:
+    """The devices of a TPU slice that is not there. JAX itself stays on the CPU.
+
+    Args:
+      topology: as libtpu names it, the generation and the chips in each direction: "v5e:2x4".
+
+    Raises:
+      ValueError: an unknown generation, or a layout that libtpu has not.
+      ModuleNotFoundError: libtpu is not installed.
+    """
+    chip_bytes(topology)
+    for name, value in _NO_HOST.items():
+        os.environ.setdefault(name, value)
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+    except jax.errors.JaxRuntimeError as error:
+        raise ValueError(f"libtpu has no topology {topology!r}: {error}") from error
+    except RuntimeError as error:
+        raise ModuleNotFoundError(f"no libtpu to compile with (make tpu installs it): {error}") from error
+
+
+def chip_bytes(topology: str) -> float:
+    """Memory of one chip of a topology.
+
+    Raises:
+      ValueError: a generation that is not in `CHIP_BYTES`.
+    """
+    generation = topology.partition(":")[0]
+    if generation not in CHIP_BYTES:
+        raise ValueError(
+            f"expected a topology such as v5e:2x4, of a generation in {sorted(CHIP_BYTES)}, got {topology!r}"
+        )
+    return CHIP_BYTES[generation]

@@ -1,0 +1,37 @@
+"""What is said of TPUs that are not there; all without libtpu."""
+
+import jax
+import pytest
+
+from sia_jax.evaluation import tpu
+from sia_jax.evaluation.tpu import ChipMemory, chip_bytes, tpu_devices
+
+
+def test_each_further_layer_takes_what_the_last_one_added():
+    one, two = ChipMemory(100, 7, 1000, 10), ChipMemory(130, 7, 1400, 15)
+    assert two.with_more_layers(one, 26) == ChipMemory(130 + 26 * 30, 7, 1400 + 26 * 400, 15 + 26 * 5)
+    assert two.total == 1552
+
+
+def test_a_topology_of_no_known_generation_is_refused():
+    assert chip_bytes("v5e:2x4") == 16e9
+    with pytest.raises(ValueError, match=r"such as v5e:2x4, of a generation in .* got 'h100:8'"):
+        tpu_devices("h100:8")
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "says"),
+    [
+        (RuntimeError("TPU support not installed"), ModuleNotFoundError, "make tpu installs it"),
+        (jax.errors.JaxRuntimeError("not divisible"), ValueError, "no topology 'v5e:3x3': not divisible"),
+    ],
+)
+def test_what_libtpu_lacks_is_said_in_ones_own_words(failure, error, says, monkeypatch):
+    def fail(**_):
+        raise failure
+
+    for name in tpu._NO_HOST:
+        monkeypatch.setenv(name, "as it was")
+    monkeypatch.setattr(tpu.topologies, "get_topology_desc", fail)
+    with pytest.raises(error, match=says):
+        tpu_devices("v5e:3x3")

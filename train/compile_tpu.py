@@ -1,0 +1,236 @@
+"""Compile the training step for a TPU slice, on a machine that has none, and check what comes out.
+
+    make tpu
+    make tpu ARGS="--mesh 2 2 2"
+    make tpu ARGS="--topology v5e:4x4 --mesh 2 8 1"
+
+libtpu's compiler runs on any CPU; no TPU is touched. The step is that of `configs.qwen3_1_7b`: a bfloat16
+backbone, LoRA of rank 16 in float32, rows of 1024 tokens, layers recomputed. Printed and checked are the
+memory of a chip and what the chips send each other, against the arithmetic of `sia_jax.evaluation.footprint`.
+
+All 28 layers are alike, and each costs the compiler a minute. So a network of three is compiled, and one of
+two, whose difference is what every further layer takes. (The second takes more: the next layer's weights are
+gathered while a layer works.) --layers 28 compiles them all.
+
+Exits with 1 if the step does not fit, or needs more than the arithmetic says; and if the chips send anything
+that it does not name, another number of arrays or bytes, or gather more than a layer's weights at a time or
+elsewhere than in the loop over micro-batches.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import tyro
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from rich.console import Console
+from rich.table import Table
+
+from sia_jax.cli import explained
+from sia_jax.evaluation.compiled import Collective, collectives
+from sia_jax.evaluation.footprint import (
+    Exchange,
+    StepMemory,
+    assign,
+    frozen_shapes,
+    step_exchanges,
+    step_memory,
+    trained_shapes,
+    unexpected,
+)
+from sia_jax.evaluation.tpu import ChipMemory, chip_bytes, tpu_devices
+from sia_jax.models.config import ModelConfig, RopeConfig, ValueConfig
+from sia_jax.models.lora import LoraConfig
+from sia_jax.parallel.mesh import make_mesh, partition_spec
+from sia_jax.training.batch import PackedBatch
+from sia_jax.training.config import TrainConfig
+from sia_jax.training.step import TrainState, init_state, train_step
+from sia_jax.types import Params, flatten_names, unflatten_names
+
+QWEN3_1_7B = ModelConfig(
+    family="qwen3",
+    vocab_size=151936,
+    hidden_size=2048,
+    intermediate_size=6144,
+    num_layers=28,
+    num_heads=16,
+    num_kv_heads=8,
+    head_dim=128,
+    rope=RopeConfig(1e6),
+    rms_norm_eps=1e-6,
+    tie_word_embeddings=True,
+    max_position_embeddings=40960,
+)
+LAYERS = QWEN3_1_7B.num_layers
+BATCH_SIZE, ROW_LENGTH = 16, 1024
+ARGUMENTS_TOLERANCE = 0.01
+"""The batch, and what a chip pads."""
+
+
+@dataclass(frozen=True)
+class Args:
+    """Compile the training step for a TPU slice."""
+
+    topology: str = "v5e:2x4"
+    """As libtpu names it: the generation, then the chips in each direction."""
+    mesh: Annotated[tuple[int, int, int], tyro.conf.arg(metavar="DATA FSDP TENSOR")] = (1, 8, 1)
+    """Sizes of the mesh, of as many devices as the topology has chips."""
+    layers: int = 3
+    """Layers to compile, of 28; and one less, for the difference."""
+    rows: int = 1
+    """Rows that a chip of "data" and "fsdp" runs at a time."""
+
+
+def main(args: Args) -> None:
+    """Compile and check; exits with 1 if something is not as expected."""
+    console = Console(width=max(Console().width, 110))  # narrower, the shapes would be cut off
+    with explained("train.compile_tpu", ModuleNotFoundError):
+        if not 3 <= args.layers <= LAYERS:
+            raise ValueError(f"--layers must lie in 3 .. {LAYERS}, got {args.layers}")
+        mesh = make_mesh(*args.mesh, devices=tpu_devices(args.topology))
+        wrong = _check(args, mesh, console)
+    if wrong:
+        sys.exit("train.compile_tpu: not as expected:\n" + "\n".join(wrong))
+    console.print("\nAll as expected.")
+
+
+def _check(args: Args, mesh: Mesh, console: Console) -> list[str]:
+    """Print what becomes of the step; returns what is wrong with it."""
+    measured: dict[int, ChipMemory] = {}
+    wrong: list[str] = []
+    for layers in (args.layers,) if args.layers == LAYERS else (args.layers - 1, args.layers):
+        config = train_config(layers)
+        began = time.perf_counter()
+        compiled = compile_step(config, mesh, rows=args.rows, row_length=ROW_LENGTH)
+        seconds = time.perf_counter() - began
+        found = collectives(compiled.as_text(), mesh.shape)
+        expected = step_exchanges(config, mesh, rows=args.rows, row_length=ROW_LENGTH)
+        memory = step_memory(config, mesh, rows=args.rows, row_length=ROW_LENGTH)
+        measured[layers] = ChipMemory.of(compiled)
+        console.print(f"\n[bold]{args.topology}, mesh {args.mesh}, {layers} layers[/], {seconds:.0f} s:")
+        console.print(_exchange_table(found, expected))
+        complaints = unexpected(found, expected, memory.whole_weights // 2)
+        complaints += too_much(measured[layers], memory)
+        wrong += [f"{layers} layers: {line}" for line in complaints]
+    if args.layers < LAYERS:
+        further = LAYERS - args.layers
+        measured[LAYERS] = measured[args.layers].with_more_layers(measured[args.layers - 1], further)
+    config = train_config(LAYERS)
+    memory = step_memory(config, mesh, rows=args.rows, row_length=ROW_LENGTH)
+    console.print(_memory_table(measured, memory))
+    complaints = too_much(measured[LAYERS], memory)
+    total, available = measured[LAYERS].total / 1e9, chip_bytes(args.topology) / 1e9
+    if total > available:
+        complaints.append(f"{total:.2f} GB do not fit in {available:.0f}: split the weights further")
+    return wrong + [f"{LAYERS} layers: {line}" for line in complaints]
+
+
+def train_config(layers: int) -> TrainConfig:
+    """The recipe of `configs.qwen3_1_7b`, of so many layers."""
+    backbone = replace(QWEN3_1_7B, num_layers=layers)
+    return TrainConfig(ValueConfig(backbone, lora=LoraConfig()), batch_size=BATCH_SIZE, remat=True)
+
+
+def too_much(measured: ChipMemory, expected: StepMemory) -> list[str]:
+    """What a chip holds otherwise than the arithmetic says; empty if all is well."""
+    wrong = []
+    if abs(measured.arguments - expected.arguments) > ARGUMENTS_TOLERANCE * expected.arguments:
+        wrong.append(f"expected arguments of {expected.arguments:,} bytes, got {measured.arguments:,}")
+    if measured.temporary > expected.temporary:
+        wrong.append(f"expected at most {expected.temporary:,} temporary bytes, got {measured.temporary:,}")
+    return wrong
+
+
+def compile_step(
+    config: TrainConfig, mesh: Mesh, *, rows: int, row_length: int, dtype: Any = jnp.bfloat16
+) -> Any:
+    """The compiled `train_step`, from shapes alone.
+
+    Args:
+      config: static; with an adapter.
+      mesh: of devices that need not be there.
+      rows: that each device of "data" and "fsdp" runs at a time.
+      row_length: L.
+      dtype: of the frozen weights.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
+    frozen, trained = _placed(frozen_shapes(config, dtype), mesh), _placed(trained_shapes(config), mesh)
+    state: TrainState = jax.eval_shape(lambda t, k: init_state(t, k, config=config), trained, key)
+    placed: TrainState = jax.tree.map(
+        lambda node: _placed(node, mesh) if isinstance(node, dict) else _array(node.shape, node.dtype, mesh),
+        state,
+        is_leaf=lambda node: isinstance(node, dict),
+    )
+    batch = _batch(config, mesh, rows * mesh.shape["data"] * mesh.shape["fsdp"], row_length)
+    return train_step.lower(frozen, placed, batch, config=config, mesh=mesh).compile()
+
+
+def _placed(tree: Params, mesh: Mesh) -> Params:
+    """A tree of shapes with the places that the partition rules give it."""
+    return unflatten_names(
+        {
+            name: _array(leaf.shape, leaf.dtype, mesh, partition_spec(name, leaf.shape, mesh))
+            for name, leaf in flatten_names(tree).items()
+        }
+    )
+
+
+def _array(shape: Sequence[int], dtype: Any, mesh: Mesh, spec: P | None = None) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec or P()))
+
+
+def _batch(config: TrainConfig, mesh: Mesh, rows: int, length: int) -> PackedBatch:
+    """The shapes of a batch as `sia_jax.data.packing` makes it."""
+    lead = (-(-config.batch_size // rows), rows)
+
+    def split(dtype: Any, last: int) -> Any:
+        return _array((*lead, last), dtype, mesh, P(None, ("data", "fsdp")))
+
+    return PackedBatch(
+        tokens=split(jnp.int32, length),
+        segment_ids=split(jnp.int32, length),
+        positions=split(jnp.int32, length),
+        is_reply=split(jnp.bool_, length),
+        rewards=split(jnp.float32, config.batch_size),
+        numbers=split(jnp.int32, config.batch_size),
+        micro_batches=_array((), jnp.int32, mesh),
+    )
+
+
+def _memory_table(measured: dict[int, ChipMemory], expected: StepMemory) -> Table:
+    """Megabytes of a chip, a column for each number of layers; the last is held against the arithmetic."""
+    columns = [f"{layers} layers" for layers in measured]
+    table = Table("MB of a chip", *columns, f"arithmetic of {LAYERS}")
+    arithmetic = {"arguments": f"{expected.arguments / 1e6:,.0f}"}
+    arithmetic["temporary"] = f"at most {expected.temporary / 1e6:,.0f}"
+    for name in (*asdict(measured[LAYERS]), "total"):
+        values = [f"{getattr(memory, name) / 1e6:,.0f}" for memory in measured.values()]
+        table.add_row(name, *values, arithmetic.get(name, ""))
+    return table
+
+
+def _exchange_table(found: Sequence[Collective], expected: Sequence[Exchange]) -> Table:
+    """Collectives by what explains them and by shape."""
+    table = Table("what", "collective", "over", "of", "count", "MB", "expected")
+    for exchange, members in assign(found, expected):
+        counts = Counter((one.kind, one.axes, _shortened(one.shapes), one.bytes) for one in members)
+        for (kind, axes, shapes, size), count in sorted(counts.items(), key=lambda item: -item[0][3]):
+            table.add_row("", kind, " ".join(axes), shapes, str(count), f"{count * size / 1e6:.3f}", "")
+        arrays, total = sum(len(one.shapes) for one in members), sum(one.bytes for one in members) / 1e6
+        name, limit = ("rest", 0.0) if exchange is None else (exchange.what, exchange.bytes / 1e6)
+        table.add_row(name, "", "", "", str(arrays), f"{total:.3f}", f"{limit:.3f}", end_section=True)
+    return table
+
+
+def _shortened(shapes: Sequence[str]) -> str:
+    return shapes[0] if len(shapes) == 1 else f"{len(shapes)} of {shapes[-1].partition('[')[0]}"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
