@@ -1,0 +1,51 @@
+"""A bootstrap of any figures whatever, by drawing clusters: prompts, with all that belongs to them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+LEVEL = 0.95
+"""Share of intervals that hold the true figure."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number and the percentile interval of its bootstrap; NaN where there is too little to say."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def bootstrap(
+    figures: Callable[[np.ndarray], dict[str, float]], clusters: int, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Figure]:
+    """Figures of all clusters, each with an interval from resamples of the clusters.
+
+    A resample draws as many clusters as there are, with replacement, so it is told by how often each was
+    drawn. Resamples in which a figure is NaN have no part in its interval.
+
+    Args:
+      figures: from how often each cluster was drawn, [clusters], to numbers by name; what belongs to a
+        cluster counts so often. Called with ones for the estimates.
+      clusters: at least 1.
+      resamples: more make the ends of the intervals less random.
+      seed: of the draws.
+
+    Raises:
+      ValueError: no clusters, or no resamples.
+    """
+    if clusters < 1 or resamples < 1:
+        raise ValueError(f"expected at least one cluster and one resample, got {clusters} and {resamples}")
+    counts = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), resamples)
+    estimates = figures(np.ones(clusters))
+    drawn = [figures(count.astype(np.float64)) for count in counts]
+    tail = (1 - LEVEL) / 2
+    found = {}
+    for name, estimate in estimates.items():
+        sample = np.array([each[name] for each in drawn])
+        sample = sample[np.isfinite(sample)]
+        low, high = np.quantile(sample, (tail, 1 - tail)) if len(sample) else (np.nan, np.nan)
+        found[name] = Figure(float(estimate), float(low), float(high))
+    return found

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from sia_jax.evaluation.resampling import bootstrap
+
+
+def mean_of(values):
+    return lambda counts: {"mean": float(counts @ values / counts.sum())}
+
+
+def test_the_interval_of_a_mean_is_that_of_theory():
+    values = np.random.default_rng(0).normal(2.0, 3.0, size=400)
+    found = bootstrap(mean_of(values), 400, resamples=4000)["mean"]
+    assert found.estimate == pytest.approx(values.mean())
+    error = 1.96 * values.std() / np.sqrt(400)
+    assert found.low == pytest.approx(values.mean() - error, abs=0.05 * error)
+    assert found.high == pytest.approx(values.mean() + error, abs=0.05 * error)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    held = 0
+    for seed in range(200):
+        found = bootstrap(mean_of(rng.exponential(size=60)), 60, resamples=200, seed=seed)["mean"]
+        held += found.low <= 1 <= found.high
+    assert 0.87 < held / 200 < 0.985
+
+
+def test_a_resample_without_a_figure_has_no_part_in_the_interval():
+    def figures(counts):
+        return {"some": 5.0 if counts[0] else float("nan"), "none": float("nan")}
+
+    found = bootstrap(figures, 3, resamples=50)
+    assert (found["some"].estimate, found["some"].low, found["some"].high) == (5, 5, 5)
+    assert np.isnan([found["none"].estimate, found["none"].low, found["none"].high]).all()
+
+
+def test_the_same_seed_draws_the_same():
+    values = np.arange(10.0)
+    first, again, other = (
+        bootstrap(mean_of(values), 10, resamples=30, seed=seed)["mean"] for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+@pytest.mark.parametrize(("clusters", "resamples"), [(0, 10), (3, 0)])
+def test_nothing_to_draw_is_refused(clusters, resamples):
+    with pytest.raises(ValueError, match="at least one"):
+        bootstrap(mean_of(np.ones(3)), clusters, resamples=resamples)
