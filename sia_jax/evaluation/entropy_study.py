@@ -142,7 +142,7 @@ class _Table:
     ):
         self.population, self.high = population, population.entropies >= threshold
         h, branches = population.entropies, population.branches
-        self.strata = np.unique(population.strata)
+        self.members = {int(s): population.strata == s for s in np.unique(population.strata)}
         scopes = {"all": np.ones(len(h), bool), "branching": branches}
         self.values = {
             f"{name}/{scope}": (Pair(h[mask], numbers[mask]), mask)
@@ -189,8 +189,8 @@ class _Table:
         found["high/share"] = _mean(self.high, own)
         found["high/value_variance"] = _ratio(own @ (variances * self.high), own @ variances)
         found["high/alike_value"] = _mean(spreads < ALIKE, own * self.high)
-        for stratum in self.strata:
-            members = own * (self.population.strata == stratum)
+        for stratum, is_member in self.members.items():
+            members = own * is_member
             found[f"bin/{stratum}/share"] = _ratio(members.sum(), own.sum())
             found[f"bin/{stratum}/value"] = _mean(spreads, members)
         if self.has_gold:
@@ -217,9 +217,10 @@ class _Table:
         covariance, values, raw, gold = weights @ self.moments
         found["agreement/observed"] = _ratio(covariance, np.sqrt(values * raw))
         found["agreement/corrected"] = _ratio(covariance, np.sqrt(values * max(gold, 0.0)))
-        strata = self.population.strata[self.drawn]
-        for stratum in self.strata[self.strata >= 0]:
-            members = weights * (strata == stratum)
+        for stratum, is_member in self.members.items():
+            if stratum < 0:
+                continue
+            members = weights * is_member[self.drawn]
             found[f"bin/{stratum}/gold_variance"] = _mean(self.gold[self.is_drawn], members)
             found[f"bin/{stratum}/gain"] = _mean(self.gains, members)
             found[f"bin/{stratum}/chance"] = _mean(self.by_chance, members)

@@ -1,0 +1,341 @@
+r"""Does high entropy foretell value spread? What steering at junctions takes for granted, measured.
+
+    # On the embedded world, whose gold reward reads every finished text (about 5 minutes on 2 cores):
+    python -m decode.entropy_study --policy sia_jax/world/models/policy --value sia_jax/world/models/value \
+        --prompts sia_jax/world/prompts/test.jsonl --out out/entropy
+
+    # The part that needs no gold reward, for any policy and value model:
+    python -m decode.entropy_study --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base \
+        --prompts prompts.jsonl --continuations 0 --out out/entropy
+
+1. The policy alone, at temperature 1, replies to each prompt. At every position there are the C candidates,
+   their entropy (the one that the gate sees) and their values. The value spread is the standard deviation of
+   the candidates' values under the policy's distribution, renormalised over the candidates.
+2. Positions *branch* where two or more candidates have a probability of --floor. Those are parted into --bins
+   bins of entropy with as many in each, and as many are drawn from each bin. There each such candidate (at
+   most --most) is followed by --continuations replies of the policy alone, and the world's gold reward reads
+   the finished texts. The gold variance is the variance of the candidates' expected rewards under the
+   policy's distribution, less what noise adds. Where a position does not branch it is 0.
+3. Correlations are those of all positions: a drawn one counts as often as its bin has members for each one
+   drawn. Intervals are of 95%, from a bootstrap that draws prompts.
+
+The folder gets study.jsonl (replies and rewards, with which a run that was stopped goes on),
+entropy_study.json (figures, and every position), entropy_study.md and entropy_study.png. --threshold only
+says what counts as high: the same command with another one samples nothing anew.
+"""
+
+import json
+import math
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+
+from decode import runner
+from decode.entropy_parts import (
+    Continuations,
+    Place,
+    StudyJournal,
+    as_drawn,
+    describe,
+    draw_places,
+    sample_replies,
+)
+from decode.runner import SamplingArgs
+from sia_jax.cli import Count, Flag, Folder, Name, explained
+from sia_jax.data.prompts import PromptLine, read_prompts
+from sia_jax.evaluation.entropy_study import Drawn, Measured, Population, study
+from sia_jax.reports.entropy_study import plot, section
+from sia_jax.world.gold import gold_reward
+from sia_jax.world.prompts import find_prompt
+from train.interruption import Interruption
+
+JOURNAL, NAME = "study.jsonl", "entropy_study"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Study entropy and value spread."""
+
+    policy: Folder
+    """The language model: a folder, or else a Hub id."""
+    value: Folder
+    """The value model: a folder, or else a Hub id."""
+    value_backbone: Name = None
+    """What the value model was trained on, if neither the policy nor a backbone/ in its folder."""
+    check_base: bool = True
+    """Whether to refuse a value model that was trained on another base."""
+    dtype: Literal["config", "float32", "bfloat16"] = "config"
+    """Of the weights; config: as their config.json says. float32 is the fast one on a CPU."""
+    prompts: Folder
+    """A file of prompts, as of decode.generate; for gold rewards, with the ids of the world's prompts."""
+    out: Folder
+    """Where everything is written."""
+    overwrite: Flag = False
+    """Begin anew."""
+
+    threshold: float = 1.0
+    """Entropy in nats from which it counts as high."""
+    num_candidates: Count = 10
+    """C, the candidates of a position."""
+    max_new_tokens: Count = 160
+    """Length at which a reply is cut."""
+    positions: Count = 240
+    """Positions whose candidates are followed to the end of the reply."""
+    bins: Count = 8
+    """Of entropy, from each of which as many positions are drawn."""
+    floor: float = 0.02
+    """Probability, among the candidates, from which one is followed."""
+    most: Count = 6
+    """Candidates of a position that are followed."""
+    continuations: Count = 24
+    """Replies that follow each candidate; 0: values alone, no gold reward."""
+    batch: Count = 288
+    """Replies at a time. More is faster until the memory is full."""
+    resamples: Count = 1000
+    """Of the bootstrap."""
+    seed: Count = 0
+    """Of everything random."""
+    prompt_form: Literal["auto", "chat", "raw"] = "auto"
+    """chat: the policy's chat template; raw: plain text for base models; auto: by the policy's name."""
+    thinking: Flag = False
+    """Let Qwen3 think before it replies."""
+
+    @property
+    def sampling(self) -> SamplingArgs:
+        """The options that `decode.runner` knows, at temperature 1."""
+        return SamplingArgs(
+            policy=self.policy,
+            value=self.value,
+            value_backbone=self.value_backbone,
+            check_base=self.check_base,
+            dtype=self.dtype,
+            num_candidates=self.num_candidates,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+            prompt_form=self.prompt_form,
+            thinking=self.thinking,
+        )
+
+
+def main(args: Args) -> None:
+    """Study; exits with 1 if something is wrong with options or files, and with 130 or 143 when stopped."""
+    messages = Console(stderr=True)
+    try:
+        with explained("decode.entropy_study"):
+            _check(args)
+            prompts = read_prompts(Path(args.prompts))
+            policy = runner.prepare(args.sampling)
+            for prompt in prompts:
+                runner.policy_ids(policy, prompt, args.sampling)
+            if args.continuations:
+                _check_gold(prompts, has_tokenizer=policy.tokenizer is not None)
+            journal = StudyJournal(
+                Path(args.out) / JOURNAL, _settings(args), prompts, overwrite=args.overwrite
+            )
+            with Interruption() as interruption, journal:
+                places, population, drawn = _sample(args, prompts, journal, interruption, messages)
+            if interruption.wanted:
+                _say(messages, f"interrupted; {journal.path} has what is done, and {_again(args)}")
+                sys.exit(interruption.exit_status)
+            _report(args, prompts, journal, places, population, drawn, messages)
+    except KeyboardInterrupt:
+        _say(messages, f"interrupted; {Path(args.out) / JOURNAL} has what is done, and {_again(args)}")
+        sys.exit(130)
+
+
+def _sample(
+    args: Args,
+    prompts: list[PromptLine],
+    journal: StudyJournal,
+    interruption: Interruption,
+    messages: Console,
+) -> tuple[list[Place], Population | None, list[Drawn]]:
+    """What the journal lacks; then all positions, and those that were drawn. Nothing, when stopped."""
+
+    def wanted() -> bool:
+        return not interruption.wanted
+
+    models = None
+    if len(journal.replies) < len(prompts):
+        with messages.status("loading the models"):
+            models = runner.load_models(args.sampling)
+        # The value model reads C candidates of each reply at a time.
+        batch = max(1, args.batch // args.num_candidates)
+        sample_replies(models, args.sampling, prompts, batch, journal, wanted, messages)
+    if not wanted():
+        return [], None, []
+    places, population = describe(journal.replies, args.floor, args.most, args.bins)
+    if not args.continuations:
+        return places, population, []
+    chosen, weights = draw_places(population, args.positions, args.bins, args.seed)
+    tasks = []
+    for number in chosen:
+        place = places[number]
+        tasks.append((place, journal.replies[place.prompt].chosen(place.position, args.floor, args.most)))
+    if any(place not in journal.rewards for place, _ in tasks):
+        if models is None:
+            with messages.status("loading the models"):
+                models = runner.load_models(args.sampling)
+        machine = Continuations(
+            models, args.sampling, prompts, journal.replies, args.continuations, args.batch
+        )
+        machine.run(tasks, _gold, journal, wanted, messages)
+    if not wanted():
+        return [], None, []
+    return places, population, as_drawn(places, chosen, weights, journal, args.floor, args.most)
+
+
+def _report(
+    args: Args,
+    prompts: list[PromptLine],
+    journal: StudyJournal,
+    places: list[Place],
+    population: Population | None,
+    drawn: list[Drawn],
+    messages: Console,
+) -> None:
+    assert population is not None
+    with messages.status("drawing prompts again and again"):
+        figures, measured = study(
+            population, drawn, threshold=args.threshold, resamples=args.resamples, seed=args.seed
+        )
+    replies = [journal.replies[i] for i in sorted(journal.replies)]
+    summary = {
+        "kind": NAME,
+        "settings": journal.settings,
+        "threshold": args.threshold,
+        "prompts": len(prompts),
+        "positions": len(places),
+        "branching": int(population.branches.sum()),
+        "drawn": len(drawn),
+        "continuations": sum(each.rewards.size for each in drawn),
+        "outside": float(np.mean(np.concatenate([reply.outside for reply in replies]))),
+        "figures": {name: _numbers(asdict(figure)) for name, figure in figures.items()},
+        "strata": _strata(population),
+    }
+    out = Path(args.out)
+    lines = _positions(prompts, places, population, drawn, measured)
+    text = json.dumps(summary | {"each": lines}, allow_nan=False, ensure_ascii=False)
+    (out / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")
+    page = section(summary)
+    (out / f"{NAME}.md").write_text(page, encoding="utf-8")
+    plot(summary, population, drawn, measured, out / f"{NAME}.png")
+    print(page)
+    _say(messages, f"written to {out}: {NAME}.json, {NAME}.md, {NAME}.png")
+
+
+def _positions(
+    prompts: list[PromptLine],
+    places: list[Place],
+    population: Population,
+    drawn: list[Drawn],
+    measured: list[Measured],
+) -> list[dict[str, Any]]:
+    """Every position, with what rewards say where there are any."""
+    golds = {each.place: (each, found) for each, found in zip(drawn, measured, strict=True)}
+    lines = []
+    for number, (index, t) in enumerate(places):
+        line: dict[str, Any] = {
+            "id": prompts[index].id,
+            "position": t,
+            "entropy": float(population.entropies[number]),
+            "value_spread": float(population.spreads[number]),
+            "plain_value_spread": float(population.plain_spreads[number]),
+            "stratum": int(population.strata[number]),
+        }
+        if number in golds:
+            each, found = golds[number]
+            line["gold"] = {
+                "weight": each.weight,
+                "probabilities": each.probabilities.tolist(),
+                "values": each.values.tolist(),
+                "rewards": each.rewards.mean(axis=1).tolist(),
+                **asdict(found),
+            }
+        lines.append(line)
+    return lines
+
+
+def _strata(population: Population) -> list[dict[str, float]]:
+    """The entropies of each stratum."""
+    found = []
+    for stratum in np.unique(population.strata):
+        own = population.entropies[population.strata == stratum]
+        found.append({"stratum": int(stratum), "low": float(own.min()), "high": float(own.max())})
+    return found
+
+
+def _numbers(figure: dict[str, float]) -> dict[str, float | None]:
+    return {name: number if math.isfinite(number) else None for name, number in figure.items()}
+
+
+def _gold(id: str | int, text: str) -> float:
+    return gold_reward(find_prompt(str(id)), text)
+
+
+def _check(args: Args) -> None:
+    runner.check_options(args.sampling)
+    for name in ("positions", "bins", "most", "batch", "resamples", "num_candidates"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {getattr(args, name)}")
+    if args.continuations < 0 or args.continuations in (1, 2, 3):
+        raise ValueError(
+            "--continuations must be 4 or more, so that noise can be told in both halves of them, or 0 for "
+            f"values alone; got {args.continuations}"
+        )
+    if args.most < 2:
+        raise ValueError(f"--most must be 2 or more, or nothing can differ; got {args.most}")
+    if not 0 < args.floor <= 0.5:
+        raise ValueError(f"--floor must lie in (0, 0.5], or no two candidates reach it; got {args.floor}")
+    if math.isnan(args.threshold):
+        raise ValueError("--threshold must be a number of nats, got NaN")
+    if args.batch < args.most * args.continuations:
+        raise ValueError(
+            f"--batch must hold a position: --most x --continuations = {args.most * args.continuations}, "
+            f"got {args.batch}"
+        )
+
+
+def _check_gold(prompts: list[PromptLine], *, has_tokenizer: bool) -> None:
+    if not has_tokenizer:
+        raise ValueError("the gold reward reads texts, and the policy has no tokenizer; --continuations 0")
+    unknown = []
+    for prompt in prompts:
+        try:
+            find_prompt(str(prompt.id))
+        except KeyError:
+            unknown.append(prompt.id)
+    if unknown:
+        raise ValueError(
+            f"only the world's prompts have a gold reward, and {len(unknown)} of {len(prompts)} ids are not "
+            f"among them, such as {unknown[0]!r}; for values alone give --continuations 0"
+        )
+
+
+def _settings(args: Args) -> dict[str, Any]:
+    """What replies and rewards depend on, but for the prompts. Not --batch, which changes none."""
+    names = (
+        *("policy", "policy_fingerprint", "value", "value_fingerprint", "value_backbone"),
+        *("value_backbone_fingerprint", "dtype", "num_candidates", "max_new_tokens", "seed", "prompt_form"),
+        "thinking",
+    )
+    whole = runner.settings(args.sampling)
+    own = {name: getattr(args, name) for name in ("positions", "bins", "floor", "most", "continuations")}
+    return {name: whole[name] for name in names} | own
+
+
+def _again(args: Args) -> str:
+    return "the same command" + (" without --overwrite" if args.overwrite else "") + " goes on"
+
+
+def _say(messages: Console, text: str) -> None:
+    messages.print(text, highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

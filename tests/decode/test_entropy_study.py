@@ -1,0 +1,265 @@
+"""decode.entropy_study on tiny checkpoints: what it writes, where it goes on, and what it refuses."""
+
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import sia_jax
+from decode import entropy_study, runner
+from decode.entropy_study import JOURNAL, Args
+from sia_jax.world.prompts import find_prompt
+from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
+from tests.support.tokenizers import save_qwen3_tokenizer
+
+# Of one bucket with all their replies, so that one program serves them.
+IDS = ("helpful/bathe-a-dog/with-my-grandfather", "harmless/parcel/sister", "honest/bee/sound-and-home")
+M, MOST, LENGTH = 4, 2, 10
+STOPS = (*range(40, 60), 90)
+"""Ids that end a reply, so many that half of the replies of a random policy end by themselves."""
+
+
+@pytest.fixture(scope="module")
+def args(tmp_path_factory: pytest.TempPathFactory) -> Args:
+    """The run that others vary: two batches of each kind."""
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
+    options = {"tokenizer": tokenizer, "vocab_size": 352, "num_layers": 1, "bos_token_id": None}
+    policy = save_tiny_policy(folder / "policy", eos_token_ids=STOPS, **options)
+    save_tiny_value_model(folder / "value", policy)
+    lines = [{"id": id, "prompt": find_prompt(id).text} for id in IDS]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return Args(
+        policy=str(folder / "policy"),
+        value=str(folder / "value"),
+        prompts=str(folder / "prompts.jsonl"),
+        out="",
+        threshold=2.0,
+        max_new_tokens=LENGTH,
+        positions=6,
+        bins=2,
+        floor=0.1,
+        most=MOST,
+        continuations=M,
+        batch=20,
+        resamples=20,
+    )
+
+
+def count_letters(id: str | int, text: str) -> float:
+    """A reward that random texts have."""
+    return float(len(text) % 5)
+
+
+@pytest.fixture(autouse=True)
+def gold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entropy_study, "_gold", count_letters)
+
+
+@pytest.fixture(scope="module")
+def finished(args: Args, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an uninterrupted run has written."""
+    out = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entropy_study, "_gold", count_letters)
+        entropy_study.main(replace(args, out=str(out)))
+    return out
+
+
+def journal_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / JOURNAL).read_text(encoding="utf-8").splitlines()]
+
+
+def summary_of(out: Path) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (out / "entropy_study.json").read_text(encoding="utf-8")
+    summary: dict[str, Any] = json.loads(text, parse_constant=refuse)
+    return summary
+
+
+def test_every_position_is_told(args: Args, finished: Path) -> None:
+    replies = [record for record in journal_of(finished) if record["kind"] == "reply"]
+    summary = summary_of(finished)
+    each = summary["each"]
+    lengths = {record["id"]: len(record["tokens"]) for record in replies}
+    assert [(line["id"], line["position"]) for line in each] == [
+        (i, t) for i in IDS for t in range(lengths[i])
+    ]
+    assert summary["positions"] == len(each) == sum(lengths.values())
+    lines = {(line["id"], line["position"]): line for line in each}
+    for record in replies:
+        p, values = np.array(record["probabilities"]), np.array(record["values"])
+        for t, entropy in enumerate(record["entropy"]):
+            line = lines[record["id"], t]
+            assert line["entropy"] == entropy == pytest.approx(-p[t] @ np.log(p[t]), abs=1e-5)
+            mean = np.average(values[t], weights=p[t])
+            spread = np.sqrt(np.average((values[t] - mean) ** 2, weights=p[t]))
+            assert line["value_spread"] == pytest.approx(spread, rel=1e-5)
+            assert line["plain_value_spread"] == pytest.approx(values[t].std(), rel=1e-5)
+            assert (line["stratum"] >= 0) == (np.sum(p[t] >= args.floor) >= 2)
+    drawn = [line for line in each if "gold" in line]
+    assert [summary["drawn"], summary["continuations"]] == [len(drawn), len(drawn) * MOST * M] == [6, 48]
+    assert {len([line for line in drawn if line["stratum"] == stratum]) for stratum in (0, 1)} == {3}
+    assert (finished / "entropy_study.png").read_bytes().startswith(b"\x89PNG")
+    page = (finished / "entropy_study.md").read_text(encoding="utf-8")
+    assert "| entropy, gold variance | all positions |" in page
+    assert f"{summary['positions']:,} positions" in page
+
+
+def own_replies(policy: sia_jax.Policy, ids: list[int], keys: jax.Array, room: int) -> list[list[int]]:
+    """What the policy alone says after M times the same ids."""
+    samples = sia_jax.sample(
+        sia_jax.SteeringParams(policy.params),
+        sia_jax.Prompt.pack([ids] * M, policy_length=64, value_length=64),
+        np.inf,
+        rng_key=keys,
+        config=sia_jax.SamplerConfig(policy=policy.config, max_new_tokens=LENGTH, num_tokens=346),
+        knobs=sia_jax.Knobs(max_new_tokens=room),
+    )
+    tokens, lengths = np.asarray(samples.tokens), np.asarray(samples.lengths)
+    return [tokens[j, : lengths[j]].tolist() for j in range(M)]
+
+
+def test_replies_are_the_policys_own(args: Args, finished: Path) -> None:
+    """As `sia_jax.sample` gives them without a value model, and values as full passes do."""
+    models = runner.load_models(args.sampling)
+    assert models.value is not None
+    record = next(r for r in journal_of(finished) if r["kind"] == "reply" and r["index"] == 1)
+    messages = record["prompt"]
+    ids = models.policy.prompt_ids(messages, "chat", enable_thinking=False)
+    keys = jax.numpy.stack([runner.prompt_key(0, 1)] * M)
+    assert own_replies(models.policy, ids, keys, LENGTH) == [record["tokens"]] * M
+    own = models.value.prompt_ids(messages)
+    t = len(record["tokens"]) - 1
+    rows = np.array([[*own, *record["tokens"][:t], token] for token in record["candidates"][t]])
+    values = models.value.values(rows, np.full(len(rows), rows.shape[1]))[:, -1]
+    np.testing.assert_allclose(record["values"][t], np.asarray(values), rtol=1e-4, atol=1e-5)
+
+
+def test_continuations_are_the_policys_own(
+    args: Args, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each text is a reply's beginning, a candidate, and what `sia_jax.sample` says after them."""
+    seen: list[tuple[str | int, str]] = []
+
+    def note(id: str | int, text: str) -> float:
+        seen.append((id, text))
+        return count_letters(id, text)
+
+    (tmp_path / JOURNAL).write_bytes(
+        b"".join(line for line in (finished / JOURNAL).read_bytes().splitlines(True) if b'"reply"' in line)
+    )
+    monkeypatch.setattr(entropy_study, "_gold", note)
+    entropy_study.main(replace(args, out=str(tmp_path)))
+    records = journal_of(finished)
+    replies = {r["index"]: r for r in records if r["kind"] == "reply"}
+    policy = sia_jax.load_policy(args.policy)
+    positions = [r for r in records if r["kind"] == "position"]
+    assert len(seen) == len(positions) * MOST * M
+    texts = iter(seen)
+    checked = 0
+    for record in positions:
+        reply, t = replies[record["index"]], record["position"]
+        for candidate in record["candidates"]:
+            before = [*reply["tokens"][:t], candidate]
+            found = [next(texts) for _ in range(M)]
+            assert {id for id, _ in found} == {record["id"]}
+            start = policy.tokenizer.decode(before, skip_special_tokens=True)
+            if candidate in STOPS or len(before) == LENGTH:
+                assert {text for _, text in found} == {start}
+                continue
+            key = jax.random.fold_in(runner.prompt_key(0, record["index"]), np.uint32(2**31 + t))
+            key = jax.random.fold_in(key, candidate)
+            ids = policy.prompt_ids(record["prompt"], "chat", enable_thinking=False)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(M))
+            after = own_replies(policy, [*ids, *before], keys, LENGTH - len(before))
+            expected = [[*before, *own] for own in after]
+            decoded = [policy.tokenizer.decode(ids, skip_special_tokens=True) for ids in expected]
+            assert [text for _, text in found] == decoded
+            checked += 1
+    assert checked > 3
+
+
+def test_a_run_goes_on_where_it_stopped(
+    args: Args, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = (finished / JOURNAL).read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for kept, torn in ((1, 100), (len(lines) - 3, 7)):
+        (tmp_path / JOURNAL).write_bytes(b"".join(lines[:kept]) + lines[kept][:torn])
+        entropy_study.main(replace(args, out=str(tmp_path)))
+        assert (tmp_path / JOURNAL).read_bytes() == whole
+    assert (tmp_path / "entropy_study.json").read_bytes() == (finished / "entropy_study.json").read_bytes()
+
+    def load(args: Any) -> None:
+        raise AssertionError("the models were loaded")
+
+    monkeypatch.setattr(runner, "load_models", load)
+    entropy_study.main(replace(args, out=str(tmp_path), threshold=1.0))
+    assert summary_of(tmp_path)["figures"]["high/share"]["estimate"] > 0.9
+    assert (tmp_path / JOURNAL).read_bytes() == whole
+
+
+def test_an_interruption_loses_nothing(
+    args: Args, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def interrupt(id: str | int, text: str) -> float:
+        signal.raise_signal(signal.SIGINT)
+        monkeypatch.setattr(entropy_study, "_gold", count_letters)
+        return count_letters(id, text)
+
+    # The second call of the function would be a second Ctrl-C.
+    calls: list[Callable[[str | int, str], float]] = [interrupt]
+    monkeypatch.setattr(
+        entropy_study, "_gold", lambda id, text: (calls.pop() if calls else count_letters)(id, text)
+    )
+    with pytest.raises(SystemExit) as end:
+        entropy_study.main(replace(args, out=str(tmp_path)))
+    assert end.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    whole = (finished / JOURNAL).read_bytes()
+    part = (tmp_path / JOURNAL).read_bytes()
+    assert whole.startswith(part)
+    assert b'"position"' in part
+    assert len(part) < len(whole)
+    assert not (tmp_path / "entropy_study.json").exists()
+
+
+def test_values_alone_need_no_world(args: Args, tmp_path: Path) -> None:
+    texts = tmp_path / "prompts.txt"
+    texts.write_text("\n".join(find_prompt(id).text for id in IDS))
+    entropy_study.main(replace(args, out=str(tmp_path), prompts=str(texts), continuations=0))
+    summary = summary_of(tmp_path)
+    assert summary["drawn"] == 0
+    assert not any("gold" in name for name in summary["figures"])
+    assert (tmp_path / "entropy_study.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"continuations": 3}, "4 or more"),
+        ({"most": 1}, "nothing can differ"),
+        ({"floor": 0.6}, "no two candidates"),
+        ({"threshold": float("nan")}, "NaN"),
+        ({"batch": 7}, "must hold a position"),
+        ({"bins": 0}, "--bins must be 1 or more"),
+        ({"prompts": "texts.txt"}, "--continuations 0"),
+        ({"seed": 1}, "other settings: seed 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    args: Args, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: Any, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("texts.txt").write_text("How long should I boil an egg?")
+    with pytest.raises(SystemExit, match=message):
+        entropy_study.main(replace(args, out=str(finished), **changes))
