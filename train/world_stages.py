@@ -72,6 +72,8 @@ class Size:
     lora_rank: int
     head_rank: int
     batch_size: int = 32
+    """Dialogues of a step."""
+    pair_batch_size: int = 16
 
 
 SIZES = {
@@ -83,7 +85,7 @@ SIZES = {
         small_num_layers=2,
         dialogues=48_000,
         small_dialogues=16_000,
-        pairs=8_000,
+        pairs=20_000,
         pair_epochs=1,
         noise=0.7,
         replies=8,
@@ -211,8 +213,7 @@ def _reward(world: World, console: Console) -> None:
     policy = sia_jax.load_policy(world.models / "policy")
     with console.status("writing pairs"):
         pairs = preference_data(world.tokenizer, world.seed, world.size.pairs, world.size.noise)
-    size = world.size.batch_size
-    batches = _batches(world, pairs, size)
+    batches = _batches(world, pairs)
     optimizer = _optimizer(len(batches), 1e-3)
     score = 0.01 * jax.random.normal(world.key("score"), (1, policy.config.hidden_size))
     params = {"model": policy.params["model"], "score": {"weight": score}}
@@ -230,9 +231,9 @@ def _reward(world: World, console: Console) -> None:
     sia_jax.save_reward_model(RewardModel(policy.config, trained, world.tokenizer), world.models / "reward")
 
 
-def _batches(world: World, pairs: Pairs, size: int) -> list[np.ndarray]:
+def _batches(world: World, pairs: Pairs) -> list[np.ndarray]:
     """The numbers of each batch's pairs: pairs of like length together, the batches in random order."""
-    longest, count = pairs.lengths.max(axis=0), pairs.lengths.shape[1]
+    longest, count, size = pairs.lengths.max(axis=0), pairs.lengths.shape[1], world.size.pair_batch_size
     batches = []
     for epoch in range(world.size.pair_epochs):
         rng = stream(world.seed, "pair batches", epoch)
