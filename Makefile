@@ -31,7 +31,7 @@ TPU_STAMP    := $(TPU)/.ready-$(FULL)
 
 PIP := -m pip --disable-pip-version-check --no-input install -qq $(CONSTRAINTS:%=-c %)
 
-.PHONY: help env test demo check parity parity-env bench bench-training pages tpu clean
+.PHONY: help env test demo world check parity parity-env bench bench-training pages tpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -43,6 +43,7 @@ help:
 	@echo '  make parity    compare with the PyTorch implementation     (adds torch, in .venv-parity)'
 	@echo '  make bench     time both implementations                   (adds torch, in .venv-parity)'
 	@echo '  make bench-training   the same for training'
+	@echo '  make world     make the models of the embedded world, from a seed (within an hour; in out/world/)'
 	@echo '  make pages     open the pages of replies in headless Chromium (pictures in out/pages/)'
 	@echo '  make tpu       compile a training step for a TPU slice     (adds libtpu, in .venv-tpu; ten minutes)'
 	@echo '  make env       only build .venv;  then: . .venv/bin/activate'
@@ -57,6 +58,9 @@ test: $(STAMP)
 
 demo: $(STAMP)
 	$(VENV)/bin/python -m decode.demo $(ARGS)
+
+world: $(STAMP)
+	$(VENV)/bin/python -m train.world --out out/world $(ARGS)
 
 check: $(STAMP)
 	$(VENV)/bin/python -m ruff check .

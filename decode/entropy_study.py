@@ -1,8 +1,8 @@
 r"""Does high entropy foretell value spread? What steering at junctions takes for granted, measured.
 
     # On the embedded world, whose gold reward reads every finished text (about 5 minutes on 2 cores):
-    python -m decode.entropy_study --policy sia_jax/world/models/policy --value sia_jax/world/models/value \
-        --prompts sia_jax/world/prompts/test.jsonl --out out/entropy
+    python -m decode.entropy_study --policy out/world/models/policy --value out/world/models/value \
+        --prompts out/world/models/prompts/test.jsonl --out out/entropy
 
     # The part that needs no gold reward, for any policy and value model:
     python -m decode.entropy_study --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base \
