@@ -101,8 +101,8 @@ def train_step(
 
     def add(index: Array, carry: tuple[Array, Params, Array]) -> tuple[Array, Params, Array]:
         loss, gradient, predictions = carry
-        weights, rows = _tie((state.trained, frozen), micro_batch(batch, index), mesh)
-        (more, means), g = jax.value_and_grad(loss_of, has_aux=True)(*weights, rows)
+        (tree, base), rows = _tie((state.trained, frozen), micro_batch(batch, index), mesh)
+        (more, means), g = jax.value_and_grad(loss_of, has_aux=True)(tree, base, rows)
         return loss + more, jax.tree.map(jnp.add, gradient, g), predictions.at[index].set(means)
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), state.trained)
@@ -140,8 +140,8 @@ def predict(
     """
 
     def add(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        weights, rows = _tie((frozen, trained), micro_batch(batch, index), mesh)
-        losses, means = trajectory_losses(*weights, rows, None, config=config, mesh=mesh)
+        (base, tree), rows = _tie((frozen, trained), micro_batch(batch, index), mesh)
+        losses, means = trajectory_losses(base, tree, rows, None, config=config, mesh=mesh)
         return carry[0].at[index].set(losses), carry[1].at[index].set(means)
 
     begin = (jnp.zeros(batch.rewards.shape), jnp.zeros(batch.rewards.shape))
