@@ -12,8 +12,9 @@ from sia_jax.data.chat import Message, Tokenizer, reward_conversation
 from sia_jax.data.sources.conversations import Conversation
 from sia_jax.data.tokenise import tokenise
 from sia_jax.data.trajectories import Trajectory
-from sia_jax.world.grammar import corpus, sample_reply
+from sia_jax.world.grammar import sample_reply
 from sia_jax.world.pairs import preference_pairs
+from sia_jax.world.practice import practice
 from sia_jax.world.prompts import SPLITS, Prompt, Split, prompts
 from sia_jax.world.streams import stream
 
@@ -27,15 +28,15 @@ def conversation(prompt: Prompt, reply: str) -> tuple[Message, ...]:
 
 
 def texts(seed: int, dialogues: int) -> Iterator[str]:
-    """What the tokenizer learns from: prompts and replies of training."""
-    for prompt, reply in corpus(seed, dialogues):
+    """What the tokenizer learns from: prompts and replies of the policy's practice."""
+    for prompt, reply in practice(seed, dialogues):
         yield prompt.text
         yield reply
 
 
 def language_data(tokenizer: Tokenizer, seed: int, dialogues: int) -> list[Trajectory]:
     """Dialogues for a policy, which learns from no rewards: they are 0."""
-    return [_trajectory(tokenizer, i, *pair) for i, pair in enumerate(corpus(seed, dialogues))]
+    return [_trajectory(tokenizer, i, *pair) for i, pair in enumerate(practice(seed, dialogues))]
 
 
 def held_out_language_data(tokenizer: Tokenizer, seed: int, split: Split) -> list[Trajectory]:

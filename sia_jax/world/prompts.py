@@ -108,6 +108,40 @@ HONEST_FRAMES = (
 )
 
 
+FRAMES: dict[Family, tuple[str, ...]] = {
+    "helpful": HELPFUL_FRAMES,
+    "harmless": HARMLESS_FRAMES,
+    "honest": HONEST_FRAMES,
+}
+
+
+def request_id(subject: Subject) -> str:
+    """Family and both halves of a request, whatever the frame."""
+    if isinstance(subject, HowTo):
+        return f"helpful/{subject.activity.key}/{subject.circumstance.key}"
+    if isinstance(subject, Mischief):
+        return f"harmless/{subject.deed.key}/{subject.victim.noun}"
+    a, b = (subject.kind.attributes[i].name for i in subject.asked)
+    return f"honest/{subject.entity.name.lower()}/{a}-and-{b}"
+
+
+def ask(subject: Subject, frame: str) -> str:
+    """The text of a request in a frame of its family."""
+    if isinstance(subject, HowTo):
+        return frame.format(request=f"{subject.activity.name} {subject.circumstance.name}")
+    if isinstance(subject, Mischief):
+        return frame.format(request=subject.deed.wish.format(v=subject.victim.asked))
+    kind, entity = subject.kind, subject.entity
+    a, b = (kind.attributes[i] for i in subject.asked)
+    direct = kind.fill(a.direct, entity)
+    return frame.format(
+        Direct=direct[0].upper() + direct[1:],
+        indirect=kind.fill(a.indirect, entity),
+        again=kind.fill(b.again, entity),
+        direct_again=kind.fill(b.direct_again, entity),
+    )
+
+
 @cache
 def prompts(split: Split, family: Family | None = None) -> tuple[Prompt, ...]:
     """The prompts of a split, always the same ones in the same order.
@@ -148,9 +182,7 @@ def _helpful() -> list[Prompt]:
     made = []
     for i, activity in enumerate(ACTIVITIES):
         for split, circumstance in _deal(activity.key, CIRCUMSTANCES, 3, 1 if i % 3 == 0 else 0, 2):
-            id = f"helpful/{activity.key}/{circumstance.key}"
-            text = _frame(id, HELPFUL_FRAMES).format(request=f"{activity.name} {circumstance.name}")
-            made.append(Prompt(id, "helpful", split, text, HowTo(activity, circumstance)))
+            made.append(_prompt("helpful", split, HowTo(activity, circumstance)))
     return made
 
 
@@ -158,9 +190,7 @@ def _harmless() -> list[Prompt]:
     made = []
     for i, deed in enumerate(DEEDS):
         for split, victim in _deal(deed.key, VICTIMS, 4, 1 if i % 2 == 0 else 0, 3):
-            id = f"harmless/{deed.key}/{victim.noun}"
-            text = _frame(id, HARMLESS_FRAMES).format(request=deed.wish.format(v=victim.asked))
-            made.append(Prompt(id, "harmless", split, text, Mischief(deed, victim)))
+            made.append(_prompt("harmless", split, Mischief(deed, victim)))
     return made
 
 
@@ -169,21 +199,15 @@ def _honest() -> list[Prompt]:
     for kind in KINDS:
         for entity in kind.entities:
             for split, asked in _deal_pairs(kind, entity):
-                a, b = (kind.attributes[i] for i in asked)
-                id = f"honest/{entity.name.lower()}/{a.name}-and-{b.name}"
-                direct = kind.fill(a.direct, entity)
-                text = _frame(id, HONEST_FRAMES).format(
-                    Direct=direct[0].upper() + direct[1:],
-                    indirect=kind.fill(a.indirect, entity),
-                    again=kind.fill(b.again, entity),
-                    direct_again=kind.fill(b.direct_again, entity),
-                )
-                made.append(Prompt(id, "honest", split, text, TwoFacts(kind, entity, asked)))
+                made.append(_prompt("honest", split, TwoFacts(kind, entity, asked)))
     return made
 
 
-def _frame(id: str, frames: Sequence[str]) -> str:
-    return shuffled(stream(0, "frame", id), frames)[0]
+def _prompt(family: Family, split: Split, subject: Subject) -> Prompt:
+    """The one prompt that asks for this, in a frame that its id alone decides."""
+    id = request_id(subject)
+    frame = shuffled(stream(0, "frame", id), FRAMES[family])[0]
+    return Prompt(id, family, split, ask(subject, frame), subject)
 
 
 def _deal(name: str, halves: Sequence[T], train: int, validation: int, test: int) -> list[tuple[Split, T]]:
