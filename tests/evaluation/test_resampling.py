@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from sia_jax.evaluation.resampling import bootstrap
+from sia_jax.evaluation.statistics import bootstrap_mean
 
 
 def mean_of(values):
@@ -15,6 +16,23 @@ def test_the_interval_of_a_mean_is_that_of_theory():
     error = 1.96 * values.std() / np.sqrt(400)
     assert found.low == pytest.approx(values.mean() - error, abs=0.05 * error)
     assert found.high == pytest.approx(values.mean() + error, abs=0.05 * error)
+
+
+def test_of_a_mean_it_finds_what_the_bootstrap_of_means_finds():
+    rng = np.random.default_rng(2)
+    clusters = np.sort(rng.integers(40, size=300))
+    values = rng.normal(size=300) + clusters / 20
+
+    def mean(counts):
+        weights = counts[clusters]
+        return {"mean": float(weights @ values / weights.sum())}
+
+    clusters = np.unique(clusters, return_inverse=True)[1]
+    ours = bootstrap(mean, clusters.max() + 1, resamples=4000)["mean"]
+    theirs = bootstrap_mean(values, clusters.tolist(), resamples=4000)
+    width = theirs.high - theirs.low
+    assert ours.estimate == pytest.approx(theirs.mean)
+    assert [ours.low, ours.high] == pytest.approx([theirs.low, theirs.high], abs=0.05 * width)
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
