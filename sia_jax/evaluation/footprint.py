@@ -59,8 +59,8 @@ class StepMemory:
     layer: int
     """One layer at work, bfloat16: hidden states, queries, keys, values, and features before and after the
     activation, 2 r L (4 D + (2 N H + 2 K H + 3 F) / t); and float32 scores twice."""
-    whole_weights: int
-    """Of two layers, the one at work and the next, bfloat16."""
+    layer_weights: int
+    """Of one layer once they are gathered, bfloat16."""
 
     @property
     def arguments(self) -> int:
@@ -70,7 +70,8 @@ class StepMemory:
     @property
     def temporary(self) -> int:
         """The most that it may need beside that."""
-        return self.gradient + self.layer_inputs + self.layer + self.whole_weights
+        next_too = 2 * self.layer_weights  # they are gathered while a layer works
+        return self.gradient + self.layer_inputs + self.layer + next_too
 
 
 def step_memory(config: TrainConfig, mesh: Mesh, *, rows: int, row_length: int) -> StepMemory:
@@ -95,7 +96,7 @@ def step_memory(config: TrainConfig, mesh: Mesh, *, rows: int, row_length: int) 
         gradient=4 * held,
         layer_inputs=2 * backbone.num_layers * tokens * d,
         layer=2 * tokens * (4 * d + features // t) + scores,
-        whole_weights=2 * 2 * _count(layer, mesh, "tensor"),
+        layer_weights=2 * _count(layer, mesh, "tensor"),
     )
 
 

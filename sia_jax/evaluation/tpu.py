@@ -5,7 +5,7 @@ hold no arrays and run nothing.
 """
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -31,17 +31,10 @@ class ChipMemory:
 
     arguments: int
     """What is handed in, and stays where it is given back changed."""
-    outputs: int
-    """What is handed out beside that."""
     temporary: int
-    """The most that is held at a time between the two."""
+    """The most that is held at a time beside them."""
     program: int
     """The instructions themselves."""
-
-    @property
-    def total(self) -> int:
-        """All of it."""
-        return self.arguments + self.outputs + self.temporary + self.program
 
     @staticmethod
     def of(compiled: Any) -> "ChipMemory":
@@ -49,15 +42,8 @@ class ChipMemory:
         found = compiled.memory_analysis()
         return ChipMemory(
             arguments=found.argument_size_in_bytes,
-            outputs=found.output_size_in_bytes - found.alias_size_in_bytes,
             temporary=found.temp_size_in_bytes,
             program=found.generated_code_size_in_bytes,
-        )
-
-    def with_more_layers(self, fewer: "ChipMemory", more: int) -> "ChipMemory":
-        """Of a network of so many more layers, if `fewer` is of this one less a layer: layers are alike."""
-        return ChipMemory(
-            **{name: value + more * (value - getattr(fewer, name)) for name, value in asdict(self).items()}
         )
 
 

@@ -53,7 +53,7 @@ def test_a_device_holds_its_part_of_what_is_split_and_all_of_the_rest():
     assert two.layer_inputs - one.layer_inputs == 3 * 1024 * 2048 * 2
     features = 2 * (16 + 8) * 128 + 3 * 6144
     assert two.layer == 3 * 1024 * (2 * (4 * 2048 + features // 2) + 2 * 512 * 4 * 16 // 2)
-    assert two.whole_weights == 2 * 2 * (matrices // 2 + 2 * 2048 + 2 * 128)
+    assert two.layer_weights == 2 * (matrices // 2 + 2 * 2048 + 2 * 128)
 
 
 def tiny(remat: bool) -> TrainConfig:

@@ -4,13 +4,7 @@ import jax
 import pytest
 
 from sia_jax.evaluation import tpu
-from sia_jax.evaluation.tpu import ChipMemory, chip_bytes, tpu_devices
-
-
-def test_each_further_layer_takes_what_the_last_one_added():
-    one, two = ChipMemory(100, 7, 1000, 10), ChipMemory(130, 7, 1400, 15)
-    assert two.with_more_layers(one, 26) == ChipMemory(130 + 26 * 30, 7, 1400 + 26 * 400, 15 + 26 * 5)
-    assert two.total == 1552
+from sia_jax.evaluation.tpu import chip_bytes, tpu_devices
 
 
 def test_a_topology_of_no_known_generation_is_refused():
