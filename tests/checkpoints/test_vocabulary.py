@@ -59,7 +59,7 @@ def test_only_special_tokens_are_skipped_in_decoding(tmp_path: Path):
 
 
 def test_a_vocabulary_larger_than_the_corpus_yields_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"vocab_size 99999: the corpus yields \d+ tokens"):
+    with pytest.raises(ValueError, match=r"vocab_size 99999: the texts yield \d+ tokens"):
         save_qwen3_tokenizer(tmp_path, vocab_size=99999)
 
 
