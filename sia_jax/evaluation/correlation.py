@@ -70,10 +70,12 @@ def _pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
     total = weights.sum()
     if not total > 0:
         return float("nan")
+    # Sums, not BLAS products: these would wake all threads for a few thousand numbers, a thousand times.
     w = weights / total
-    dx, dy = x - w @ x, y - w @ y
-    variances = [float(w @ d**2) for d in (dx, dy)]
+    mean_x, mean_y = float(np.sum(w * x)), float(np.sum(w * y))
+    dx, dy = x - mean_x, y - mean_y
+    vx, vy = float(np.sum(w * dx * dx)), float(np.sum(w * dy * dy))
     # What is left of a constant after its mean is taken away is rounding, not variance.
-    if any(v <= 1e-24 * float(w @ z**2) for v, z in zip(variances, (x, y), strict=True)):
+    if vx <= 1e-24 * mean_x**2 or vy <= 1e-24 * mean_y**2:
         return float("nan")
-    return float(np.clip(w @ (dx * dy) / np.sqrt(variances[0] * variances[1]), -1, 1))
+    return float(np.clip(np.sum(w * dx * dy) / np.sqrt(vx * vy), -1, 1))

@@ -187,7 +187,7 @@ class _Table:
             found[f"{name}/spearman"] = pair.spearman(own[mask])
         variances, spreads = self.population.spreads**2, self.population.spreads
         found["high/share"] = _mean(self.high, own)
-        found["high/value_variance"] = _ratio(own @ (variances * self.high), own @ variances)
+        found["high/value_variance"] = _mean(self.high, own * variances)
         found["high/alike_value"] = _mean(spreads < ALIKE, own * self.high)
         for stratum, is_member in self.members.items():
             members = own * is_member
@@ -210,7 +210,7 @@ class _Table:
             found[f"{name}/pearson"] = pair.pearson(weights[mask])
             found[f"{name}/spearman"] = pair.spearman(weights[mask])
         high = self.high[self.known]
-        found["high/gold_variance"] = _ratio(weights @ (self.gold * high), weights @ self.gold)
+        found["high/gold_variance"] = _mean(high, weights * self.gold)
         weights, high = weights[self.is_drawn], high[self.is_drawn]
         found["high/alike_gold"] = spread.share_alike(self.lots, weights * high)
         found["high/undecided"] = _mean(self.p_values > P_VALUE, weights * high)
@@ -228,7 +228,8 @@ class _Table:
 
 
 def _mean(numbers: Any, weights: np.ndarray) -> float:
-    return _ratio(weights @ numbers, weights.sum())
+    # No BLAS product: see `sia_jax.evaluation.correlation`.
+    return _ratio(np.sum(weights * numbers), weights.sum())
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -152,7 +152,7 @@ def plot(
     from matplotlib.figure import Figure
 
     panels = 2 if drawn else 1
-    figure = Figure(figsize=(5.6 * panels, 4.2), dpi=120, layout="constrained")
+    figure = Figure(figsize=(5.6 * panels, 4.4), dpi=120, layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
     _panel(axes[0], summary, population, population.entropies, population.spreads, "value", root=False)
     axes[0].set(ylabel="standard deviation of candidate values", title="Value spread, all positions")
@@ -164,6 +164,7 @@ def plot(
             ylabel="root of the gold variance (with its sign)",
             title=f"Gold spread, {len(drawn)} positions that branch",
         )
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
 
@@ -216,7 +217,6 @@ def _panel(
         axes.axhline(0, color="0.7", linewidth=0.8)
     axes.set(xlabel="entropy of the candidates, nats")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="small", loc="upper left")
 
 
 def _root(variance: float) -> float:
