@@ -221,14 +221,11 @@ def _memory_table(measured: dict[int, ChipMemory], expected: dict[int, StepMemor
     """Megabytes of a chip by the number of layers; of those that are not compiled, what they take at most."""
     table = Table("layers", "MB: arguments", "counted", "temporary", "at most", "program")
     for layers, arithmetic in expected.items():
-        memory = measured.get(layers)
-        sizes = [
-            memory and memory.arguments,
-            arithmetic.arguments,
-            memory and memory.temporary,
-            arithmetic.temporary,
-            memory.program if memory else program,
-        ]
+        counted, most = arithmetic.arguments, arithmetic.temporary
+        sizes: list[int | None] = [None, counted, None, most, program]
+        if layers in measured:
+            memory = measured[layers]
+            sizes = [memory.arguments, counted, memory.temporary, most, memory.program]
         table.add_row(str(layers), *("" if size is None else f"{size / 1e6:,.1f}" for size in sizes))
     return table
 
