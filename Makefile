@@ -45,7 +45,7 @@ help:
 	@echo '  make bench-training   the same for training'
 	@echo '  make world     make the models of the embedded world, from a seed (within an hour; in out/world/)'
 	@echo '  make pages     open the pages of replies in headless Chromium (pictures in out/pages/)'
-	@echo '  make tpu       compile a training step for a TPU slice     (adds libtpu, in .venv-tpu; ten minutes)'
+	@echo '  make tpu       compile a training step for a TPU slice     (adds libtpu, in .venv-tpu; six minutes)'
 	@echo '  make env       only build .venv;  then: . .venv/bin/activate'
 	@echo '  make clean     remove environments and caches              (keeps out/)'
 	@echo
