@@ -194,7 +194,7 @@ def _reply_record(prompt: PromptLine, reply: Reply, values: np.ndarray) -> dict[
 
 
 def describe(
-    replies: dict[int, Studied], floor: float, most: int, bins: int
+    replies: dict[int, Studied], floor: float, most: int, bins: int, seed: int
 ) -> tuple[list[Place], Population]:
     """Every position of the replies, in the order of prompts, and what is known of it without rewards.
 
@@ -203,6 +203,7 @@ def describe(
       floor: probability from which a candidate has weight.
       most: candidates of a position that are looked at.
       bins: of entropy, among the positions with two candidates or more.
+      seed: of the values that are drawn by lot.
     """
     places = [Place(i, t) for i in sorted(replies) for t in range(len(replies[i].tokens))]
     each = [replies[i] for i in sorted(replies)]
@@ -218,6 +219,7 @@ def describe(
         entropies=entropy,
         spreads=np.sqrt(spread.variance(values, p)),
         plain_spreads=np.sqrt(spread.variance(values)),
+        lot_spreads=np.sqrt(spread.variance(np.random.default_rng([seed, 2]).normal(size=p.shape), p)),
         strata=strata,
     )
 

@@ -16,6 +16,9 @@ r"""Does high entropy foretell value spread? What steering at junctions takes fo
    most --most) is followed by --continuations replies of the policy alone, and the world's gold reward reads
    the finished texts. The gold variance is the variance of the candidates' expected rewards under the
    policy's distribution, less what noise adds. Where a position does not branch it is 0.
+   Where one candidate has nearly all mass, entropy and both spreads are small whatever the candidates are
+   worth. So it is also reported what entropy says of the spread of values drawn by lot, and of spreads with
+   equal weights.
 3. Correlations are those of all positions: a drawn one counts as often as its bin has members for each one
    drawn. Intervals are of 95%, from a bootstrap that draws prompts.
 
@@ -169,7 +172,7 @@ def _sample(
         sample_replies(models, args.sampling, prompts, batch, journal, wanted, messages)
     if not wanted():
         return [], None, []
-    places, population = describe(journal.replies, args.floor, args.most, args.bins)
+    places, population = describe(journal.replies, args.floor, args.most, args.bins, args.seed)
     if not args.continuations:
         return places, population, []
     chosen, weights = draw_places(population, args.positions, args.bins, args.seed)
@@ -246,6 +249,7 @@ def _positions(
             "entropy": float(population.entropies[number]),
             "value_spread": float(population.spreads[number]),
             "plain_value_spread": float(population.plain_spreads[number]),
+            "lot_spread": float(population.lot_spreads[number]),
             "stratum": int(population.strata[number]),
         }
         if number in golds:

@@ -5,6 +5,10 @@ Rewards are known only of positions drawn by stratum: bins of entropy, among the
 two or more candidates of any weight). A position that does not branch has a reward spread of 0 by definition
 and is not drawn. Every drawn position counts as often as its stratum has members for each one drawn, so all
 figures are those of the population.
+
+Some of the correlation is form: where one candidate has nearly all mass, entropy and spread are small
+whatever the values. What entropy says of values that were drawn by lot is what the correlations have to be
+compared with. Among positions that branch, spreads with equal weights have none of this.
 """
 
 from collections.abc import Sequence
@@ -35,6 +39,7 @@ class Population:
     entropies: np.ndarray  # [N] nats
     spreads: np.ndarray  # [N] standard deviation of candidate values under the policy's distribution
     plain_spreads: np.ndarray  # [N] the same with equal weights
+    lot_spreads: np.ndarray  # [N] as `spreads`, of values that were drawn by lot, alike at all positions
     strata: np.ndarray  # [N] bin of entropy, from 0; -1: it does not branch
 
     @property
@@ -62,6 +67,8 @@ class Measured:
 
     variance: float
     """Of the candidates' expected rewards under the policy's distribution; unbiased, maybe negative."""
+    plain_variance: float
+    """The same with equal weights."""
     halves: tuple[float, float]
     """The same from every other reward."""
     raw_variance: float
@@ -79,6 +86,7 @@ def measure(drawn: Drawn, rng: np.random.Generator) -> Measured:
     first, second = spread.halves(rewards)
     return Measured(
         variance=spread.between_variance(rewards, p),
+        plain_variance=spread.between_variance(rewards, np.ones(len(p))),
         halves=(spread.between_variance(first, p), spread.between_variance(second, p)),
         raw_variance=float(spread.variance(rewards.mean(axis=1), p)),
         value_variance=float(spread.variance(drawn.values, p)),
@@ -107,9 +115,10 @@ def study(
     Returns:
       (figures by name, what each drawn position's rewards say). Names, where SCOPE is "all" or "branching":
 
-      - value/SCOPE/pearson, value/SCOPE/spearman: of entropy and value spread; plain_value/...: unweighted.
+      - value/SCOPE/pearson, value/SCOPE/spearman: of entropy and value spread; plain_value/...: unweighted;
+        lot/...: of entropy and the spread of values drawn by lot.
       - gold/SCOPE/...: of entropy and the variance of expected rewards (the variance, since its estimate may
-        be negative; ranks do not mind).
+        be negative; ranks do not mind); plain_gold/...: unweighted.
       - value_gold/SCOPE/...: of the variances of values and of expected rewards.
       - reliability/SCOPE/half, .../whole, .../ceiling: correlation of the variances from two halves of the
         rewards; what that makes of the whole, 2 r / (1 + r); its root, the highest correlation that noise
@@ -146,7 +155,11 @@ class _Table:
         scopes = {"all": np.ones(len(h), bool), "branching": branches}
         self.values = {
             f"{name}/{scope}": (Pair(h[mask], numbers[mask]), mask)
-            for name, numbers in (("value", population.spreads), ("plain_value", population.plain_spreads))
+            for name, numbers in (
+                ("value", population.spreads),
+                ("plain_value", population.plain_spreads),
+                ("lot", population.lot_spreads),
+            )
             for scope, mask in scopes.items()
         }
         self.has_gold = bool(drawn)
@@ -158,9 +171,9 @@ class _Table:
         self.known = np.concatenate([flat, self.drawn])
         self.weights = np.concatenate([np.ones(len(flat)), [each.weight for each in drawn]])
         self.is_drawn = np.arange(len(self.known)) >= len(flat)
-        self.gold, first, second = (
+        self.gold, plain, first, second = (
             np.concatenate([np.zeros(len(flat)), numbers])
-            for numbers in np.array([(each.variance, *each.halves) for each in measured]).T
+            for numbers in np.array([(m.variance, m.plain_variance, *m.halves) for m in measured]).T
         )
         values = population.spreads[self.known] ** 2
         values[self.is_drawn] = [each.value_variance for each in measured]
@@ -168,6 +181,7 @@ class _Table:
         self.golds = {}
         for scope, mask in (("all", np.ones(len(self.known), bool)), ("branching", self.is_drawn)):
             self.golds[f"gold/{scope}"] = Pair(entropies[mask], self.gold[mask]), mask
+            self.golds[f"plain_gold/{scope}"] = Pair(entropies[mask], plain[mask]), mask
             self.golds[f"value_gold/{scope}"] = Pair(values[mask], self.gold[mask]), mask
             self.golds[f"reliability/{scope}"] = Pair(first[mask], second[mask]), mask
         self.moments = np.array(

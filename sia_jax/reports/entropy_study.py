@@ -12,8 +12,10 @@ from sia_jax.evaluation.entropy_study import ALIKE, MARGIN, P_VALUE, Drawn, Meas
 _SCOPES = {"all": "all positions", "branching": "those that branch"}
 _AGAINST = {
     "value": "entropy, value spread",
+    "lot": "entropy, spread of values drawn by lot",
     "plain_value": "entropy, value spread with equal weights",
     "gold": "entropy, gold variance",
+    "plain_gold": "entropy, gold variance with equal weights",
     "value_gold": "value variance, gold variance",
 }
 
@@ -53,6 +55,11 @@ def section(summary: dict[str, Any]) -> str:
         if f"{name}/{scope}/spearman" in figures
     ]
     text += _table(("correlation of", "over", "Spearman", "Pearson"), rows)
+    text += (
+        "\nValues drawn by lot are alike at all positions, and mean nothing: where one candidate has nearly "
+        "all mass, entropy and spread under the policy's distribution are small whatever the values. Among "
+        "positions that branch, spreads with equal weights have none of this.\n"
+    )
     if summary["drawn"]:
         text += f"\n{_reliability(figures)}"
     return f"{text}\n{_high(summary)}\n{_strata(summary)}"

@@ -95,6 +95,7 @@ def test_every_position_is_told(args: Args, finished: Path) -> None:
     ]
     assert summary["positions"] == len(each) == sum(lengths.values())
     lines = {(line["id"], line["position"]): line for line in each}
+    shares = [p for record in replies for p in record["probabilities"]]
     for record in replies:
         p, values = np.array(record["probabilities"]), np.array(record["values"])
         for t, entropy in enumerate(record["entropy"]):
@@ -105,6 +106,8 @@ def test_every_position_is_told(args: Args, finished: Path) -> None:
             assert line["value_spread"] == pytest.approx(spread, rel=1e-5)
             assert line["plain_value_spread"] == pytest.approx(values[t].std(), rel=1e-5)
             assert (line["stratum"] >= 0) == (np.sum(p[t] >= args.floor) >= 2)
+    lots = np.mean([line["lot_spread"] ** 2 for line in each])
+    assert lots == pytest.approx(np.mean([1 - np.square(p).sum() for p in shares]), rel=0.25)
     drawn = [line for line in each if "gold" in line]
     assert [summary["drawn"], summary["continuations"]] == [len(drawn), len(drawn) * MOST * M] == [6, 48]
     assert {len([line for line in drawn if line["stratum"] == stratum]) for stratum in (0, 1)} == {3}

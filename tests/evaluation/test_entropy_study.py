@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sia_jax.evaluation.entropy_study import Drawn, Population, study
+from sia_jax.evaluation.entropy_study import Drawn, Population, measure, study
 from sia_jax.evaluation.spread import draw_by_stratum, quantile_bins
 
 PROMPTS, BINS, M = 60, 4, 24
@@ -32,6 +32,7 @@ class World:
             entropies=entropies,
             spreads=np.abs(self.value_gaps) / 2,
             plain_spreads=rng.random(n),
+            lot_spreads=np.sqrt(entropies),
             strata=strata,
         )
         rng = np.random.default_rng([1, seed])  # of what is drawn; the positions are always the same
@@ -73,6 +74,8 @@ def test_with_all_positions_and_no_noise_everything_is_known(whole):
         "value/all/spearman": stats.spearmanr(h, s).statistic,
         "plain_value/all/pearson": stats.pearsonr(h, world.population.plain_spreads).statistic,
         "value/branching/pearson": stats.pearsonr(h[branches], s[branches]).statistic,
+        "lot/branching/pearson": stats.pearsonr(h[branches], np.sqrt(h[branches])).statistic,
+        "plain_gold/branching/pearson": stats.pearsonr(h[branches], v[branches]).statistic,
         "gold/all/pearson": stats.pearsonr(h, v).statistic,
         "gold/branching/pearson": stats.pearsonr(h[branches], v[branches]).statistic,
         "gold/branching/spearman": stats.spearmanr(h[branches], v[branches]).statistic,
@@ -131,9 +134,17 @@ def test_intervals_hold_the_truth(truth):
         assert figure.low < truth[name] < figure.high, name
 
 
+def test_weights_shrink_a_variance_and_equal_ones_do_not():
+    rewards = np.repeat([[0.0], [1.0], [1.0]], M, axis=1)
+    drawn = Drawn(0, 1.0, np.array([0.9, 0.05, 0.05]), np.zeros(3), rewards)
+    found = measure(drawn, np.random.default_rng(0))
+    assert found.variance == pytest.approx(0.9 * 0.1)
+    assert found.plain_variance == pytest.approx(2 / 9)
+
+
 def test_without_rewards_there_are_the_figures_of_values():
     world = World(noise=0.0, each=1)
     figures, measured = study(world.population, [], threshold=1.0, resamples=5)
     assert measured == []
-    assert {name.split("/")[0] for name in figures} == {"value", "plain_value", "high", "bin"}
+    assert {name.split("/")[0] for name in figures} == {"value", "plain_value", "lot", "high", "bin"}
     assert not any("gold" in name for name in figures)

@@ -24,7 +24,7 @@ def summary_of(with_gold: bool) -> tuple[dict[str, Any], Population, list[Drawn]
     rng = np.random.default_rng(0)
     entropies = rng.random(40) * 2
     strata = np.where(entropies < 0.5, -1, (entropies > 1.2).astype(int))
-    population = Population(np.arange(40) % 5, entropies, entropies / 2, entropies, strata)
+    population = Population(np.arange(40) % 5, entropies, entropies / 2, entropies, entropies, strata)
     drawn = []
     for place in np.flatnonzero(strata >= 0) if with_gold else ():
         rewards = rng.normal(size=(2, 8))
