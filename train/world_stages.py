@@ -274,6 +274,7 @@ def _run(
             steps,
             checkpoints=checkpoints,
             should_stop=lambda: interruption.wanted,
+            on_start=progress.resume,
             on_step=told,
         )
     checkpoints.close()

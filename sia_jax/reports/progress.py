@@ -72,6 +72,11 @@ class RunProgress(_Shown):
         self._seconds = 0.0  # in which replies were made: compiling does not count
         self._since = time.perf_counter()
 
+    def resume(self, done: int) -> None:
+        """So many were there before, as is known only now; the clock starts here."""
+        self._done, self._since = done, time.perf_counter()
+        self._bar.update(self._task, completed=done)
+
     @contextmanager
     def aside(self, what: str) -> Iterator[None]:
         """Say what goes on that is not the work itself, and leave it out of the rates."""

@@ -86,3 +86,13 @@ def test_other_things_than_replies_have_their_noun(clock: Clock) -> None:
         bar._bar.refresh()
     assert "5/9" in screen.getvalue()
     assert "1.0 conversations/s, 30 tok/s, 00:04 left" in screen.getvalue()
+
+
+def test_a_run_that_goes_on_counts_what_was_there_but_times_only_what_is_new(clock: Clock) -> None:
+    log = io.StringIO()
+    with RunProgress(Console(file=log), 1000, noun="steps") as bar:
+        clock.now += 500  # loading what was there
+        bar.resume(800)
+        clock.now += 50
+        bar.advance(100, 3000)
+    assert log.getvalue().splitlines() == ["900 of 1,000 steps, 2.0 steps/s, 60 tok/s, 00:50 left"]
