@@ -44,7 +44,7 @@ from sia_jax.data.prompts import PromptLine, read_prompts
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.claims import judge
 from sia_jax.evaluation.comparison import Comparison
-from sia_jax.evaluation.methods import GateNumbers, Method, gate_numbers, plan_methods
+from sia_jax.evaluation.methods import Chooser, GateNumbers, Method, gate_numbers, plan_methods
 from sia_jax.evaluation.roofline import usable_cores
 from sia_jax.reports.evaluation import claims_text, draw_pareto, evaluation_page, evaluation_table
 from sia_jax.reports.journal import Journal
@@ -52,8 +52,6 @@ from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.provenance import head_commit, last_commit
 from sia_jax.world import gold as world_gold
 from sia_jax.world.prompts import Prompt, find_prompt
-
-Chooser = Literal["reward", "value"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +80,8 @@ class Args(SamplingArgs):
     """At which of the ratios. Without: the one nearest to 0.2."""
     base_chooser: Chooser = "reward"
     """What chooses among replies of the policy alone: the reward model, or the value of the last token."""
-    sia_chooser: Chooser = "value"
-    """What chooses among steered replies."""
+    sia_choosers: tuple[Chooser, ...] = ("reward", "value")
+    """What chooses among steered replies; each is a method of its own."""
     gold: Flag = False
     """Also give the gold reward. Only for prompts of the embedded world."""
     batch: Count = 64
@@ -396,7 +394,6 @@ def _settings(args: Args) -> dict[str, Any]:
         "system": args.system,
         "gold": args.gold,
         "base_chooser": args.base_chooser,
-        "sia_chooser": args.sia_chooser,
     }
 
 
@@ -410,7 +407,7 @@ def _methods(args: Args, calibration: Calibration) -> list[Method]:
     if args.combined:
         nearest = min(ratios, key=lambda ratio: abs(ratio - 0.2))
         combined = (nearest if args.combined_ratio is None else args.combined_ratio, args.combined)
-    return plan_methods(ratios, args.best_of, combined, (args.base_chooser, args.sia_chooser))
+    return plan_methods(ratios, args.best_of, combined, args.base_chooser, args.sia_choosers)
 
 
 def _world_commits() -> dict[str, str]:

@@ -114,20 +114,34 @@ def _entropy_beats_random(comparison: Comparison, measure: Measure) -> Claim:
 
 def _composes_with_best_of_n(comparison: Comparison, measure: Measure) -> Claim:
     name = "Sparse steering composes with best-of-N"
-    both = next((m for m in comparison.measured if m.method.is_steered and m.method.n > 1), None)
-    if both is None:
+    combined = [m for m in comparison.measured if m.method.is_steered and m.method.n > 1]
+    if not combined:
         return Claim(name, "was not tested", "No steered best-of-N was measured.", ())
-    alone = comparison.find(both.method.kind, both.method.ratio)
     plain = [m for m in comparison.measured if not m.method.is_steered and m.method.n > 1]
-    rivals = [*([alone] if alone is not None else []), *plain]
-    findings = tuple(_finding(comparison, measure, both, rival, _better) for rival in rivals)
-    # What it must beat: each of its two parts alone, best-of-N with as many replies.
-    parts = [m for m in rivals if m is alone or m.method.n == both.method.n]
-    needed = [finding for m, finding in zip(rivals, findings, strict=True) if m in parts]
-    statement = f"{_capital(both.method.name)} must beat each of its parts alone" + (
-        f", {' and '.join(m.method.name for m in parts)}." if parts else ", of which none was measured."
-    )
-    return Claim(name, _verdict(needed), statement, findings)
+    findings: list[Finding] = []
+    needed: list[Finding] = []
+    statements = []
+    for both in combined:
+        alone = comparison.find(both.method.kind, both.method.ratio)
+        rivals = [*([alone] if alone is not None else []), *plain]
+        own = [_finding(comparison, measure, both, rival, _better) for rival in rivals]
+        # What it must beat: each of its two parts alone, best-of-N with as many replies.
+        is_part = [m is alone or m.method.n == both.method.n for m in rivals]
+        parts = [m.method.name for m, must in zip(rivals, is_part, strict=True) if must]
+        against_parts = [finding for finding, must in zip(own, is_part, strict=True) if must]
+        statements.append(_composition(both, parts, against_parts))
+        findings += own
+        needed += against_parts
+    return Claim(name, _verdict(needed), " ".join(statements), tuple(findings))
+
+
+def _composition(both: Measured, parts: Sequence[str], findings: Sequence[Finding]) -> str:
+    subject = f"{_capital(both.method.name)} must beat each of its parts alone"
+    if not parts:
+        return f"{subject}, of which none was measured."
+    does = sum(finding.supports for finding in findings)
+    outcome = "it does" if does == len(parts) else ("it does in part" if does else "it is not shown to")
+    return f"{subject}, {' and '.join(parts)}: {outcome}."
 
 
 def _against(

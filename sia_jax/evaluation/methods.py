@@ -45,15 +45,15 @@ class Method:
 
     @property
     def key(self) -> str:
-        """Its name in files: "entropy-0.2-best-of-4"."""
+        """Its name in files: "entropy-0.2-best-of-4-by-value"."""
         ratio = "" if self.ratio is None else f"-{self.ratio:g}"
-        return f"{self.kind}{ratio}" + (f"-best-of-{self.n}" if self.n > 1 else "")
+        return f"{self.kind}{ratio}" + (f"-best-of-{self.n}-by-{self.chooser}" if self.n > 1 else "")
 
     @property
     def name(self) -> str:
-        """Its name in tables: "entropy 20%, best of 4"."""
+        """Its name in tables: "entropy 20%, best of 4 by value"."""
         ratio = "" if self.ratio is None else f" {100 * self.ratio:.4g}%"
-        return f"{self.kind}{ratio}" + (f", best of {self.n}" if self.n > 1 else "")
+        return f"{self.kind}{ratio}" + (f", best of {self.n} by {self.chooser}" if self.n > 1 else "")
 
     @property
     def is_steered(self) -> bool:
@@ -71,7 +71,8 @@ def plan_methods(
     ratios: Sequence[float],
     best_of: Sequence[int] = (),
     combined: tuple[float, int] | None = None,
-    choosers: tuple[Chooser, Chooser] = ("reward", "value"),
+    base_chooser: Chooser = "reward",
+    combined_choosers: Sequence[Chooser] = ("reward", "value"),
 ) -> list[Method]:
     """The methods of a comparison, each random gate after the entropy gate whose share it takes.
 
@@ -79,10 +80,11 @@ def plan_methods(
       ratios: of the entropy and random gates.
       best_of: numbers of replies that the policy alone chooses among.
       combined: (ratio, n) of an entropy gate with best-of-n; None: none.
-      choosers: of the policy alone, and of the combination.
+      base_chooser: of the policy alone.
+      combined_choosers: of the combination, which is measured with each.
 
     Raises:
-      ValueError: a ratio or an n that does not fit, or one that stands there twice.
+      ValueError: a ratio, an n or a chooser that does not fit, or one that stands there twice.
     """
     if not ratios or any(not 0 < ratio < 1 for ratio in ratios) or len(set(ratios)) < len(ratios):
         raise ValueError(
@@ -91,14 +93,18 @@ def plan_methods(
     if any(n < 2 for n in best_of) or len(set(best_of)) < len(best_of):
         raise ValueError(f"best-of-n needs n of 2 or more, each once, got {list(best_of)}")
     ratios = sorted(ratios)
-    methods = [Method("base"), *(Method("base", n=n, chooser=choosers[0]) for n in sorted(best_of))]
+    methods = [Method("base"), *(Method("base", n=n, chooser=base_chooser) for n in sorted(best_of))]
     methods += [Method("dense"), *(Method("entropy", ratio) for ratio in ratios)]
     methods += [Method("random", ratio) for ratio in ratios]
     if combined is not None:
         ratio, n = combined
         if ratio not in ratios:
             raise ValueError(f"there is no threshold for a ratio of {ratio:g}, only for {ratios}")
-        methods.append(Method("entropy", ratio, n, choosers[1]))
+        if not combined_choosers or len(set(combined_choosers)) < len(combined_choosers):
+            raise ValueError(
+                f"the choosers must be different and at least one, got {list(combined_choosers)}"
+            )
+        methods += [Method("entropy", ratio, n, chooser) for chooser in combined_choosers]
     return methods
 
 

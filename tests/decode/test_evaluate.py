@@ -22,8 +22,8 @@ from sia_jax.world.prompts import find_prompt
 from tests.support.evaluating import LENGTH, evaluation_args, save_models_and_prompts, save_thresholds
 
 METHODS = (
-    *("base", "base-best-of-2", "dense", "entropy-0.6", "entropy-0.8", "random-0.6", "random-0.8"),
-    "entropy-0.6-best-of-2",
+    *("base", "base-best-of-2-by-reward", "dense", "entropy-0.6", "entropy-0.8", "random-0.6", "random-0.8"),
+    *("entropy-0.6-best-of-2-by-reward", "entropy-0.6-best-of-2-by-value"),
 )
 Lines = list[dict[str, Any]]
 
@@ -73,7 +73,7 @@ def test_every_method_replies_to_every_prompt_under_every_seed(lines: Lines) -> 
     for method, seed in everything:
         assert {line["index"] for line in own(lines, method, seed)} == set(range(5))
     for line in lines:
-        n = 2 if line["method"].endswith("best-of-2") else 1
+        n = 2 if "best-of-2" in line["method"] else 1
         assert 1 <= line["length"] <= LENGTH
         assert line["length"] <= line["sampled_tokens"] <= n * LENGTH
         assert (line["scores"] is None) == (n == 1)
@@ -141,13 +141,14 @@ def test_replies_and_rewards_are_those_of_the_library(lines: Lines, folder: Path
 def test_the_chosen_reply_is_the_best_one(lines: Lines, folder: Path) -> None:
     reward = sia_jax.load_reward_model(str(folder / "reward"))
     assert reward.name == "reward"
-    for line in own(lines, "base-best-of-2"):
-        assert line["proxy"] == max(line["scores"])
-        assert line["flops"]["reward"] > 0
-        assert line["flops"]["value"] == 0
-    values = [score for line in own(lines, "entropy-0.6-best-of-2") for score in line["scores"]]
-    assert len(set(values)) > 2
-    for line in own(lines, "entropy-0.6-best-of-2"):
+    for kind in ("base", "entropy-0.6"):
+        for line in own(lines, f"{kind}-best-of-2-by-reward"):
+            assert line["proxy"] == max(line["scores"])
+            assert line["flops"]["reward"] > 0
+            assert (line["flops"]["value"] == 0) == (kind == "base")
+    by_value = own(lines, "entropy-0.6-best-of-2-by-value")
+    assert len({score for line in by_value for score in line["scores"]}) > 2
+    for line in by_value:
         assert line["flops"]["reward"] == 0
         assert line["proxy"] not in line["scores"]
 

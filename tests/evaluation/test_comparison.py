@@ -12,10 +12,16 @@ from sia_jax.evaluation.statistics import paired_difference
 from tests.support.comparing import PROMPTS, SEEDS, made_up
 
 USUAL = {
-    **{"base": 0.0, "base-best-of-4": 1.0, "dense": 1.0, "entropy-0.2": 0.98, "entropy-0.8": 1.0},
-    **{"random-0.2": 0.2, "random-0.8": 0.85, "entropy-0.2-best-of-4": 1.6},
+    **{"base": 0.0, "base-best-of-4-by-reward": 1.0, "dense": 1.0, "entropy-0.2": 0.98, "entropy-0.8": 1.0},
+    **{"random-0.2": 0.2, "random-0.8": 0.85, "entropy-0.2-best-of-4-by-reward": 1.6},
+    "entropy-0.2-best-of-4-by-value": 1.4,
 }
 """Mean rewards by the methods' keys."""
+
+
+def both_at(mean: float) -> dict[str, float]:
+    """Steering with best-of-n, whatever chooses."""
+    return {f"entropy-0.2-best-of-4-by-{chooser}": mean for chooser in ("reward", "value")}
 
 
 def verdicts(means: dict[str, float], noise: float = 0.1, measure: Measure = "gold") -> list[Claim]:
@@ -33,23 +39,35 @@ def test_what_the_paper_says() -> None:
         "entropy 80% against random 80%",
     ]
     assert [finding.what for finding in best_of_n.findings] == [
-        "entropy 20%, best of 4 against entropy 20%",
-        "entropy 20%, best of 4 against base, best of 4",
+        f"entropy 20%, best of 4 by {chooser} against {rival}"
+        for chooser in ("reward", "value")
+        for rival in ("entropy 20%", "base, best of 4 by reward")
     ]
+    assert best_of_n.statement == " ".join(
+        f"Entropy 20%, best of 4 by {chooser} must beat each of its parts alone, "
+        "entropy 20% and base, best of 4 by reward: it does."
+        for chooser in ("reward", "value")
+    )
 
 
 def test_what_is_better_at_one_ratio_only_holds_in_part_and_says_where() -> None:
-    claims = verdicts({"entropy-0.2": 0.5, "random-0.2": 0.5, "entropy-0.2-best-of-4": 0.9})
+    claims = verdicts({"entropy-0.2": 0.5, "random-0.2": 0.5} | both_at(0.9))
     assert [claim.verdict for claim in claims] == ["holds in part"] * 3
     for claim in claims[:2]:
         assert claim.statement.endswith("at entropy 80%; not at entropy 20%.")
-    assert [finding.outcome for finding in claims[2].findings] == ["better", "worse"]
+    assert [finding.outcome for finding in claims[2].findings] == ["better", "worse"] * 2
+    assert claims[2].statement.count("it does in part") == 2
+
+
+def test_best_of_n_is_judged_for_each_chooser() -> None:
+    claim = verdicts({"entropy-0.2-best-of-4-by-value": -1.0})[2]
+    assert claim.verdict == "holds in part"
+    assert "best of 4 by reward: it does. Entropy" in claim.statement
+    assert claim.statement.endswith("it is not shown to.")
 
 
 def test_the_opposite_does_not_hold() -> None:
-    claims = verdicts(
-        {"entropy-0.2": 0.1, "entropy-0.8": 0.2, "random-0.2": 0.5, "entropy-0.2-best-of-4": -1.0}
-    )
+    claims = verdicts({"entropy-0.2": 0.1, "entropy-0.8": 0.2, "random-0.2": 0.5} | both_at(-1.0))
     assert claims[0].verdict == "does not hold"
     assert [finding.outcome for finding in claims[0].findings] == ["worse", "worse"]
     assert claims[2].verdict == "does not hold"
@@ -131,8 +149,9 @@ def test_replies_without_partners_are_refused() -> None:
 def test_methods_are_planned_in_an_order_in_which_shares_are_known() -> None:
     methods = plan_methods([0.8, 0.1], (8, 4), (0.1, 4))
     assert [method.key for method in methods] == [
-        *("base", "base-best-of-4", "base-best-of-8", "dense", "entropy-0.1", "entropy-0.8"),
-        *("random-0.1", "random-0.8", "entropy-0.1-best-of-4"),
+        *("base", "base-best-of-4-by-reward", "base-best-of-8-by-reward", "dense"),
+        *("entropy-0.1", "entropy-0.8", "random-0.1", "random-0.8"),
+        *("entropy-0.1-best-of-4-by-reward", "entropy-0.1-best-of-4-by-value"),
     ]
     assert [method.schedule for method in methods if method.n == 1] == [1, 1, 0.2, 1, 0.2, 1]
 
@@ -145,6 +164,7 @@ def test_methods_are_planned_in_an_order_in_which_shares_are_known() -> None:
         (([1.0],), "between 0 and 1"),
         (([0.2], (1,)), "n of 2 or more"),
         (([0.2], (), (0.4, 2)), "no threshold for a ratio of 0.4"),
+        (([0.2], (), (0.2, 2), "reward", ("value", "value")), "choosers must be different"),
     ],
 )
 def test_plans_that_make_no_sense_are_refused(arguments: tuple[Any, ...], message: str) -> None:

@@ -11,7 +11,7 @@ from sia_jax.evaluation.claims import judge
 from sia_jax.reports.evaluation import claims_text, draw_pareto, evaluation_page, evaluation_table
 from tests.support.comparing import METHODS, made_up
 
-MEANS = dict(zip([method.key for method in METHODS], (0, 1, 1, 0.95, 1.1, 0.3, 0.9, 1.6), strict=True))
+MEANS = dict(zip([method.key for method in METHODS], (0, 1, 1, 0.95, 1.1, 0.3, 0.9, 1.6, 1.4), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +55,13 @@ def test_the_table_has_the_numbers_of_each_method(results: dict[str, Any]) -> No
         shown, gold = table[row["name"]], row["rewards"]["gold"]
         assert shown["gold reward"] == f"{gold['mean']:.2f} [{gold['low']:.2f}, {gold['high']:.2f}]"
         assert (shown["minus dense"] == "") == (row["kind"] == "dense")
-    both = table["entropy 20%, best of 4"]
+    both = table["entropy 20%, best of 4 by value"]
     assert both["setting"] == "H ≥ 1.25 nats, chosen by the last value"
     assert both["steered"] == "20.0%"
-    assert both["minus base"].startswith("+1.60 [+1.")
+    assert both["minus base"].startswith("+1.40 [+1.")
     assert both["tokens/s"] == "20"
     assert table["random 20%"]["setting"] == "p = 0.200"
-    assert table["base, best of 4"]["setting"] == "chosen by the reward model"
+    assert table["base, best of 4 by reward"]["setting"] == "chosen by the reward model"
     assert table["base"]["value"] == ""
 
 
