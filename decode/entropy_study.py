@@ -30,7 +30,7 @@ says what counts as high: the same command with another one samples nothing anew
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +49,7 @@ from decode.entropy_parts import (
     sample_replies,
 )
 from decode.runner import SamplingArgs
-from sia_jax.cli import Count, Flag, Folder, Name, explained
+from sia_jax.cli import Count, Flag, Folder, Name, command, explained
 from sia_jax.data.prompts import PromptLine, read_prompts
 from sia_jax.evaluation.entropy_study import Drawn, Measured, Population, study
 from sia_jax.reports.entropy_study import plot, section
@@ -210,6 +210,7 @@ def _report(
     replies = [journal.replies[i] for i in sorted(journal.replies)]
     summary = {
         "kind": NAME,
+        "command": command("decode.entropy_study", replace(args, overwrite=False)),
         "settings": journal.settings,
         "threshold": args.threshold,
         "prompts": len(prompts),
@@ -225,7 +226,7 @@ def _report(
     lines = _positions(prompts, places, population, drawn, measured)
     text = json.dumps(summary | {"each": lines}, allow_nan=False, ensure_ascii=False)
     (out / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")
-    page = section(summary)
+    page = section(summary, picture=f"{NAME}.png")
     (out / f"{NAME}.md").write_text(page, encoding="utf-8")
     plot(summary, population, drawn, measured, out / f"{NAME}.png")
     print(page)

@@ -46,7 +46,13 @@ from sia_jax.evaluation.claims import judge
 from sia_jax.evaluation.comparison import Comparison
 from sia_jax.evaluation.methods import Chooser, GateNumbers, Method, gate_numbers, plan_methods
 from sia_jax.evaluation.roofline import usable_cores
-from sia_jax.reports.evaluation import claims_text, draw_pareto, evaluation_page, evaluation_table
+from sia_jax.reports.evaluation import (
+    claims_text,
+    draw_pareto,
+    evaluation_page,
+    evaluation_table,
+    with_pictures_named,
+)
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.provenance import head_commit, last_commit
@@ -80,8 +86,8 @@ class Args(SamplingArgs):
     """At which of the ratios. Without: the one nearest to 0.2."""
     base_chooser: Chooser = "reward"
     """What chooses among replies of the policy alone: the reward model, or the value of the last token."""
-    sia_choosers: tuple[Chooser, ...] = ("reward", "value")
-    """What chooses among steered replies; each is a method of its own."""
+    sia_chooser: Literal["reward", "value", "both"] = "both"
+    """What chooses among steered replies; both: each is a method of its own."""
     gold: Flag = False
     """Also give the gold reward. Only for prompts of the embedded world."""
     batch: Count = 64
@@ -94,6 +100,8 @@ class Args(SamplingArgs):
     """Of the page."""
     introduction: File = None
     """A file of Markdown that the page begins with."""
+    appendix: File = None
+    """Another one, such as entropy_study.md, that stands near the page's end; its pictures are copied too."""
     overwrite: Flag = False
     """Begin anew, whatever OUT holds."""
 
@@ -331,11 +339,20 @@ class _Evaluation:
         picture = page.with_name(f"{page.stem}-pareto.png")
         page.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(Path(self.args.out) / "pareto.png", picture)
-        introduction = ""
+        introduction = appendix = ""
         if self.args.introduction is not None:
             introduction = Path(self.args.introduction).read_text(encoding="utf-8")
+        if self.args.appendix is not None:
+            source = Path(self.args.appendix)
+            appendix, names = with_pictures_named(source.read_text(encoding="utf-8"), f"{page.stem}-")
+            for old, new in names.items():
+                shutil.copyfile(source.parent / old, page.with_name(new))
         text = evaluation_page(
-            results, title=self.args.title, introduction=introduction, picture=picture.name
+            results,
+            title=self.args.title,
+            introduction=introduction,
+            picture=picture.name,
+            appendix=appendix,
         )
         write_text_atomically(page, text)
 
@@ -354,8 +371,10 @@ def _check(args: Args) -> None:
         raise ValueError(f"--out must be a folder, {args.out} is a file")
     if args.page is not None and Path(args.page).suffix != ".md":
         raise ValueError(f"--page must be a .md file, got {args.page}")
-    if args.introduction is not None and not Path(args.introduction).is_file():
-        raise FileNotFoundError(f"--introduction: there is no file {args.introduction}")
+    for name in ("introduction", "appendix"):
+        file = getattr(args, name)
+        if file is not None and not Path(file).is_file():
+            raise FileNotFoundError(f"--{name}: there is no file {file}")
 
 
 def _read(args: Args) -> list[PromptLine]:
@@ -407,7 +426,8 @@ def _methods(args: Args, calibration: Calibration) -> list[Method]:
     if args.combined:
         nearest = min(ratios, key=lambda ratio: abs(ratio - 0.2))
         combined = (nearest if args.combined_ratio is None else args.combined_ratio, args.combined)
-    return plan_methods(ratios, args.best_of, combined, args.base_chooser, args.sia_choosers)
+    choosers: tuple[Chooser, ...] = ("reward", "value") if args.sia_chooser == "both" else (args.sia_chooser,)
+    return plan_methods(ratios, args.best_of, combined, args.base_chooser, choosers)
 
 
 def _world_commits() -> dict[str, str]:

@@ -20,11 +20,12 @@ _AGAINST = {
 }
 
 
-def section(summary: dict[str, Any]) -> str:
+def section(summary: dict[str, Any], picture: str) -> str:
     """The Markdown of a study.
 
     Args:
       summary: what `decode.entropy_study` writes, without its positions.
+      picture: link to what `plot` draws, relative to the page.
     """
     settings, figures = summary["settings"], summary["figures"]
     text = (
@@ -62,7 +63,8 @@ def section(summary: dict[str, Any]) -> str:
     )
     if summary["drawn"]:
         text += f"\n{_reliability(figures)}"
-    return f"{text}\n{_high(summary)}\n{_strata(summary)}"
+    drawn_as = f"![Spread over entropy, position by position]({picture})"
+    return f"{text}\n{_high(summary)}\n{_strata(summary)}\n{drawn_as}\n\n```\n{summary['command']}\n```\n"
 
 
 def _reliability(figures: dict[str, Any]) -> str:

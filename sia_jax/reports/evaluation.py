@@ -1,5 +1,6 @@
 """A comparison of methods as a table, a picture and a page, all made from what `results.json` holds."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,9 @@ def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], measure: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def evaluation_page(results: Results, *, title: str, introduction: str, picture: str) -> str:
+def evaluation_page(
+    results: Results, *, title: str, introduction: str, picture: str, appendix: str = ""
+) -> str:
     """The Markdown page of a comparison.
 
     Args:
@@ -158,6 +161,7 @@ def evaluation_page(results: Results, *, title: str, introduction: str, picture:
       title: of the page.
       introduction: what was evaluated; a paragraph or none.
       picture: link to the picture, relative to the page.
+      appendix: sections of another report, which come before how it was made.
     """
     settings, calibration = results["settings"], results["calibration"]
     made = [
@@ -193,11 +197,29 @@ def evaluation_page(results: Results, *, title: str, introduction: str, picture:
         evaluation_table(results),
         _explanations(results),
         f"![Reward over the share of steered tokens]({picture})\n",
+        *([appendix.rstrip() + "\n"] if appendix else []),
         "## How it was made\n",
         f"```\n{commands}```\n" if commands else "",
         "".join(f"- {line}\n" for line in made),
     ]
     return "\n".join(section for section in sections if section)
+
+
+def with_pictures_named(text: str, prefix: str) -> tuple[str, dict[str, str]]:
+    """A page's text with its pictures under other names, for a place where others of that name may lie.
+
+    Args:
+      text: Markdown.
+      prefix: of the new names.
+
+    Returns:
+      (text with the new links, {old link: new link}); links elsewhere on the net stay.
+    """
+    found = [link for link in re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", text) if "://" not in link]
+    names = {link: f"{prefix}{Path(link).name}" for link in found}
+    for old, new in names.items():
+        text = text.replace(f"]({old})", f"]({new})")
+    return text, names
 
 
 def _explanations(results: Results) -> str:

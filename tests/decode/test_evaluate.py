@@ -35,7 +35,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_models_and_prompts(folder)
     save_thresholds(folder)
     (folder / "hello.md").write_text("Hello.\n")
-    extra = {"page": str(folder / "docs" / "w.md"), "introduction": str(folder / "hello.md")}
+    (folder / "more").mkdir()
+    (folder / "more" / "more.md").write_text("## More\n\n![A dot](dot.png)\n")
+    (folder / "more" / "dot.png").write_bytes(b"dot")
+    extra = {
+        "page": str(folder / "docs" / "w.md"),
+        "introduction": str(folder / "hello.md"),
+        "appendix": str(folder / "more" / "more.md"),
+    }
     evaluate.main(replace(evaluation_args(folder), **extra))
     return folder
 
@@ -181,6 +188,8 @@ def test_the_results_are_means_of_the_lines(lines: Lines, results: dict[str, Any
     picture = (folder / "docs" / "w-pareto.png").read_bytes()
     assert picture == (folder / "evaluation" / "pareto.png").read_bytes()
     assert results["calibration"]["sha256"][:16] in page
+    assert "## More\n\n![A dot](w-dot.png)" in page
+    assert (folder / "docs" / "w-dot.png").read_bytes() == b"dot"
 
 
 def test_a_run_goes_on_after_ctrl_c_to_the_same_replies(

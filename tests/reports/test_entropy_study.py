@@ -31,6 +31,7 @@ def summary_of(with_gold: bool) -> tuple[dict[str, Any], Population, list[Drawn]
         drawn.append(Drawn(int(place), 1.0, np.array([0.6, 0.4]), rng.normal(size=2), rewards))
     figures, measured = study(population, drawn, threshold=1.0, resamples=10)
     summary = {
+        "command": "python -m decode.entropy_study --policy writer",
         "settings": SETTINGS,
         "threshold": 1.0,
         "prompts": 5,
@@ -54,7 +55,7 @@ def test_numbers_stand_where_they_belong() -> None:
     figures["gold/branching/pearson"] = {"estimate": None, "low": -0.25, "high": None}
     figures["high/share"] = {"estimate": 0.234, "low": 0.2, "high": 0.26}
     figures["bin/1/gold_variance"] = {"estimate": 0.25, "low": -0.04, "high": 0.36}
-    lines = section(summary).splitlines()
+    lines = section(summary, "study.png").splitlines()
     assert any(
         line.startswith("| entropy, value spread | all positions | 0.71 [0.65, 0.78] |") for line in lines
     )
@@ -65,13 +66,17 @@ def test_numbers_stand_where_they_belong() -> None:
     assert "| 0.50 [-0.20, 0.60] |" in row
     (flat,) = [line for line in lines if "no branch" in line]
     assert flat.endswith("| 0 | 0% |  |")
+    assert lines[-5:] == [
+        "![Spread over entropy, position by position](study.png)",
+        *("", "```", "python -m decode.entropy_study --policy writer", "```"),
+    ]
     cells = {line.count("|") for line in lines if line.startswith("|")}
     assert cells == {5, 7}
 
 
 def test_without_rewards_nothing_is_said_of_gold() -> None:
     summary, *_ = summary_of(with_gold=False)
-    page = section(summary)
+    page = section(summary, "study.png")
     assert "gold" not in page.lower()
     assert "| entropy, value spread | those that branch |" in page
 

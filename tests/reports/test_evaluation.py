@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from sia_jax.evaluation.claims import judge
-from sia_jax.reports.evaluation import claims_text, draw_pareto, evaluation_page, evaluation_table
+from sia_jax.reports.evaluation import (
+    claims_text,
+    draw_pareto,
+    evaluation_page,
+    evaluation_table,
+    with_pictures_named,
+)
 from tests.support.comparing import METHODS, made_up
 
 MEANS = dict(zip([method.key for method in METHODS], (0, 1, 1, 0.95, 1.1, 0.3, 0.9, 1.6, 1.4), strict=True))
@@ -88,7 +94,9 @@ def test_the_picture_is_a_png_with_a_panel_for_each_reward(
 
 
 def test_the_page_says_how_it_was_made(results: dict[str, Any]) -> None:
-    page = evaluation_page(results, title="A world", introduction="Hello.\n", picture="a-pareto.png")
+    page = evaluation_page(
+        results, title="A world", introduction="Hello.\n", picture="a-pareto.png", appendix="## X\n"
+    )
     for part in (
         *("# A world\n", "Hello.", evaluation_table(results), claims_text(results), "(a-pareto.png)"),
         *(
@@ -98,8 +106,19 @@ def test_the_page_says_how_it_was_made(results: dict[str, Any]) -> None:
         *("0123456789ab", "abcdef of 2026-01-01", "seeds 0, 1", "80 replies a method", "25.0%"),
     ):
         assert part in page
+    assert page.index("## All methods") < page.index("## X\n") < page.index("## How it was made")
     assert "not finite" not in page
     json.dumps(results, allow_nan=False)
+
+
+def test_pictures_of_an_appendix_get_names_of_their_own() -> None:
+    text = "## More\n![One](one.png) ![Two](in/two.png), [one](one.png); ![Net](https://example.org/n.png)\n"
+    renamed, names = with_pictures_named(text, "world-")
+    assert names == {"one.png": "world-one.png", "in/two.png": "world-two.png"}
+    assert renamed == (
+        "## More\n![One](world-one.png) ![Two](world-two.png), [one](world-one.png); "
+        "![Net](https://example.org/n.png)\n"
+    )
 
 
 def test_replies_that_failed_are_counted(results: dict[str, Any]) -> None:
