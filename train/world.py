@@ -107,7 +107,11 @@ def make(world: World, console: Console) -> None:
             continue
         console.print(f"{number} of {len(STAGES)}: {what}", style="bold", highlight=False)
         begin = time.perf_counter()
-        stage(world, console)
+        try:
+            stage(world, console)
+        except BaseException:
+            diary.note("begun", time.perf_counter() - begin)  # the stage is not done, but it took its time
+            raise
         diary.note(name, time.perf_counter() - begin)
     with console.status("measuring"):
         write_card(world, diary.seconds)

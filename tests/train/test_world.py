@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -91,6 +92,24 @@ def test_a_world_that_is_there_is_left_as_it_is(made, capsys):
     before = {path: path.stat().st_mtime_ns for path in made.models.rglob("*.safetensors")}
     make(World(made.out, 3, "tiny"), QUIET)
     assert before == {path: path.stat().st_mtime_ns for path in made.models.rglob("*.safetensors")}
+
+
+def test_the_time_of_a_stage_that_was_interrupted_counts(tmp_path, monkeypatch):
+    half = World(tmp_path / "half", 3, "tiny")
+    clock = iter([0.0, 5.0, 10.0, 17.0])
+    monkeypatch.setattr(world, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    answers = iter([KeyboardInterrupt, None])
+
+    def stage(world: World, console: Console) -> None:
+        if (error := next(answers)) is not None:
+            raise error
+
+    monkeypatch.setattr(world, "STAGES", {"text": ("what is asked", stage)})
+    monkeypatch.setattr(world, "write_card", lambda world, seconds: None)
+    with pytest.raises(KeyboardInterrupt):
+        make(half, QUIET)
+    make(half, QUIET)
+    assert json.loads((half.out / "world.json").read_text())["seconds"] == {"begun": 5.0, "text": 7.0}
 
 
 def test_folders_of_something_else_are_refused(made, tmp_path, capsys):
