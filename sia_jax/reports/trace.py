@@ -31,7 +31,10 @@ def trace_page(records: Sequence[Record], title: str) -> str:
     for record in records:
         _check(record)
     groups: dict[int, list[Record]] = {}
-    for record in sorted(records, key=lambda r: (r["index"], r["branch"], r["method"])):
+    # Base stands first, the others as they come.
+    methods = dict.fromkeys(["base", *(record["method"] for record in records)])
+    place = {method: number for number, method in enumerate(methods)}
+    for record in sorted(records, key=lambda r: (r["index"], r["branch"], place[r["method"]])):
         groups.setdefault(record["index"], []).append(record)
     # Shades are of one scale on the whole page: that of the most uncertain token on it.
     most = max((h for record in records for h in record["entropy"] if h is not None), default=0.0)
@@ -43,7 +46,7 @@ def trace_page(records: Sequence[Record], title: str) -> str:
             articles.append(_article(record, len(data), most))
             data.append([_token(record, t) for t in range(len(record["tokens"]))])
         sections.append(
-            f"<section><h2>{_text(_prompt(group[0]))}</h2>\n"
+            f"<section>{_before(group[0])}<h2>{_text(_prompt(group[0]))}</h2>\n"
             f'<div class="replies">\n{"".join(articles)}</div></section>\n'
         )
     settings = records[0]["settings"]
@@ -83,6 +86,16 @@ def _prompt(record: Record) -> str:
     return f"a prompt of {len(prompt['prompt_ids'])} ids"
 
 
+def _before(record: Record) -> str:
+    """The turns of the conversation before the last message."""
+    prompt = record["prompt"]
+    turns = prompt[:-1] if isinstance(prompt, list) else []
+    return "".join(
+        f'<p class="before"><b>{html.escape(turn["role"])}</b> {_text(str(turn["content"]))}</p>\n'
+        for turn in turns
+    )
+
+
 def _article(record: Record, number: int, most: float) -> str:
     count, ratio = record["length"], record["steering"]["ratio"]
     numbers = f"{count} tokens"
@@ -90,6 +103,9 @@ def _article(record: Record, number: int, most: float) -> str:
         shifted = record["steering"]["shifted"]
         numbers += f", {ratio:.0%} steered, {shifted} shifted, threshold {_number(record['threshold'])}"
     numbers += f", {record['finish_reason'].replace('_', '-')}"
+    for reward in ("gold", "proxy"):
+        if record.get(reward) is not None:
+            numbers += f", {reward} {record[reward]:+.2f}"
     tokens = "".join(_span(record, t, most) for t in range(count))
     branch = f" {record['branch'] + 1}" if record["branch"] else ""
     return (

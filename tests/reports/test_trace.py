@@ -150,3 +150,30 @@ def test_replies_to_one_prompt_stand_side_by_side_and_prompts_below_each_other()
 def test_records_that_cannot_be_shown_are_refused(records: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         trace_page(records, "a title")
+
+
+def test_base_comes_first_and_the_others_as_they_are_given() -> None:
+    methods = ("dense", "sparse", "base", "another")
+    text = trace_page([make_record(method=method) for method in methods], "a title")
+    assert re.findall(r"<h3>(\w+)</h3>", text) == ["base", "dense", "sparse", "another"]
+
+
+def test_a_conversation_is_shown_from_its_beginning() -> None:
+    turns = [("system", f"Be {HOSTILE}"), ("user", "Is it?"), ("assistant", "Yes."), ("user", "Why?")]
+    prompt = [{"role": role, "content": content} for role, content in turns]
+    text = trace_page([make_record(prompt=prompt)], "a title")
+    page = Page(text)
+    assert page.titles == ["Why?"]
+    places = [text.index(f"<b>{role}</b>") for role in ("system", "user", "assistant")]
+    assert places == sorted(places)
+    assert places[-1] < text.index("<h2>")
+    assert len(page.scripts) == 2
+
+
+def test_rewards_are_shown_where_a_record_has_them() -> None:
+    assert "gold" not in trace_page([make_record()], "a title")
+    text = trace_page(
+        [make_record(gold=-0.25, proxy=None), make_record(index=1, gold=1, proxy=0.5)], "a title"
+    )
+    assert ", length, gold -0.25</p>" in text
+    assert ", length, gold +1.00, proxy +0.50</p>" in text
