@@ -52,10 +52,10 @@ from decode.runner import SamplingArgs
 from sia_jax.cli import Count, Flag, Folder, Name, command, explained
 from sia_jax.data.prompts import PromptLine, read_prompts
 from sia_jax.evaluation.entropy_study import Drawn, Measured, Population, study
+from sia_jax.interruption import Interruption
 from sia_jax.reports.entropy_study import plot, section
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import find_prompt
-from train.interruption import Interruption
 
 JOURNAL, NAME = "study.jsonl", "entropy_study"
 

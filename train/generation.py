@@ -29,11 +29,11 @@ from sia_jax.data.records import Record
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Source
 from sia_jax.data.sources.conversations import OpenConversation, Rejected
+from sia_jax.interruption import Interruption
 from sia_jax.models.run import bucket_length
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import ReadProgress, RunProgress
 from sia_jax.reports.reply import Reply
-from train.interruption import Interruption
 
 PARTIAL = "replies.partial.jsonl"
 """The journal, in the folder of the set."""

@@ -37,11 +37,11 @@ from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Count, File, Flag, Folder, Int, explained
+from sia_jax.interruption import Interruption
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.rewards import plot_rewards, reward_distribution
 from sia_jax.rewards.labelling import REASONS, Labeller, Outcome, check_tokenizer
-from train.interruption import Interruption
 from train.label_data import Conversations, content_sha256, is_written, noun, read_rewards, survey
 
 

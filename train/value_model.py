@@ -50,6 +50,7 @@ from sia_jax.data.records import read_records, trajectories
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.regression import Fit
 from sia_jax.evaluation.roofline import measure_machine, peak_flops, training_flops
+from sia_jax.interruption import Interruption
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, LoraConfig, init_lora
@@ -62,7 +63,6 @@ from sia_jax.training.loop import Finished, LoopConfig, StepReport, run, split, 
 from sia_jax.training.optimizer import learning_rate
 from sia_jax.training.step import TrainState, init_state
 from sia_jax.types import Params
-from train.interruption import Interruption
 
 
 @dataclass(frozen=True, kw_only=True)

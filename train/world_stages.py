@@ -21,6 +21,7 @@ from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.chat import Tokenizer
 from sia_jax.data.packing import pack
 from sia_jax.data.records import read_records
+from sia_jax.interruption import Interruption
 from sia_jax.models.config import ModelConfig, RopeConfig
 from sia_jax.models.transformer import init_model
 from sia_jax.pretrained import Policy, RewardModel
@@ -36,7 +37,6 @@ from sia_jax.world.streams import shuffled, stream
 from sia_jax.world.tokenizer import END_OF_TEXT, TURN_END, save_world_tokenizer
 from train import label, prepare, value_model
 from train.generation import GenerationArgs
-from train.interruption import Interruption
 from train.world_data import Pairs, language_data, preference_data, texts, write_prompts
 
 ROW_LENGTH = 256
