@@ -31,19 +31,25 @@ TPU_STAMP    := $(TPU)/.ready-$(FULL)
 
 PIP := -m pip --disable-pip-version-check --no-input install -qq $(CONSTRAINTS:%=-c %)
 
-.PHONY: help env test demo world check parity parity-env bench bench-training pages tpu clean
+# The embedded models.
+WORLD := sia_jax/world/models
+# glibc gives the buffers of each step back to the kernel, and their pages cost a third of the next one.
+KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
+
+.PHONY: help env test demo check-demo world world-report check parity parity-env bench bench-training pages tpu clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'Sparse Inference-time Alignment in JAX. Each target builds the environment it needs, once.'
 	@echo
-	@echo '  make demo      see the parts at work, on a CPU             (start here)'
+	@echo '  make demo      steer the embedded models; see replies side by side   (start here)'
 	@echo '  make test      run the tests                               (ARGS="-k name" runs a few)'
 	@echo '  make check     lint (ruff) and type-check (mypy)'
 	@echo '  make parity    compare with the PyTorch implementation     (adds torch, in .venv-parity)'
 	@echo '  make bench     time both implementations                   (adds torch, in .venv-parity)'
 	@echo '  make bench-training   the same for training'
-	@echo '  make world     make the models of the embedded world, from a seed (within an hour; in out/world/)'
+	@echo '  make world     make the embedded models again, from a seed (within an hour; in out/world/)'
+	@echo '  make world-report  compare the methods on the embedded models (docs/world.md; half an hour)'
 	@echo '  make pages     open the pages of replies in headless Chromium (pictures in out/pages/)'
 	@echo '  make tpu       compile a training step for a TPU slice     (adds libtpu, in .venv-tpu; six minutes)'
 	@echo '  make env       only build .venv;  then: . .venv/bin/activate'
@@ -59,8 +65,23 @@ test: $(STAMP)
 demo: $(STAMP)
 	$(VENV)/bin/python -m decode.demo $(ARGS)
 
+check-demo: $(STAMP)
+	$(VENV)/bin/python -m tests.support.demo_outputs out/demo
+
 world: $(STAMP)
-	$(VENV)/bin/python -m train.world --out out/world $(ARGS)
+	$(KEEP_MEMORY) $(VENV)/bin/python -m train.world --out out/world $(ARGS)
+	$(VENV)/bin/python -m decode.calibrate --policy out/world/models/policy \
+	  --prompts out/world/models/prompts/train.jsonl --max-new-tokens 160 --batch 64 \
+	  --out out/world/models/thresholds.json
+
+world-report: $(STAMP)
+	$(VENV)/bin/python -m decode.entropy_study --policy $(WORLD)/policy --value $(WORLD)/value \
+	  --prompts $(WORLD)/prompts/test.jsonl --out out/world-report/entropy
+	$(VENV)/bin/python -m decode.evaluate --policy $(WORLD)/policy --value $(WORLD)/value \
+	  --reward $(WORLD)/reward --prompts $(WORLD)/prompts/test.jsonl --thresholds $(WORLD)/thresholds.json \
+	  --max-new-tokens 160 --gold --out out/world-report/evaluation --page docs/world.md \
+	  --title 'Steering in the embedded world' --introduction sia_jax/world/README.md \
+	  --appendix out/world-report/entropy/entropy_study.md
 
 check: $(STAMP)
 	$(VENV)/bin/python -m ruff check .

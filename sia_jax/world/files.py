@@ -1,0 +1,20 @@
+"""Where the models of the world lie that come with the library."""
+
+from pathlib import Path
+
+
+def world_models() -> Path:
+    """The folder of the embedded models: policy/, reward/, value/, value-vocab/, value-small/, prompts/.
+
+    Its MODEL_CARD.md says how they were made and what they score.
+
+    Raises:
+      FileNotFoundError: the installation lacks them.
+    """
+    folder = Path(__file__).with_name("models")
+    if not (folder / "policy").is_dir():
+        raise FileNotFoundError(
+            f"{folder} has no models; take the whole repository, or make them again: "
+            "python -m train.world --out out/world"
+        )
+    return folder
