@@ -24,7 +24,9 @@ start the same command again: it goes on to the same numbers.
 import dataclasses
 import hashlib
 import json
+import math
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -189,6 +191,7 @@ def _train(args: Args, console: Console) -> None:
             on_step=view.step,
             on_evaluation=view.evaluation,
         )
+    view.draw()
     if interruption.wanted and not finished.complete:
         checkpoints.close()
         done = int(finished.state.step)
@@ -200,7 +203,6 @@ def _train(args: Args, console: Console) -> None:
     if best is not None:
         _export(args, config, frozen, best[0], args.out / "best", finished)
     if chief:
-        draw_curves(view.log.read(), args.out / "curves.png", f"{args.out.name}: {args.base}")
         console.print(
             f"wrote {args.out}: last, {'best, ' if best else ''}metrics.jsonl, curves.png", highlight=False
         )
@@ -375,6 +377,7 @@ class _View:
         self._args, self._model, self._chief, self._console = args, model, chief, console
         self._rate = learning_rate(config.optimizer)
         self._peak: float | None = None
+        self._drawn, self._drawing = -math.inf, 0.0
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -432,6 +435,15 @@ class _View:
         )
         self._bar.update(self._task, completed=report.step, numbers=text)
 
+    def draw(self) -> None:
+        """Draw the curves so far."""
+        if not self._chief:
+            return
+        begin, args = time.perf_counter(), self._args
+        draw_curves(self.log.read(), args.out / "curves.png", f"{args.out.name}: {args.base}")
+        self._drawn = time.perf_counter()
+        self._drawing = self._drawn - begin
+
     def evaluation(self, step: int, loss: float, found: Fit) -> None:
         """The held-out prompts were evaluated."""
         if not self._chief:
@@ -440,9 +452,9 @@ class _View:
             found
         )
         self.log.write(line)
-        draw_curves(
-            self.log.read(), self._args.out / "curves.png", f"{self._args.out.name}: {self._args.base}"
-        )
+        # Drawing takes a second or two: while it is young, a picture is not drawn again.
+        if time.perf_counter() - self._drawn >= 20 * self._drawing:
+            self.draw()
         self._console.print(
             f"step {step:,}: held out loss {loss:.4f}, MAE {found.mae:.3f}, R2 {found.r2:.3f}, pairs in "
             f"order {found.rank_agreement:.1%}",

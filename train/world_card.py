@@ -36,6 +36,7 @@ from train.world_data import conversation, held_out_language_data
 from train.world_stages import ROW_LENGTH, World
 
 CARD = "MODEL_CARD.md"
+VALUE_MODELS = ("value", "value-token", "value-vocab", "value-small")
 
 
 def scores(world: World) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def scores(world: World) -> dict[str, Any]:
             "in_order": agreement(reward, world.seed, prompts("test")),
             "correlation": float(np.corrcoef(gold, proxy)[0, 1]),
         },
-    } | {name: _value_scores(world.runs / name) for name in ("value", "value-vocab", "value-small")}
+    } | {name: _value_scores(world.runs / name) for name in VALUE_MODELS}
 
 
 def nats_a_token(policy: Policy, data: Sequence[Trajectory]) -> float:
@@ -119,8 +120,7 @@ def write_card(world: World, seconds: Mapping[str, float]) -> None:
 def _card(world: World, found: Mapping[str, Mapping[str, float]], seconds: Mapping[str, float]) -> str:
     option = "" if world.size_name == "full" else f" --size {world.size_name}"
     values = "\n".join(
-        f"| `{name}` | {found[name]['r2']:.3f} | {found[name]['in_order']:.1%} |"
-        for name in ("value", "value-vocab", "value-small")
+        f"| `{name}` | {found[name]['r2']:.3f} | {found[name]['in_order']:.1%} |" for name in VALUE_MODELS
     )
     files = "\n".join(
         f"| `{folder.name}/` | {sum(f.stat().st_size for f in folder.rglob('*') if f.is_file()):,} |"

@@ -18,9 +18,6 @@ from sia_jax.world.practice import practice
 from sia_jax.world.prompts import SPLITS, Prompt, Split, prompts
 from sia_jax.world.streams import stream
 
-WIDTH = 64
-"""Batches of pairs are so many tokens wide, or a multiple: each width is compiled."""
-
 
 def conversation(prompt: Prompt, reply: str) -> tuple[Message, ...]:
     """A prompt with a reply."""
@@ -58,18 +55,20 @@ class Pairs:
     chosen: np.ndarray  # [n, L] int32
     rejected: np.ndarray  # [n, L] int32
     lengths: np.ndarray  # [2, n] int32, of the chosen and of the rejected
+    width: int
+    """Batches are so many tokens wide, or a multiple: each width is compiled."""
 
     def batch(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(tokens, lengths) of the pairs with these numbers, as `preference_step` takes them.
 
-        They are padded to the next multiple of `WIDTH` that the longest of them needs.
+        They are padded to the next multiple of `width` that the longest of them needs.
         """
         lengths = self.lengths[:, numbers].reshape(-1)
-        width = -(-int(lengths.max()) // WIDTH) * WIDTH
+        width = _padded(int(lengths.max()), self.width)
         return np.concatenate([self.chosen[numbers, :width], self.rejected[numbers, :width]]), lengths
 
 
-def preference_data(tokenizer: Tokenizer, seed: int, count: int, noise: float) -> Pairs:
+def preference_data(tokenizer: Tokenizer, seed: int, count: int, noise: float, width: int = 64) -> Pairs:
     """Pairs for a reward model, in its own form of a conversation."""
     ids = [
         [
@@ -79,11 +78,15 @@ def preference_data(tokenizer: Tokenizer, seed: int, count: int, noise: float) -
         for pair in preference_pairs(seed, count, noise)
     ]
     lengths = np.array([[len(one) for one in pair] for pair in ids], np.int32).T
-    padded = np.zeros((count, 2, -(-int(lengths.max()) // WIDTH) * WIDTH), np.int32)
+    padded = np.zeros((count, 2, _padded(int(lengths.max()), width)), np.int32)
     for number, pair in enumerate(ids):
         for side, one in enumerate(pair):
             padded[number, side, : len(one)] = one
-    return Pairs(padded[:, 0], padded[:, 1], lengths)
+    return Pairs(padded[:, 0], padded[:, 1], lengths, width)
+
+
+def _padded(length: int, width: int) -> int:
+    return -(-length // width) * width
 
 
 def write_prompts(folder: Path) -> None:

@@ -74,6 +74,10 @@ class Size:
     batch_size: int = 32
     """Dialogues of a step."""
     pair_batch_size: int = 16
+    pair_width: int = 64
+    """Tokens to whose multiples the pairs of a step are padded."""
+    rows: int = 8
+    """Packed rows of a micro-batch of the value models."""
 
 
 SIZES = {
@@ -100,8 +104,8 @@ SIZES = {
         num_layers=2,
         small_hidden_size=32,
         small_num_layers=1,
-        dialogues=3_200,
-        small_dialogues=1_600,
+        dialogues=1_600,
+        small_dialogues=800,
         pairs=640,
         pair_epochs=1,
         noise=0.7,
@@ -110,6 +114,10 @@ SIZES = {
         value_epochs=4,
         lora_rank=8,
         head_rank=8,
+        batch_size=16,
+        # Each other width and number of micro-batches would be compiled, which takes longer than the padding.
+        pair_width=256,
+        rows=12,
     ),
 }
 
@@ -212,7 +220,8 @@ def _learn_to_write(world: World, config: ModelConfig, name: str, dialogues: int
 def _reward(world: World, console: Console) -> None:
     policy = sia_jax.load_policy(world.models / "policy")
     with console.status("writing pairs"):
-        pairs = preference_data(world.tokenizer, world.seed, world.size.pairs, world.size.noise)
+        size = world.size
+        pairs = preference_data(world.tokenizer, world.seed, size.pairs, size.noise, size.pair_width)
     batches = _batches(world, pairs)
     optimizer = _optimizer(len(batches), 1e-3)
     score = 0.01 * jax.random.normal(world.key("score"), (1, policy.config.hidden_size))
@@ -328,6 +337,11 @@ def _value(world: World, console: Console) -> None:
     _collect(world, "value", layout="official")
 
 
+def _value_token(world: World, console: Console) -> None:
+    _learn_values(world, "value-token", lora=True, learning_rate=1e-3, objective="token")
+    _collect(world, "value-token", layout="official")
+
+
 def _value_vocab(world: World, console: Console) -> None:
     _learn_values(
         world,
@@ -361,7 +375,7 @@ def _learn_values(
             out=world.runs / name,
             epochs=world.size.value_epochs,
             row_length=ROW_LENGTH,
-            rows=8,
+            rows=world.size.rows,
             held_out=0.1,
             seed=world.seed,
             schedule="cosine",
@@ -400,4 +414,5 @@ STAGES: dict[str, tuple[str, Callable[[World, Console], None]]] = {
     "value-vocab": ("a vocab head, distilled from the scalar one", _value_vocab),
     "small": ("a smaller network learns the dialogues", _small_base),
     "value-small": ("a value model of its own, smaller backbone", _value_small),
+    "value-token": ("a value model that learns the reward at every token by itself", _value_token),
 }

@@ -204,6 +204,10 @@ def run(
         state, meta = restored
         progress = Progress(**meta)
         iterator.set_state(progress.data)
+    if mesh is None:
+        # A step returns a state that is committed to its device. One that is not is another kind of argument,
+        # for which the step would be compiled once more.
+        state = jax.device_put(state, state.step.device)
     end = total_steps(len(data), config.batch_size, loop.epochs)
     stop = min(end, loop.max_steps or end)
     done, pending, interrupted = int(state.step), None, False

@@ -35,7 +35,7 @@ def best_evaluation(made: World, name: str) -> dict[str, float]:
     return min((line for line in lines if line["kind"] == "evaluation"), key=lambda line: line["loss"])
 
 
-@pytest.mark.parametrize("name", ["value", "value-vocab", "value-small"])
+@pytest.mark.parametrize("name", ["value", "value-token", "value-vocab", "value-small"])
 def test_a_value_model_foretells_held_out_rewards_better_than_any_constant(made, name):
     found = best_evaluation(made, name)
     # 0 is what the mean of the held-out rewards themselves would get, which no constant can beat.
