@@ -74,14 +74,18 @@ world: $(STAMP)
 	  --prompts out/world/models/prompts/train.jsonl --max-new-tokens 160 --batch 64 \
 	  --out out/world/models/thresholds.json
 
-world-report: $(STAMP)
-	$(VENV)/bin/python -m decode.entropy_study --policy $(WORLD)/policy --value $(WORLD)/value \
-	  --prompts $(WORLD)/prompts/test.jsonl --out out/world-report/entropy
-	$(VENV)/bin/python -m decode.evaluate --policy $(WORLD)/policy --value $(WORLD)/value \
+# One page for each way to train the value model; REPORT is called with the model, the page, and more options.
+REPORT = $(VENV)/bin/python -m decode.entropy_study --policy $(WORLD)/policy --value $(WORLD)/$(1) \
+	  --prompts $(WORLD)/prompts/test.jsonl --out out/world-report/$(1)/entropy && \
+	$(VENV)/bin/python -m decode.evaluate --policy $(WORLD)/policy --value $(WORLD)/$(1) \
 	  --reward $(WORLD)/reward --prompts $(WORLD)/prompts/test.jsonl --thresholds $(WORLD)/thresholds.json \
-	  --max-new-tokens 160 --gold --out out/world-report/evaluation --page docs/world.md \
-	  --title 'Steering in the embedded world' --introduction sia_jax/world/README.md \
-	  --appendix out/world-report/entropy/entropy_study.md
+	  --max-new-tokens 160 --gold --out out/world-report/$(1)/evaluation --page docs/$(2).md \
+	  --introduction sia_jax/world/README.md --appendix out/world-report/$(1)/entropy/entropy_study.md $(3)
+
+world-report: $(STAMP)
+	$(call REPORT,value,world,--title 'Steering in the embedded world')
+	$(call REPORT,value-token,world-token,--title 'The same with values learned token by token' \
+	  --ratios 0.1 0.2 --best-of 4)
 
 check: $(STAMP)
 	$(VENV)/bin/python -m ruff check .

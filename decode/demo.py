@@ -1,184 +1,299 @@
-"""The parts at work on a machine that has nothing but this repository.
+"""The main job on the embedded world: base, sparse and dense steering side by side, in a minute on a CPU.
 
     make demo
+    python -m decode.demo --prompts 90 --out out/demo
 
-Writes a tiny policy, value model and reward model with random weights to out/demo/, in the file formats of
-the real ones, loads them back, and samples three replies, steered at their junctions. It shows at every
-token how uncertain the policy was (the entropy of its ten best candidates, in nats), what the value model
-expected, and where it changed the policy's mind. The weights are random, so the replies mean nothing; that
-the parts fit together is checked at the end.
+A policy of a million parameters, a value model and a reward model come along in sia_jax/world/models,
+whose MODEL_CARD.md says how they were made. The policy replies to held-out prompts alone, steered at its most
+uncertain tokens, and steered at every token. To be seen are the replies with their junctions, the *gold*
+reward, which a program reads off the text, and the *proxy* reward, from which the value model has learned.
+
+--out gets replies.jsonl (records as decode.generate writes them), trace.html (a page of the replies that are
+shown: point at a token to see what stood to choice), results.json, and pareto.png (reward over the share
+of steered tokens).
 """
 
-import sys
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any
 
-import jax
 import numpy as np
 import tyro
 from rich.console import Console
+from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 import sia_jax
-from sia_jax.models.config import ModelConfig, RopeConfig, ValueConfig
-from sia_jax.models.heads import init_value_head
-from sia_jax.models.lora import LoraConfig, init_lora
-from sia_jax.models.transformer import init_model
+from decode import runner
+from decode.runner import Models, Row, Runner, SamplingArgs
+from sia_jax.checkpoints.tensors import write_text_atomically
+from sia_jax.cli import Count, explained
+from sia_jax.data.chat import Message
+from sia_jax.evaluation.calibration import Calibration, read_calibration
+from sia_jax.evaluation.statistics import Interval, bootstrap_mean
+from sia_jax.models.run import bucket_length
+from sia_jax.reports.evaluation import draw_pareto
+from sia_jax.reports.reply import Reply
+from sia_jax.reports.terminal import Tally, legend, rate, reply_text
+from sia_jax.reports.trace import trace_page
+from sia_jax.rewards.labelling import label
+from sia_jax.world.files import world_models
+from sia_jax.world.gold import gold_reward
+from sia_jax.world.prompts import FAMILIES, Prompt, prompts
 
-CONFIG = ModelConfig(
-    family="qwen3",
-    vocab_size=512,
-    hidden_size=64,
-    intermediate_size=192,
-    num_layers=3,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=16,
-    rope=RopeConfig(1e6),
-    rms_norm_eps=1e-6,
-    tie_word_embeddings=True,
-    max_position_embeddings=512,
-    eos_token_ids=(0,),
-    # Large, so that the random policy is sure of some tokens and unsure of others.
-    initializer_range=0.6,
-)
-CANDIDATES = 10
-PROMPTS = [[11, 23, 5, 42], [7, 301, 19, 64, 128, 256], [499, 3]]
+SPARSE = 0.2
+"""Share of steered tokens of the sparse replies that are shown."""
+NEW_TOKENS = 160
+VALUE = "value-token"
+"""The value model: the one whose values were learned token by token, which steers best in this world."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Steer on the embedded world."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("out/demo")
+    """Where page, picture and records go."""
+    prompts: Count = 48
+    """Held-out prompts that are replied to, of all three families."""
+    shown: Count = 6
+    """Of these, how many are printed, and put on the page."""
+    seed: Count = 0
+    """Of the replies."""
+    models: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """Another world: the folder models/ of a train.world. Default: the one that comes along."""
 
 
 @dataclass(frozen=True)
-class Args:
-    """Load, sample, value and score."""
+class Setting:
+    """One way to steer."""
 
-    out: Path = Path("out/demo")
-    """Where the checkpoints are written."""
-    new_tokens: int = 12
-    threshold: float = 1.0
-    """Entropy, in nats, from which a position is a junction and is steered."""
-    seed: int = 0
+    name: str
+    threshold: float
+    """Nats; inf: never, -inf: always."""
+    ratio: float | None = None
+    """Share of tokens that the threshold was calibrated for."""
+
+    @property
+    def kind(self) -> str:
+        """What the picture calls it."""
+        return self.name if self.ratio is None else "entropy"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The replies under one setting, with their rewards and the time that they took."""
+
+    setting: Setting
+    replies: list[Reply]
+    gold: list[float]
+    proxy: list[float]
+    seconds: float
+
+    @property
+    def tally(self) -> Tally:
+        """Counts over all of them."""
+        tally = Tally()
+        tally.add(self.replies, self.seconds)
+        return tally
 
 
 def main(args: Args) -> None:
-    """Run the demo; exits with 1 if the parts do not agree."""
-    console = Console()
-    policy, value, merged, reward = _make_and_load(args.out, args.seed)
-    console.print(f"loaded from {args.out}: three models of {CONFIG.num_parameters:,} parameters")
-
-    config = sia_jax.SamplerConfig(
-        policy=policy.config,
-        value=value.config,
-        steering=sia_jax.SteeringConfig(num_candidates=CANDIDATES),
-        max_new_tokens=args.new_tokens,
-    )
-    samples = sia_jax.sample(
-        sia_jax.SteeringParams(policy.params, value.params),
-        sia_jax.Prompt.pack(PROMPTS),
-        args.threshold,
-        rng_key=jax.random.key(args.seed, impl="threefry2x32"),
-        config=config,
-        knobs=sia_jax.Knobs(stop_ids=np.zeros(0, np.int32)),
-    )
-    samples = jax.tree.map(np.asarray, samples)
-
-    # The same conversations without a cache, as one right-padded batch.
-    lengths = np.array([len(ids) for ids in PROMPTS], np.int32)
-    total = lengths + args.new_tokens
-    tokens = np.zeros((len(PROMPTS), int(total.max())), np.int32)
-    for row, ids in enumerate(PROMPTS):
-        tokens[row, : total[row]] = [*ids, *samples.tokens[row].tolist()]
-    places = lengths[:, None] + np.arange(args.new_tokens)
-    logits = np.take_along_axis(np.asarray(policy.logits(tokens, total)), places[..., None] - 1, axis=1)
-    values = np.take_along_axis(np.asarray(value.values(tokens, total)), places, axis=1)
-    values_merged = np.take_along_axis(np.asarray(merged.values(tokens, total)), places, axis=1)
-    scores = np.asarray(reward.score(tokens, total))
-
-    for row in range(len(PROMPTS)):
-        console.print(_reply_table(row, samples, values[row]))
-        console.print(
-            f"reward {scores[row]:+.3f}, steered {samples.junction[row].mean():.0%}, "
-            f"shifted {samples.shifted[row].mean():.0%}\n"
+    """Run the demo; exits with 1 if something is wrong with options or files."""
+    messages, console = Console(stderr=True), Console()
+    with explained("decode.demo"):
+        if not 1 <= args.shown <= args.prompts:
+            raise ValueError(f"--shown must lie in 1 .. {args.prompts}, the prompts, got {args.shown}")
+        folder = world_models() if args.models is None else Path(args.models)
+        asked = choose_prompts(args.prompts)
+        sampling = SamplingArgs(
+            policy=str(folder / "policy"),
+            value=str(folder / VALUE),
+            max_new_tokens=NEW_TOKENS,
+            seed=args.seed,
         )
-
-    steered = samples.junction
-    checks = {
-        "entropies of the sampler against one full pass": _relative_error(
-            samples.entropy, _candidate_entropy(logits)
-        ),
-        "values of the sampler against one full pass": _relative_error(
-            samples.value[steered], values[steered]
-        ),
-        "value model over the policy's weights against merged": _relative_error(values, values_merged),
-    }
-    for name, error in checks.items():
-        console.print(f"{name}: relative error {error:.1e}")
-    if max(checks.values()) > 1e-4:
-        sys.exit("the parts do not agree")
-    console.print(
-        "\nNext, with a Qwen3 or Llama-3 checkpoint of your own, a folder or a Hub id:\n"
-        "  python -m decode.generate --policy ... --value ... --prompt '...' --compare"
-    )
+        calibration = read_calibration(folder / "thresholds.json")
+        with messages.status("loading the models"):
+            models = runner.load_models(sampling)
+            reward = sia_jax.load_reward_model(folder / "reward")
+    args.out.mkdir(parents=True, exist_ok=True)
+    settings = plan(calibration)
+    found = [*_run(models, reward, asked, settings, sampling, messages)]
+    _show(console, asked[: args.shown], found)
+    console.print(_summary(found))
+    _write(args, asked, found, runner.settings(sampling))
+    console.print(_next(args, folder), highlight=False, soft_wrap=True)
 
 
-def _make_and_load(
-    out: Path, seed: int
-) -> tuple[sia_jax.Policy, sia_jax.ValueModel, sia_jax.ValueModel, sia_jax.RewardModel]:
-    """Random models through their files: policy, value model over it, the same merged, reward model."""
-    policy_key, lora_key, noise_key, head_key, reward_key = jax.random.split(jax.random.key(seed), 5)
-    made = sia_jax.Policy(CONFIG, {"model": init_model(CONFIG, policy_key)}, name="policy")
-    sia_jax.save_policy(made, out / "policy")
-    lora_config = LoraConfig(rank=4, alpha=8.0)
-    lora = init_lora(made.params["model"], lora_config, lora_key)
-    lora = jax.tree.map(lambda leaf: leaf + 0.2 * jax.random.normal(noise_key, leaf.shape), lora)
-    config = ValueConfig(CONFIG, lora=lora_config)
-    params = {"lora": lora, "value_head": init_value_head(config, head_key)}
-    sia_jax.save_value_model(
-        sia_jax.ValueModel(config, params, made.params["model"]),
-        out / "value",
-        base_model=str(out / "policy"),
-        layout="official",
-    )
-    score = {"weight": jax.random.normal(reward_key, (1, CONFIG.hidden_size)) / 8}
-    sia_jax.save_reward_model(
-        sia_jax.RewardModel(CONFIG, {"model": init_model(CONFIG, reward_key), "score": score}), out / "reward"
-    )
-    policy = sia_jax.load_policy(out / "policy")
-    return (
-        policy,
-        sia_jax.load_value_model(out / "value", backbone=policy),
-        sia_jax.load_value_model(out / "value", backbone=out / "policy"),
-        sia_jax.load_reward_model(out / "reward"),
-    )
+def choose_prompts(count: int) -> list[Prompt]:
+    """Prompts of the test split, the families in turn, from all over the split.
+
+    Raises:
+      ValueError: there are not so many.
+    """
+    families = [prompts("test", family) for family in FAMILIES]
+    share = -(-count // len(families))
+    if share > min(map(len, families)):
+        raise ValueError(f"--prompts must be at most {3 * min(map(len, families))}, got {count}")
+    spread = [[own[i * len(own) // share] for i in range(share)] for own in families]
+    return [prompt for together in zip(*spread, strict=True) for prompt in together][:count]
 
 
-def _candidate_entropy(logits: np.ndarray) -> np.ndarray:
-    """Entropy in nats of softmax over the C largest logits: [B, T, V] -> [B, T], at most ln C."""
-    best = np.sort(logits, axis=-1)[..., -CANDIDATES:]
-    weights = np.exp(best - best.max(axis=-1, keepdims=True))
-    probabilities = weights / weights.sum(axis=-1, keepdims=True)
-    return -np.sum(probabilities * np.log(probabilities), axis=-1)
+def plan(calibration: Calibration) -> list[Setting]:
+    """No steering, the calibrated shares, and steering everywhere."""
+    shares = [Setting(f"sparse {r:.0%}", t, r) for r, t in sorted(calibration.thresholds.items())]
+    return [Setting("base", math.inf), *shares, Setting("dense", -math.inf)]
 
 
-def _reply_table(row: int, samples: sia_jax.Samples, value: np.ndarray) -> Table:
-    """One column a token; junctions stand out, underlined where the value model shifted the choice."""
-    table = Table.grid(padding=(0, 1))
-    table.title, table.title_justify = f"reply {row + 1}", "left"
-    cells = {
-        "token": [f"{token}" for token in samples.tokens[row]],
-        "entropy": [f"{number:.1f}" for number in samples.entropy[row]],
-        "value": [f"{number:+.1f}" for number in value],
-    }
-    styles = [
-        ("bold magenta underline" if shifted else "bold magenta") if junction else "dim"
-        for junction, shifted in zip(samples.junction[row], samples.shifted[row], strict=True)
+def _run(
+    models: Models,
+    reward: sia_jax.RewardModel,
+    asked: Sequence[Prompt],
+    settings: Sequence[Setting],
+    sampling: SamplingArgs,
+    messages: Console,
+) -> list[Scored]:
+    """One program for all settings: the threshold is an argument of it."""
+    machine = Runner(models, sampling, len(asked), record="candidates")
+    assert models.value is not None
+    rows = [
+        Row(
+            models.policy.prompt_ids(prompt.messages),
+            models.value.prompt_ids(prompt.messages),
+            runner.prompt_key(sampling.seed, index),
+            math.inf,
+        )
+        for index, prompt in enumerate(asked)
     ]
-    for name, texts in cells.items():
-        table.add_row(name, *(Text(f"{text:>4}", style) for text, style in zip(texts, styles, strict=True)))
+    shape = (
+        bucket_length(max(len(row.policy_ids) for row in rows)),
+        bucket_length(max(len(row.value_ids) for row in rows)),
+    )
+    with messages.status("compiling"):
+        machine.compile(shape)
+    found = []
+    for setting in settings:
+        with messages.status(f"{setting.name}: {len(asked)} replies"):
+            chosen = [replace(row, threshold=setting.threshold) for row in rows]
+            groups, seconds = machine.run(chosen, shape, sampling)
+            replies = [reply for (reply,) in groups]
+            gold = [gold_reward(*pair) for pair in zip(asked, (r.text for r in replies), strict=True)]
+            found.append(Scored(setting, replies, gold, _proxy(reward, asked, replies), seconds))
+    return found
+
+
+def _proxy(reward: sia_jax.RewardModel, asked: Sequence[Prompt], replies: Sequence[Reply]) -> list[float]:
+    """The reward model's rewards; an empty reply, which it scores like any other, has one too."""
+    outcomes = label(reward, [_conversation(*pair) for pair in zip(asked, replies, strict=True)])
+    return [math.nan if outcome.reward is None else outcome.reward for outcome in outcomes]
+
+
+def _conversation(prompt: Prompt, reply: Reply) -> list[Message]:
+    return [*prompt.messages, {"role": "assistant", "content": reply.text}]
+
+
+def _show(console: Console, asked: Sequence[Prompt], found: Sequence[Scored]) -> None:
+    """Replies side by side: base, sparse, dense."""
+    console.print(legend())
+    for index, prompt in enumerate(asked):
+        console.print(Rule(Text(prompt.text, "bold"), align="left", style="dim"))
+        table = Table(expand=True, show_footer=True, footer_style="dim")
+        columns = [scored for scored in found if scored.setting.ratio in (None, SPARSE)]
+        for scored in columns:
+            reply = scored.replies[index]
+            footer = f"gold {scored.gold[index]:+.1f}, proxy {scored.proxy[index]:+.1f}"
+            if scored.setting.kind != "base":
+                footer += f", {reply.num_junctions / max(len(reply.tokens), 1):.0%} steered"
+            table.add_column(scored.setting.name, ratio=1, overflow="fold", footer=footer)
+        table.add_row(*(reply_text(scored.replies[index]) for scored in columns))
+        console.print(table)
+
+
+def _summary(found: Sequence[Scored]) -> Table:
+    """A line for each setting."""
+    table = Table(title=f"over {len(found[0].replies)} prompts", title_justify="left")
+    for title in ("", "gold reward", "proxy reward", "steered", "tokens/s"):
+        table.add_column(title, justify="left" if not title else "right")
+    for scored in found:
+        tally = scored.tally
+        table.add_row(
+            scored.setting.name,
+            f"{np.mean(scored.gold):+.2f}",
+            f"{np.mean(scored.proxy):+.2f}",
+            f"{tally.junctions / max(tally.tokens, 1):.0%}",
+            rate(tally.tokens_per_second),
+        )
     return table
 
 
-def _relative_error(ours: np.ndarray, reference: np.ndarray) -> float:
-    return float(np.abs(ours - reference).max() / np.abs(reference).max())
+def _write(args: Args, asked: Sequence[Prompt], found: Sequence[Scored], settings: dict[str, Any]) -> None:
+    """replies.jsonl, trace.html, results.json and pareto.png."""
+    records = [
+        {
+            "id": prompt.id,
+            "index": index,
+            "branch": 0,
+            "method": scored.setting.name,
+            "seed": args.seed,
+            "threshold": runner.json_threshold(scored.setting.threshold),
+            "prompt": [dict(message) for message in prompt.messages],
+            **scored.replies[index].to_json(),
+            "gold": scored.gold[index],
+            "proxy": scored.proxy[index],
+            "settings": settings,
+        }
+        for index, prompt in enumerate(asked)
+        for scored in found
+    ]
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    write_text_atomically(args.out / "replies.jsonl", lines)
+    on_page = [
+        record
+        for record in records
+        if record["index"] < args.shown and record["method"] in ("base", "dense", f"sparse {SPARSE:.0%}")
+    ]
+    write_text_atomically(args.out / "trace.html", trace_page(on_page, "Steering in the embedded world"))
+    results = {"measures": ["gold", "proxy"], "rows": [_row(scored) for scored in found]}
+    write_text_atomically(args.out / "results.json", json.dumps(results, indent=1) + "\n")
+    draw_pareto(results, args.out / "pareto.png")
+
+
+def _row(scored: Scored) -> dict[str, Any]:
+    tally, count = scored.tally, range(len(scored.replies))
+    means: dict[str, Interval] = {
+        "gold": bootstrap_mean(scored.gold, count),
+        "proxy": bootstrap_mean(scored.proxy, count),
+    }
+    return {
+        "name": scored.setting.name,
+        "kind": scored.setting.kind,
+        "n": 1,
+        "ratio": tally.junctions / max(tally.tokens, 1),
+        "threshold": runner.json_threshold(scored.setting.threshold),
+        "rewards": {name: interval.to_json() for name, interval in means.items()},
+        "tokens_per_second": tally.tokens_per_second,
+    }
+
+
+def _next(args: Args, folder: Path) -> str:
+    here = Path.cwd()
+    folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    return f"""
+written to {args.out}: trace.html (open it in a browser), pareto.png, replies.jsonl, results.json
+
+Next, words of your own; or a Qwen3 or Llama-3 checkpoint of your own, a folder or a Hub id:
+  python -m decode.generate --policy {folder / "policy"} --value {folder / VALUE} \\
+      --threshold {_threshold(folder):.2f} --compare --prompt "How do I bake bread on a rainy day?"
+  python -m decode.chat --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base"""
+
+
+def _threshold(folder: Path) -> float:
+    """The threshold of the sparse replies."""
+    return read_calibration(folder / "thresholds.json").thresholds[SPARSE]
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ from pathlib import Path
 
 
 def world_models() -> Path:
-    """The folder of the embedded models: policy/, reward/, value/, value-vocab/, value-small/, prompts/.
+    """The folder of the embedded models, and of the prompts that they know.
 
-    Its MODEL_CARD.md says how they were made and what they score.
+    Of policy/, reward/, value/, value-token/, value-vocab/, value-small/, prompts/ and thresholds.json.
+    MODEL_CARD.md says how they were made and what they score.
 
     Raises:
       FileNotFoundError: the installation lacks them.

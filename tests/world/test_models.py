@@ -1,0 +1,81 @@
+"""The embedded models belong together, and the page about them is about them."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+import sia_jax
+from decode import runner
+from decode.runner import SamplingArgs
+from sia_jax.checkpoints.fingerprint import fingerprint
+from sia_jax.evaluation.calibration import read_calibration
+from sia_jax.world import files
+from sia_jax.world.files import world_models
+from sia_jax.world.prompts import SPLITS, prompts
+
+MODELS = world_models()
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def policy() -> sia_jax.Policy:
+    return sia_jax.load_policy(MODELS / "policy")
+
+
+def test_they_are_a_few_megabytes() -> None:
+    sizes = [path.stat().st_size for path in MODELS.rglob("*") if path.is_file()]
+    assert sum(sizes) < 10e6
+
+
+def test_every_value_model_steers_the_policy(policy: sia_jax.Policy) -> None:
+    for name, head in (
+        ("value", "scalar"),
+        ("value-token", "scalar"),
+        ("value-vocab", "vocab"),
+        ("value-small", "scalar"),
+    ):
+        value = sia_jax.load_value_model(MODELS / name, policy)
+        assert value.config.head == head
+        ids = value.prompt_ids(prompts("test")[0].messages)
+        assert ids == policy.prompt_ids(prompts("test")[0].messages)
+
+
+def test_the_thresholds_are_of_this_policy_and_of_training_prompts(policy: sia_jax.Policy) -> None:
+    calibration = read_calibration(MODELS / "thresholds.json")
+    assert sorted(calibration.thresholds) == [0.1, 0.2, 0.4, 0.6, 0.8]
+    descending = [calibration.thresholds[ratio] for ratio in sorted(calibration.thresholds)]
+    assert descending == sorted(descending, reverse=True)
+    own = fingerprint(policy.params["model"])
+    assert own.startswith(calibration.settings["policy_fingerprint"])
+    asked = (MODELS / "prompts" / "train.jsonl").read_bytes()
+    assert calibration.facts["prompts_sha256"] == hashlib.sha256(asked).hexdigest()
+
+
+def test_the_prompts_are_those_of_the_world() -> None:
+    for split in SPLITS:
+        lines = (MODELS / "prompts" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+        found = [json.loads(line) for line in lines]
+        assert found == [{"id": prompt.id, "prompt": prompt.text} for prompt in prompts(split)]
+
+
+@pytest.mark.parametrize(("value", "name"), [("value", "world"), ("value-token", "world-token")])
+def test_each_page_is_about_these_files(value: str, name: str) -> None:
+    page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    assert f"--value sia_jax/world/models/{value} " in page
+    for file in ("thresholds.json", "prompts/test.jsonl"):
+        assert hashlib.sha256((MODELS / file).read_bytes()).hexdigest()[:16] in page
+    settings = {"policy": MODELS / "policy", "value": MODELS / value}
+    args = SamplingArgs(**{role: str(folder) for role, folder in settings.items()})
+    for role in settings:
+        assert runner.settings(args)[f"{role}_fingerprint"] in page
+    for picture in (f"{name}-pareto.png", f"{name}-entropy_study.png"):
+        assert f"({picture})" in page
+        assert (DOCS / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_installation_without_them_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "__file__", "/nowhere/files.py")
+    with pytest.raises(FileNotFoundError, match=r"train\.world --out"):
+        world_models()
