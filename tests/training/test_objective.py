@@ -18,6 +18,7 @@ from sia_jax.parallel.mesh import make_mesh, shard_params
 from sia_jax.training import objective
 from sia_jax.training.batch import PackedRows
 from sia_jax.training.config import OptimizerConfig, TrainConfig
+from sia_jax.training.loop import LoopConfig, run
 from sia_jax.training.step import init_state, predict, train_step, trajectory_losses
 from sia_jax.types import Params, flatten_names, unflatten_names
 from tests.support.checkpoints import tiny_policy, tiny_value_model
@@ -283,6 +284,17 @@ def test_one_program_serves_batches_of_any_lengths():
         state, _ = train_step(
             frozen, state, pack(trajectories, length=LENGTH, rows=2, batch_size=8), config=config
         )
+    assert train_step._cache_size() - before == 1
+
+
+def test_a_run_on_loaded_weights_compiles_its_step_once():
+    frozen, tree, config = case(batch_size=8)
+    frozen = jax.device_put(frozen, jax.devices()[0])  # committed to a device, as loaded weights are
+    data = random_trajectories(24, config.value.backbone.vocab_size)
+    state = init_state(tree, jax.random.key(0, impl="threefry2x32"), config=config)
+    before = train_step._cache_size()
+    finished = run(frozen, state, data, (), config, LoopConfig(epochs=1, row_length=LENGTH, rows=2))
+    assert int(finished.state.step) == 3
     assert train_step._cache_size() - before == 1
 
 
