@@ -29,17 +29,16 @@ def test_they_are_a_few_megabytes() -> None:
     assert sum(sizes) < 10e6
 
 
-def test_every_value_model_steers_the_policy(policy: sia_jax.Policy) -> None:
-    for name, head in (
-        ("value", "scalar"),
-        ("value-token", "scalar"),
-        ("value-vocab", "vocab"),
-        ("value-small", "scalar"),
-    ):
-        value = sia_jax.load_value_model(MODELS / name, policy)
-        assert value.config.head == head
-        ids = value.prompt_ids(prompts("test")[0].messages)
-        assert ids == policy.prompt_ids(prompts("test")[0].messages)
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [("value", "scalar"), ("value-token", "scalar"), ("value-vocab", "vocab"), ("value-small", "scalar")],
+)
+def test_every_value_model_steers_the_policy(name: str, head: str, policy: sia_jax.Policy) -> None:
+    backbone = None if name == "value-small" else policy  # it has its own
+    value = sia_jax.load_value_model(MODELS / name, backbone, policy=policy)
+    assert value.config.head == head
+    ids = value.prompt_ids(prompts("test")[0].messages)
+    assert ids == policy.prompt_ids(prompts("test")[0].messages)
 
 
 def test_the_thresholds_are_of_this_policy_and_of_training_prompts(policy: sia_jax.Policy) -> None:
