@@ -33,7 +33,7 @@ PIP := -m pip --disable-pip-version-check --no-input install -qq $(CONSTRAINTS:%
 
 # The embedded models.
 WORLD := sia_jax/world/models
-# glibc gives the buffers of each step back to the kernel, and their pages cost a third of the next one.
+# glibc gives the buffers of each step back to the kernel, and the next one pays for their pages again.
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
 .PHONY: help env test demo check-demo world world-report check parity parity-env bench bench-training pages tpu clean
@@ -49,7 +49,7 @@ help:
 	@echo '  make bench     time both implementations                   (adds torch, in .venv-parity)'
 	@echo '  make bench-training   the same for training'
 	@echo '  make world     make the embedded models again, from a seed (within an hour; in out/world/)'
-	@echo '  make world-report  compare the methods on the embedded models (docs/world.md; half an hour)'
+	@echo '  make world-report  compare the methods on the embedded models (docs/world.md; an hour)'
 	@echo '  make pages     open the pages of replies in headless Chromium (pictures in out/pages/)'
 	@echo '  make tpu       compile a training step for a TPU slice     (adds libtpu, in .venv-tpu; six minutes)'
 	@echo '  make env       only build .venv;  then: . .venv/bin/activate'

@@ -3,7 +3,7 @@
     make demo
     python -m decode.demo --prompts 90 --out out/demo
 
-A policy of a million parameters, a value model and a reward model come along in sia_jax/world/models,
+A policy of 0.8 million parameters, a value model and a reward model come along in sia_jax/world/models,
 whose MODEL_CARD.md says how they were made. The policy replies to held-out prompts alone, steered at its most
 uncertain tokens, and steered at every token. To be seen are the replies with their junctions, the *gold*
 reward, which a program reads off the text, and the *proxy* reward, from which the value model has learned.
@@ -49,7 +49,7 @@ SPARSE = 0.2
 """Share of steered tokens of the sparse replies that are shown."""
 NEW_TOKENS = 160
 VALUE = "value-token"
-"""The value model: the one whose values were learned token by token, which steers best in this world."""
+"""The value model: its values were learned token by token (docs/world-token.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ def main(args: Args) -> None:
     _show(console, asked[: args.shown], found)
     console.print(_summary(found))
     _write(args, asked, found, runner.settings(sampling))
-    console.print(_next(args, folder), highlight=False, soft_wrap=True)
+    console.print(_next(args, folder, calibration.thresholds[SPARSE]), highlight=False, soft_wrap=True)
 
 
 def choose_prompts(count: int) -> list[Prompt]:
@@ -279,7 +279,7 @@ def _row(scored: Scored) -> dict[str, Any]:
     }
 
 
-def _next(args: Args, folder: Path) -> str:
+def _next(args: Args, folder: Path, threshold: float) -> str:
     here = Path.cwd()
     folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
     return f"""
@@ -287,13 +287,8 @@ written to {args.out}: trace.html (open it in a browser), pareto.png, replies.js
 
 Next, words of your own; or a Qwen3 or Llama-3 checkpoint of your own, a folder or a Hub id:
   python -m decode.generate --policy {folder / "policy"} --value {folder / VALUE} \\
-      --threshold {_threshold(folder):.2f} --compare --prompt "How do I bake bread on a rainy day?"
+      --threshold {threshold:.2f} --compare --prompt "How do I bake bread on a rainy day?"
   python -m decode.chat --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base"""
-
-
-def _threshold(folder: Path) -> float:
-    """The threshold of the sparse replies."""
-    return read_calibration(folder / "thresholds.json").thresholds[SPARSE]
 
 
 if __name__ == "__main__":

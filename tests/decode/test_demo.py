@@ -2,8 +2,8 @@
 
 import pytest
 
-from decode import demo
 from decode.demo import Args, choose_prompts, main
+from sia_jax.world import files
 from tests.support.demo_outputs import check
 
 
@@ -29,6 +29,6 @@ def test_numbers_that_do_not_fit_are_refused(options, message, tmp_path):
 
 
 def test_a_folder_without_models_is_refused_with_the_way_to_make_them(monkeypatch, tmp_path):
-    monkeypatch.setattr(demo, "world_models", lambda: tmp_path / "none")
-    with pytest.raises(SystemExit, match="none"):
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "files.py"))
+    with pytest.raises(SystemExit, match=r"make them again: python -m train\.world"):
         main(Args(out=tmp_path))
