@@ -215,14 +215,11 @@ def _clear(folder: Path) -> None:
 
 
 def _write_files(folder: Path, records: Iterable[Record]) -> int:
-    import tensorflow_datasets as tfds
-
-    from sia_jax.data.tfds_builder import SiaTrajectories
+    from sia_jax.data.tfds_builder import SiaTrajectories, set_writer
 
     set_folder(folder).mkdir(parents=True)
     builder = SiaTrajectories(data_dir=str(folder), file_format="array_record")
-    # The usual way, download_and_prepare, holds a gigabyte in memory before it writes a file.
-    writer = tfds.core.SequentialWriter(builder.info, RECORDS_PER_FILE, file_format="array_record")
+    writer = set_writer(builder.info, RECORDS_PER_FILE)
     writer.initialize_splits(["train"])
     count, rest = 0, iter(records)
     while batch := list(islice(rest, _BATCH)):

@@ -1,4 +1,4 @@
-"""The TensorFlow Datasets builder of `records`; importing this module registers its name.
+"""The TensorFlow Datasets builder and writer of `records`; importing this module registers its name.
 
 TensorFlow itself is not needed: the files are ArrayRecord, read with `tfds.data_source`.
 """
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from sia_jax.data.records import VERSION
 
@@ -46,3 +47,20 @@ class SiaTrajectories(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         raise AssertionError("_split_generators refuses first")
+
+
+class _OrderedSerializer(ExampleSerializer):
+    """Writes the features of an example by name: protobuf's own order is another in each process."""
+
+    def serialize_example(self, example: dict[str, Any]) -> bytes:
+        return bytes(self.get_tf_example(example).SerializeToString(deterministic=True))
+
+
+def set_writer(info: tfds.core.DatasetInfo, records_per_file: int) -> tfds.core.SequentialWriter:
+    """What writes a set in ArrayRecord files: the same examples make the same bytes, whatever the process.
+
+    The usual way, download_and_prepare, holds a gigabyte in memory before it writes a file.
+    """
+    writer = tfds.core.SequentialWriter(info, records_per_file, file_format="array_record")
+    writer._serializer = _OrderedSerializer(info.features.get_serialized_info())
+    return writer
