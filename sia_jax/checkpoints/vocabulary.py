@@ -1,7 +1,10 @@
 """Tokenizers of checkpoints: loading one from its folder, and whether two of them mean the same by an id."""
 
 import json
+import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sia_jax.data.chat import Tokenizer
@@ -39,7 +42,8 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
             "copy it from the original checkpoint, or remove the other files"
         )
     # Imported here because it takes seconds, which a folder without a tokenizer need not pay.
-    from transformers import AutoTokenizer
+    with _torch_not_missed():
+        from transformers import AutoTokenizer
 
     try:
         # Left to itself, trust_remote_code asks on stdin.
@@ -93,6 +97,21 @@ def check_same_vocabulary(
         f"({', '.join(examples)}{', ...' if len(differing) > 5 else ''}); "
         "take a value model that was trained on the policy's tokenizer"
     )
+
+
+@contextmanager
+def _torch_not_missed() -> Iterator[None]:
+    """At its import transformers warns where there is no PyTorch, which no tokenizer needs."""
+    logger = logging.getLogger("transformers")
+
+    def is_of_something_else(record: logging.LogRecord) -> bool:
+        return "PyTorch was not found" not in record.getMessage()
+
+    logger.addFilter(is_of_something_else)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_of_something_else)
 
 
 def _is_object(path: Path) -> bool:

@@ -185,6 +185,23 @@ def test_looking_for_a_tokenizer_does_not_import_transformers(tmp_path: Path):
     assert run.stdout.split() == ["None", "False"]
 
 
+def test_loading_a_tokenizer_says_nothing_of_torch_and_leaves_the_other_warnings(tmp_path: Path):
+    save_qwen3_tokenizer(tmp_path)
+    code = (
+        "import logging, pathlib, sys; from sia_jax.checkpoints.vocabulary import load_tokenizer; "
+        # As if torch were not installed, wherever this runs.
+        "import importlib.util as u; found = u.find_spec; "
+        "u.find_spec = lambda name, *rest: None if name == 'torch' else found(name, *rest); "
+        f"load_tokenizer(pathlib.Path({str(tmp_path)!r})); "
+        "log = logging.getLogger('transformers'); log.warning('PyTorch was not found, and this is said')"
+    )
+    root = Path(__file__).parents[2]
+    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert [line for line in run.stderr.splitlines() if "PyTorch" in line] == [
+        "[transformers] PyTorch was not found, and this is said"
+    ]
+
+
 # One vocabulary for two models
 
 
