@@ -17,17 +17,14 @@ table) and pareto.png; --page writes all of it as a page, with what holds of the
 
 import hashlib
 import json
-import platform
 import shutil
 import sys
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jax
 import tyro
 from rich.console import Console
 
@@ -45,7 +42,6 @@ from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.claims import judge
 from sia_jax.evaluation.comparison import Comparison
 from sia_jax.evaluation.methods import Chooser, GateNumbers, Method, gate_numbers, plan_methods
-from sia_jax.evaluation.roofline import usable_cores
 from sia_jax.reports.evaluation import (
     claims_text,
     draw_pareto,
@@ -55,7 +51,7 @@ from sia_jax.reports.evaluation import (
 )
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress
-from sia_jax.reports.provenance import head_commit, last_commit
+from sia_jax.reports.provenance import head_commit, last_commit, machine
 from sia_jax.world import gold as world_gold
 from sia_jax.world.prompts import Prompt, find_prompt
 
@@ -150,7 +146,9 @@ class _Evaluation:
         self.journal = Journal(
             Path(args.out) / "replies.jsonl", self.settings, self._take, overwrite=args.overwrite
         )
-        self._commit = head_commit()
+        pages = () if args.page is None else (str(Path(args.page).parent),)
+        self._commit = head_commit(ignored=pages)  # what it writes itself changes no reply
+        self._machine = machine()
 
     @property
     def units(self) -> list[Unit]:
@@ -167,16 +165,16 @@ class _Evaluation:
         if done:
             self._say(f"{self.journal.path}: going on after {done:,} of {total:,} replies")
         if missing:
-            with self.messages.status("loading the models"):
-                models = runner.load_models(self.args)
-                dtype = None if self.args.dtype == "config" else self.args.dtype
-                reward = sia_jax.load_reward_model(self.args.reward, dtype=dtype)
-                rows = self._rows(models)
-            progress = RunProgress(self.messages, total, done)
-            with self.journal, progress:
-                machine = MethodRunner(models, reward, self.args, self.args.batch, progress.aside)
-                for unit in self.units:
-                    self._run_unit(unit, machine, rows, progress)
+            with self.journal:  # first of all: with --overwrite, what was there is gone from here on
+                with self.messages.status("loading the models"):
+                    models = runner.load_models(self.args)
+                    dtype = None if self.args.dtype == "config" else self.args.dtype
+                    reward = sia_jax.load_reward_model(self.args.reward, dtype=dtype)
+                    rows = self._rows(models)
+                with RunProgress(self.messages, total, done) as progress:
+                    machine = MethodRunner(models, reward, self.args, self.args.batch, progress.aside)
+                    for unit in self.units:
+                        self._run_unit(unit, machine, rows, progress)
             self._say(f"{total - done:,} replies, {progress.rates()}")
         for unit in self.units:
             self._gate(unit)  # replies of another run's gates are refused, however complete
@@ -274,14 +272,17 @@ class _Evaluation:
             "seconds": chosen.seconds,
             "flops": chosen.flops.to_json(),
             "commit": self._commit,
+            "machine": self._machine,
         }
 
     def _take(self, record: dict[str, Any]) -> Hashable:
         """Keep a record.
 
         Raises:
+          KeyError: it does not say where it was made.
           ValueError: it is of another prompt.
         """
+        _ = record["commit"], record["machine"]
         key = (record["method"], record["seed"], record["index"])
         if not 0 <= key[2] < len(self.prompts) or self.prompts[key[2]].id != record["id"]:
             raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {key[2]}")
@@ -311,12 +312,13 @@ class _Evaluation:
 
     def _results(self, comparison: Comparison) -> dict[str, Any]:
         args = self.args
+        records = [record for measured in comparison.measured for record in measured.records]
         results = {
             "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "command": command("decode.evaluate", replace(args, overwrite=False)),
-            "commits": sorted({record["commit"] for m in comparison.measured for record in m.records}),
-            "device": f"{jax.devices()[0].device_kind}, {usable_cores()} cores",
-            "versions": {"Python": platform.python_version(), "jax": version("jax")},
+            "commit": self._commit,
+            "commits": sorted({record["commit"] for record in records}),
+            "machines": sorted({record["machine"] for record in records}),
             "settings": self.settings,
             "calibration": self.calibration.to_json(),
             "prompts": {
@@ -384,6 +386,8 @@ def _read(args: Args) -> list[PromptLine]:
             raise ValueError(f"prompt {prompt.id!r} is one of ids, and a reward model scores conversations")
         if prompt.seed is not None or prompt.threshold is not None:
             raise ValueError(f"prompt {prompt.id!r} brings a seed or a threshold, which the methods set")
+    if len(prompts) < 2:
+        raise ValueError(f"{args.prompts} has 1 prompt, and an interval takes 2 or more, better some hundred")
     return prompts
 
 

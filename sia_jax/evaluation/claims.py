@@ -1,9 +1,10 @@
 """The paper's three claims, held against the intervals of a comparison.
 
-A verdict is a function of the numbers alone. A difference is there if its 95% interval leaves 0 out. That two
-methods *match* is more than that no difference was found: the whole interval must lie above a margin, a tenth
-of what dense steering gains over the base. The intervals are those of single comparisons; no claim is a
-choice of the best of many.
+A verdict is a function of the numbers alone. A difference is there if its 95% interval leaves 0 out. That a
+method *matches* dense steering is more than that no difference was found: it must be shown to keep nine
+tenths of what dense steering gains over the base. All three replied to the same prompts, so this is one
+paired difference, method - (0.9 dense + 0.1 base), in which the uncertainty of the gain has its part. The
+intervals are those of single comparisons; no claim is a choice of the best of many.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +17,9 @@ from sia_jax.evaluation.statistics import Interval
 MARGIN = 0.1
 """Share of dense steering's gain over the base that a method may lose and still match it."""
 
+DIGITS = 3
+"""After the point: of two, ends of intervals would be rounded onto what they are held against."""
+
 Verdict = Literal["holds", "holds in part", "does not hold", "is not shown", "was not tested"]
 
 
@@ -27,11 +31,15 @@ class Finding:
     difference: Interval
     outcome: str
     supports: bool
+    refutes: bool
+    kept: Interval | None = None
+    """By how much more than nine tenths of dense steering's gain is kept; of matches alone."""
 
     @property
     def text(self) -> str:
-        """'entropy 20% against random 20%: +0.31 [+0.22, +0.40], better'."""
-        return f"{self.what}: {describe(self.difference)}, {self.outcome}"
+        """'entropy 20% against random 20%: +0.310 [+0.224, +0.401], better'."""
+        kept = "" if self.kept is None else f", {_signed(self.kept)} beyond nine tenths of the gain"
+        return f"{self.what}: {_signed(self.difference)}{kept}, {self.outcome}"
 
 
 @dataclass(frozen=True)
@@ -68,11 +76,8 @@ def judge(comparison: Comparison, measure: Measure) -> list[Claim]:
     ]
 
 
-def describe(interval: Interval) -> str:
-    """'+0.31 [+0.22, +0.40]'."""
-    # Adding 0 makes a rounded -0.0 a 0.0.
-    mean, low, high = (f"{round(x, 2) + 0.0:+.2f}" for x in (interval.mean, interval.low, interval.high))
-    return f"{mean} [{low}, {high}]"
+def _signed(interval: Interval) -> str:
+    return interval.text(signed=True, digits=DIGITS)
 
 
 def _sparse_matches_dense(comparison: Comparison, measure: Measure) -> Claim:
@@ -81,33 +86,39 @@ def _sparse_matches_dense(comparison: Comparison, measure: Measure) -> Claim:
     if base is None or dense is None:
         return Claim(name, "was not tested", "Base or dense steering was not measured.", ())
     gain = comparison.difference(dense, base, measure)
-    margin = MARGIN * max(gain.mean, 0.0)
-
-    def outcome(found: Interval) -> tuple[str, bool]:
-        if found.low > 0:
-            return "beats it", True
-        if found.high < 0:
-            is_close = found.low >= -margin
-            return ("worse, but by less than the margin" if is_close else "worse"), is_close
-        if found.low >= -margin:
-            return "matches it", True
-        return f"undecided: a loss of {-found.low:.2f} is not ruled out", False
-
-    findings = _against(comparison, measure, "entropy", lambda one: dense, outcome)
-    statement = (
-        f"Dense steering gains {describe(gain)} over the base, so the margin is {margin:.2f}. "
-        + _where(findings, "Matched or beaten at", "At no ratio is dense steering shown to be matched.")
+    margin = MARGIN if gain.mean > 0 else 0.0
+    needed = (1 - margin) * dense.rewards(measure) + margin * base.rewards(measure)
+    findings = []
+    for one in comparison.measured:
+        if one.method.kind == "entropy" and one.method.n == 1:
+            found = comparison.difference(one, dense, measure)
+            kept = comparison.beyond(one, needed, measure)
+            what = f"{one.method.name} against {dense.method.name}"
+            findings.append(Finding(what, found, *_match(found, kept), kept=kept))
+    statement = f"Dense steering gains {_signed(gain)} over the base. " + _where(
+        findings, "Matched or beaten at", "At no ratio is dense steering shown to be matched"
     )
     if gain.low <= 0:
         statement += " Dense steering itself is not shown to gain anything, so there is little to match."
-    return Claim(name, _verdict(findings), statement, findings)
+    return Claim(name, _verdict(findings), statement, tuple(findings))
+
+
+def _match(found: Interval, kept: Interval) -> tuple[str, bool, bool]:
+    """Of a method against dense steering: the outcome, and whether it supports or refutes the claim."""
+    if found.low > 0:
+        return "beats it", True, False
+    if kept.low >= 0:
+        return ("a little worse, but matches it" if found.high < 0 else "matches it"), True, False
+    if kept.high < 0:
+        return "worse", False, True
+    return "undecided: the loss of more than a tenth of the gain is not ruled out", False, False
 
 
 def _entropy_beats_random(comparison: Comparison, measure: Measure) -> Claim:
     findings = _against(
         comparison, measure, "entropy", lambda one: comparison.find("random", one.method.ratio), _better
     )
-    statement = _where(findings, "Better at", "At no ratio is the entropy gate shown to be better.")
+    statement = _where(findings, "Better at", "At no ratio is the entropy gate shown to be better")
     verdict = _verdict(findings)
     return Claim("Entropy gates beat random gates at equal ratio", verdict, statement, findings)
 
@@ -123,25 +134,24 @@ def _composes_with_best_of_n(comparison: Comparison, measure: Measure) -> Claim:
     statements = []
     for both in combined:
         alone = comparison.find(both.method.kind, both.method.ratio)
-        rivals = [*([alone] if alone is not None else []), *plain]
-        own = [_finding(comparison, measure, both, rival, _better) for rival in rivals]
-        # What it must beat: each of its two parts alone, best-of-N with as many replies.
-        is_part = [m is alone or m.method.n == both.method.n for m in rivals]
-        parts = [m.method.name for m, must in zip(rivals, is_part, strict=True) if must]
-        against_parts = [finding for finding, must in zip(own, is_part, strict=True) if must]
-        statements.append(_composition(both, parts, against_parts))
-        findings += own
+        equals = [m for m in plain if m.method.n == both.method.n]
+        subject = f"{_capital(both.method.name)} must beat each of its parts alone"
+        own = {
+            rival.method: _finding(comparison, measure, both, rival, _better)
+            for rival in [*([alone] if alone is not None else []), *plain]
+        }
+        findings += own.values()
+        if alone is None or not equals:
+            missing = "the gate alone" if alone is None else f"best of {both.method.n} of the base"
+            statements.append(f"{subject}, of which {missing} was not measured.")
+            continue
+        parts = [alone, *equals]
+        against_parts = [own[part.method] for part in parts]
         needed += against_parts
+        does = sum(finding.supports for finding in against_parts)
+        outcome = "it does" if does == len(parts) else ("it does in part" if does else "it is not shown to")
+        statements.append(f"{subject}, {' and '.join(part.method.name for part in parts)}: {outcome}.")
     return Claim(name, _verdict(needed), " ".join(statements), tuple(findings))
-
-
-def _composition(both: Measured, parts: Sequence[str], findings: Sequence[Finding]) -> str:
-    subject = f"{_capital(both.method.name)} must beat each of its parts alone"
-    if not parts:
-        return f"{subject}, of which none was measured."
-    does = sum(finding.supports for finding in findings)
-    outcome = "it does" if does == len(parts) else ("it does in part" if does else "it is not shown to")
-    return f"{subject}, {' and '.join(parts)}: {outcome}."
 
 
 def _against(
@@ -149,7 +159,7 @@ def _against(
     measure: Measure,
     kind: str,
     rival_of: Callable[[Measured], Measured | None],
-    outcome: Callable[[Interval], tuple[str, bool]],
+    outcome: Callable[[Interval], tuple[str, bool, bool]],
 ) -> tuple[Finding, ...]:
     """Each gate of a kind, alone, against its rival."""
     findings = []
@@ -165,16 +175,16 @@ def _finding(
     measure: Measure,
     one: Measured,
     rival: Measured,
-    outcome: Callable[[Interval], tuple[str, bool]],
+    outcome: Callable[[Interval], tuple[str, bool, bool]],
 ) -> Finding:
     found = comparison.difference(one, rival, measure)
     return Finding(f"{one.method.name} against {rival.method.name}", found, *outcome(found))
 
 
-def _better(found: Interval) -> tuple[str, bool]:
+def _better(found: Interval) -> tuple[str, bool, bool]:
     if found.low > 0:
-        return "better", True
-    return ("worse", False) if found.high < 0 else ("no difference shown", False)
+        return "better", True, False
+    return ("worse", False, True) if found.high < 0 else ("no difference shown", False, False)
 
 
 def _verdict(findings: Sequence[Finding]) -> Verdict:
@@ -185,16 +195,21 @@ def _verdict(findings: Sequence[Finding]) -> Verdict:
         return "holds"
     if supporting:
         return "holds in part"
-    reversed_ = all(finding.difference.high < 0 for finding in findings)
-    return "does not hold" if reversed_ else "is not shown"
+    return "does not hold" if all(finding.refutes for finding in findings) else "is not shown"
 
 
 def _where(findings: Sequence[Finding], some: str, none: str) -> str:
-    supporting = [finding.what.partition(" against ")[0] for finding in findings if finding.supports]
-    if not supporting:
-        return none
-    others = [finding.what.partition(" against ")[0] for finding in findings if not finding.supports]
-    return f"{some} {', '.join(supporting)}" + (f"; not at {', '.join(others)}." if others else ".")
+    """Where a claim is supported, where it is refuted, and where neither is shown."""
+
+    def places(chosen: Callable[[Finding], bool]) -> str:
+        return ", ".join(finding.what.partition(" against ")[0] for finding in findings if chosen(finding))
+
+    supported = places(lambda finding: finding.supports)
+    refuted = places(lambda finding: finding.refutes)
+    undecided = places(lambda finding: not finding.supports and not finding.refutes)
+    parts = [f"{some} {supported}" if supported else none]
+    parts += [f"not at {refuted}"] * bool(refuted) + [f"undecided at {undecided}"] * bool(undecided)
+    return "; ".join(parts) + "."
 
 
 def _capital(text: str) -> str:

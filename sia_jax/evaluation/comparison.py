@@ -95,8 +95,11 @@ class Comparison:
 
     def difference(self, one: Measured, other: Measured, measure: Measure) -> Interval:
         """By how much a method earns more than another on the same prompts under the same seeds."""
-        rewards, others = one.rewards(measure), other.rewards(measure)
-        return paired_difference(rewards, others, one.prompts, resamples=self._resamples)
+        return self.beyond(one, other.rewards(measure), measure)
+
+    def beyond(self, one: Measured, rewards: np.ndarray, measure: Measure) -> Interval:
+        """By how much a method earns more than given rewards, [n], of the same prompts and seeds."""
+        return paired_difference(one.rewards(measure), rewards, one.prompts, resamples=self._resamples)
 
     def row(self, one: Measured) -> dict[str, Any]:
         """All that is reported of a method; JSON."""
@@ -120,7 +123,11 @@ class Comparison:
                 for name, rival in rivals.items()
                 if rival is not None and rival is not one
             },
-            "tokens_per_second": one.tokens / max(sum(record["seconds"] for record in one.records), 1e-9),
+            "tokens_per_second": _tokens_per_second(one.records),
+            "tokens_per_second_by_seed": [
+                _tokens_per_second([record for record in one.records if record["seed"] == seed])
+                for seed in sorted({record["seed"] for record in one.records})
+            ],
             "flops_per_token": {
                 model: sum(record["flops"][model] for record in one.records) / max(one.tokens, 1)
                 for model in ("policy", "value", "reward")
@@ -129,3 +136,9 @@ class Comparison:
             "cut": ends.count("length") / count,
             "non_finite": ends.count("non_finite"),
         }
+
+
+def _tokens_per_second(records: Sequence[Record]) -> float:
+    """Of the replies that were chosen."""
+    tokens = sum(record["length"] for record in records)
+    return float(tokens / max(sum(record["seconds"] for record in records), 1e-9))

@@ -4,7 +4,7 @@ The population is every position of the replies. At each, entropy and the values
 Rewards are known only of positions drawn by stratum: bins of entropy, among the positions that *branch* (have
 two or more candidates of any weight). A position that does not branch has a reward spread of 0 by definition
 and is not drawn. Every drawn position counts as often as its stratum has members for each one drawn, so all
-figures are those of the population.
+figures are those of the population; in a resample of the prompts too, which has its own numbers of both.
 
 Some of the correlation is form: where one candidate has nearly all mass, entropy and spread are small
 whatever the values. What entropy says of values that were drawn by lot is what the correlations have to be
@@ -120,9 +120,9 @@ def study(
       - gold/SCOPE/...: of entropy and the variance of expected rewards (the variance, since its estimate may
         be negative; ranks do not mind); plain_gold/...: unweighted.
       - value_gold/SCOPE/...: of the variances of values and of expected rewards.
-      - reliability/SCOPE/half, .../whole, .../ceiling: correlation of the variances from two halves of the
-        rewards; what that makes of the whole, 2 r / (1 + r); its root, the highest correlation that noise
-        leaves to be found.
+      - reliability/half, .../whole, .../ceiling: of branching positions, correlation of the variances from
+        two halves of the rewards; what that makes of the whole, 2 r / (1 + r); its root, the highest
+        correlation that noise leaves to be found.
       - high/share, high/value_variance, high/gold_variance: the share of positions of high entropy, and of
         all variance that lies at them.
       - high/alike_value: share of them whose value spread is below `ALIKE`; high/alike_gold: share of the
@@ -171,6 +171,8 @@ class _Table:
         self.known = np.concatenate([flat, self.drawn])
         self.weights = np.concatenate([np.ones(len(flat)), [each.weight for each in drawn]])
         self.is_drawn = np.arange(len(self.known)) >= len(flat)
+        strata = population.strata[self.known]
+        self.of_stratum = {s: np.flatnonzero(self.is_drawn & (strata == s)) for s in self.members if s >= 0}
         self.gold, plain, first, second = (
             np.concatenate([np.zeros(len(flat)), numbers])
             for numbers in np.array([(m.variance, m.plain_variance, *m.halves) for m in measured]).T
@@ -183,7 +185,8 @@ class _Table:
             self.golds[f"gold/{scope}"] = Pair(entropies[mask], self.gold[mask]), mask
             self.golds[f"plain_gold/{scope}"] = Pair(entropies[mask], plain[mask]), mask
             self.golds[f"value_gold/{scope}"] = Pair(values[mask], self.gold[mask]), mask
-            self.golds[f"reliability/{scope}"] = Pair(first[mask], second[mask]), mask
+        # Where nothing was measured both halves are 0, which says nothing of noise.
+        self.golds["reliability"] = Pair(first[self.is_drawn], second[self.is_drawn]), self.is_drawn
         self.moments = np.array(
             [(m.covariance, m.value_variance, m.raw_variance, m.variance) for m in measured]
         )
@@ -213,9 +216,13 @@ class _Table:
 
     def _gold(self, own: np.ndarray) -> dict[str, float]:
         weights = self.weights * own[self.known]
+        # Of how many positions a stratum has the drawn ones say little, and all of them everything.
+        for stratum, places in self.of_stratum.items():
+            if (mass := weights[places].sum()) > 0:
+                weights[places] *= own[self.members[stratum]].sum() / mass
         found: dict[str, float] = {}
         for name, (pair, mask) in self.golds.items():
-            if name.startswith("reliability"):
+            if name == "reliability":
                 half = pair.pearson(weights[mask])
                 whole = _ratio(2 * half, 1 + half)
                 ceiling = float(np.sqrt(whole)) if whole >= 0 else float("nan")

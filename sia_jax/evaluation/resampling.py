@@ -26,7 +26,8 @@ def bootstrap(
     """Figures of all clusters, each with an interval from resamples of the clusters.
 
     A resample draws as many clusters as there are, with replacement, so it is told by how often each was
-    drawn. Resamples in which a figure is NaN have no part in its interval.
+    drawn. Resamples in which a figure is NaN have no part in its interval. Of one cluster alone there is no
+    interval, since it says nothing of others.
 
     Args:
       figures: from how often each cluster was drawn, [clusters], to numbers by name; what belongs to a
@@ -48,6 +49,8 @@ def bootstrap(
     for name, estimate in estimates.items():
         sample = np.array([each[name] for each in drawn])
         sample = sample[np.isfinite(sample)]
-        low, high = np.quantile(sample, (tail, 1 - tail)) if len(sample) else (np.nan, np.nan)
+        low, high = (
+            np.quantile(sample, (tail, 1 - tail)) if len(sample) and clusters > 1 else (np.nan, np.nan)
+        )
         found[name] = Figure(float(estimate), float(low), float(high))
     return found

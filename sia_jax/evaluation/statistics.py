@@ -30,6 +30,11 @@ class Interval:
         """Its three numbers by their names."""
         return asdict(self)
 
+    def text(self, *, signed: bool = False, digits: int = 2) -> str:
+        """'1.31 [1.22, 1.40]', or '+1.31 [+1.22, +1.40]'; a small number below 0 keeps its sign, as -0.00."""
+        form = f"{'+' if signed else ''}.{digits}f"
+        return f"{self.mean:{form}} [{self.low:{form}}, {self.high:{form}}]"
+
 
 def bootstrap_mean(
     values: Any, clusters: Sequence[Hashable], *, resamples: int = 10_000, seed: int = 0
@@ -47,18 +52,20 @@ def bootstrap_mean(
       seed: of the draws. Equal seeds and clusters draw the same prompts.
 
     Raises:
-      ValueError: no values, other numbers of values and clusters, a value that is not finite.
+      ValueError: other numbers of values and clusters, a value that is not finite, fewer than two clusters.
     """
     x = np.asarray(values, np.float64)
-    if x.shape != (len(clusters),) or not len(x):
-        raise ValueError(f"expected as many values as clusters, at least one, got {x.shape}, {len(clusters)}")
+    if x.shape != (len(clusters),):
+        raise ValueError(f"expected as many values as clusters, got {x.shape} and {len(clusters)}")
     if not np.isfinite(x).all():
         raise ValueError(f"values must be finite, got {x[~np.isfinite(x)][0]} at {np.argmin(np.isfinite(x))}")
     if resamples < 1:
         raise ValueError(f"resamples must be 1 or more, got {resamples}")
     places = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
-    place = np.array([places[cluster] for cluster in clusters])
     count = len(places)
+    if count < 2:
+        raise ValueError(f"an interval takes two prompts or more, got {count}: one says nothing of others")
+    place = np.array([places[cluster] for cluster in clusters])
     sums, sizes = np.bincount(place, x), np.bincount(place)
     rng, means = np.random.default_rng(seed), []
     rows = max(1, _DRAWS // count)

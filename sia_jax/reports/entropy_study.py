@@ -41,7 +41,8 @@ def section(summary: dict[str, Any], picture: str) -> str:
         text += (
             f"Gold rewards at {_count(summary['drawn'], 'position')}, as many of each of {settings['bins']} "
             f"bins of entropy, from {settings['continuations']} replies after each candidate, "
-            f"{summary['continuations']:,} in all. "
+            f"{summary['continuations']:,} in all. Where a position does not branch, its gold variance is "
+            "taken as 0, and not measured. "
         )
     text += "Brackets: 95% intervals, from a bootstrap that draws prompts.\n\n"
     rows = [
@@ -68,17 +69,12 @@ def section(summary: dict[str, Any], picture: str) -> str:
 
 
 def _reliability(figures: dict[str, Any]) -> str:
-    def of(scope: str) -> str:
-        half, whole, ceiling = (figures[f"reliability/{scope}/{n}"] for n in ("half", "whole", "ceiling"))
-        return (
-            f"{_interval(half)} between the two halves of the replies, which makes {_number(whole)} of the "
-            f"whole, so that noise leaves correlations of at most {_number(ceiling)} to be found"
-        )
-
+    half, whole, ceiling = (figures[f"reliability/{n}"] for n in ("half", "whole", "ceiling"))
     agreement = figures["agreement/observed"], figures["agreement/corrected"]
     return (
-        f"Reliability of the gold variance over all positions: {of('all')}. Over those that branch: "
-        f"{of('branching')}.\n\n"
+        f"Reliability of the gold variance over the positions that branch: {_interval(half)} between the two "
+        f"halves of the replies, which makes {_number(whole)} of the whole: noise leaves correlations of at "
+        f"most {_number(ceiling)} to be found.\n\n"
         "Within a position, the value model's values and the candidates' mean gold rewards correlate by "
         f"{_interval(agreement[0])}; without the noise of the means, {_interval(agreement[1])}.\n"
     )
@@ -103,8 +99,8 @@ def _high(summary: dict[str, Any]) -> str:
     )
     return (
         f"{text}, and {gold} of all gold variance. Matters of style among the positions of high entropy: at "
-        f"{alike} the value spread is below {ALIKE:g}; at {undecided} no difference in gold is seen "
-        f"(p > {P_VALUE:g}), and by the p-values {none} have none.\n"
+        f"{alike} the value spread is below {ALIKE:g}. Of those that branch, at {undecided} no difference in "
+        f"gold is seen (p > {P_VALUE:g}), and by the p-values {none} have none.\n"
     )
 
 
@@ -129,7 +125,7 @@ def _strata(summary: dict[str, Any]) -> str:
                 _interval(figures[f"{name}/chance"], "%", brackets=False),
             ]
         elif has_gold:
-            row += ["0", "0%", ""]
+            row += ["taken as 0", "", ""]
         rows.append(tuple(row))
     note = "\nValue spread: in units of the reward that the value model has learned.\n"
     note += (

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sia_jax.evaluation.methods import SCHEDULES
+from sia_jax.evaluation.statistics import Interval
 
 Results = Mapping[str, Any]
 """What `decode.evaluate` writes to results.json."""
@@ -34,7 +35,8 @@ def evaluation_table(results: Results) -> str:
     main = measures[0]
     columns = ["method", "setting", "steered", f"{main} reward", "minus base", "minus dense"]
     columns += [f"{measure} reward" for measure in measures[1:]]
-    columns += ["tokens/s", "policy, MFLOP a token", "value", "reward", "tokens a reply"]
+    columns += ["tokens/s, by seed", *(f"{model}, MFLOP a token" for model in ("policy", "value", "reward"))]
+    columns.append("tokens a reply")
     lines = [columns, ["---"] + ["---:"] * (len(columns) - 1)]
     for row in results["rows"]:
         differences = row["differences"]
@@ -44,13 +46,13 @@ def evaluation_table(results: Results) -> str:
                 row["name"],
                 setting(row),
                 f"{row['ratio']:.1%}" if row["kind"] != "base" else "",
-                interval(row["rewards"][main]),
+                Interval(**row["rewards"][main]).text(),
                 *(
-                    interval(differences[rival][main], signed=True) if rival in differences else ""
+                    Interval(**differences[rival][main]).text(signed=True) if rival in differences else ""
                     for rival in ("base", "dense")
                 ),
-                *(interval(row["rewards"][measure]) for measure in measures[1:]),
-                f"{row['tokens_per_second']:,.0f}",
+                *(Interval(**row["rewards"][measure]).text() for measure in measures[1:]),
+                _rates(row["tokens_per_second_by_seed"]),
                 *(
                     f"{flops[model] / 1e6:,.3g}" if flops[model] else ""
                     for model in ("policy", "value", "reward")
@@ -62,7 +64,7 @@ def evaluation_table(results: Results) -> str:
 
 
 def setting(row: Mapping[str, Any]) -> str:
-    """'H >= 1.21 nats', 'at random, 0.193', 'chosen by the reward model'."""
+    """'H ≥ 1.21 nats', 'p = 0.193', 'every token, chosen by the reward model'."""
     parts = []
     if row["kind"] == "entropy":
         parts.append(f"H ≥ {row['threshold']:.3g} nats")
@@ -77,12 +79,10 @@ def setting(row: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def interval(numbers: Mapping[str, float], *, signed: bool = False) -> str:
-    """'1.31 [1.22, 1.40]'."""
-    sign = "+" if signed else ""
-    # Adding 0 makes a rounded -0.0 a 0.0.
-    mean, low, high = (f"{round(numbers[name], 2) + 0.0:{sign}.2f}" for name in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+def _rates(rates: Sequence[float]) -> str:
+    """'950 to 1,400': the slowest and the fastest, to two digits."""
+    ends = [float(f"{rate:.2g}") for rate in (min(rates), max(rates))]
+    return " to ".join(dict.fromkeys(f"{end:,.{0 if end >= 10 else 1}f}" for end in ends))
 
 
 def claims_text(results: Results) -> str:
@@ -175,9 +175,8 @@ def evaluation_page(
         f"{settings['num_candidates']}, at most {settings['max_new_tokens']} new tokens",
         f"thresholds of `{calibration['file']}` (sha256 {calibration['sha256'][:16]}), from "
         f"{calibration['tokens']:,} tokens of the policy's own replies to `{calibration['prompts']}`",
-        f"sampled at commit {', '.join(results['commits'])} on {results['device']}, "
-        f"{', '.join(f'{name} {number}' for name, number in results['versions'].items())}; "
-        f"this page: {results['time']}",
+        f"sampled at commit {', '.join(results['commits'])} on {'; '.join(results['machines'])}",
+        f"this page: commit {results['commit']}, {results['time']}",
         *(f"{what}: commit {commit}" for what, commit in results.get("world", {}).items()),
     ]
     commands = "".join(
@@ -190,8 +189,8 @@ def evaluation_page(
         "## What holds\n",
         "Every verdict is computed from the intervals that stand under it. An interval is that of 95% of "
         f"{results['resamples']:,} bootstrap resamples of the prompts; differences are paired, by prompt and "
-        "seed, and each interval is that of its own comparison alone. A method matches another if its whole "
-        "interval lies above minus a tenth of what dense steering gains over the base.\n",
+        "seed, and each interval is that of its own comparison alone. A method matches dense steering if it "
+        "is shown to keep nine tenths of what that gains over the base.\n",
         claims_text(results),
         "## All methods\n",
         evaluation_table(results),
@@ -230,7 +229,9 @@ def _explanations(results: Results) -> str:
         "Random gates steer with the probability p that the entropy gate of their line has realised under "
         "the same seed. Tokens/s are tokens of finished replies over the time of all that a method does: "
         "every candidate of best-of-N and the pass that chooses among them, prefill, but no compiling, and "
-        f"not the scoring of the result. Programs are laid out for shares of {layouts}; a method runs in "
+        "not the scoring of the result; to two digits, of the slowest and the fastest seed. A machine that "
+        "others share makes more of a difference than that: from run to run equal work has differed by a "
+        f"quarter. Programs are laid out for shares of {layouts}; a method runs in "
         "the next one. FLOPs count every token that a model must read for a method, without padding, per "
         "token of the reply that is kept; the reward model's only where it chooses. "
         f"At most {cut['cut']:.1%} of a method's replies were cut by the length ({cut['name']})."

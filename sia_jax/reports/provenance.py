@@ -1,8 +1,14 @@
-"""From which commit something was made."""
+"""From which commit something was made, and on what."""
 
+import platform
 import subprocess
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+
+import jax
+
+from sia_jax.evaluation.roofline import usable_cores
 
 UNKNOWN = "unknown"
 
@@ -35,6 +41,12 @@ def last_commit(paths: Sequence[Path], folder: Path | None = None) -> str:
     if not found:
         return UNKNOWN
     return found + ("+changes" if _git("status", "--porcelain", "--", *names, folder=folder) else "")
+
+
+def machine() -> str:
+    """What this process computes on and with: 'cpu, 2 cores, Python 3.11.7, jax 0.10.2'."""
+    device = f"{jax.devices()[0].device_kind}, {usable_cores()} cores"
+    return f"{device}, Python {platform.python_version()}, jax {version('jax')}"
 
 
 def _git(*command: str, folder: Path | None) -> str:

@@ -228,6 +228,30 @@ def test_a_run_goes_on_after_ctrl_c_to_the_same_replies(
     assert [timeless(line) for line in read(journal)] == [timeless(line) for line in lines]
 
 
+def test_a_new_run_that_is_interrupted_while_it_loads_leaves_no_replies_of_the_old_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(args: Args) -> None:
+        raise KeyboardInterrupt
+
+    journal = tmp_path / "replies.jsonl"
+    journal.write_bytes((folder / "evaluation" / "replies.jsonl").read_bytes())
+    monkeypatch.setattr(runner, "load_models", interrupted)
+    with pytest.raises(SystemExit):
+        evaluate.main(replace(evaluation_args(folder), out=str(tmp_path), overwrite=True))
+    assert "without --overwrite goes on" in " ".join(capsys.readouterr().err.split())
+    assert journal.read_bytes() == b""
+
+
+def test_replies_that_do_not_say_where_they_were_made_are_refused(
+    folder: Path, lines: Lines, tmp_path: Path, no_loading: None
+) -> None:
+    old = [{name: x for name, x in line.items() if name != "machine"} for line in lines]
+    (tmp_path / "replies.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old))
+    with pytest.raises(SystemExit, match=r"line 1: no 'machine' in it; .*--overwrite"):
+        evaluate.main(replace(evaluation_args(folder), out=str(tmp_path)))
+
+
 def test_a_finished_run_reports_again_without_models(folder: Path, no_loading: None) -> None:
     args = evaluation_args(folder)
     results = folder / "evaluation" / "results.json"
@@ -283,9 +307,19 @@ def test_prompts_that_cannot_be_judged_are_refused(
     folder: Path, tmp_path: Path, no_loading: None, line: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "prompts.jsonl"
-    path.write_text(json.dumps(line) + "\n")
+    path.write_text("".join(json.dumps(each) + "\n" for each in (line, {"prompt": "And you?"})))
     with pytest.raises(SystemExit, match=message):
         evaluate.main(replace(evaluation_args(folder), prompts=str(path), out=str(tmp_path / "out")))
+
+
+def test_one_prompt_is_refused_because_it_says_nothing_of_others(
+    folder: Path, tmp_path: Path, no_loading: None
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "Hello?"}\n')
+    args = replace(evaluation_args(folder), prompts=str(path), out=str(tmp_path / "out"), gold=False)
+    with pytest.raises(SystemExit, match="has 1 prompt, and an interval takes 2 or more"):
+        evaluate.main(args)
 
 
 def test_thresholds_that_were_made_anew_are_refused(folder: Path, tmp_path: Path, no_loading: None) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sia_jax.evaluation.claims import Claim, judge
+from sia_jax.evaluation.claims import Claim, Finding, judge
 from sia_jax.evaluation.comparison import Comparison, Measure
 from sia_jax.evaluation.methods import Method, plan_methods
-from sia_jax.evaluation.statistics import paired_difference
-from tests.support.comparing import PROMPTS, SEEDS, made_up
+from sia_jax.evaluation.statistics import Interval, paired_difference
+from tests.support.comparing import METHODS, PROMPTS, SEEDS, made_up
 
 USUAL = {
     **{"base": 0.0, "base-best-of-4-by-reward": 1.0, "dense": 1.0, "entropy-0.2": 0.98, "entropy-0.8": 1.0},
@@ -33,7 +33,7 @@ def test_what_the_paper_says() -> None:
     assert [claim.verdict for claim in claims] == ["holds", "holds", "holds"]
     sparse, random, best_of_n = claims
     assert [finding.outcome for finding in sparse.findings] == ["matches it", "matches it"]
-    assert "the margin is 0.10" in sparse.statement
+    assert all(" beyond nine tenths of the gain, matches it" in finding.text for finding in sparse.findings)
     assert [finding.what for finding in random.findings] == [
         "entropy 20% against random 20%",
         "entropy 80% against random 80%",
@@ -53,8 +53,8 @@ def test_what_the_paper_says() -> None:
 def test_what_is_better_at_one_ratio_only_holds_in_part_and_says_where() -> None:
     claims = verdicts({"entropy-0.2": 0.5, "random-0.2": 0.5} | both_at(0.9))
     assert [claim.verdict for claim in claims] == ["holds in part"] * 3
-    for claim in claims[:2]:
-        assert claim.statement.endswith("at entropy 80%; not at entropy 20%.")
+    assert claims[0].statement.endswith("at entropy 80%; not at entropy 20%.")
+    assert claims[1].statement.endswith("at entropy 80%; undecided at entropy 20%.")
     assert [finding.outcome for finding in claims[2].findings] == ["better", "worse"] * 2
     assert claims[2].statement.count("it does in part") == 2
 
@@ -78,20 +78,61 @@ def test_no_difference_found_is_no_match_where_the_interval_is_wide() -> None:
     claims = verdicts({"entropy-0.2": 1.0, "random-0.8": 1.0, "random-0.2": 1.0}, noise=20.0)
     assert claims[0].verdict == "is not shown"
     assert all("is not ruled out" in finding.outcome for finding in claims[0].findings)
+    assert "undecided at entropy 20%, entropy 80%." in claims[0].statement
     assert claims[1].verdict == "is not shown"
     assert {finding.outcome for finding in claims[1].findings} == {"no difference shown"}
 
 
 def test_dense_steering_that_gains_nothing_leaves_nothing_to_match() -> None:
     claim = verdicts({"dense": -0.5})[0]
-    assert "margin is 0.00" in claim.statement
     assert "not shown to gain anything" in claim.statement
+    assert [finding.kept for finding in claim.findings] == [finding.difference for finding in claim.findings]
 
 
 def test_a_small_loss_that_is_sure_still_matches() -> None:
     claim = verdicts({"dense": 1.0, "entropy-0.2": 0.95}, noise=0.05)[0]
-    assert claim.findings[0].outcome == "worse, but by less than the margin"
+    assert claim.findings[0].outcome == "a little worse, but matches it"
     assert claim.verdict == "holds"
+
+
+def test_what_is_kept_of_the_gain_is_told_pair_by_pair() -> None:
+    comparison = made_up(USUAL, 1.0)
+    rewards = {}
+    for name in ("base", "dense"):
+        measured = comparison.find(name)
+        assert measured is not None
+        rewards[name] = measured.rewards("gold")
+    sparse = comparison.find("entropy", 0.2)
+    assert sparse is not None
+    needed = 0.9 * rewards["dense"] + 0.1 * rewards["base"]
+    expected = paired_difference(sparse.rewards("gold"), needed, sparse.prompts, resamples=500)
+    kept = judge(comparison, "gold")[0].findings[0].kept
+    assert kept is not None
+    assert (kept.mean, kept.low, kept.high) == pytest.approx((expected.mean, expected.low, expected.high))
+
+
+def test_a_sure_loss_that_may_be_less_than_a_tenth_of_the_gain_refutes_nothing() -> None:
+    claim = verdicts({"entropy-0.2": 0.9, "entropy-0.8": 0.9}, noise=0.1)[0]
+    assert all(finding.difference.high < 0 for finding in claim.findings)
+    assert all(finding.outcome.startswith("undecided") for finding in claim.findings)
+    assert claim.verdict == "is not shown"
+
+
+def test_small_losses_keep_their_sign_in_the_words() -> None:
+    finding = Finding("a against b", Interval(-0.004, -0.0004, 0.0), "worse", False, True)
+    assert finding.text == "a against b: -0.004 [-0.000, +0.000], worse"
+
+
+def test_a_combination_without_one_of_its_parts_was_not_tested() -> None:
+    methods = plan_methods([0.2], (8,), (0.2, 4))
+    claim = judge(made_up(USUAL | {"base-best-of-8-by-reward": 9.0}, 0.1, methods), "gold")[2]
+    assert claim.verdict == "was not tested"
+    assert claim.statement.count("of which best of 4 of the base was not measured.") == 2
+    assert [finding.outcome for finding in claim.findings] == ["better", "worse"] * 2
+    without_gate = [method for method in METHODS if method.key != "entropy-0.2"]
+    claim = judge(made_up(USUAL, 0.1, without_gate), "gold")[2]
+    assert claim.verdict == "was not tested"
+    assert "of which the gate alone was not measured." in claim.statement
 
 
 def test_what_was_not_measured_was_not_tested() -> None:
@@ -127,6 +168,7 @@ def test_a_row_by_hand() -> None:
     assert row["length"] == pytest.approx(10.0)  # of made-up replies: 4 candidates of 10 tokens, one kept
     assert row["ratio"] == pytest.approx(0.2)
     assert row["tokens_per_second"] == pytest.approx(10 / 0.5)
+    assert row["tokens_per_second_by_seed"] == pytest.approx([10 / 0.5] * SEEDS)
     assert row["flops_per_token"] == {"policy": 400.0, "value": 30.0, "reward": 0.0}
     assert row["cut"] == pytest.approx(1 / 4)
     assert row["non_finite"] == 0

@@ -1,14 +1,17 @@
 """The study on simulated positions whose truth is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from sia_jax.evaluation.entropy_study import Drawn, Population, measure, study
+from sia_jax.evaluation.resampling import bootstrap
 from sia_jax.evaluation.spread import draw_by_stratum, quantile_bins
 
 PROMPTS, BINS, M = 60, 4, 24
-ROOT = "reliability/branching"
+ROOT = "reliability"
 
 
 class World:
@@ -132,6 +135,29 @@ def test_intervals_hold_the_truth(truth):
         figure = figures[name]
         assert figure.low < figure.estimate < figure.high, name
         assert figure.low < truth[name] < figure.high, name
+
+
+def test_in_a_resample_a_stratum_counts_as_all_its_positions_do():
+    world = World(noise=0.0, each=25)
+    population, variances = world.population, np.array([0.0, 1.0, 2.0, 5.0, 9.0])[world.population.strata + 1]
+    drawn = [
+        replace(each, rewards=np.repeat([[0.0], [2 * np.sqrt(variances[each.place])]], M, axis=1))
+        for each in world.drawn
+    ]
+    # Variances are those of the strata, and the threshold lies between two of them.
+    edge = population.entropies[population.strata == 2].min()
+    high = population.entropies >= edge
+
+    def from_all(counts):
+        own = counts[population.prompts] * variances
+        return {"high": own[high].sum() / own.sum()}
+
+    figures, _ = study(population, drawn, threshold=float(edge), resamples=50, seed=5)
+    expected = bootstrap(from_all, PROMPTS, resamples=50, seed=5)["high"]
+    found = figures["high/gold_variance"]
+    assert (found.estimate, found.low, found.high) == pytest.approx(
+        (expected.estimate, expected.low, expected.high)
+    )
 
 
 def test_weights_shrink_a_variance_and_equal_ones_do_not():

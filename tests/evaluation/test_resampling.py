@@ -53,6 +53,12 @@ def test_a_resample_without_a_figure_has_no_part_in_the_interval():
     assert np.isnan([found["none"].estimate, found["none"].low, found["none"].high]).all()
 
 
+def test_of_one_cluster_there_is_an_estimate_and_no_interval():
+    found = bootstrap(mean_of(np.array([4.0])), 1, resamples=5)["mean"]
+    assert found.estimate == 4
+    assert np.isnan([found.low, found.high]).all()
+
+
 def test_the_same_seed_draws_the_same():
     values = np.arange(10.0)
     first, again, other = (

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from sia_jax.evaluation.statistics import bootstrap_mean, paired_difference
+from sia_jax.evaluation.statistics import Interval, bootstrap_mean, paired_difference
 
 
 def enumerate_bootstrap(values: list[list[float]]) -> tuple[float, float]:
@@ -79,15 +79,17 @@ def test_the_same_seed_draws_the_same_prompts_whatever_the_values() -> None:
     assert [shifted.mean, shifted.low, shifted.high] == pytest.approx(expected)
 
 
-def test_one_prompt_says_nothing_of_others() -> None:
-    found = bootstrap_mean([1.0, 2.0, 6.0], ["a", "a", "a"])
-    assert (found.mean, found.low, found.high) == (3, 3, 3)
+def test_an_interval_in_words() -> None:
+    found = Interval(1.305, -0.004, 1.4)
+    assert found.text() == "1.30 [-0.00, 1.40]"
+    assert found.text(signed=True, digits=3) == "+1.305 [-0.004, +1.400]"
 
 
 @pytest.mark.parametrize(
     ("values", "clusters", "message"),
     [
-        ([], [], "at least one"),
+        ([], [], "two prompts or more, got 0"),
+        ([1.0, 2.0, 6.0], ["a", "a", "a"], "two prompts or more, got 1: one says nothing of others"),
         ([1.0, 2.0], ["a"], "as many values as clusters"),
         ([1.0, float("nan")], ["a", "b"], "finite, got nan at 1"),
     ],

@@ -65,7 +65,7 @@ def test_numbers_stand_where_they_belong() -> None:
     (row,) = [line for line in lines if line.startswith("| 1.25 to 1.75 |")]
     assert "| 0.50 [-0.20, 0.60] |" in row
     (flat,) = [line for line in lines if "no branch" in line]
-    assert flat.endswith("| 0 | 0% |  |")
+    assert flat.endswith("| taken as 0 |  |  |")
     assert lines[-5:] == [
         "![Spread over entropy, position by position](study.png)",
         *("", "```", "python -m decode.entropy_study --policy writer", "```"),

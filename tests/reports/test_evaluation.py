@@ -27,8 +27,8 @@ def results() -> dict[str, Any]:
         "time": "2026-01-02T03:04:05Z",
         "command": "python -m decode.evaluate --policy p",
         "commits": ["0123456789ab"],
-        "device": "cpu, 2 cores",
-        "versions": {"jax": "0.10.2"},
+        "commit": "ba9876543210",
+        "machines": ["cpu, 2 cores, jax 0.10.2"],
         "settings": {
             **{
                 f"{model}{what}": "x1"
@@ -65,10 +65,20 @@ def test_the_table_has_the_numbers_of_each_method(results: dict[str, Any]) -> No
     assert both["setting"] == "H ≥ 1.25 nats, chosen by the last value"
     assert both["steered"] == "20.0%"
     assert both["minus base"].startswith("+1.40 [+1.")
-    assert both["tokens/s"] == "20"
+    assert both["tokens/s, by seed"] == "20"
     assert table["random 20%"]["setting"] == "p = 0.200"
     assert table["base, best of 4 by reward"]["setting"] == "chosen by the reward model"
-    assert table["base"]["value"] == ""
+    assert table["base"]["value, MFLOP a token"] == ""
+
+
+def test_speeds_are_told_from_the_slowest_seed_to_the_fastest_to_two_digits(results: dict[str, Any]) -> None:
+    rates = [[1134.0, 1062.0, 1364.0], [952.0, 951.0], [3.14, 5.0], [9.99, 10.01]]
+    rows = [
+        row | {"tokens_per_second_by_seed": own} for row, own in zip(results["rows"], rates, strict=False)
+    ]
+    table = evaluation_table(results | {"rows": rows})
+    for shown in ("| 1,100 to 1,400 |", "| 950 |", "| 3.1 to 5.0 |", "| 10 |"):
+        assert shown in table
 
 
 def test_verdicts_stand_over_their_intervals(results: dict[str, Any]) -> None:
@@ -78,7 +88,7 @@ def test_verdicts_stand_over_their_intervals(results: dict[str, Any]) -> None:
         for claim in claims:
             assert f"**{claim['name']}: {claim['verdict']}.**" in text
             assert all(finding in text for finding in claim["findings"])
-    assert "entropy 20% against random 20%: +0.65 [" in text
+    assert "entropy 20% against random 20%: +0.650 [" in text
 
 
 @pytest.mark.parametrize("measures", [["gold", "proxy"], ["proxy"]])
@@ -103,7 +113,14 @@ def test_the_page_says_how_it_was_made(results: dict[str, Any]) -> None:
             "python -m decode.calibrate --policy p\npython -m decode.evaluate --policy p\n",
             "ffffffffffffffff)",
         ),
-        *("0123456789ab", "abcdef of 2026-01-01", "seeds 0, 1", "80 replies a method", "25.0%"),
+        *(
+            "0123456789ab on cpu, 2 cores, jax 0.10.2",
+            "commit ba9876543210",
+            "abcdef of 2026-01-01",
+            "seeds 0, 1",
+            "80 replies a method",
+            "25.0%",
+        ),
     ):
         assert part in page
     assert page.index("## All methods") < page.index("## X\n") < page.index("## How it was made")
