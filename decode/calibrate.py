@@ -32,7 +32,7 @@ from decode import runner
 from decode.generate import plan
 from decode.runner import Row, Runner, SamplingArgs
 from sia_jax.checkpoints.tensors import write_text_atomically
-from sia_jax.cli import Count, Flag, command, explained
+from sia_jax.cli import Count, Flag, command, explained, goes_on
 from sia_jax.data.prompts import PromptLine, read_prompts
 from sia_jax.evaluation.calibration import FORMAT, calibrate, threshold_for
 from sia_jax.reports.journal import Journal
@@ -82,8 +82,8 @@ def main(args: Args) -> None:
         try:
             run(args, messages)
         except KeyboardInterrupt:
-            again = f"what was done is in {_partial(args)}, and the same command goes on after it"
-            messages.print(f"\ninterrupted; {again}", highlight=False, soft_wrap=True)
+            kept = f"what was done is in {_partial(args)}, and {goes_on(args.overwrite)}"
+            messages.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
             sys.exit(130)
 
 
@@ -110,7 +110,8 @@ def run(args: Args, messages: Console) -> None:
     if done:
         messages.print(f"{journal.path}: going on after {done:,} of {total:,} replies", soft_wrap=True)
     if done < total:
-        _sample(args, prompts, ids, entropies, journal, messages)
+        with journal:  # first of all: with --overwrite, what was there is gone from here on
+            _sample(args, prompts, ids, entropies, journal, messages)
     found = np.array([h for row in sorted(entropies.rows) for h in entropies.rows[row]], np.float32)
     content = calibrate(found, sorted(args.ratios), _facts(args, source, total))
     write_text_atomically(Path(args.out), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -177,7 +178,7 @@ def _sample(
     size = min(len(prompts), max(1, args.batch // args.samples))
     machine = Runner(models, args, size, branches=args.samples)
     rows = [Row(own, own, _key(args, prompt), math.inf) for prompt, own in zip(prompts, ids, strict=True)]
-    with journal, RunProgress(messages, len(prompts) * args.samples, len(journal.done)) as progress:
+    with RunProgress(messages, len(prompts) * args.samples, len(journal.done)) as progress:
         for batch in plan(rows, size, by_length=True):
             wanted = {(index, branch) for index in batch.indices for branch in range(args.samples)}
             if wanted <= journal.done:
@@ -186,13 +187,15 @@ def _sample(
                 with progress.aside(f"compiling for prompts of up to {batch.shape[0]} tokens"):
                     machine.compile(batch.shape)
             groups, _ = machine.run([rows[index] for index in batch.indices], batch.shape, args)
+            before = len(journal.done)
             for index, group in zip(batch.indices, groups, strict=True):
                 for branch, reply in enumerate(group):
                     if (index, branch) in journal.done:
                         continue
                     record = {"index": index, "id": prompts[index].id, "branch": branch}
                     journal.write(record | {"entropy": json_numbers(reply.entropy)})
-            progress.advance(len(wanted), sum(len(reply.tokens) for group in groups for reply in group))
+            tokens = sum(len(reply.tokens) for group in groups for reply in group)
+            progress.advance(len(journal.done) - before, tokens)
 
 
 def _key(args: Args, prompt: PromptLine) -> jax.Array:

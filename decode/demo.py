@@ -29,10 +29,10 @@ from rich.text import Text
 
 import sia_jax
 from decode import runner
+from decode.method_runner import Scorer
 from decode.runner import Models, Row, Runner, SamplingArgs
 from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.cli import Count, explained
-from sia_jax.data.chat import Message
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.statistics import Interval, bootstrap_mean
 from sia_jax.models.run import bucket_length
@@ -40,7 +40,6 @@ from sia_jax.reports.evaluation import draw_pareto
 from sia_jax.reports.reply import Reply
 from sia_jax.reports.terminal import Tally, legend, rate, reply_text
 from sia_jax.reports.trace import trace_page
-from sia_jax.rewards.labelling import label
 from sia_jax.world.files import world_models
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import FAMILIES, Prompt, prompts
@@ -106,6 +105,10 @@ def main(args: Args) -> None:
     """Run the demo; exits with 1 if something is wrong with options or files."""
     messages, console = Console(stderr=True), Console()
     with explained("decode.demo"):
+        if args.prompts < 2:
+            raise ValueError(
+                f"--prompts must be 2 or more, for an interval of their rewards, got {args.prompts}"
+            )
         if not 1 <= args.shown <= args.prompts:
             raise ValueError(f"--shown must lie in 1 .. {args.prompts}, the prompts, got {args.shown}")
         folder = world_models() if args.models is None else Path(args.models)
@@ -117,15 +120,17 @@ def main(args: Args) -> None:
             seed=args.seed,
         )
         calibration = read_calibration(folder / "thresholds.json")
+        written = runner.settings(sampling)
+        calibration.check(written)
+        settings = plan(calibration)
         with messages.status("loading the models"):
             models = runner.load_models(sampling)
             reward = sia_jax.load_reward_model(folder / "reward")
-    args.out.mkdir(parents=True, exist_ok=True)
-    settings = plan(calibration)
-    found = [*_run(models, reward, asked, settings, sampling, messages)]
-    _show(console, asked[: args.shown], found)
-    console.print(_summary(found))
-    _write(args, asked, found, runner.settings(sampling))
+        args.out.mkdir(parents=True, exist_ok=True)
+        found = _run(models, reward, asked, settings, sampling, messages)
+        _show(console, asked[: args.shown], found)
+        console.print(_summary(found))
+        _write(args, asked, found, written)
     console.print(_next(args, folder, calibration.thresholds[SPARSE]), highlight=False, soft_wrap=True)
 
 
@@ -144,7 +149,16 @@ def choose_prompts(count: int) -> list[Prompt]:
 
 
 def plan(calibration: Calibration) -> list[Setting]:
-    """No steering, the calibrated shares, and steering everywhere."""
+    """No steering, the calibrated shares, and steering everywhere.
+
+    Raises:
+      ValueError: the share that is shown is not among them.
+    """
+    if SPARSE not in calibration.thresholds:
+        found = sorted(calibration.thresholds)
+        raise ValueError(
+            f"thresholds.json has none for {SPARSE}, only for {found}; decode.calibrate makes one"
+        )
     shares = [Setting(f"sparse {r:.0%}", t, r) for r, t in sorted(calibration.thresholds.items())]
     return [Setting("base", math.inf), *shares, Setting("dense", -math.inf)]
 
@@ -175,25 +189,17 @@ def _run(
     )
     with messages.status("compiling"):
         machine.compile(shape)
+    scorer, conversations = Scorer(reward, messages.status), [prompt.messages for prompt in asked]
     found = []
     for setting in settings:
         with messages.status(f"{setting.name}: {len(asked)} replies"):
             chosen = [replace(row, threshold=setting.threshold) for row in rows]
             groups, seconds = machine.run(chosen, shape, sampling)
-            replies = [reply for (reply,) in groups]
-            gold = [gold_reward(*pair) for pair in zip(asked, (r.text for r in replies), strict=True)]
-            found.append(Scored(setting, replies, gold, _proxy(reward, asked, replies), seconds))
+        replies = [reply for (reply,) in groups]
+        gold = [gold_reward(*pair) for pair in zip(asked, (r.text for r in replies), strict=True)]
+        proxy = [reward for (reward,) in scorer.score(conversations, groups)[0]]
+        found.append(Scored(setting, replies, gold, proxy, seconds))
     return found
-
-
-def _proxy(reward: sia_jax.RewardModel, asked: Sequence[Prompt], replies: Sequence[Reply]) -> list[float]:
-    """The reward model's rewards; an empty reply, which it scores like any other, has one too."""
-    outcomes = label(reward, [_conversation(*pair) for pair in zip(asked, replies, strict=True)])
-    return [math.nan if outcome.reward is None else outcome.reward for outcome in outcomes]
-
-
-def _conversation(prompt: Prompt, reply: Reply) -> list[Message]:
-    return [*prompt.messages, {"role": "assistant", "content": reply.text}]
 
 
 def _show(console: Console, asked: Sequence[Prompt], found: Sequence[Scored]) -> None:
@@ -249,7 +255,7 @@ def _write(args: Args, asked: Sequence[Prompt], found: Sequence[Scored], setting
         for index, prompt in enumerate(asked)
         for scored in found
     ]
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    lines = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
     write_text_atomically(args.out / "replies.jsonl", lines)
     on_page = [
         record
@@ -258,7 +264,7 @@ def _write(args: Args, asked: Sequence[Prompt], found: Sequence[Scored], setting
     ]
     write_text_atomically(args.out / "trace.html", trace_page(on_page, "Steering in the embedded world"))
     results = {"measures": ["gold", "proxy"], "rows": [_row(scored) for scored in found]}
-    write_text_atomically(args.out / "results.json", json.dumps(results, indent=1) + "\n")
+    write_text_atomically(args.out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     draw_pareto(results, args.out / "pareto.png")
 
 

@@ -49,7 +49,7 @@ from decode.entropy_parts import (
     sample_replies,
 )
 from decode.runner import SamplingArgs
-from sia_jax.cli import Count, Flag, Folder, Name, command, explained
+from sia_jax.cli import Count, Flag, Folder, Name, command, explained, goes_on
 from sia_jax.data.prompts import PromptLine, read_prompts
 from sia_jax.evaluation.entropy_study import Drawn, Measured, Population, study
 from sia_jax.interruption import Interruption
@@ -143,11 +143,14 @@ def main(args: Args) -> None:
             with Interruption() as interruption, journal:
                 places, population, drawn = _sample(args, prompts, journal, interruption, messages)
             if interruption.wanted:
-                _say(messages, f"interrupted; {journal.path} has what is done, and {_again(args)}")
+                _say(messages, f"interrupted; {journal.path} has what is done, and {goes_on(args.overwrite)}")
                 sys.exit(interruption.exit_status)
             _report(args, prompts, journal, places, population, drawn, messages)
     except KeyboardInterrupt:
-        _say(messages, f"interrupted; {Path(args.out) / JOURNAL} has what is done, and {_again(args)}")
+        _say(
+            messages,
+            f"interrupted; {Path(args.out) / JOURNAL} has what is done, and {goes_on(args.overwrite)}",
+        )
         sys.exit(130)
 
 
@@ -332,10 +335,6 @@ def _settings(args: Args) -> dict[str, Any]:
     whole = runner.settings(args.sampling)
     own = {name: getattr(args, name) for name in ("positions", "bins", "floor", "most", "continuations")}
     return {name: whole[name] for name in names} | own
-
-
-def _again(args: Args) -> str:
-    return "the same command" + (" without --overwrite" if args.overwrite else "") + " goes on"
 
 
 def _say(messages: Console, text: str) -> None:

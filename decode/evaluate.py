@@ -36,7 +36,7 @@ from decode.runner import Row, SamplingArgs
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.tensors import write_text_atomically
-from sia_jax.cli import Count, File, Flag, Float, Folder, command, explained
+from sia_jax.cli import Count, File, Flag, Float, Folder, command, explained, goes_on
 from sia_jax.data.prompts import PromptLine, read_prompts
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.claims import judge
@@ -112,9 +112,8 @@ def main(args: Args) -> None:
         try:
             _Evaluation(args, messages).run()
         except KeyboardInterrupt:
-            again = "the same command" + (" without --overwrite" if args.overwrite else "")
-            kept = f"what was done is in {Path(args.out) / 'replies.jsonl'}"
-            messages.print(f"\ninterrupted; {kept}, and {again} goes on", highlight=False, soft_wrap=True)
+            kept = f"what was done is in {Path(args.out) / 'replies.jsonl'}, and {goes_on(args.overwrite)}"
+            messages.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
             sys.exit(130)
 
 

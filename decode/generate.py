@@ -34,7 +34,7 @@ from rich.text import Text
 
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import Count, File, Flag, Repeated, explained
+from sia_jax.cli import Count, File, Flag, Repeated, explained, goes_on
 from sia_jax.data.prompts import PromptLine, parse_prompts, read_prompts, text_prompts
 from sia_jax.models.run import bucket_length
 from sia_jax.reports.journal import Journal
@@ -111,7 +111,7 @@ def main(args: Args) -> None:
         kept = (
             f"; {len(journal.done & wanted)} of {len(wanted)} replies are in {args.output}" if journal else ""
         )
-        again = ", and the same command goes on after them" if journal else ""
+        again = f", and {goes_on(args.overwrite)}" if journal else ""
         messages.print(f"\ninterrupted{kept}{again}", highlight=False, soft_wrap=True)
         sys.exit(130)
 

@@ -42,6 +42,11 @@ def explained(program: str, *others: type[Exception]) -> Iterator[None]:
         sys.exit(f"{program}: {error}")
 
 
+def goes_on(overwrite: bool) -> str:
+    """How an interrupted run goes on: 'the same command goes on', without the option that begins anew."""
+    return "the same command" + (" without --overwrite" if overwrite else "") + " goes on"
+
+
 def command(program: str, args: Any) -> str:
     """The command line that has these options: those that differ from their defaults.
 

@@ -36,7 +36,7 @@ from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Count, File, Flag, Folder, Int, explained
+from sia_jax.cli import Count, File, Flag, Folder, Int, explained, goes_on
 from sia_jax.interruption import Interruption
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress
@@ -117,9 +117,8 @@ def run(args: Args, messages: Console) -> None:
             model = sia_jax.load_reward_model(args.reward_model, dtype=dtype, mesh=mesh)
         interruption = _score(args, model, source, journal, messages)
         if interruption.wanted:
-            again = "the same command" + (" without --overwrite" if args.overwrite else "")
-            kept = f"{len(journal.done):,} of {total:,} are in {files.partial}"
-            messages.print(f"\ninterrupted; {kept}, and {again} goes on", highlight=False, soft_wrap=True)
+            kept = f"{len(journal.done):,} of {total:,} are in {files.partial}, and {goes_on(args.overwrite)}"
+            messages.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
             sys.exit(interruption.exit_status)
     _finish(args, files, source, labels, identity, messages)
 

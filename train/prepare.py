@@ -58,8 +58,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
+from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Flag, Int, explained
+from sia_jax.cli import Flag, Int, explained, goes_on
 from sia_jax.data.chat import Tokenizer, family_of
 from sia_jax.data.records import Record, read_records, set_folder, write_records
 from sia_jax.data.rejections import Rejections
@@ -128,7 +129,9 @@ def main(args: Args) -> None:
             # Last: until then the same command ends what a kill has left undone.
             journal.unlink(missing_ok=True)
     except KeyboardInterrupt:
-        sampled = f"; {journal} has what was sampled, and {_again(args)}" if journal.exists() else ""
+        sampled = (
+            f"; {journal} has what was sampled, and {goes_on(args.overwrite)}" if journal.exists() else ""
+        )
         messages.print(f"\ninterrupted; {unfinished} is as it was{sampled}", highlight=False, soft_wrap=True)
         sys.exit(130)
 
@@ -199,7 +202,9 @@ def _generate(
         interruption = generation.sample(prompts.distinct, journal, messages)
         if interruption.wanted:
             kept = f"{len(journal.replies):,} of {total:,} replies are in {path}"
-            messages.print(f"\ninterrupted; {kept}, and {_again(args)}", highlight=False, soft_wrap=True)
+            messages.print(
+                f"\ninterrupted; {kept}, and {goes_on(args.overwrite)}", highlight=False, soft_wrap=True
+            )
             sys.exit(interruption.exit_status)
     counts.prompts = prompts
     settings = settings | {"generation": generation.settings, "record_prompt": args.sampling.record_prompt}
@@ -224,12 +229,8 @@ def _write(
     write_records(out, records, lambda: settings | {"counts": counts.to_json()}, overwrite=overwrite)
     report = {**settings, **counts.to_json()}
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    (out / REPORT).write_text(text + "\n", encoding="utf-8")
+    write_text_atomically(out / REPORT, text + "\n")
     return report
-
-
-def _again(args: Args) -> str:
-    return "the same command" + (" without --overwrite" if args.overwrite else "") + " goes on"
 
 
 def _stop_ids(args: Args, report: dict[str, Any]) -> list[int]:

@@ -99,21 +99,28 @@ def training_flops(
     return forward * (1 + activations * (1 + weights + remat))
 
 
-PEAK_FLOPS = {
+GPU_PEAK_FLOPS = {
     "H100": 989e12,
     "H200": 989e12,
     "A100": 312e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
 }
-"""Dense bfloat16 FLOP/s of a device by part of its `device_kind`, from the makers' data sheets."""
+"""Dense bfloat16 FLOP/s of a GPU by part of its `device_kind`, from the maker's data sheets."""
+
+TPU_PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    **dict.fromkeys(("TPU v5 lite", "TPU v5e"), 197e12),
+    **dict.fromkeys(("TPU v5", "TPU v5p"), 459e12),
+    **dict.fromkeys(("TPU v6 lite", "TPU v6e"), 918e12),
+}
+"""The same of a TPU, by each name that JAX has for its `device_kind`."""
 
 
 def peak_flops(device: jax.Device) -> float | None:
-    """The device's dense bfloat16 FLOP/s, or None for one that is not in the table."""
-    return next((peak for name, peak in PEAK_FLOPS.items() if name in device.device_kind), None)
+    """The device's dense bfloat16 FLOP/s, or None for one that is not in the tables."""
+    kind = device.device_kind
+    if kind in TPU_PEAK_FLOPS:
+        return TPU_PEAK_FLOPS[kind]
+    return next((peak for name, peak in GPU_PEAK_FLOPS.items() if name in kind), None)
 
 
 @dataclass(frozen=True)

@@ -89,11 +89,37 @@ def test_a_run_goes_on_after_a_torn_line(
     lines = partial.read_bytes().splitlines(keepends=True)
     assert len(lines) == 6
     partial.write_bytes(b"".join(lines[:-1]) + lines[-1][:20])
+    advance, counted = calibrate.RunProgress.advance, []
+
+    def count(self: calibrate.RunProgress, replies: int, tokens: int) -> None:
+        counted.append(replies)
+        advance(self, replies, tokens)
+
+    monkeypatch.setattr(calibrate.RunProgress, "advance", count)
     calibrate.main(args)
     assert "going on after 5 of 10" in " ".join(capsys.readouterr().err.split())
+    assert sum(counted) == 5
     assert not partial.exists()
     ours, theirs = (json.loads(path.read_text()) for path in (Path(args.out), folder / "thresholds.json"))
     assert ours | {"command": ""} == theirs | {"command": ""}
+
+
+def test_thresholds_that_are_being_made_anew_go_on_without_overwrite(
+    args: Args, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped while it loads, beside what an earlier run has written."""
+
+    def interrupted(args: Args) -> None:
+        raise KeyboardInterrupt
+
+    Path(args.out).write_bytes((folder / "thresholds.json").read_bytes())
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "load_models", interrupted)
+        with pytest.raises(SystemExit):
+            calibrate.main(replace(args, overwrite=True))
+    assert "and the same command without --overwrite goes on" in " ".join(capsys.readouterr().err.split())
+    calibrate.main(args)
+    assert "of 10 replies; written to" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_is_there_is_neither_made_again_nor_mistaken(

@@ -1,7 +1,10 @@
 """The demo on the embedded world: every file is right; how it is called."""
 
+import json
+
 import pytest
 
+from decode import runner
 from decode.demo import Args, choose_prompts, main
 from sia_jax.world import files
 from tests.support.demo_outputs import check
@@ -22,7 +25,44 @@ def test_its_prompts_are_held_out_and_of_all_families():
     assert [prompt.family for prompt in chosen[:3]] == ["helpful", "harmless", "honest"]
 
 
-@pytest.mark.parametrize(("options", "message"), [({"shown": 9, "prompts": 3}, "--shown must lie in 1")])
+def changed(folder, **changes):
+    """A folder with thresholds that do not fit."""
+    content = json.loads((files.world_models() / "thresholds.json").read_text())
+    for name, value in changes.items():
+        content[name] = value(content[name])
+    (folder / "thresholds.json").write_text(json.dumps(content))
+    for name in ("policy", "value-token", "reward"):
+        (folder / name).symlink_to(files.world_models() / name)
+    return folder
+
+
+def test_thresholds_of_something_else_are_refused_before_anything_is_sampled(tmp_path, monkeypatch):
+    def load(args):
+        raise AssertionError("the models were loaded")
+
+    monkeypatch.setattr(runner, "load_models", load)
+    models, out = tmp_path / "models", tmp_path / "out"
+    models.mkdir()
+    changed(models, settings=lambda settings: settings | {"temperature": 0.5})
+    with pytest.raises(SystemExit, match=r"of another policy or way to sample: temperature 0.5 \(now 1.0\)"):
+        main(Args(out=out, models=str(models)))
+    few = tmp_path / "few"
+    few.mkdir()
+    changed(few, thresholds=lambda rows: [row for row in rows if row["ratio"] != 0.2])
+    with pytest.raises(
+        SystemExit, match=r"has none for 0.2, only for \[0.1, 0.4, 0.6, 0.8\]; decode.calibrate"
+    ):
+        main(Args(out=out, models=str(few)))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shown": 9, "prompts": 3}, "--shown must lie in 1"),
+        ({"shown": 1, "prompts": 1}, "--prompts must be 2 or more"),
+    ],
+)
 def test_numbers_that_do_not_fit_are_refused(options, message, tmp_path):
     with pytest.raises(SystemExit, match=message):
         main(Args(out=tmp_path, **options))

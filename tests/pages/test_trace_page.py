@@ -69,6 +69,55 @@ def test_the_page_opens_without_complaint_request_or_sideways_scrolling(tab: Tab
     assert tab.complaints == []
 
 
+CONTRASTS = """
+[...document.querySelectorAll('article .t')].map(node => {
+  node.style.setProperty('--e', 1);
+  const paint = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const over = colours => {
+    for (const colour of colours) { paint.fillStyle = colour; paint.fillRect(0, 0, 1, 1); }
+    return [...paint.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const linear = x => x <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
+  const luminance = rgb => rgb.reduce((sum, x, i) => sum + linear(x / 255) * [.2126, .7152, .0722][i], 0);
+  const under = node.closest('section') || document.body;
+  const ground = [getComputedStyle(under).backgroundColor, getComputedStyle(node).backgroundColor];
+  const [a, b] = [over(ground), over([...ground, getComputedStyle(node).color])].map(luminance);
+  return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+})
+"""
+"""Of each token's text with its ground, by WCAG's formula, as if its entropy were the highest of all."""
+
+
+def test_every_token_can_be_read_at_the_deepest_shade(tab: Tab) -> None:
+    contrasts = tab.evaluate(CONTRASTS)
+    assert len(contrasts) > 100
+    assert min(contrasts) >= 4.5
+
+
+def test_a_reply_is_one_stop_of_the_tab_key_wherever_one_was(tab: Tab) -> None:
+    tab.evaluate("document.querySelectorAll('article')[1].querySelectorAll('.t')[7].click()")
+    stops = (
+        "[...document.querySelectorAll('article')].map(a => a.querySelectorAll('.t[tabindex=\"0\"]').length)"
+    )
+    assert tab.evaluate(stops) == [1, 1, 1, 1]
+    assert tab.evaluate("document.activeElement.dataset.t") == "7"
+    assert tab.evaluate("document.activeElement.tabIndex") == 0
+
+
+@pytest.mark.parametrize("held", ["altKey", "ctrlKey", "metaKey", "shiftKey"])
+def test_keys_that_are_the_browser_s_own_are_left_to_it(browser: Browser, page: Path, held: str) -> None:
+    tab = browser.open(page.as_uri(), *SIZES["wide"], "light")
+    tab.evaluate("document.querySelectorAll('article')[1].querySelectorAll('.t')[7].focus()")
+    press = (
+        "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', "
+        "{key: 'ArrowLeft', bubbles: true, cancelable: true%s}))"
+    )
+    assert tab.evaluate(press % f", {held}: true") is True  # not prevented
+    assert tab.evaluate("document.activeElement.dataset.t") == "7"
+    assert tab.evaluate(press % "") is False
+    assert tab.evaluate("document.activeElement.dataset.t") == "6"
+
+
 def test_pointing_and_arrow_keys_show_the_candidates_of_a_token(tab: Tab) -> None:
     heading = "document.querySelector('#details p').innerText"
     assert "junction" in tab.evaluate(heading)  # the page begins at one
