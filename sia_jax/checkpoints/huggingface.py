@@ -2,7 +2,8 @@
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sia_jax.checkpoints.tensors import (
     save_tensors,
     write_text_atomically,
 )
-from sia_jax.checkpoints.vocabulary import copy_tokenizer, load_tokenizer
+from sia_jax.checkpoints.vocabulary import copy_tokenizer, load_tokenizer, save_tokenizer
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.transformer import abstract_model
 from sia_jax.pretrained import Policy, RewardModel
@@ -122,24 +123,23 @@ def save_policy(policy: Policy, folder: str | Path, *, max_shard_bytes: int = 5 
     """
     tied = policy.config.tie_word_embeddings
     head = {} if tied else {"lm_head.weight": _head_shape(policy.config)}
-    folder = _save_model(Path(folder), policy.config, "policy", policy.params, head, max_shard_bytes)
-    generation = {
-        "bos_token_id": policy.config.bos_token_id,
-        "eos_token_id": list(policy.config.eos_token_ids) or None,
-        "pad_token_id": policy.config.pad_token_id,
-    }
-    text = json.dumps({key: value for key, value in generation.items() if value is not None}, indent=2)
-    write_text_atomically(folder / "generation_config.json", text + "\n")
-    if policy.tokenizer is not None:
-        policy.tokenizer.save_pretrained(str(folder))
+    folder = Path(folder)
+    with _saved_model(folder, policy.config, "policy", policy.params, head, max_shard_bytes):
+        generation = {
+            "bos_token_id": policy.config.bos_token_id,
+            "eos_token_id": list(policy.config.eos_token_ids) or None,
+            "pad_token_id": policy.config.pad_token_id,
+        }
+        text = json.dumps({key: value for key, value in generation.items() if value is not None}, indent=2)
+        write_text_atomically(folder / "generation_config.json", text + "\n")
+        save_tokenizer(policy.tokenizer, folder)
 
 
 def save_reward_model(reward: RewardModel, folder: str | Path, *, max_shard_bytes: int = 5 << 30) -> None:
     """Write a reward model as a ForSequenceClassification folder, as `save_policy` writes a policy."""
     head = {"score.weight": (1, reward.config.hidden_size)}
-    folder = _save_model(Path(folder), reward.config, "reward", reward.params, head, max_shard_bytes)
-    if reward.tokenizer is not None:
-        reward.tokenizer.save_pretrained(str(folder))
+    with _saved_model(Path(folder), reward.config, "reward", reward.params, head, max_shard_bytes):
+        save_tokenizer(reward.tokenizer, Path(folder))
 
 
 def save_backbone(
@@ -173,15 +173,16 @@ def save_backbone(
     copy_tokenizer(source, Path(folder))
 
 
-def _save_model(
+@contextmanager
+def _saved_model(
     folder: Path,
     config: ModelConfig,
     kind: str,
     params: Params,
     head: Mapping[str, tuple[int, ...]],
     max_shard_bytes: int,
-) -> Path:
-    """Weights and config.json, which is away while they are replaced: no mixture ever loads."""
+) -> Iterator[None]:
+    """Weights, what the caller writes, and config.json, which is away meanwhile: no mixture ever loads."""
     expected = {**_backbone_shapes(config), **head}
     got = {name: tuple(leaf.shape) for name, leaf in flatten_names(params).items()}
     if got != expected:
@@ -193,10 +194,10 @@ def _save_model(
     config_path = folder / "config.json"
     without_config = functools.partial(config_path.unlink, missing_ok=True)
     save_tensors(folder, params, max_shard_bytes, before_replacing=without_config)
+    yield
     dtype = jnp.dtype(params["model"]["embed_tokens"]["weight"].dtype).name
     text = json.dumps(config_dict(config, _CLASSES[config.family, kind], dtype), indent=2) + "\n"
     write_text_atomically(config_path, text)
-    return folder
 
 
 def _head_shape(config: ModelConfig) -> tuple[int, int]:

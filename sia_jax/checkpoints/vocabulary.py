@@ -2,10 +2,12 @@
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from sia_jax.data.chat import Tokenizer
 
@@ -54,6 +56,23 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
             f"{folder}: cannot read the tokenizer from {', '.join(sorted(broken or present))} "
             f"({type(error).__name__}: {error}); copy the files from the original checkpoint again"
         ) from error
+
+
+def save_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
+    """Save a tokenizer, if there is one, file by file: readers see each as it was or as it will be.
+
+    Args:
+      tokenizer: what to save.
+      folder: an existing folder; files of the same names are replaced.
+    """
+    if tokenizer is None:
+        return
+    with TemporaryDirectory(prefix=".tokenizer-", dir=folder) as new:
+        tokenizer.save_pretrained(new)
+        for path in sorted(path for path in Path(new).rglob("*") if path.is_file()):
+            target = folder / path.relative_to(new)
+            target.parent.mkdir(exist_ok=True)  # further chat templates have a folder
+            os.replace(path, target)
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

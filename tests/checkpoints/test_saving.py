@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ import sia_jax
 from sia_jax.checkpoints import tensors
 from sia_jax.checkpoints.huggingface import save_backbone
 from sia_jax.checkpoints.value_model import own_backbone
+from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConfig
 from tests.support.checkpoints import (
     assert_close,
@@ -180,6 +183,36 @@ def test_saving_over_another_number_of_shards_leaves_only_the_new_weights(tmp_pa
 
 class DiskFullError(OSError):
     pass
+
+
+def test_a_tokenizer_that_is_being_saved_leaves_the_old_one_whole_and_no_config(tmp_path, monkeypatch):
+    """config.json comes back last: what was saved in part does not load, and the tokenizer's files do."""
+    tokenizer = save_qwen3_tokenizer(tmp_path / "tokenizer")
+    policy = replace(tiny_policy(), tokenizer=tokenizer)
+    folder = tmp_path / "policy"
+    sia_jax.save_policy(policy, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "config.json"}
+
+    def fail(self, folder):
+        (Path(folder) / "tokenizer.json").write_text('{"half')
+        raise DiskFullError("no space left")
+
+    monkeypatch.setattr(type(tokenizer), "save_pretrained", fail)
+    with pytest.raises(DiskFullError):
+        sia_jax.save_policy(policy, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert load_tokenizer(folder).get_vocab() == tokenizer.get_vocab()
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        sia_jax.load_policy(folder)
+
+
+def test_a_tokenizer_with_further_chat_templates_is_saved_with_them(tmp_path):
+    tokenizer = save_qwen3_tokenizer(tmp_path / "tokenizer")
+    tokenizer.chat_template = {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
+    policy = replace(tiny_policy(), tokenizer=tokenizer)
+    for _ in range(2):
+        sia_jax.save_policy(policy, tmp_path / "policy")
+    assert load_tokenizer(tmp_path / "policy").chat_template == tokenizer.chat_template
 
 
 @pytest.mark.parametrize("when", ["before", "in the middle"])
