@@ -1,11 +1,9 @@
 """What the programs that sample share: their options, loading, and running a batch."""
 
-import hashlib
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
@@ -17,7 +15,7 @@ import sia_jax
 from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
-from sia_jax.checkpoints.value_model import own_backbone
+from sia_jax.checkpoints.value_model import fingerprint_of_value_model, own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated
 from sia_jax.data.chat import Tokenizer
@@ -222,7 +220,9 @@ def settings(args: SamplingArgs) -> dict[str, Any]:
             None if path is None else fingerprint_of_folder(resolve_checkpoint(path))[:16]
         )
     models["value"] = None if args.value is None else checkpoint_name(args.value)
-    models["value_fingerprint"] = None if args.value is None else _digest(resolve_checkpoint(args.value))
+    models["value_fingerprint"] = (
+        None if args.value is None else fingerprint_of_value_model(resolve_checkpoint(args.value))[:16]
+    )
     return models | {
         "dtype": args.dtype,
         "threshold": json_threshold(threshold(args)),
@@ -442,16 +442,3 @@ def _value_backbone(args: SamplingArgs) -> str | None:
 
 def _given(value: Any, default: Any) -> Any:
     return default if value is None else value
-
-
-def _digest(folder: Path) -> str:
-    """Of a value model's files, which are small; of a backbone beside them the fingerprint is taken."""
-    digest, backbone = hashlib.sha256(), own_backbone(folder)
-    for path in sorted(folder.rglob("*")):
-        if (
-            path.is_file()
-            and backbone not in path.parents
-            and path.suffix in (".json", ".safetensors", ".pt", ".bin")
-        ):
-            digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()[:16]

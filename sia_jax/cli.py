@@ -42,6 +42,23 @@ def explained(program: str, *others: type[Exception]) -> Iterator[None]:
         sys.exit(f"{program}: {error}")
 
 
+@contextmanager
+def memory_explained(advice: str) -> Iterator[None]:
+    """Say of a device that is out of memory what makes the work smaller: 'lower --rows, now 8'.
+
+    Raises:
+      ValueError: the device is out of memory.
+    """
+    import jax
+
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise ValueError(f"the memory is full ({str(error).splitlines()[0]}); {advice}") from error
+
+
 def goes_on(overwrite: bool) -> str:
     """How an interrupted run goes on: 'the same command goes on', without the option that begins anew."""
     return "the same command" + (" without --overwrite" if overwrite else "") + " goes on"

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import Flag, Float, Int, Name
+from sia_jax.cli import Flag, Float, Int, Name, memory_explained
 from sia_jax.data.chat import Message, Tokenizer, family_of, prompt_form, value_prompt
 from sia_jax.data.records import Record
 from sia_jax.data.rejections import Rejections
@@ -235,36 +235,31 @@ class Generation:
         rows = max(len(batch.heads) for batch in batches)
         machine = Runner(models, self._sampling, rows, branches=branches)
         progress = RunProgress(messages, total, done)
-        try:
-            with Interruption() as interruption, journal, progress:
-                for batch in batches:
-                    if interruption.wanted:
-                        break
-                    keys = [
-                        (prompts[index].digest, first + branch)
-                        for index, first in batch.heads
-                        for branch in range(branches)
-                    ]
-                    if journal.done.issuperset(keys):
-                        continue
-                    shape = (batch.length, batch.length)
-                    if machine.needs_compiling(shape):
-                        with progress.aside(f"compiling for prompts of up to {batch.length} tokens"):
-                            machine.compile(shape)
-                    heads = [self._row(prompts[index], first, branches) for index, first in batch.heads]
-                    groups, _ = machine.run(heads, shape, self._sampling)
-                    replies = zip(keys, chain.from_iterable(groups), strict=True)
-                    new = [(key, reply) for key, reply in replies if key not in journal.done]
-                    for (digest, branch), reply in new:
-                        journal.add(digest, branch, reply)
-                    progress.advance(len(new), sum(len(reply.tokens) for _, reply in new))
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise ValueError(
-                f"the memory is full ({str(error).splitlines()[0]}); lower --batch, now {self.args.batch}, "
-                "and the same command goes on; or lower --max-new-tokens"
-            ) from error
+        smaller = (
+            f"lower --batch, now {self.args.batch}, and the same command goes on; or lower --max-new-tokens"
+        )
+        with memory_explained(smaller), Interruption() as interruption, journal, progress:
+            for batch in batches:
+                if interruption.wanted:
+                    break
+                keys = [
+                    (prompts[index].digest, first + branch)
+                    for index, first in batch.heads
+                    for branch in range(branches)
+                ]
+                if journal.done.issuperset(keys):
+                    continue
+                shape = (batch.length, batch.length)
+                if machine.needs_compiling(shape):
+                    with progress.aside(f"compiling for prompts of up to {batch.length} tokens"):
+                        machine.compile(shape)
+                heads = [self._row(prompts[index], first, branches) for index, first in batch.heads]
+                groups, _ = machine.run(heads, shape, self._sampling)
+                replies = zip(keys, chain.from_iterable(groups), strict=True)
+                new = [(key, reply) for key, reply in replies if key not in journal.done]
+                for (digest, branch), reply in new:
+                    journal.add(digest, branch, reply)
+                progress.advance(len(new), sum(len(reply.tokens) for _, reply in new))
         new_replies = len(journal.replies) - done
         messages.print(f"{new_replies:,} sampled, {progress.rates()}", highlight=False, soft_wrap=True)
         return interruption

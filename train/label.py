@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jax
 import tyro
 from jax.sharding import Mesh
 from rich.console import Console
@@ -36,7 +35,7 @@ from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Count, File, Flag, Folder, Int, explained, goes_on
+from sia_jax.cli import Count, File, Flag, Folder, Int, explained, goes_on, memory_explained
 from sia_jax.interruption import Interruption
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress
@@ -263,26 +262,19 @@ def _score(
             )
         progress.advance(len(outcomes), sum(outcome.tokens for outcome in outcomes))
 
-    try:
-        with Interruption() as interruption, journal, progress:
-            for line in source.lines():
+    smaller = f"lower --batch-tokens, now {args.batch_tokens}, or --max-tokens, and the same command goes on"
+    with memory_explained(smaller), Interruption() as interruption, journal, progress:
+        for line in source.lines():
+            if interruption.wanted:
+                break
+            if line.number not in journal.done:
+                save(labeller.add(line.number, line.messages))
+        else:
+            for batch in labeller.finish():
+                save(batch)
                 if interruption.wanted:
                     break
-                if line.number not in journal.done:
-                    save(labeller.add(line.number, line.messages))
-            else:
-                for batch in labeller.finish():
-                    save(batch)
-                    if interruption.wanted:
-                        break
-            save(labeller.drain())
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise ValueError(
-            f"the memory is full ({str(error).splitlines()[0]}); lower --batch-tokens, now "
-            f"{args.batch_tokens}, or --max-tokens, and the same command goes on"
-        ) from error
+        save(labeller.drain())
     messages.print(
         f"{len(journal.done) - done:,} scored, {progress.rates()}", highlight=False, soft_wrap=True
     )

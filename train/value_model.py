@@ -46,8 +46,10 @@ import sia_jax
 from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone, save_backbone
-from sia_jax.checkpoints.value_model import OWN_BACKBONE, own_backbone
-from sia_jax.cli import Folder, explained
+from sia_jax.checkpoints.tensors import write_text_atomically
+from sia_jax.checkpoints.value_model import OWN_BACKBONE, fingerprint_of_value_model, own_backbone
+from sia_jax.cli import Folder, explained, memory_explained
+from sia_jax.data.prompts import check_seed
 from sia_jax.data.records import read_records, trajectories
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.regression import Fit
@@ -146,6 +148,7 @@ def main(args: Args) -> None:
 
 def _train(args: Args, console: Console) -> None:
     chief = jax.process_index() == 0
+    loop = _loop(args)
     base_folder = resolve_checkpoint(args.base)
     mesh = None if args.mesh == (1, 1, 1) else make_mesh(*args.mesh)
     source = read_records(args.data)
@@ -159,7 +162,7 @@ def _train(args: Args, console: Console) -> None:
         raise ValueError(f"{args.data} holds nothing to train on{why}")
     steps = total_steps(len(data), args.batch_size, args.epochs)
     teacher = _teacher(args, model_config, model)
-    config, loop = _configs(args, model_config, teacher, steps)
+    config = _config(args, model_config, teacher, steps)
     frozen, state = _begin(args, config, model, teacher, mesh)
     del model  # of a full run it would stay as a second copy of every weight
     if chief:
@@ -176,7 +179,8 @@ def _train(args: Args, console: Console) -> None:
     # Of several processes each would stop at a step of its own; there a signal does what it always does.
     interruption = Interruption()
     alone = jax.process_count() == 1
-    with view, interruption if alone else nullcontext():
+    smaller = f"lower --rows, now {args.rows}, pass --remat, or split the weights with --mesh"
+    with view, interruption if alone else nullcontext(), memory_explained(smaller):
         finished = run(
             frozen,
             state,
@@ -197,15 +201,22 @@ def _train(args: Args, console: Console) -> None:
         done = int(finished.state.step)
         console.print(f"interrupted; the same command goes on after step {done:,}", highlight=False)
         sys.exit(interruption.exit_status)
-    best = checkpoints.restore(finished.state, best=True)
+    best, best_step = checkpoints.restore(finished.state, best=True), finished.progress.best_step
     checkpoints.close()
     _export(args, config, frozen, finished.state, args.out / "last", finished)
+    if best_step is not None and (best is None or best[1]["best_step"] != best_step):
+        raise ValueError(
+            f"the best weights, of step {best_step}, are not in {checkpoints.folder / 'best'} as they were "
+            f"written; {args.out / 'last'} holds those of the end; for the best, train in a new --out"
+        )
     if best is not None:
         _export(args, config, frozen, best[0], args.out / "best", finished)
     if chief:
         console.print(
             f"wrote {args.out}: last, {'best, ' if best else ''}metrics.jsonl, curves.png", highlight=False
         )
+    if interruption.wanted:  # in the last step, or while its weights were written
+        sys.exit(interruption.exit_status)
 
 
 def _dtype(args: Args) -> Any:
@@ -224,13 +235,27 @@ def _dtype(args: Args) -> Any:
     return jnp.dtype("float32")
 
 
-def _configs(
-    args: Args, model: ModelConfig, teacher: ValueModel | None, steps: int
-) -> tuple[TrainConfig, LoopConfig]:
+def _loop(args: Args) -> LoopConfig:
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size must be 1 or more, got {args.batch_size}")
+    check_seed(args.seed)
+    return LoopConfig(
+        epochs=args.epochs,
+        row_length=args.row_length,
+        rows=args.rows,
+        seed=args.seed,
+        evaluate_every=args.evaluate_every,
+        checkpoint_every=args.checkpoint_every,
+        patience=args.patience,
+        max_steps=args.max_steps,
+    )
+
+
+def _config(args: Args, model: ModelConfig, teacher: ValueModel | None, steps: int) -> TrainConfig:
     lora = None
     if args.trained == "lora":
         lora = LoraConfig(args.rank, args.alpha, tuple(args.targets), args.dropout)
-    config = TrainConfig(
+    return TrainConfig(
         ValueConfig(model, args.head, args.head_rank, lora),
         trained=args.trained,
         objective=args.objective,
@@ -246,17 +271,6 @@ def _configs(
         ),
         remat=args.remat,
     )
-    loop = LoopConfig(
-        epochs=args.epochs,
-        row_length=args.row_length,
-        rows=args.rows,
-        seed=args.seed,
-        evaluate_every=args.evaluate_every,
-        checkpoint_every=args.checkpoint_every,
-        patience=args.patience,
-        max_steps=args.max_steps,
-    )
-    return config, loop
 
 
 def _teacher(args: Args, model: ModelConfig, base: Params) -> ValueModel | None:
@@ -307,16 +321,28 @@ def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -
     for trajectory in data:
         digest.update(np.float64(trajectory.reward).tobytes())
         digest.update(trajectory.prompt_ids.tobytes() + b"|" + trajectory.reply_ids.tobytes())
+        digest.update(trajectory.group.encode() + b"|")  # which decides what is held out
     now["data_sha256"] = digest.hexdigest()[:16]
-    free = {"out", "data", "base", "mesh", "distributed", "max_steps", "keep", "layout", "patience"}
+    now["teacher_fingerprint"] = None if args.teacher is None else _teacher_fingerprint(args.teacher)
+    free = {"out", "data", "base", "teacher", "mesh", "distributed"}
+    free |= {"max_steps", "keep", "layout", "patience"}
     path = args.out / "settings.json"
     if path.exists():
-        before = json.loads(path.read_text())
+        before = json.loads(path.read_text(encoding="utf-8"))
         differing = [n for n in now if n not in free and before.get(n) != now[n]]
         if differing:
             changes = ", ".join(f"{n} {before.get(n)!r} (now {now[n]!r})" for n in differing)
             raise ValueError(f"{args.out} holds a run with other settings: {changes}; name another --out")
-    path.write_text(json.dumps(now, indent=2) + "\n")
+    write_text_atomically(path, json.dumps(now, indent=2) + "\n")
+
+
+def _teacher_fingerprint(teacher: str) -> str:
+    """Of adapter, head and backbone."""
+    folder = resolve_checkpoint(teacher)
+    parts = [fingerprint_of_value_model(folder)]
+    if (own := own_backbone(teacher)) is not None:
+        parts.append(fingerprint_of_folder(own))
+    return "+".join(part[:16] for part in parts)
 
 
 def _export(

@@ -30,7 +30,8 @@ from rich.console import Console
 
 from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.cli import Count, explained
-from train.world_card import write_card
+from sia_jax.data.prompts import check_seed
+from train.world_card import software, write_card
 from train.world_stages import STAGES, World
 
 
@@ -50,7 +51,7 @@ def main(args: Args) -> None:
     """Make a world; exits with 1 if something is wrong with the folder, with 130 or 143 if interrupted."""
     console = Console(stderr=True)
     try:
-        with explained("train.world"):
+        with explained("train.world", FloatingPointError):
             make(World(args.out, args.seed, args.size), console)
     except KeyboardInterrupt:
         console.print("\ninterrupted; the same command goes on", highlight=False)
@@ -59,11 +60,13 @@ def main(args: Args) -> None:
 
 @dataclass
 class Diary:
-    """Which stages are done, how long they took, and under which settings: world.json."""
+    """Which stages are done, by which software, how long they took, and under which settings: world.json."""
 
     path: Path
     settings: dict[str, object]
     seconds: dict[str, float] = field(default_factory=dict)
+    made_by: dict[str, str] = field(default_factory=dict)
+    """Of each stage; not of "begun", the time of those that were interrupted."""
 
     @classmethod
     def of(cls, world: World) -> "Diary":
@@ -80,25 +83,28 @@ class Diary:
                 raise ValueError(
                     f"{world.out} holds a world of other settings, {found['settings']}; name another --out"
                 )
-            diary.seconds = found["seconds"]
+            diary.seconds, diary.made_by = found["seconds"], found["made_by"]
         elif world.out.exists() and any(world.out.iterdir()):
             raise ValueError(f"{world.out} holds something else than a world; name another --out")
         return diary
 
-    def note(self, stage: str, seconds: float) -> None:
-        """A stage is done."""
+    def note(self, stage: str, seconds: float, made_by: str | None = None) -> None:
+        """A stage is done, or was begun for so long."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        text = json.dumps({"settings": self.settings, "seconds": self.seconds}, indent=2)
-        write_text_atomically(self.path, text + "\n")
+        if made_by is not None:
+            self.made_by[stage] = made_by
+        content = {"settings": self.settings, "seconds": self.seconds, "made_by": self.made_by}
+        write_text_atomically(self.path, json.dumps(content, indent=2) + "\n")
 
 
 def make(world: World, console: Console) -> None:
     """Go through the stages that are not done yet.
 
     Raises:
-      ValueError: the folder holds something else.
+      ValueError: the folder holds something else, or a seed that is none.
       SystemExit: interrupted; what was done is kept.
     """
+    check_seed(world.seed)
     diary = Diary.of(world)
     world.out.mkdir(parents=True, exist_ok=True)
     diary.note("begun", 0.0)
@@ -112,9 +118,9 @@ def make(world: World, console: Console) -> None:
         except BaseException:
             diary.note("begun", time.perf_counter() - begin)  # the stage is not done, but it took its time
             raise
-        diary.note(name, time.perf_counter() - begin)
+        diary.note(name, time.perf_counter() - begin, software())
     with console.status("measuring"):
-        write_card(world, diary.seconds)
+        write_card(world, diary.seconds, diary.made_by)
     total = sum(diary.seconds.values()) / 60
     console.print(f"{world.models} holds the world; it took {total:.0f} min", highlight=False)
 

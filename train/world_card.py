@@ -103,21 +103,33 @@ def agreement(reward: RewardModel, seed: int, asked: Sequence[Prompt]) -> float:
     return fit([float(x or 0) for x in found], gold, [prompt.id for prompt, _ in pairs]).rank_agreement
 
 
-def write_card(world: World, seconds: Mapping[str, float]) -> None:
+def software() -> str:
+    """What this process is: 'commit 0123456789ab, jax 0.10.2, flax 0.12.8, optax 0.2.8'."""
+    versions = (f"{name} {version(name)}" for name in ("jax", "flax", "optax"))
+    return ", ".join((f"commit `{head_commit()}`", *versions))
+
+
+def write_card(world: World, seconds: Mapping[str, float], made_by: Mapping[str, str]) -> None:
     """Measure the models, and write their card; nothing is measured twice.
 
     Args:
       world: of which all stages are done.
       seconds: that each took.
+      made_by: each one's `software`.
     """
     path = world.runs / "scores.json"
     if not path.exists():
         write_text_atomically(path, json.dumps(scores(world), indent=2) + "\n")
     found = json.loads(path.read_text(encoding="utf-8"))
-    write_text_atomically(world.models / CARD, _card(world, found, seconds))
+    write_text_atomically(world.models / CARD, _card(world, found, seconds, made_by))
 
 
-def _card(world: World, found: Mapping[str, Mapping[str, float]], seconds: Mapping[str, float]) -> str:
+def _card(
+    world: World,
+    found: Mapping[str, Mapping[str, float]],
+    seconds: Mapping[str, float],
+    made_by: Mapping[str, str],
+) -> str:
     option = "" if world.size_name == "full" else f" --size {world.size_name}"
     values = "\n".join(
         f"| `{name}` | {found[name]['r2']:.3f} | {found[name]['in_order']:.1%} |" for name in VALUE_MODELS
@@ -130,15 +142,24 @@ def _card(world: World, found: Mapping[str, Mapping[str, float]], seconds: Mappi
     template = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
     return template.format(
         options=f"{world.seed}{option}",
-        commit=head_commit(),
         minutes=sum(seconds.values()) / 60,
         cores=usable_cores(),
-        versions=", ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax")),
+        made_by=_made_by(made_by),
         size=world.size,
         values=values,
         files=files,
         **found,
     )
+
+
+def _made_by(made_by: Mapping[str, str]) -> str:
+    """The software of all stages, or of each, where a run was interrupted and went on with another."""
+    stages: dict[str, list[str]] = {}
+    for stage, by in made_by.items():
+        stages.setdefault(by, []).append(stage)
+    if len(stages) == 1:
+        return next(iter(stages))
+    return "; ".join(f"{by} ({', '.join(names)})" for by, names in stages.items())
 
 
 def _value_scores(run: Path) -> dict[str, Any]:

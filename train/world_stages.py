@@ -1,6 +1,5 @@
 """The stages in which the embedded world is made, one after the other, each from what is on disk."""
 
-import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from sia_jax.models.config import ModelConfig, RopeConfig
 from sia_jax.models.transformer import init_model
 from sia_jax.pretrained import Policy, RewardModel
 from sia_jax.reports.progress import RunProgress
+from sia_jax.reports.training import MetricsLog
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import OptimizerConfig
 from sia_jax.training.language import init_full_state, language_step
@@ -269,13 +269,16 @@ def _run(
 ) -> Params:
     """The parameters after all steps; each comes to about so many tokens."""
     folder = world.runs / name
-    checkpoints = Checkpoints(folder / "checkpoints", keep=1)
-    lines: list[str] = []
+    checkpoints, log = Checkpoints(folder / "checkpoints", keep=1), MetricsLog(folder / "metrics.jsonl")
     with RunProgress(console, steps, noun="steps") as progress, Interruption() as interruption:
+
+        def begin(step: int) -> None:
+            progress.resume(step)
+            log.begin(step)
 
         def told(step: int, metrics: dict[str, float]) -> None:
             progress.advance(1, tokens)
-            lines.append(json.dumps({"step": step} | {key: float(x) for key, x in metrics.items()}))
+            log.write({"step": step} | {key: float(x) for key, x in metrics.items()})
 
         state = run_steps(
             state,
@@ -283,16 +286,15 @@ def _run(
             steps,
             checkpoints=checkpoints,
             should_stop=lambda: interruption.wanted,
-            on_start=progress.resume,
+            on_start=begin,
             on_step=told,
         )
     checkpoints.close()
-    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as log:
-        log.writelines(line + "\n" for line in lines)
-    if int(state.step) < steps:
+    if interruption.wanted:  # in the last step too: what is left of the stage is done when the run goes on
         console.print(f"\ninterrupted after step {int(state.step):,}; the same command goes on")
         sys.exit(interruption.exit_status)
-    console.print(f"  {', '.join(lines[-1:])}", highlight=False)
+    (last,) = log.read()[-1:]
+    console.print("  " + ", ".join(f"{key} {x:,.4g}" for key, x in last.items()), highlight=False)
     return state.trained
 
 

@@ -15,6 +15,7 @@ The adapter then changes nothing.
 
 import contextlib
 import functools
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,23 @@ def own_backbone(path: str | Path) -> Path | None:
     """
     folder = _unnest(resolve_checkpoint(path)) / OWN_BACKBONE
     return folder if folder.is_dir() else None
+
+
+def fingerprint_of_value_model(folder: Path) -> str:
+    """The digest of a value model's files, which are small; a backbone of its own has a digest itself.
+
+    Args:
+      folder: of the value model.
+    """
+    digest, backbone = hashlib.sha256(), own_backbone(folder)
+    for path in sorted(folder.rglob("*")):
+        if (
+            path.is_file()
+            and backbone not in path.parents
+            and path.suffix in (".json", ".safetensors", ".pt", ".bin")
+        ):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def save_value_model(

@@ -44,7 +44,7 @@ class Checkpoints:
           best: to `best/` rather than among the last ones.
 
         Raises:
-          OSError: this write, or the one before it, failed; the earlier checkpoints are as they were.
+          OSError: this write, or one before it, failed; the earlier checkpoints are as they were.
         """
         manager = self._best if best else self._last
         step = int(state.step)
@@ -52,6 +52,10 @@ class Checkpoints:
         leaves = {name: jnp.copy(leaf) for name, leaf in _named(state)}
         saved = {"meta": meta, "names": list(leaves), "digest": _digests(leaves)}
         try:
+            if not best:
+                # A run that goes on from here takes the best for written, so that is waited for.
+                self._best.wait_until_finished()
+                self._best.check_for_errors()
             manager.check_for_errors()
             items = ocp.args.Composite(
                 state=ocp.args.StandardSave(leaves),

@@ -194,7 +194,7 @@ def run(
 
     Raises:
       ValueError: no data, rows that the mesh does not divide, or a checkpoint of another run.
-      FloatingPointError: the loss is not finite.
+      FloatingPointError: a loss or a gradient is not finite; what led there is not checkpointed.
       OSError: a checkpoint could not be written.
     """
     _check(data, loop, mesh)
@@ -202,7 +202,7 @@ def run(
     if checkpoints is not None and (restored := checkpoints.restore(state)) is not None:
         jax.tree.map(lambda leaf: leaf.delete(), state)
         state, meta = restored
-        progress = Progress(**meta)
+        progress = _stopped(Progress(**meta), loop)  # by this run's patience, which may be another
         iterator.set_state(progress.data)
     if mesh is None:
         # A step returns a state that is committed to its device. One that is not is another kind of argument,
@@ -226,6 +226,11 @@ def run(
         if held_out and (last or done % loop.evaluate_every == 0):
             clock, pending = _tell(pending, clock, on_step, len(data), config), None
             loss, found = evaluate(frozen, state.trained, held_out, config, loop, mesh)
+            if not np.isfinite(loss):
+                raise FloatingPointError(
+                    f"the loss of the held-out replies is {loss} after step {done}: look for a reward among "
+                    "theirs that is far from all others, or lower the learning rate"
+                )
             on_evaluation(done, loss, found)
             progress = _judge(progress, done, loss, loop)
             if progress.best_step == done and checkpoints is not None:
@@ -260,10 +265,13 @@ def _judge(progress: Progress, step: int, loss: float, loop: LoopConfig) -> Prog
     """Whether this evaluation is the best so far, and whether to go on after it."""
     if progress.best_loss is None or loss < progress.best_loss:
         return replace(progress, best_loss=loss, best_step=step, evaluations_since_best=0)
-    since = progress.evaluations_since_best + 1
-    return replace(
-        progress, evaluations_since_best=since, stopped=loop.patience is not None and since >= loop.patience
-    )
+    return _stopped(replace(progress, evaluations_since_best=progress.evaluations_since_best + 1), loop)
+
+
+def _stopped(progress: Progress, loop: LoopConfig) -> Progress:
+    """Whether the run ends there for want of a better evaluation."""
+    patience = loop.patience
+    return replace(progress, stopped=patience is not None and progress.evaluations_since_best >= patience)
 
 
 def _tell(
@@ -276,11 +284,10 @@ def _tell(
     """Report a step whose numbers are on their way, and read the clock anew."""
     step, metrics, packed = pending
     metrics = jax.device_get(metrics)
-    if not np.isfinite(metrics.loss):
-        raise FloatingPointError(
-            f"the loss of step {step} is {metrics.loss}: lower the learning rate, or look at trajectories "
-            f"{sorted(packed.numbers[packed.numbers >= 0].tolist())}"
-        )
+    numbers = {"loss": metrics.loss, "gradient's norm": metrics.gradient_norm, "update": metrics.update_norm}
+    if wrong := [f"the {name} of step {step} is {x}" for name, x in numbers.items() if not np.isfinite(x)]:
+        chosen = sorted(packed.numbers[packed.numbers >= 0].tolist())
+        raise FloatingPointError(f"{wrong[0]}: lower the learning rate, or look at trajectories {chosen}")
     real = packed.numbers >= 0
     now = time.perf_counter()
     on_step(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.step import TrainState
@@ -33,12 +34,14 @@ def run_steps(
       checkpoint_every: steps.
       should_stop: asked after each step; if it says so, the step is checkpointed and the run ends there.
       on_start: told the steps that were done before.
-      on_step: told (steps done, metrics), one step late, so that the device never waits for it.
+      on_step: told (steps done, metrics), one step late, so that the device never waits for it; of a step
+        that is checkpointed, before that.
 
     Returns:
       The state, after `steps` steps unless it was stopped.
 
     Raises:
+      FloatingPointError: a step's metrics are not finite; it is not checkpointed.
       OSError: a checkpoint could not be written.
     """
     if (restored := checkpoints.restore(state)) is not None:
@@ -46,14 +49,21 @@ def run_steps(
         state, _ = restored
     done, pending, stopped = int(state.step), None, False
     on_start(done)
+
+    def tell(step: int, metrics: Any) -> None:
+        found = jax.device_get(metrics)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found)):
+            raise FloatingPointError(f"step {step} has {found}, not finite; lower the learning rate")
+        on_step(step, found)
+
     while done < steps and not stopped:
         state, metrics = take_step(state, done)
         if pending is not None:
-            on_step(done, jax.device_get(pending))
+            tell(done, pending)
         done, pending, stopped = done + 1, metrics, should_stop()
         if stopped or done == steps or done % checkpoint_every == 0:
+            tell(done, pending)
+            pending = None
             checkpoints.save(state, {})
-    if pending is not None:
-        on_step(done, jax.device_get(pending))
     checkpoints.wait()
     return state

@@ -62,10 +62,14 @@ def main(folder: Path, mesh_shape: tuple[int, int, int] | None, pause: float) ->
     finished = run(
         frozen, state, data, held_out, config, LOOP, mesh=mesh, checkpoints=checkpoints, on_step=told
     )
+    best = checkpoints.restore(finished.state, best=True)
     checkpoints.close()
     assert finished.complete
     if jax.process_count() == 1:
-        arrays = {name: np.asarray(leaf) for name, leaf in flatten_names(finished.state.trained).items()}
+        assert best is not None
+        assert best[1]["best_step"] == finished.progress.best_step
+        trees = {"last": finished.state.trained, "best": best[0].trained}
+        arrays = {name: np.asarray(leaf) for name, leaf in flatten_names(trees).items()}
         np.savez(folder / "final.npz", best=finished.progress.best_step, **arrays)
     print("finished", flush=True)
 

@@ -1,7 +1,9 @@
 """The program from a data folder to value models that load again."""
 
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from sia_jax.models.config import ValueConfig
 from sia_jax.models.heads import init_value_head
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import TrainConfig
-from sia_jax.training.loop import StepReport
+from sia_jax.training.loop import StepReport, held_out_groups
 from sia_jax.training.step import init_state
 from sia_jax.types import flatten_names
 from tests.support.checkpoints import assert_close, assert_same_trees, random_tokens, save_tiny_policy
@@ -113,6 +115,85 @@ def test_a_folder_of_a_run_on_other_data_is_refused(folders, tmp_path):
     write_records(tmp_path / "other", other, {})
     with pytest.raises(SystemExit, match="other settings: data_sha256"):
         train((tmp_path / "other", folders[1]), tmp_path / "vm")
+    # The groups decide what is held out.
+    other = [replace(record, group=record.id) for record in read_records(folders[0])]
+    write_records(tmp_path / "other", other, {}, overwrite=True)
+    with pytest.raises(SystemExit, match="other settings: data_sha256"):
+        train((tmp_path / "other", folders[1]), tmp_path / "vm")
+
+
+def test_a_teacher_may_move_and_must_stay_what_it_was(folders, tmp_path):
+    train(folders, tmp_path / "teacher", max_steps=1)
+    train(folders, tmp_path / "other", max_steps=1, seed=1)
+    shutil.copytree(tmp_path / "teacher", tmp_path / "moved")
+    student = {"objective": "distil", "max_steps": 1}
+    train(folders, tmp_path / "student", teacher=str(tmp_path / "teacher" / "last"), **student)
+    train(folders, tmp_path / "student", teacher=str(tmp_path / "moved" / "last"), **student)
+    with pytest.raises(SystemExit, match=r"other settings: teacher_fingerprint '\w{16}' \(now '\w{16}'\)"):
+        train(folders, tmp_path / "student", teacher=str(tmp_path / "other" / "last"), **student)
+
+
+def test_a_run_that_lost_patience_goes_on_with_more_of_it(folders, tmp_path):
+    options = {"learning_rate": 3.0, "evaluate_every": 1}
+    train(folders, tmp_path, patience=1, **options)
+    stopped = metrics(tmp_path)[-1]["step"]
+    train(folders, tmp_path, **options)
+    whole = metrics(tmp_path)[-1]["step"]
+    assert stopped < whole
+    train(folders, tmp_path / "at once", **options)
+    found = [load(out / "last", folders[1]).params for out in (tmp_path, tmp_path / "at once")]
+    assert metrics(tmp_path / "at once")[-1]["step"] == whole
+    assert_same_trees(*found)
+
+
+def test_a_held_out_reward_that_no_loss_can_hold_is_said_to_be_that(folders, tmp_path):
+    records = list(read_records(folders[0]))
+    out = held_out_groups([r.group for r in records if r.id not in ("long", "bare")], 0.2, 0)
+    write_records(tmp_path / "far", [replace(r, reward=1e25) if r.group in out else r for r in records], {})
+    with pytest.raises(
+        SystemExit, match="loss of the held-out replies is inf after step 4: look for a reward"
+    ):
+        train((tmp_path / "far", folders[1]), tmp_path / "vm")
+
+
+def test_a_run_whose_best_weights_were_lost_does_not_pass_off_others_as_them(folders, tmp_path):
+    train(folders, tmp_path)
+    best = json.loads((tmp_path / "best" / "value_model.json").read_text())["best_step"]
+    shutil.rmtree(tmp_path / "checkpoints" / "best")
+    shutil.rmtree(tmp_path / "best")
+    with pytest.raises(
+        SystemExit, match=f"the best weights, of step {best}, are not in .*last.* holds those"
+    ):
+        train(folders, tmp_path)
+    assert not (tmp_path / "best").exists()
+
+
+def test_memory_that_is_full_is_said_with_what_needs_less(folders, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore")
+
+    monkeypatch.setattr(value_model, "run", fail)
+    with pytest.raises(
+        SystemExit, match=r"the memory is full .*9 bytes\.\); lower --rows, now 2, pass --remat"
+    ):
+        train(folders, tmp_path)
+
+
+def test_a_signal_in_the_last_step_is_not_forgotten(folders, tmp_path, monkeypatch):
+    """It comes when nothing asks for it any more: what was done is written, and the status says so."""
+    wait = Checkpoints.wait
+
+    def interrupted(self):
+        if not (tmp_path / "last").exists() and not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+        wait(self)
+
+    sent = []
+    monkeypatch.setattr(Checkpoints, "wait", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        train(folders, tmp_path, epochs=1)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    load(tmp_path / "last", folders[1])
 
 
 @pytest.mark.parametrize(
@@ -189,7 +270,7 @@ def test_flops_are_those_of_what_is_trained(folders, tmp_path, monkeypatch):
     for trained in ("head", "lora", "full"):
         (tmp_path / trained).mkdir()
         args = Args(data=folders[0], base="", out=tmp_path / trained, trained=trained)
-        config, _ = value_model._configs(args, model, None, 9)
+        config = value_model._config(args, model, None, 9)
         view = value_model._View(args, config, model, 9, Console(quiet=True), chief=True)
         view.start(0)
         view.step(StepReport(1, 0.1, 1.0, 1.0, 1.0, 1.0, 1.0, tokens=900, computed=1000, seconds=2.0))
@@ -223,6 +304,9 @@ def test_the_official_layout(folders, tmp_path):
         ({"base": "nowhere"}, "nowhere"),
         ({"mesh": (3, 1, 1)}, "devices"),
         ({"rows": 0}, "rows"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch_size": 0}, "--batch-size must be 1 or more, got 0"),
+        ({"seed": -1}, "seed must be an integer in 0 .."),
         ({"head": "vocab"}, "head_rank"),
         ({"objective": "distil"}, "teacher"),
         ({"row_length": 2}, "nothing to train on"),

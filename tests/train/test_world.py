@@ -17,6 +17,7 @@ from sia_jax.types import flatten_names
 from sia_jax.world.prompts import prompts
 from train import world
 from train.world import Diary, make
+from train.world_card import _made_by
 from train.world_data import preference_data
 from train.world_stages import STAGES, World
 
@@ -105,11 +106,32 @@ def test_the_time_of_a_stage_that_was_interrupted_counts(tmp_path, monkeypatch):
             raise error
 
     monkeypatch.setattr(world, "STAGES", {"text": ("what is asked", stage)})
-    monkeypatch.setattr(world, "write_card", lambda world, seconds: None)
+    monkeypatch.setattr(world, "write_card", lambda world, seconds, made_by: None)
     with pytest.raises(KeyboardInterrupt):
         make(half, QUIET)
     make(half, QUIET)
     assert json.loads((half.out / "world.json").read_text())["seconds"] == {"begun": 5.0, "text": 7.0}
+
+
+def test_the_card_names_the_software_of_each_stage_where_it_differs():
+    one = {"text": "commit `a`, jax 1", "policy": "commit `a`, jax 1"}
+    assert _made_by(one) == "commit `a`, jax 1"
+    two = one | {"reward": "commit `b`, jax 1"}
+    assert _made_by(two) == "commit `a`, jax 1 (text, policy); commit `b`, jax 1 (reward)"
+
+
+def test_a_world_that_is_whole_keeps_the_software_that_made_it(made, monkeypatch):
+    card = (made.models / "MODEL_CARD.md").read_text()
+    monkeypatch.setattr(world, "software", lambda: "commit `another`")
+    make(World(made.out, 3, "tiny"), QUIET)
+    assert (made.models / "MODEL_CARD.md").read_text() == card
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_is_none_is_refused_before_anything_is_written(seed, tmp_path):
+    with pytest.raises(SystemExit, match="seed must be an integer in 0"):
+        world.main(world.Args(out=tmp_path / "out", seed=seed, size="tiny"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_folders_of_something_else_are_refused(made, tmp_path, capsys):

@@ -9,9 +9,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
+from sia_jax.training.checkpoint import Checkpoints
+from sia_jax.training.config import OptimizerConfig
+from sia_jax.training.language import init_full_state
 from tests.support.tiny_training import process_environment
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +83,36 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights_bit_for_bit(unin
     assert len(last) < 20, "the last run went on from a checkpoint"
     assert seen | set(last) <= set(lines), "every step that ran had the loss of the uninterrupted run"
     assert_equal_weights(tmp_path, expected)
+
+
+def test_the_best_checkpoint_is_on_disk_before_one_that_takes_it_for_written(tmp_path, monkeypatch):
+    """A run that goes on from a checkpoint never writes the best of before again."""
+    events, within = [], []
+
+    def spied(name):
+        original = getattr(ocp.CheckpointManager, name)
+
+        def method(self, *args, **kwargs):
+            if not within:  # what a manager does by itself is its own affair
+                events.append((name, Path(self.directory).name))
+            within.append(name)
+            try:
+                return original(self, *args, **kwargs)
+            finally:
+                within.pop()
+
+        return method
+
+    for name in ("save", "wait_until_finished"):
+        monkeypatch.setattr(ocp.CheckpointManager, name, spied(name))
+    checkpoints = Checkpoints(tmp_path)
+    state = init_full_state(
+        {"w": jnp.ones(3)}, jax.random.key(0, impl="threefry2x32"), optimizer=OptimizerConfig(0.1, 0.0, 1.0)
+    )
+    checkpoints.save(state, {}, best=True)
+    checkpoints.save(state, {})
+    assert events == [("save", "best"), ("wait_until_finished", "best"), ("save", "last")]
+    checkpoints.close()
 
 
 @pytest.fixture

@@ -50,6 +50,20 @@ def test_a_run_that_is_stopped_after_each_step_ends_in_the_same_weights(tmp_path
     np.testing.assert_array_equal(state.trained["w"], alone.trained["w"])
 
 
+def test_numbers_that_are_not_finite_are_never_checkpointed(tmp_path):
+    """A run that goes on from there would have to fail again for ever."""
+
+    def diverging(state: TrainState, number: int) -> tuple[TrainState, jax.Array]:
+        state, total = take_step(state, number)
+        return state, jnp.where(number == 4, jnp.nan, total)
+
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(FloatingPointError, match="step 5 has nan, not finite; lower the learning rate"):
+        run_steps(first_state(), diverging, STEPS, checkpoints=checkpoints, checkpoint_every=1)
+    checkpoints.close()
+    assert sorted(int(path.name) for path in (tmp_path / "last").iterdir()) == [2, 3, 4]
+
+
 def test_a_run_that_is_over_takes_no_further_step(tmp_path):
     finished = run_steps(first_state(), take_step, STEPS, checkpoints=Checkpoints(tmp_path))
 
