@@ -84,7 +84,7 @@ class StudyJournal(Journal):
           ValueError: it is of no prompt of the input.
         """
         index = record["index"]
-        if index >= len(self._prompts) or record["prompt"] != prompt_json(self._prompts[index]):
+        if index >= len(self._prompts) or record["prompt"] != runner.prompt_json(self._prompts[index]):
             raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
         if record["kind"] == "reply":
             self.replies[index] = Studied(
@@ -181,7 +181,7 @@ def _reply_record(prompt: PromptLine, reply: Reply, values: np.ndarray) -> dict[
         "kind": "reply",
         "id": prompt.id,
         "index": prompt.index,
-        "prompt": prompt_json(prompt),
+        "prompt": runner.prompt_json(prompt),
         "text": reply.text,
         "finish_reason": reply.finish_reason.name.lower(),
         "tokens": reply.tokens.tolist(),
@@ -385,7 +385,7 @@ class Continuations:
             "kind": "position",
             "id": prompt.id,
             "index": place.prompt,
-            "prompt": prompt_json(prompt),
+            "prompt": runner.prompt_json(prompt),
             "position": t,
             "candidates": reply.ids[t, own].tolist(),
             "texts": [self._text([int(token)]) for token in reply.ids[t, own]],
@@ -422,11 +422,3 @@ def as_drawn(
         p, values = reply.probabilities[t, own], reply.values[t, own]
         drawn.append(Drawn(number, weight, p, values, journal.rewards[place]))
     return drawn
-
-
-def prompt_json(prompt: PromptLine) -> Any:
-    """The conversation; of a prompt in ids, those."""
-    if prompt.messages is not None:
-        return [dict(message) for message in prompt.messages]
-    ids = {"prompt_ids": prompt.policy_ids, "value_ids": prompt.value_ids}
-    return {name: list(values) for name, values in ids.items() if values is not None}

@@ -223,7 +223,7 @@ class _Program:
             "threshold": runner.json_threshold(
                 math.inf if method == "base" and self.args.compare else row.threshold
             ),
-            "prompt": _json_prompt(prompt),
+            "prompt": runner.prompt_json(prompt),
             **reply.to_json(),
         }
 
@@ -303,18 +303,10 @@ def _row(prompt: PromptLine, policy_ids: Sequence[int], value_ids: Sequence[int]
     return Row(policy_ids, value_ids, key, threshold)
 
 
-def _json_prompt(prompt: PromptLine) -> Any:
-    """The conversation; of a prompt in ids, those."""
-    if prompt.messages is not None:
-        return [dict(message) for message in prompt.messages]
-    ids = {"prompt_ids": prompt.policy_ids, "value_ids": prompt.value_ids}
-    return {name: list(values) for name, values in ids.items() if values is not None}
-
-
 def _open_journal(args: Args, prompts: list[PromptLine]) -> Journal | None:
     if args.output is None:
         return None
-    here = [json.dumps(_json_prompt(prompt)) for prompt in prompts]
+    here = [json.dumps(runner.prompt_json(prompt)) for prompt in prompts]
 
     def key(record: dict[str, Any]) -> Hashable:
         index = record["index"]

@@ -442,3 +442,11 @@ def _value_backbone(args: SamplingArgs) -> str | None:
 
 def _given(value: Any, default: Any) -> Any:
     return default if value is None else value
+
+
+def prompt_json(prompt: PromptLine) -> Any:
+    """What a record says of its prompt: the conversation; of a prompt in ids, those."""
+    if prompt.messages is not None:
+        return [dict(message) for message in prompt.messages]
+    ids = {"prompt_ids": prompt.policy_ids, "value_ids": prompt.value_ids}
+    return {name: list(values) for name, values in ids.items() if values is not None}

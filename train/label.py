@@ -9,11 +9,12 @@ r"""Conversations in, the same with the reward of a reward model out.
     # A set of train.prepare: another with the same ids, and rewards.
     python -m train.label --input data/sampled --reward-model Skywork-Reward-V2-Qwen3-8B --out data/labelled
 
-A line is {"messages": [...]}, which ends with the assistant, or {"prompt": text, "response": text}. Its other
-fields are carried over as they are; "reward" is added. Conversations without a reply, longer than
---max-tokens or with a reward that is no number are left out, never cut, and listed in OUT.report.json. While
-it runs, OUT.partial.jsonl holds what is done, and the same command, started again, goes on from there; in the
-end OUT stands in the order of the input, the same bytes however often the run was interrupted.
+A line is {"messages": [...]}, which ends with the assistant, {"prompt": text, "response": text}, or what
+decode.generate writes. Its other fields are carried over as they are; "reward" is added. Conversations
+without a reply, longer than --max-tokens or with a reward that is no number are left out, never cut, and
+listed in OUT.report.json. While it runs, OUT.partial.jsonl holds what is done, and the same command, started
+again, goes on from there; in the end OUT stands in the order of the input, the same bytes however often the
+run was interrupted.
 """
 
 import json

@@ -35,8 +35,9 @@ class ConversationLine:
 def read_conversations(path: Path, limit: int | None = None) -> Iterator[ConversationLine]:
     """The conversations of a file, one after the other.
 
-    A line is {"messages": [...]} or {"prompt": text, "response": text}; a text may be null, which makes a
-    line without a reply or a prompt. Further fields may stand beside them. Blank lines are skipped.
+    A line is {"messages": [...]}, {"prompt": text, "response": text}, or {"prompt": [messages], "text": text}
+    as decode.generate writes it; a text may be null, which makes a line without a reply or a prompt. Further
+    fields may stand beside them. Blank lines are skipped.
 
     Args:
       path: JSONL, UTF-8.
@@ -108,12 +109,29 @@ def _messages(fields: dict[str, Any]) -> Any:
         if not isinstance(fields["messages"], list):
             raise ValueError(f"'messages' must be a list, got {str(fields['messages'])[:40]!r}")
         return fields["messages"]
+    if kinds == ["prompt"] and "text" in fields:
+        return _generated(fields)
     if kinds != ["prompt", "response"]:
         raise ValueError(
-            f"expected either 'messages', or 'prompt' and 'response', got {kinds or sorted(fields)}"
+            "expected either 'messages', or 'prompt' and 'response', or the 'prompt' and 'text' of "
+            f"decode.generate, got {kinds or sorted(fields)}"
         )
     for name in kinds:
         if fields[name] is not None and not isinstance(fields[name], str):
             raise ValueError(f"{name!r} must be a text or null, got {str(fields[name])[:40]!r}")
     roles = ("user", "assistant")
     return [{"role": role, "content": fields[name]} for role, name in zip(roles, kinds, strict=True)]
+
+
+def _generated(fields: dict[str, Any]) -> list[Any]:
+    """The conversation of a reply that decode.generate has written."""
+    prompt, text = fields["prompt"], fields["text"]
+    if isinstance(prompt, dict):
+        raise ValueError(
+            "the reply is to a prompt of ids, and a conversation takes texts; generate from texts"
+        )
+    if not isinstance(prompt, list):
+        raise ValueError(f"'prompt' must be a list of messages beside 'text', got {str(prompt)[:40]!r}")
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"'text' must be a text or null, got {str(text)[:40]!r}")
+    return [*prompt, {"role": "assistant", "content": text}]

@@ -48,6 +48,31 @@ def test_the_digest_is_of_the_conversation_alone(tmp_path: Path) -> None:
     assert [line.number for line in read_conversations(path, limit=2)] == [1, 2]
 
 
+def test_replies_of_generate_are_conversations(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "a"}]
+    path = tmp_path / "file.jsonl"
+    path.write_text(json.dumps({"id": 1, "prompt": turns, "text": "b", "tokens": [3, 4]}))
+    (line,) = read_conversations(path)
+    assert line.messages == [*turns, {"role": "assistant", "content": "b"}]
+    assert json.loads(line.with_reward(1.5)) == line.fields | {"reward": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": {"prompt_ids": [3]}, "text": "b"}, "a prompt of ids, .* generate from texts"),
+        ({"prompt": "a", "text": "b"}, "'prompt' must be a list of messages beside 'text', got 'a'"),
+        ({"prompt": [], "text": 5}, "'text' must be a text or null, got '5'"),
+        ({"prompt": []}, r"the 'prompt' and 'text' of decode.generate, got \['prompt'\]"),
+    ],
+)
+def test_replies_that_are_no_conversations_are_refused(tmp_path: Path, fields: dict, message: str) -> None:
+    path = tmp_path / "file.jsonl"
+    path.write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=f"file.jsonl, line 1: .*{message}"):
+        list(read_conversations(path))
+
+
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])
 def test_a_file_without_conversations_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "empty.jsonl"

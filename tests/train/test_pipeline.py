@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import sia_jax
+from decode import generate
 from sia_jax.data.records import read_records
 from tests.support.checkpoints import assert_close, tiny_policy, tiny_reward_model
 from tests.support.tokenizers import save_qwen3_tokenizer
@@ -135,3 +136,31 @@ def test_a_policys_own_replies_become_a_value_model_in_three_commands(tmp_path: 
     turns = after[0].messages[:-1]
     tokenizer = sia_jax.load_policy(tmp_path / "base").tokenizer
     assert after[0].prompt_ids.tolist() == replace(trained, tokenizer=tokenizer).prompt_ids(turns)
+
+
+def test_what_generate_writes_is_labelled_as_it_is(tmp_path: Path):
+    reward = save_models(tmp_path)
+    generate.main(
+        generate.Args(
+            policy=str(tmp_path / "base"),
+            prompt=QUESTIONS[:2],
+            max_new_tokens=8,
+            output=str(tmp_path / "replies.jsonl"),
+        )
+    )
+    label.main(
+        label.Args(
+            input=str(tmp_path / "replies.jsonl"),
+            reward_model=str(tmp_path / "reward"),
+            out=str(tmp_path / "labelled.jsonl"),
+        )
+    )
+    replies, labelled = (
+        [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
+        for name in ("replies.jsonl", "labelled.jsonl")
+    )
+    assert [{k: x for k, x in line.items() if k != "reward"} for line in labelled] == replies
+    for line, question in zip(labelled, QUESTIONS, strict=False):
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": line["text"]}]
+        ids = reward.conversation_ids(turns)
+        assert_close(np.float32(line["reward"]), reward.score([ids], [len(ids)])[0], 1e-5)
