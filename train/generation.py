@@ -1,9 +1,9 @@
 """Replies that a policy itself gives to prompts, for `train.prepare --generate`.
 
 Sampled replies go into a journal, with which a run that was stopped goes on; once it is whole, records are
-made of it. A reply depends on the weights, the numbers, its prompt's ids and its own number alone, but for how
-the program of its batch's shape rounds: branch j of a prompt draws with fold_in(k, j), where k is key(seed) with
-the first two words of the SHA-256 of the prompt's ids folded in, one after the other.
+made of it. A reply depends on the weights, the numbers, its prompt's ids and its own number alone, but for
+how the program of its batch's shape rounds: branch j of a prompt draws with fold_in(k, j), where k is
+key(seed) with the first two words of the SHA-256 of the prompt's ids folded in, one after the other.
 """
 
 import hashlib
