@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from jax.sharding import Mesh
 from rich.console import Console
 from rich.table import Table
 
@@ -63,9 +62,8 @@ class Args:
     """Longer conversations are left out; at most the model's positions."""
     batch_tokens: Count = 8192
     """Of a batch, padding included. More is faster until the memory is full."""
-    mesh: Annotated[str | None, tyro.conf.arg(metavar="DATA,FSDP,TENSOR", help_behavior_hint="")] = None
-    """Spread over all devices: replicas, shards of the weights that share the rows, shards of heads. Without:
-    one device."""
+    mesh: Annotated[tuple[int, int, int], tyro.conf.arg(metavar="DATA FSDP TENSOR")] = (1, 1, 1)
+    """Devices that replicate the weights, split them, and split heads and features; all there are, or one."""
     limit: Int = None
     """Only the first N conversations."""
     relabel: Flag = False
@@ -96,7 +94,7 @@ def run(args: Args, messages: Console) -> None:
     """
     _check(args)
     files = _Files(Path(args.out))
-    mesh = _mesh(args)
+    mesh = None if args.mesh == (1, 1, 1) else sia_jax.make_mesh(*args.mesh)
     settings = _settings(args)
     source = survey(Path(args.input), args.limit, relabel=args.relabel)
     identity = {"input_sha256": source.sha256, "limit": args.limit, "settings": settings}
@@ -182,16 +180,6 @@ def _check(args: Args) -> None:
         raise ValueError(f"--out and --input are both {out}; name another {kind} to write to")
     if args.plot is not None and Path(args.plot).suffix != ".png":
         raise ValueError(f"--plot must be a .png file, got {args.plot}")
-
-
-def _mesh(args: Args) -> Mesh | None:
-    if args.mesh is None:
-        return None
-    sizes = args.mesh.split(",")
-    if len(sizes) != 3 or not all(size.isdecimal() and int(size) for size in sizes):
-        raise ValueError(f"--mesh must be three numbers like 4,2,1 (data, fsdp, tensor), got {args.mesh!r}")
-    data, fsdp, tensor = map(int, sizes)
-    return sia_jax.make_mesh(data, fsdp, tensor)
 
 
 def _settings(args: Args) -> dict[str, Any]:

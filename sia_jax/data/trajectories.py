@@ -1,7 +1,6 @@
 """A trajectory: what a value model learns from. Prompt, reply, and the reward of the whole."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +50,3 @@ def check_trajectory(
     if len(prompt_ids) + len(reply_ids) > max_length:
         return "longer than a row"
     return None
-
-
-def rewards_of(trajectories: Sequence[Trajectory]) -> np.ndarray:
-    """[n] float64."""
-    return np.array([trajectory.reward for trajectory in trajectories], np.float64)

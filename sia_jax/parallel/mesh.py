@@ -41,12 +41,14 @@ def make_mesh(
       devices: default all of this program's; there must be data * fsdp * tensor of them.
 
     Raises:
-      ValueError: the sizes do not multiply to the number of devices.
+      ValueError: the sizes are not 1 or more, or do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     shape = (data, fsdp, tensor)
+    sizes = dict(zip(MESH_AXES, shape, strict=True))
+    if min(shape) < 1:
+        raise ValueError(f"the sizes of a mesh must be 1 or more, got {sizes}")
     if np.prod(shape) != len(devices):
-        sizes = dict(zip(MESH_AXES, shape, strict=True))
         raise ValueError(f"mesh {sizes} needs {np.prod(shape)} devices, got {len(devices)}")
     return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
