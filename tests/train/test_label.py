@@ -215,7 +215,7 @@ def test_models_that_cannot_label_are_refused(
         (b"plain text", r"not JSON \(Expecting value at column 1\)"),
         (b"[]", r'expected an object like \{"messages": \[...\]\}, got \'\[\]\''),
         (b'"text"', "expected an object"),
-        (b'{"prompt": "a"}', r"expected either 'messages', or 'prompt' and 'response', or the .* got \['prompt'\]"),
+        (b'{"prompt": "a"}', r"either 'messages', or 'prompt' and 'response', or the .* got \['prompt'\]"),
         (b'{"text": "a"}', r"got \['text'\]"),
         (b'{"messages": [], "response": "a"}', r"got \['messages', 'response'\]"),
         (b'{"messages": "a"}', "'messages' must be a list, got 'a'"),
