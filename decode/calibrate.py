@@ -32,7 +32,7 @@ from decode import runner
 from decode.generate import plan
 from decode.runner import Row, Runner, SamplingArgs
 from sia_jax.checkpoints.tensors import write_text_atomically
-from sia_jax.cli import Count, Flag, command, explained, goes_on
+from sia_jax.cli import Count, Flag, command, explained, goes_on, memory_explained
 from sia_jax.data.prompts import PromptLine, read_prompts
 from sia_jax.evaluation.calibration import FORMAT, calibrate, threshold_for
 from sia_jax.reports.journal import Journal
@@ -78,12 +78,11 @@ class Args(SamplingArgs):
 def main(args: Args) -> None:
     """Calibrate; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
     messages = Console(stderr=True)
-    with explained("decode.calibrate"):
+    with explained("decode.calibrate"), memory_explained(f"lower --batch, now {args.batch}"):
         try:
             run(args, messages)
         except KeyboardInterrupt:
-            kept = f"what was done is in {_partial(args)}, and {goes_on(args.overwrite)}"
-            messages.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
+            messages.print("\ninterrupted", highlight=False)
             sys.exit(130)
 
 
@@ -110,8 +109,12 @@ def run(args: Args, messages: Console) -> None:
     if done:
         messages.print(f"{journal.path}: going on after {done:,} of {total:,} replies", soft_wrap=True)
     if done < total:
-        with journal:  # first of all: with --overwrite, what was there is gone from here on
+        try:
             _sample(args, prompts, ids, entropies, journal, messages)
+        except KeyboardInterrupt:
+            kept = f"what was done is in {journal.path}, and {goes_on(args.overwrite and journal.begun)}"
+            messages.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
+            sys.exit(130)
     found = np.array([h for row in sorted(entropies.rows) for h in entropies.rows[row]], np.float32)
     content = calibrate(found, sorted(args.ratios), _facts(args, source, total))
     write_text_atomically(Path(args.out), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -156,6 +159,11 @@ def _check(args: Args) -> None:
     for name in ("samples", "batch"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(args, name)}")
+    if args.samples > args.batch:
+        raise ValueError(
+            f"--batch must hold the --samples of a prompt, got {args.batch} and {args.samples}; pass "
+            f"--batch {args.samples}"
+        )
     if not args.ratios or len(set(args.ratios)) < len(args.ratios):
         raise ValueError(f"--ratios must be different shares, at least one, got {args.ratios}")
     for ratio in args.ratios:
@@ -175,10 +183,10 @@ def _sample(
     """Every reply that the journal lacks goes into it."""
     with messages.status("loading the policy"):
         models = runner.load_models(args)
-    size = min(len(prompts), max(1, args.batch // args.samples))
+    size = min(len(prompts), args.batch // args.samples)
     machine = Runner(models, args, size, branches=args.samples)
     rows = [Row(own, own, _key(args, prompt), math.inf) for prompt, own in zip(prompts, ids, strict=True)]
-    with RunProgress(messages, len(prompts) * args.samples, len(journal.done)) as progress:
+    with journal, RunProgress(messages, len(prompts) * args.samples, len(journal.done)) as progress:
         for batch in plan(rows, size, by_length=True):
             wanted = {(index, branch) for index in batch.indices for branch in range(args.samples)}
             if wanted <= journal.done:

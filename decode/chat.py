@@ -25,7 +25,7 @@ from rich.text import Text
 
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import explained
+from sia_jax.cli import explained, memory_explained
 from sia_jax.data.prompts import PromptLine
 from sia_jax.data.text import token_text
 from sia_jax.models.run import bucket_length
@@ -41,12 +41,15 @@ class Args(SamplingArgs):
 def main(args: Args) -> None:
     """Talk until the input ends; exits with 1 if something is wrong with options or files."""
     console = Console()
-    with explained("decode.chat"):
-        runner.check_options(args)
-        if runner.prepare(args).tokenizer is None:
-            raise ValueError(f"{args.policy} has no tokenizer, and a conversation needs one")
-        with console.status("loading the models"):
-            models = runner.load_models(args)
+    try:
+        with explained("decode.chat"):
+            runner.check_options(args)
+            if runner.prepare(args).tokenizer is None:
+                raise ValueError(f"{args.policy} has no tokenizer, and a conversation needs one")
+            with console.status("loading the models"):
+                models = runner.load_models(args)
+    except KeyboardInterrupt:
+        sys.exit(130)
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (arrow keys and history in input())
@@ -58,11 +61,15 @@ def main(args: Args) -> None:
         except (EOFError, KeyboardInterrupt):
             console.print()
             return
+        except UnicodeDecodeError as error:
+            console.print(Text(f"that line is not UTF-8 ({error}); left out", "red"))
+            continue
         if not sys.stdin.isatty():
             console.print(Text(line, "bold"))
         try:
-            if not chat.take(line.strip()):
-                return
+            with memory_explained("/reset begins a shorter conversation"):
+                if not chat.take(line.strip()):
+                    return
         except ValueError as error:
             console.print(Text(str(error), "red"))
         except KeyboardInterrupt:

@@ -49,7 +49,7 @@ from decode.entropy_parts import (
     sample_replies,
 )
 from decode.runner import SamplingArgs
-from sia_jax.cli import Count, Flag, Folder, Name, command, explained, goes_on
+from sia_jax.cli import Count, Flag, Folder, Name, command, explained, goes_on, memory_explained
 from sia_jax.data.prompts import PromptLine, read_prompts
 from sia_jax.evaluation.entropy_study import Drawn, Measured, Population, study
 from sia_jax.interruption import Interruption
@@ -129,7 +129,7 @@ def main(args: Args) -> None:
     """Study; exits with 1 if something is wrong with options or files, and with 130 or 143 when stopped."""
     messages = Console(stderr=True)
     try:
-        with explained("decode.entropy_study"):
+        with explained("decode.entropy_study"), memory_explained(f"lower --batch, now {args.batch}"):
             _check(args)
             prompts = read_prompts(Path(args.prompts))
             policy = runner.prepare(args.sampling)

@@ -36,7 +36,9 @@ from decode.runner import Row, SamplingArgs
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.tensors import write_text_atomically
-from sia_jax.cli import Count, File, Flag, Float, Folder, command, explained, goes_on
+from sia_jax.checkpoints.vocabulary import load_tokenizer
+from sia_jax.cli import Count, File, Flag, Float, Folder, command, explained, goes_on, memory_explained
+from sia_jax.data.chat import date_variables
 from sia_jax.data.prompts import PromptLine, read_prompts
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.claims import judge
@@ -64,6 +66,8 @@ class Args(SamplingArgs):
     """The value model: a folder, or else a Hub id."""
     reward: Folder
     """The reward model, which gives the proxy reward: a folder, or else a Hub id."""
+    reward_date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
+    """The date that the reward model's chat template writes; must be given if it writes today's."""
     prompts: Annotated[str, tyro.conf.arg(metavar="FILE")]
     """A file of prompts, as of decode.generate."""
     thresholds: Annotated[str, tyro.conf.arg(metavar="FILE")]
@@ -108,11 +112,15 @@ class Args(SamplingArgs):
 def main(args: Args) -> None:
     """Evaluate; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
     messages = Console(stderr=True)
-    with explained("decode.evaluate"):
+    with explained("decode.evaluate"), memory_explained(f"lower --batch, now {args.batch}"):
+        evaluation = None
         try:
-            _Evaluation(args, messages).run()
+            evaluation = _Evaluation(args, messages)
+            evaluation.run()
         except KeyboardInterrupt:
-            kept = f"what was done is in {Path(args.out) / 'replies.jsonl'}, and {goes_on(args.overwrite)}"
+            begun = evaluation is not None and evaluation.journal.begun
+            again = goes_on(args.overwrite and begun)
+            kept = f"what was done is in {Path(args.out) / 'replies.jsonl'}, and {again}"
             messages.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
             sys.exit(130)
 
@@ -164,16 +172,18 @@ class _Evaluation:
         if done:
             self._say(f"{self.journal.path}: going on after {done:,} of {total:,} replies")
         if missing:
-            with self.journal:  # first of all: with --overwrite, what was there is gone from here on
-                with self.messages.status("loading the models"):
-                    models = runner.load_models(self.args)
-                    dtype = None if self.args.dtype == "config" else self.args.dtype
-                    reward = sia_jax.load_reward_model(self.args.reward, dtype=dtype)
-                    rows = self._rows(models)
-                with RunProgress(self.messages, total, done) as progress:
-                    machine = MethodRunner(models, reward, self.args, self.args.batch, progress.aside)
-                    for unit in self.units:
-                        self._run_unit(unit, machine, rows, progress)
+            with self.messages.status("loading the models"):
+                models = runner.load_models(self.args)
+                dtype = None if self.args.dtype == "config" else self.args.dtype
+                reward = sia_jax.load_reward_model(self.args.reward, dtype=dtype)
+                rows = self._rows(models)
+            progress = RunProgress(self.messages, total, done)
+            with self.journal, progress:
+                machine = MethodRunner(
+                    models, reward, self.args, self.args.batch, progress.aside, _reward_template(self.args)
+                )
+                for unit in self.units:
+                    self._run_unit(unit, machine, rows, progress)
             self._say(f"{total - done:,} replies, {progress.rates()}")
         for unit in self.units:
             self._gate(unit)  # replies of another run's gates are refused, however complete
@@ -409,14 +419,24 @@ def _settings(args: Args) -> dict[str, Any]:
     """What the replies and their rewards depend on, but for method and seed."""
     settings = {name: x for name, x in runner.settings(args).items() if name not in ("threshold", "seed")}
     folder = resolve_checkpoint(args.reward)
+    _reward_template(args)
     return settings | {
         "reward": checkpoint_name(args.reward),
         "reward_fingerprint": fingerprint_of_reward_model(folder)[:16],
+        "reward_date_string": args.reward_date_string,
         "prompts_sha256": hashlib.sha256(Path(args.prompts).read_bytes()).hexdigest(),
         "system": args.system,
         "gold": args.gold,
         "base_chooser": args.base_chooser,
     }
+
+
+def _reward_template(args: Args) -> dict[str, str]:
+    folder = resolve_checkpoint(args.reward)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer is None:
+        raise ValueError(f"{folder} has no tokenizer; copy it from the original checkpoint")
+    return date_variables(tokenizer, args.reward_date_string, str(folder))
 
 
 def _methods(args: Args, calibration: Calibration) -> list[Method]:

@@ -22,7 +22,6 @@ import json
 import math
 import sys
 from collections.abc import Hashable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +33,7 @@ from rich.text import Text
 
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import Count, File, Flag, Repeated, explained, goes_on
+from sia_jax.cli import Count, File, Flag, Repeated, explained, goes_on, memory_explained
 from sia_jax.data.prompts import PromptLine, parse_prompts, read_prompts, text_prompts
 from sia_jax.models.run import bucket_length
 from sia_jax.reports.journal import Journal
@@ -76,44 +75,61 @@ class Batch:
 def main(args: Args) -> None:
     """Generate; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
     messages = Console(stderr=True)
-    with explained("decode.generate"):
-        _check(args)
-        prompts = _read(args)
-        policy = runner.prepare(args)
-        ids = [runner.policy_ids(policy, prompt, args) for prompt in prompts]
-        methods = _methods(args)
-        journal = _open_journal(args, prompts)
-        wanted = {(i, j, m) for i in range(len(prompts)) for j in range(args.samples) for m in methods}
-        done = journal.done & wanted if journal is not None else set()
-        if len(done) == len(wanted):
-            messages.print(f"{args.output}: all {len(wanted)} replies are there already", soft_wrap=True)
-            return
-        if done:
-            messages.print(
-                f"{args.output}: going on after {len(done)} of {len(wanted)} replies", soft_wrap=True
-            )
-        with messages.status("loading the models"):
-            models = runner.load_models(args)
-        value_ids = [
-            runner.value_ids(models, prompt, own, args) for prompt, own in zip(prompts, ids, strict=True)
-        ]
-    rows = [_row(*each, args) for each in zip(prompts, ids, value_ids, strict=True)]
-    size = min(len(prompts), max(1, args.batch // args.samples))
-    batches = plan(rows, size, by_length=journal is not None)
-    machine = Runner(models, args, size, branches=args.samples, record="candidates" if args.record else None)
-    program = _Program(args, prompts, rows, machine, methods)
     try:
-        if journal is None:
-            program.show(batches, messages)
-        else:
-            program.write(batches, journal, (len(done), len(wanted)), messages)
+        with explained("decode.generate"), memory_explained(f"lower --batch, now {args.batch}"):
+            run(args, messages)
     except KeyboardInterrupt:
-        kept = (
-            f"; {len(journal.done & wanted)} of {len(wanted)} replies are in {args.output}" if journal else ""
-        )
-        again = f", and {goes_on(args.overwrite)}" if journal else ""
-        messages.print(f"\ninterrupted{kept}{again}", highlight=False, soft_wrap=True)
+        messages.print("\ninterrupted", highlight=False)
         sys.exit(130)
+
+
+def run(args: Args, messages: Console) -> None:
+    """`main`, without its ways out.
+
+    Raises:
+      FileNotFoundError, ValueError: what is wrong with options and files.
+      SystemExit: interrupted, with replies in a file.
+    """
+    _check(args)
+    prompts = _read(args)
+    policy = runner.prepare(args)
+    ids = [runner.policy_ids(policy, prompt, args) for prompt in prompts]
+    journal = _open_journal(args, prompts)
+    if journal is None:
+        program, batches = _load(args, prompts, ids, messages)
+        program.show(batches, messages)
+        return
+    wanted = {(i, j, m) for i in range(len(prompts)) for j in range(args.samples) for m in _methods(args)}
+    done = journal.done & wanted
+    if len(done) == len(wanted):
+        messages.print(f"{args.output}: all {len(wanted)} replies are there already", soft_wrap=True)
+        return
+    if done:
+        messages.print(f"{args.output}: going on after {len(done)} of {len(wanted)} replies", soft_wrap=True)
+    try:
+        program, batches = _load(args, prompts, ids, messages)
+        program.write(batches, journal, (len(done), len(wanted)), messages)
+    except KeyboardInterrupt:
+        kept = f"{len(journal.done & wanted)} of {len(wanted)} replies are in {args.output}"
+        again = goes_on(args.overwrite and journal.begun)
+        messages.print(f"\ninterrupted; {kept}, and {again}", highlight=False, soft_wrap=True)
+        sys.exit(130)
+
+
+def _load(
+    args: Args, prompts: list[PromptLine], ids: Sequence[Sequence[int]], messages: Console
+) -> tuple["_Program", list[Batch]]:
+    """The models, ready to run, and what runs together."""
+    with messages.status("loading the models"):
+        models = runner.load_models(args)
+    value_ids = [
+        runner.value_ids(models, prompt, own, args) for prompt, own in zip(prompts, ids, strict=True)
+    ]
+    rows = [_row(*each, args) for each in zip(prompts, ids, value_ids, strict=True)]
+    size = min(len(prompts), args.batch // args.samples)
+    machine = Runner(models, args, size, branches=args.samples, record="candidates" if args.record else None)
+    batches = plan(rows, size, by_length=args.output is not None)
+    return _Program(args, prompts, rows, machine, _methods(args)), batches
 
 
 def plan(rows: Sequence[Row], size: int, *, by_length: bool) -> list[Batch]:
@@ -150,10 +166,8 @@ class _Program:
     ) -> None:
         """All replies that the journal lacks; `counts` are those done, and all."""
         tallies = {method: Tally() for method in self.methods}
-        with ExitStack() as stack:
-            stack.enter_context(journal)
-            done, total = counts
-            progress = stack.enter_context(RunProgress(messages, total, done))
+        done, total = counts
+        with journal, RunProgress(messages, total, done) as progress:
             for batch in batches:
                 keys = {
                     (i, j, m) for i in batch.indices for j in range(self.args.samples) for m in self.methods
@@ -213,16 +227,12 @@ class _Program:
             yield method, *self.machine.run(chosen, batch.shape, self.args)
 
     def _record(self, index: int, branch: int, method: str, reply: Reply) -> dict[str, Any]:
-        prompt, row = self.prompts[index], self.rows[index]
+        prompt = self.prompts[index]
         return {
-            "id": prompt.id,
+            **_own(prompt, method, self.args),
             "index": index,
             "branch": branch,
             "method": method,
-            "seed": self.args.seed if prompt.seed is None else prompt.seed,
-            "threshold": runner.json_threshold(
-                math.inf if method == "base" and self.args.compare else row.threshold
-            ),
             "prompt": runner.prompt_json(prompt),
             **reply.to_json(),
         }
@@ -259,6 +269,11 @@ def _check(args: Args) -> None:
         raise ValueError("--compare needs a value model to compare with: give --value DIR")
     if args.compare and args.threshold == math.inf:
         raise ValueError("--compare with --threshold inf would compare the policy with itself")
+    if args.samples > args.batch:
+        raise ValueError(
+            f"--batch must hold the --samples of a prompt, got {args.batch} and {args.samples}; pass "
+            f"--batch {args.samples}"
+        )
     if args.record and args.output is None:
         raise ValueError("--record needs a file to write to: give --output FILE.jsonl")
     if args.overwrite and args.output is None:
@@ -276,7 +291,8 @@ def _read(args: Args) -> list[PromptLine]:
         prompts = text_prompts(args.prompt, args.system)
     elif args.prompts == "-":
         content = sys.stdin.buffer.read()
-        prompts = parse_prompts(content, "stdin", content.lstrip().startswith(b"{"), args.system)
+        is_jsonl = content.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+        prompts = parse_prompts(content, "stdin", is_jsonl, args.system)
     else:
         prompts = read_prompts(Path(args.prompts), args.system)
     for prompt in prompts:
@@ -303,16 +319,31 @@ def _row(prompt: PromptLine, policy_ids: Sequence[int], value_ids: Sequence[int]
     return Row(policy_ids, value_ids, key, threshold)
 
 
+def _own(prompt: PromptLine, method: str, args: Args) -> dict[str, Any]:
+    """What a record says of its prompt's line, beside the prompt itself."""
+    threshold = runner.threshold(args) if prompt.threshold is None else prompt.threshold
+    return {
+        "id": prompt.id,
+        "seed": args.seed if prompt.seed is None else prompt.seed,
+        "threshold": runner.json_threshold(math.inf if method == "base" and args.compare else threshold),
+    }
+
+
 def _open_journal(args: Args, prompts: list[PromptLine]) -> Journal | None:
     if args.output is None:
         return None
     here = [json.dumps(runner.prompt_json(prompt)) for prompt in prompts]
 
     def key(record: dict[str, Any]) -> Hashable:
-        index = record["index"]
+        index, method = record["index"], record["method"]
         if index >= len(here) or json.dumps(record["prompt"]) != here[index]:
             raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
-        return index, record["branch"], record["method"]
+        ours = _own(prompts[index], method, args)
+        differing = [name for name, value in ours.items() if record[name] != value]
+        if differing:
+            changes = ", ".join(f"{name} {record[name]!r} (now {ours[name]!r})" for name in differing)
+            raise ValueError(f"the prompt at place {index} was another line: {changes}")
+        return index, record["branch"], method
 
     settings = runner.settings(args) | {"samples": args.samples, "record": args.record}
     return Journal(Path(args.output), settings, key, overwrite=args.overwrite)

@@ -5,7 +5,7 @@ There is one program for each structure: the policy alone, and the steered polic
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,17 +77,24 @@ class MethodRunner:
       args: sampling.
       batch: replies at a time, those of best-of-n among them.
       aside: entered while something is compiled.
+      template: variables of the reward model's chat template.
     """
 
     def __init__(
-        self, models: Models, reward: sia_jax.RewardModel, args: SamplingArgs, batch: int, aside: Aside
+        self,
+        models: Models,
+        reward: sia_jax.RewardModel,
+        args: SamplingArgs,
+        batch: int,
+        aside: Aside,
+        template: Mapping[str, str] | None = None,
     ):
         assert models.value is not None
         self._models, self._args, self._batch, self._aside = models, args, batch, aside
         self._value = models.value.config
         self._machines: dict[tuple[bool, int, float], Runner] = {}
         self._warm: set[tuple[int, tuple[int, int]]] = set()
-        self._reward = Scorer(reward, aside)
+        self._reward = Scorer(reward, aside, template)
 
     def rows(self, method: Method) -> int:
         """Prompts of a batch."""
@@ -215,10 +222,11 @@ class Scorer:
     Args:
       model: with a tokenizer.
       aside: entered while a length is compiled.
+      template: variables of its chat template.
     """
 
-    def __init__(self, model: sia_jax.RewardModel, aside: Aside):
-        self.model = model
+    def __init__(self, model: sia_jax.RewardModel, aside: Aside, template: Mapping[str, str] | None = None):
+        self.model, self._template = model, dict(template or {})
         self._aside, self._compiling_seconds = aside, 0.0
         self._labeller = Labeller(model, batch_tokens=_BATCH_TOKENS, compiling=self._compiling)
 
@@ -244,7 +252,7 @@ class Scorer:
         for number, (i, j) in enumerate(places):
             messages = [*prompts[i], {"role": "assistant", "content": groups[i][j].text}]
             try:
-                ids = self.model.conversation_ids(messages)
+                ids = self.model.conversation_ids(messages, **self._template)
             except TemplateError as error:
                 raise ValueError(f"the reward model's chat template refuses a reply: {error}") from error
             found += self._labeller.add_ids(number, ids)

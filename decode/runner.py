@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from jinja2 import TemplateError
 
 import sia_jax
 from sia_jax.checkpoints.config_json import read_config
@@ -18,7 +19,7 @@ from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.value_model import fingerprint_of_value_model, own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated
-from sia_jax.data.chat import Tokenizer
+from sia_jax.data.chat import PromptForm, Tokenizer, date_variables, prompt_form
 from sia_jax.data.prompts import PromptLine, check_seed
 from sia_jax.decoding.checks import check_knob
 from sia_jax.models.config import ModelConfig
@@ -82,6 +83,8 @@ class SamplingArgs:
     """chat: the policy's chat template; raw: plain text for base models; auto: by the policy's name."""
     thinking: Flag = False
     """Let Qwen3 think before it replies."""
+    date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
+    """The date that the chat template writes, such as "26 Jul 2024"; must be given if it writes today's."""
     system: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
     """A system message for conversations that have none."""
 
@@ -234,6 +237,7 @@ def settings(args: SamplingArgs) -> dict[str, Any]:
         "seed": args.seed,
         "prompt_form": args.prompt_form,
         "thinking": args.thinking,
+        "date_string": args.date_string,
     }
 
 
@@ -253,10 +257,25 @@ def policy_ids(policy: sia_jax.Policy, prompt: PromptLine, args: SamplingArgs) -
         assert prompt.policy_ids is not None
         ids: Sequence[int] = prompt.policy_ids
     else:
-        form = None if args.prompt_form == "auto" else args.prompt_form
-        ids = policy.prompt_ids(prompt.messages, form, enable_thinking=args.thinking)
+        form, variables = _form(policy, args)
+        try:
+            ids = policy.prompt_ids(prompt.messages, form, enable_thinking=args.thinking, **variables)
+        except TemplateError as error:
+            raise ValueError(
+                f"prompt {prompt.id!r}: the policy's chat template refuses it: {error}"
+            ) from error
     _check_ids(f"prompt {prompt.id!r}", ids, policy.config, args)
     return ids
+
+
+def _form(policy: sia_jax.Policy, args: SamplingArgs) -> tuple[PromptForm | None, dict[str, str]]:
+    """How the policy is prompted, and the variables of its template."""
+    form = None if args.prompt_form == "auto" else args.prompt_form
+    if policy.tokenizer is None:  # which `Policy.prompt_ids` says better
+        return form, {}
+    if (form or prompt_form(policy.name, policy.tokenizer)) == "raw" and args.date_string is None:
+        return form, {}
+    return form, date_variables(policy.tokenizer, args.date_string, str(args.policy))
 
 
 def value_ids(
@@ -417,6 +436,13 @@ def _stops(
     if tokenizer is not None:
         added = tokenizer.added_tokens_decoder
         special = {str(token): index for index, token in added.items() if token.special}
+    for stop in stops:
+        within = sorted(token for token in special if token in stop and token != stop)
+        if within:
+            raise ValueError(
+                f"--stop {stop!r} holds more than the special token {within[0]!r}, and what is looked for is "
+                "text without special tokens; give the token alone, or a text without it"
+            )
     ids = [*eos, *(special[stop] for stop in stops if stop in special)]
     return np.array(ids, np.int32), tuple(stop for stop in stops if stop not in special)
 

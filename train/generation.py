@@ -24,7 +24,7 @@ from rich.console import Console
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
 from sia_jax.cli import Flag, Float, Int, Name, memory_explained
-from sia_jax.data.chat import Message, Tokenizer, family_of, prompt_form, value_prompt
+from sia_jax.data.chat import Message, Tokenizer, date_variables, family_of, prompt_form, value_prompt
 from sia_jax.data.records import Record
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Source
@@ -282,15 +282,9 @@ class Generation:
         form = (
             prompt_form(self._policy.name, self.tokenizer) if args.prompt_form == "auto" else args.prompt_form
         )
-        if args.date_string is not None:
-            return {"date_string": args.date_string}
-        writes_date = self.tokenizer.chat_template and "strftime_now" in self.tokenizer.get_chat_template()
-        if form == "chat" and writes_date:
-            raise ValueError(
-                f"{args.policy}: the chat template writes today's date into every prompt, so that no run "
-                'could go on tomorrow; fix it with --date-string, e.g. "26 Jul 2024"'
-            )
-        return {}
+        if form == "raw" and args.date_string is None:
+            return {}
+        return date_variables(self.tokenizer, args.date_string, str(args.policy))
 
     def _prompt(self, conversation: OpenConversation, file: str) -> SourcePrompt:
         form = None if self.args.prompt_form == "auto" else self.args.prompt_form

@@ -36,6 +36,7 @@ from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Count, File, Flag, Folder, Int, explained, goes_on, memory_explained
+from sia_jax.data.chat import date_variables
 from sia_jax.interruption import Interruption
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress
@@ -203,11 +204,7 @@ def _settings(args: Args) -> dict[str, Any]:
     # A template that is missing, or that does not know a variable, would fail on every line.
     sample = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     model.conversation_ids(sample, **_template(args))
-    if args.date_string is None and "strftime_now" in tokenizer.get_chat_template():
-        raise ValueError(
-            f"{folder}: the chat template writes today's date into every conversation, and so into every "
-            'reward; fix it with --date-string, e.g. "26 Jul 2024"'
-        )
+    date_variables(tokenizer, args.date_string, str(folder))
     return {
         "reward_model": model.name,
         "reward_model_fingerprint": fingerprint_of_reward_model(folder)[:16],

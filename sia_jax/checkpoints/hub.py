@@ -27,14 +27,13 @@ def resolve_checkpoint(path_or_id: str | Path) -> Path:
         raise FileNotFoundError(f"{name}: no such folder, and not a Hub id (owner/name)")
     # Imported here because it costs 0.3 s, which a local folder need not pay.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(_FILES), ignore_patterns=list(_NOT)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # its own kinds, and whatever the client below it raises of proxies and lines
+        first = (str(error).splitlines() or ["it says no more"])[0]
         raise FileNotFoundError(
-            f"{name}: no such folder here, and as a Hub id it cannot be had "
-            f"({type(error).__name__}: {str(error).splitlines()[0]})"
+            f"{name}: no such folder here, and as a Hub id it cannot be had ({type(error).__name__}: {first})"
         ) from error
 
 

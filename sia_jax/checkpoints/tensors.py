@@ -88,7 +88,10 @@ class TensorFile:
 
 
 def open_checkpoint(folder: Path) -> TensorFile:
-    """model.safetensors, or the shards of model.safetensors.index.json, of a checkpoint folder.
+    """model.safetensors, or else the shards of model.safetensors.index.json, of a checkpoint folder.
+
+    Where both are there, the single file is the model, as transformers has it: what saves one over shards may
+    leave their index behind.
 
     Raises:
       FileNotFoundError: neither is there, or shards are missing (all of them named).
@@ -96,16 +99,12 @@ def open_checkpoint(folder: Path) -> TensorFile:
     """
     index_path = folder / _INDEX
     single = folder / "model.safetensors"
-    if not index_path.is_file():
-        if not single.is_file():
-            pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
-            hint = (
-                f"; {pickled} are pickles: save the model as safetensors with transformers" if pickled else ""
-            )
-            raise FileNotFoundError(
-                f"{folder}: no model.safetensors and no model.safetensors.index.json{hint}"
-            )
+    if single.is_file():
         return open_file(single)
+    if not index_path.is_file():
+        pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+        hint = f"; {pickled} are pickles: save the model as safetensors with transformers" if pickled else ""
+        raise FileNotFoundError(f"{folder}: no model.safetensors and no model.safetensors.index.json{hint}")
 
     try:
         weight_map: dict[str, str] = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
@@ -117,7 +116,9 @@ def open_checkpoint(folder: Path) -> TensorFile:
         raise ValueError(f"{index_path} names {outside}, expected safetensors files of its own folder")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"{index_path} names shards that are missing: {missing}")
+        raise FileNotFoundError(
+            f"{index_path} names shards that are missing: {missing}; copy them from the original checkpoint"
+        )
     shards = {name: open_file(folder / name) for name in names}
     absent = sorted(key for key, name in weight_map.items() if key not in shards[name].slices)
     unlisted = sorted(key for name in names for key in shards[name].slices if weight_map.get(key) != name)

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from sia_jax.checkpoints.adapter_config import read_adapter_config
 from sia_jax.checkpoints.config_json import read_config, read_json
 from sia_jax.checkpoints.fingerprint import fingerprint, fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
@@ -104,13 +105,15 @@ def load_value_model(
         tokenizer = load_tokenizer(folder) or load_tokenizer(base_folder)
         digest = functools.partial(fingerprint_of_folder, base_folder)
 
-    # What is small is read and checked first: what does not fit shows before gigabytes are read.
-    lora_config, lora, adapter_base = load_adapter(folder / "lora_weights", model_config, mesh)
+    # What is small is read and checked first: what does not fit shows before gigabytes are read. Another base
+    # before its shapes, which say less.
+    if check_base:
+        adapter_base = read_adapter_config(folder / "lora_weights").base_model
+        _check_base(folder, saved, adapter_base, digest, base_name)
+    lora_config, lora, _ = load_adapter(folder / "lora_weights", model_config, mesh)
     kind, rank, head = _load_head(folder, saved, model_config)
     if steered is not None:
         _check_vocabulary(steered, model_config, tokenizer, name)
-    if check_base:
-        _check_base(folder, saved, adapter_base, digest, base_name)
     if mesh is not None:
         head = shard_params({"value_head": head}, mesh)["value_head"]
 
@@ -239,7 +242,7 @@ def _read_saved_config(folder: Path) -> dict[str, Any]:
     if len(present) != 1:
         raise FileNotFoundError(
             f"{folder} is no value model: expected one of {OUR_CONFIG} (ours) and {OFFICIAL_CONFIG} "
-            f"(the official layout), found {present or 'neither'}"
+            f"(the official layout), found {present or 'neither'}{_parts(folder)}"
         )
     path = folder / present[0]
     saved = read_json(path)
@@ -248,6 +251,12 @@ def _read_saved_config(folder: Path) -> dict[str, Any]:
             f"{path}: format_version is {saved.get('format_version')}, this sia_jax reads {FORMAT_VERSION}"
         )
     return saved
+
+
+def _parts(folder: Path) -> str:
+    """Where one of several value models should be named."""
+    found = sorted(path.parent.name for path in folder.glob("*/lora_weights"))
+    return f"; it holds {found}: name one of them, {folder / found[0]}" if found else ""
 
 
 def _load_head(

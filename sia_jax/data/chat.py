@@ -108,8 +108,8 @@ def policy_prompt(
       tokenizer: the policy's.
       messages: ends with the user.
       form: "chat", the checkpoint's own template, or "raw", `raw_prompt_text`; see `prompt_form`.
-      enable_thinking: of Qwen3's template: False puts an empty think block in front of the reply. Templates
-        without the switch do not look at it.
+      enable_thinking: of Qwen3's template: False puts an empty think block in front of the reply. A template
+        without the switch takes False alone.
       **template_kwargs: further variables of the template, such as date_string="26 Jul 2024" for Llama 3,
         whose template otherwise may write today's date.
 
@@ -129,7 +129,10 @@ def policy_prompt(
     check_messages(messages)
     if not tokenizer.chat_template:
         raise ValueError(f"{tokenizer.name_or_path}: the tokenizer has no chat template; use form='raw'")
-    _check_template_kwargs(tokenizer, template_kwargs)
+    # Off is what a template without the switch does; on it cannot be.
+    _check_template_kwargs(
+        tokenizer, template_kwargs | ({"enable_thinking": True} if enable_thinking else {})
+    )
     text = _apply_template(
         tokenizer, messages, add_generation_prompt=True, enable_thinking=enable_thinking, **template_kwargs
     )
@@ -137,6 +140,27 @@ def policy_prompt(
     bos = tokenizer.bos_token_id
     adds_bos = bos is not None and tokenizer.encode("")[:1] == [bos]
     return [bos, *ids] if adds_bos and ids[:1] != [bos] else ids
+
+
+def date_variables(tokenizer: Tokenizer, date_string: str | None, name: str) -> dict[str, str]:
+    """The template's variable for the date, for runs whose texts must be the same tomorrow.
+
+    Args:
+      tokenizer: a checkpoint's.
+      date_string: what the template is to write, such as "26 Jul 2024"; None: it writes no date.
+      name: what the error calls the checkpoint.
+
+    Raises:
+      ValueError: no date, and the template would write today's.
+    """
+    if date_string is not None:
+        return {"date_string": date_string}
+    if tokenizer.chat_template and "strftime_now" in tokenizer.get_chat_template():
+        raise ValueError(
+            f"{name}: the chat template writes today's date into every conversation, and so another one "
+            'tomorrow; fix it with a date_string (--date-string), e.g. "26 Jul 2024"'
+        )
+    return {}
 
 
 def raw_prompt_text(messages: Sequence[Message]) -> str:

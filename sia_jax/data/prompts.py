@@ -33,9 +33,9 @@ class PromptLine:
 def read_prompts(path: Path, system: str | None = None) -> list[PromptLine]:
     """The prompts of a file.
 
-    `.jsonl` and `.json` files have on each line {"prompt": text}, {"messages": [...]}, or {"prompt_ids":
-    [...]} with or without "value_ids"; "id", "seed" and "threshold" may stand beside it, and other fields are
-    not looked at. Any other file has a prompt on each line. Blank lines are skipped.
+    `.jsonl`, `.ndjson` and `.json` files have on each line {"prompt": text}, {"messages": [...]}, or
+    {"prompt_ids": [...]} with or without "value_ids"; "id", "seed" and "threshold" may stand beside it, and
+    other fields are not looked at. Any other file has a prompt on each line. Blank lines are skipped.
 
     Args:
       path: the file, UTF-8.
@@ -47,7 +47,8 @@ def read_prompts(path: Path, system: str | None = None) -> list[PromptLine]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of prompts")
-    return parse_prompts(path.read_bytes(), str(path), path.suffix in (".jsonl", ".json"), system)
+    is_jsonl = path.suffix.lower() in (".jsonl", ".json", ".ndjson")
+    return parse_prompts(path.read_bytes(), str(path), is_jsonl, system)
 
 
 def parse_prompts(content: bytes, name: str, is_jsonl: bool, system: str | None = None) -> list[PromptLine]:
@@ -120,6 +121,8 @@ def _parse_json(text: str) -> dict[str, Any]:
         fields = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
+    except RecursionError:
+        raise ValueError("not JSON that can be read: it is nested too deeply") from None
     if not isinstance(fields, dict):
         raise ValueError(f'expected an object like {{"prompt": "..."}}, got {text[:40]!r}')
     return fields

@@ -1,6 +1,8 @@
 """A JSONL file that a run adds to line by line, and that the same run, started again, goes on with."""
 
+import fcntl
 import json
+import os
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +13,8 @@ class Journal:
     """Records of a run, one strict JSON line each, written and flushed one at a time, inside `with journal:`.
 
     Every record carries the run's settings. A file of other settings is refused; the last line, if it was cut
-    short by a crash, is dropped. The file is read when the journal is made, and touched only by the `with`.
+    short by a crash, is dropped. The file is read when the journal is made, and touched only by the `with`,
+    which one run enters at a time.
 
     Args:
       path: the file; made, with its folder, if need be.
@@ -35,7 +38,10 @@ class Journal:
         self.settings: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
         self.done: set[Hashable] = set()
         """Keys of the records that the file holds."""
+        self.begun = False
+        """Whether the file was touched: with `overwrite`, what it held is gone from then on."""
         self._key = key
+        self._found = path.stat().st_size if path.exists() else 0
         self._size = self._read() if path.exists() and not overwrite else 0
         self._file: BinaryIO | None = None
 
@@ -53,8 +59,14 @@ class Journal:
 
     def __enter__(self) -> "Journal":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("ab")
-        self._file.truncate(self._size)
+        file = self.path.open("ab")
+        try:
+            self._own(file)
+        except ValueError:
+            file.close()
+            raise
+        file.truncate(self._size)
+        self._file, self.begun = file, True
         return self
 
     def __exit__(
@@ -62,6 +74,21 @@ class Journal:
     ) -> None:
         assert self._file is not None
         self._file.close()
+
+    def _own(self, file: BinaryIO) -> None:
+        """Keep other runs from the file until it is closed.
+
+        Raises:
+          ValueError: another run is writing it, or has written it since it was read.
+        """
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{self.path}: another run is writing it; wait for its end, or end it") from None
+        except OSError:
+            pass  # a file system without locks
+        if file.seek(0, os.SEEK_END) != self._found:
+            raise ValueError(f"{self.path}: another run has written it meanwhile; start this one again")
 
     def _read(self) -> int:
         """Take in the file's records; how many bytes they are."""

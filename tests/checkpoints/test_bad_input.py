@@ -1,6 +1,7 @@
 """What does not fit is refused, in a message that says what was got, what was expected and what to do."""
 
 import json
+import shutil
 from contextlib import contextmanager
 
 import jax
@@ -459,6 +460,20 @@ def test_truncated_adapter_is_refused(value, policy):
 
 
 # --- value models -------------------------------------------------------------------------------------------
+
+
+def test_base_of_another_size_is_refused_as_another_base(value, tmp_path):
+    """Not as a hundred tensors of the wrong shape."""
+    wide = tiny_policy(hidden_size=48)
+    with refused(ValueError, value, "other weights (tiny)", "pass the backbone it was trained on"):
+        sia_jax.load_value_model(value, backbone=wide)
+
+
+def test_folder_of_several_value_models_is_refused_with_their_names(value, tmp_path):
+    shutil.copytree(value, tmp_path / "several" / "VM-one")
+    shutil.copytree(value, tmp_path / "several" / "VM-two")
+    with refused(FileNotFoundError, "it holds ['VM-one', 'VM-two']: name one of them", "several/VM-one"):
+        sia_jax.load_value_model(tmp_path / "several", backbone=tmp_path / "tiny")
 
 
 def test_base_with_other_weights_is_refused_and_can_be_insisted_on(value, tmp_path):

@@ -84,6 +84,19 @@ def test_id_that_is_not_cached_is_not_found_and_not_asked_for(cache, attempts, n
     assert not attempts
 
 
+@pytest.mark.parametrize("message", ["the proxy refuses\nand more", ""])
+def test_whatever_the_client_raises_is_told_in_a_line(monkeypatch, message):
+    """Of a proxy, or of a line that breaks, it raises kinds that are no OSError."""
+
+    def fail(*_, **__):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    told = message.partition("\n")[0] or "it says no more"
+    with pytest.raises(FileNotFoundError, match=rf"cannot be had \(RuntimeError: {told}\)"):
+        resolve_checkpoint("owner/tiny")
+
+
 def test_environment_that_says_offline_is_heeded(tmp_path):
     snapshot = fill_cache(tmp_path / "hub", "owner/cached")
     program = """

@@ -181,6 +181,19 @@ def test_saving_over_another_number_of_shards_leaves_only_the_new_weights(tmp_pa
     assert (tmp_path / "model.safetensors").is_file() != (tmp_path / "model.safetensors.index.json").is_file()
 
 
+def test_the_single_file_is_the_model_where_an_index_was_left_beside_it(tmp_path):
+    """As transformers has it, which leaves the index behind when it saves one file over shards."""
+    sia_jax.save_policy(tiny_policy(seed=1), tmp_path, max_shard_bytes=4 << 10)
+    new = tiny_policy(seed=2)
+    sia_jax.save_policy(new, tmp_path / "new")
+    shutil.copy(tmp_path / "new" / "model.safetensors", tmp_path)
+    assert (tmp_path / "model.safetensors.index.json").is_file()
+    assert_same_trees(sia_jax.load_policy(tmp_path).params, new.params)
+    for shard in tmp_path.glob("model-*.safetensors"):
+        shard.unlink()
+    assert_same_trees(sia_jax.load_policy(tmp_path).params, new.params)
+
+
 class DiskFullError(OSError):
     pass
 

@@ -265,6 +265,12 @@ def test_raw_prompt_keeps_every_character_and_has_the_bos_of_llama(
     assert ids.count(llama3.bos_token_id) == 1
 
 
+def test_thinking_is_refused_where_the_template_has_no_switch(llama3: PreTrainedTokenizerBase):
+    chat.policy_prompt(llama3, conversation("Hi"), form="chat", date_string="26 Jul 2024")
+    with pytest.raises(ValueError, match=r"the chat template has no variables \['enable_thinking'\]"):
+        chat.policy_prompt(llama3, conversation("Hi"), form="chat", enable_thinking=True)
+
+
 def test_raw_prompt_refuses_what_only_a_template_could_use(qwen3: PreTrainedTokenizerBase):
     with pytest.raises(ValueError, match=r"no template for \['enable_thinking', 'date_string'\]"):
         chat.policy_prompt(qwen3, conversation("Hi"), form="raw", enable_thinking=True, date_string="")

@@ -104,12 +104,12 @@ def test_a_run_goes_on_after_a_torn_line(
     assert ours | {"command": ""} == theirs | {"command": ""}
 
 
-def test_thresholds_that_are_being_made_anew_go_on_without_overwrite(
+def test_thresholds_that_are_to_be_made_anew_are_so_after_an_interruption_too(
     args: Args, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Stopped while it loads, beside what an earlier run has written."""
 
-    def interrupted(args: Args) -> None:
+    def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
     Path(args.out).write_bytes((folder / "thresholds.json").read_bytes())
@@ -117,9 +117,25 @@ def test_thresholds_that_are_being_made_anew_go_on_without_overwrite(
         patch.setattr(runner, "load_models", interrupted)
         with pytest.raises(SystemExit):
             calibrate.main(replace(args, overwrite=True))
+    assert "and the same command goes on" in " ".join(capsys.readouterr().err.split())
+    assert Path(args.out).exists()  # nothing is lost before there is something to write
+    original, calls = runner.Runner.run, []
+
+    def run_once(self: runner.Runner, *rest: Any) -> Any:
+        calls.append(rest)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return original(self, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.Runner, "run", run_once)
+        with pytest.raises(SystemExit):
+            calibrate.main(replace(args, overwrite=True))
     assert "and the same command without --overwrite goes on" in " ".join(capsys.readouterr().err.split())
     calibrate.main(args)
-    assert "of 10 replies; written to" in " ".join(capsys.readouterr().err.split())
+    told = " ".join(capsys.readouterr().err.split())
+    assert "going on after 6 of 10" in told
+    assert "of 10 replies; written to" in told
 
 
 def test_what_is_there_is_neither_made_again_nor_mistaken(

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import tyro
@@ -18,7 +20,7 @@ from decode import generate, runner, trace
 from decode.generate import Args
 from decode.runner import Row
 from sia_jax.data.chat import value_prompt
-from sia_jax.data.prompts import parse_prompts
+from sia_jax.data.prompts import parse_prompts, read_prompts
 from tests.support.checkpoints import assert_same_trees, save_tiny_policy, save_tiny_value_model
 from tests.support.tokenizers import save_qwen3_tokenizer
 
@@ -192,6 +194,64 @@ def test_a_file_of_another_run(
     with pytest.raises(SystemExit, match=message):
         generate.main(replace(args, output=str(finished), **changes))
     assert finished.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"seed": 4}, r"the prompt at place 0 was another line: seed 3 \(now 4\).*--overwrite"),
+        ({"threshold": "-inf"}, r"threshold 2.1 \(now '-inf'\)"),
+        ({"id": "other"}, r"id 'a' \(now 'other'\)"),
+    ],
+)
+def test_a_file_of_prompts_whose_lines_were_changed(
+    args: Args, tmp_path: Path, no_loading: None, line: dict[str, Any], message: str
+) -> None:
+    """What a line says of itself beside its text decides what the reply is."""
+    first = {"id": "a", "prompt": "Hello", "seed": 3, "threshold": 2.1}
+    prompts, output = tmp_path / "prompts.jsonl", tmp_path / "replies.jsonl"
+    prompts.write_text(json.dumps(first) + "\n")
+    here = replace(args, prompts=str(prompts), output=str(output), threshold=1.0)
+    record = {
+        **{"id": "a", "index": 0, "branch": 0, "method": "steered", "seed": 3, "threshold": 2.1},
+        "prompt": [{"role": "user", "content": "Hello"}],
+        "settings": runner.settings(here) | {"samples": 1, "record": False},
+    }
+    output.write_text(json.dumps(record) + "\n")
+    generate.main(here)  # all is there
+    prompts.write_text(json.dumps(first | line) + "\n")
+    with pytest.raises(SystemExit, match=message):
+        generate.main(here)
+
+
+@pytest.mark.parametrize("where", ["prompts", "models"])
+def test_an_interruption_before_there_is_a_reply_ends_in_a_line(
+    args: Args,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "policy_ids" if where == "prompts" else "load_models", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        generate.main(replace(args, output=str(tmp_path / "replies.jsonl"), overwrite=True))
+    assert stopped.value.code == 130
+    said = " ".join(capsys.readouterr().err.split())
+    assert said == "interrupted" if where == "prompts" else said.endswith("and the same command goes on")
+
+
+def test_memory_that_is_full_is_said_with_what_needs_less(
+    args: Args, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+
+    monkeypatch.setattr(runner, "load_models", fail)
+    with pytest.raises(SystemExit, match=r"the memory is full .*; lower --batch, now 2$"):
+        generate.main(args)
 
 
 def test_overwrite(args: Args, finished: Path, tmp_path: Path, no_loading: None) -> None:
@@ -382,6 +442,8 @@ def test_the_official_preset_and_candidates(args: Args, tmp_path: Path) -> None:
         ({"stop": ("",)}, "--stop must not be empty"),
         ({"seed": -1}, "seed must be an integer in 0"),
         ({"samples": 0}, "--samples must be 1 or more"),
+        ({"samples": 9}, "--batch must hold the --samples of a prompt, got 2 and 9; pass --batch 9"),
+        ({"date_string": "26 Jul 2024"}, r"the chat template has no variables \['date_string'\]"),
         ({"record": True}, "--record needs a file"),
         ({"output": "/"}, "is a folder"),
         ({"prompt_form": "raw", "thinking": True}, "form 'raw' has no template"),
@@ -414,12 +476,53 @@ def test_errors_come_before_the_weights(
         ('{"prompt": "a", "value_ids": [1]}', "'value_ids' belong beside 'prompt_ids'"),
         ('{"prompt": "a\\ud800"}', "half a surrogate pair"),
         ('{"prompt": "\xff"}', "line 3: 'utf-8' codec"),
+        ('{"a": ' + 100_000 * "[", "not JSON that can be read: it is nested too deeply"),
     ],
 )
 def test_a_bad_line(line: str, message: str) -> None:
     content = b'{"prompt": "Hello", "id": "x"}\n\n' + line.encode("latin-1")
     with pytest.raises(ValueError, match=f"^file.jsonl, line 3: .*{message.removeprefix('line 3: ')}"):
         parse_prompts(content, "file.jsonl", True)
+
+
+@pytest.mark.parametrize("name", ["p.JSONL", "p.ndjson", "p.json"])
+def test_files_of_json_lines_by_any_of_their_names(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text('{"prompt": "Hello"}\n')
+    (prompt,) = read_prompts(path)
+    assert prompt.messages == ({"role": "user", "content": "Hello"},)
+
+
+def test_json_lines_on_stdin_may_begin_with_a_byte_order_mark(
+    args: Args, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = io.BytesIO(b'\xef\xbb\xbf\n{"prompt": "Hello"}\n')
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=content))
+    (prompt,) = generate._read(replace(args, prompts="-"))
+    assert prompt.messages == ({"role": "user", "content": "Hello"},)
+
+
+def test_a_prompt_that_the_template_refuses_is_named(args: Args, folder: Path) -> None:
+    policy = runner.prepare(args)
+    assert policy.tokenizer is not None
+    policy.tokenizer.chat_template = "{{ raise_exception('no system messages here') }}"
+    (prompt,) = parse_prompts(b"Hello", "file", False)
+    with pytest.raises(ValueError, match="prompt 0: the policy's chat template refuses it: no system mess"):
+        runner.policy_ids(policy, prompt, replace(args, prompt_form="chat"))
+
+
+def test_a_template_that_writes_today_s_date_needs_another(args: Args) -> None:
+    policy = runner.prepare(args)
+    assert policy.tokenizer is not None
+    policy.tokenizer.chat_template = "{{ date_string if date_string else strftime_now('%d') }} a"
+    (prompt,) = parse_prompts(b"Hello", "file", False)
+    chat = replace(args, prompt_form="chat")
+    with pytest.raises(ValueError, match=r"today's date into every conversation.*--date-string"):
+        runner.policy_ids(policy, prompt, chat)
+    ids = runner.policy_ids(policy, prompt, replace(chat, date_string="26 Jul 2024"))
+    assert policy.tokenizer.decode(ids) == "26 Jul 2024 a"
+    assert runner.settings(replace(chat, date_string="26 Jul 2024"))["date_string"] == "26 Jul 2024"
+    assert runner.policy_ids(policy, prompt, replace(args, prompt_form="raw"))
 
 
 def test_system_messages() -> None:
@@ -467,6 +570,8 @@ def test_special_tokens_as_stop_strings(folder: Path) -> None:
     ids, strings = runner._stops(tokenizer, ["<|im_start|>", "\n\n", "<think>"], [5])
     assert ids.tolist() == [5, tokenizer.convert_tokens_to_ids("<|im_start|>")]
     assert strings == ("\n\n", "<think>")
+    with pytest.raises(ValueError, match=r"holds more than the special token '<\|im_start\|>'.* token alone"):
+        runner._stops(tokenizer, ["<|im_start|>user"], [5])
 
 
 def test_batches_by_length() -> None:

@@ -275,7 +275,7 @@ def test_prompts_that_the_chat_template_refuses_are_left_out(args: Args, tmp_pat
         ({"format": "official"}, "format official holds ids, and prompts are needed as text"),
         ({"export_official": "a.json"}, "leave out --record-prompt policy"),
         ({"prompt_form": "raw", "thinking": True}, "form 'raw' has no template"),
-        ({"policy": "llama"}, "the chat template writes today's date into every prompt"),
+        ({"policy": "llama"}, "the chat template writes today's date into every conversation"),
         ({"policy": "wordless"}, "has no tokenizer; --generate needs the policy's own"),
     ],
 )
