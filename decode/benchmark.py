@@ -43,6 +43,8 @@ import sia_jax
 from decode import benchmark_parts, huggingface_baseline
 from decode.benchmark_shapes import SHAPES, Models
 from decode.benchmark_systems import BareLoop, SamplerSystem, System, Timing
+from sia_jax.checkpoints.tensors import write_text_atomically
+from sia_jax.cli import explained
 from sia_jax.evaluation.roofline import Machine, decode_step_cost, measure_machine, usable_cores
 from sia_jax.models.config import ModelConfig
 from sia_jax.reports.benchmarks import section, write_page
@@ -81,6 +83,12 @@ class Job:
 def main(args: Args) -> None:
     """Measure, record, and draw the page."""
     console = Console()
+    with explained("decode.benchmark"):
+        if args.tries < 1 or args.prompt_tokens < 1 or args.new_tokens < 4:
+            raise ValueError(
+                "--tries and --prompt-tokens must be 1 or more and --new-tokens 4 or more, got "
+                f"{args.tries}, {args.prompt_tokens} and {args.new_tokens}"
+            )
     models = Models.random(SHAPES[args.shape])
     console.print("measuring the machine's bandwidth and peak ...")
     machine = measure_machine()
@@ -93,7 +101,7 @@ def main(args: Args) -> None:
         sizes = {"prompt_tokens": args.prompt_tokens, "new_tokens": args.new_tokens}
         record = record_header(args.shape, models.config, machine) | sizes | body
         path = args.out / f"{record['time'].replace(':', '')}-{record['kind']}.json"
-        path.write_text(json.dumps(record, indent=1) + "\n")
+        write_text_atomically(path, json.dumps(record, indent=1) + "\n")
         write_page(args.out, args.out.with_suffix(".md"))
         console.print(Markdown(section(record)))
         console.print(f"wrote {path} and {args.out.with_suffix('.md')}")
@@ -117,7 +125,11 @@ def _speed(args: Args, models: Models, machine: Machine, console: Console) -> tu
         ]
     jobs += [Job("unsteered, full record", unsteered, 16, long), Job("20% steered", sparse, 16, long)]
     versions: dict[str, str] = {}
-    if huggingface_baseline.is_available():
+    if jax.default_backend() != "cpu":
+        console.print(
+            "[yellow]the baselines run on the CPU: they are left out beside another device[/yellow]"
+        )
+    elif huggingface_baseline.is_available():
         jobs += _baseline_jobs(args, models)
         versions = huggingface_baseline.versions()
     else:

@@ -14,7 +14,7 @@ from sia_jax.data import chat
 from sia_jax.models import run
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import Adapter
-from sia_jax.parallel.mesh import row_sharding
+from sia_jax.parallel.mesh import check_axes, row_sharding
 from sia_jax.types import Params, flatten_names
 
 
@@ -181,6 +181,8 @@ def pad_batch(
     wrong = sorted(set(tokens[real & ((tokens < 0) | (tokens >= config.vocab_size))].tolist()))
     if wrong:
         raise ValueError(f"ids must lie in 0 .. {config.vocab_size - 1} (the vocabulary), got {wrong[:10]}")
+    if mesh is not None:
+        check_axes(mesh)
     shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
     rows = -(-b // shards) * shards
     padded = np.zeros((rows, run.bucket_length(length)), np.int32)

@@ -31,6 +31,7 @@ from rich.progress import track
 import sia_jax
 from decode.benchmark import record_header
 from decode.benchmark_shapes import SHAPES, Models
+from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.data.packing import pack
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.roofline import measure_machine, training_flops, usable_cores
@@ -67,7 +68,11 @@ def main(args: Args) -> None:
     batches = [_batch(seed, args.row_length, models.config.vocab_size) for seed in range(args.steps + 1)]
     systems = _systems(args, models)
     versions: dict[str, str] = {}
-    if torch_baseline.is_available():
+    if jax.default_backend() != "cpu":
+        console.print(
+            "[yellow]the baselines run on the CPU: they are left out beside another device[/yellow]"
+        )
+    elif torch_baseline.is_available():
         systems |= _baselines(models, args.row_length)
         versions = torch_baseline.versions()
     else:
@@ -104,7 +109,7 @@ def main(args: Args) -> None:
     }
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f"{record['time'].replace(':', '')}-training.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    write_text_atomically(path, json.dumps(record, indent=1) + "\n")
     write_page(args.out, args.out.with_suffix(".md"))
     console.print(Markdown(section(record)))
 

@@ -14,7 +14,7 @@ import numpy as np
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.models.config import ModelConfig, ValueConfig
-from sia_jax.models.lora import LoraConfig
+from sia_jax.models.lora import LoraConfig, is_projection
 from sia_jax.models.transformer import abstract_model
 from sia_jax.steering.config import Knobs
 from sia_jax.types import Params, flatten_names
@@ -90,7 +90,7 @@ def _adapter_shapes(lora: LoraConfig, value: Params, backbone: Shapes) -> Shapes
     leaves = flatten_names(dict(tree)) if isinstance(tree, Mapping) else {}
     paths = {name.rpartition(".lora_")[0] for name in leaves}
     shapes: Shapes = {}
-    for path in sorted(path for path in paths if f"{path}.weight" in backbone):
+    for path in sorted(path for path in paths if f"{path}.weight" in backbone and is_projection(path)):
         width, inputs = backbone[f"{path}.weight"]
         rank = lora.rank_of(path)
         shapes |= {f"lora.{path}.lora_A.weight": (rank, inputs), f"lora.{path}.lora_B.weight": (width, rank)}

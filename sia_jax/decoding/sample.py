@@ -19,6 +19,8 @@ from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.transformer import forward
 from sia_jax.steering.config import Knobs
+from sia_jax.steering.gates import Gate
+from sia_jax.steering.tilts import Tilt
 from sia_jax.types import Params
 
 _COLUMNS = 16
@@ -57,7 +59,8 @@ def sample(
     Args:
       params: weights of policy and value model.
       prompt: B prompts.
-      threshold: [] or [B], nats. -inf steers densely, +inf never.
+      threshold: [] or [B], nats. With the default gate -inf steers densely and +inf never; a gate without
+        `Entropy` and `Budget` does not look at it.
       rng_key: one threefry2x32 key, of which row i uses fold_in(rng_key, i), or [B] keys.
       config: static.
       knobs: numbers that override the configuration's defaults, [] or [B].
@@ -246,9 +249,7 @@ def make_settings(threshold: Any, rng_key: Any, knobs: Knobs, rows: int, config:
     for field in fields(Knobs):
         name = field.name
         if name in ("gate", "tilt"):
-            numbers[name] = _numbers(
-                name, getattr(knobs, name), getattr(steering, name).numbers, rows, config
-            )
+            numbers[name] = _numbers(name, getattr(knobs, name), getattr(steering, name), rows, config)
             continue
         given = getattr(knobs, name)
         value: Any = given if given is not None else defaults.get(name, getattr(steering, name, None))
@@ -274,16 +275,17 @@ def make_settings(threshold: Any, rng_key: Any, knobs: Knobs, rows: int, config:
     )
 
 
-def _numbers(name: str, given: Any, defaults: tuple[float, ...], rows: int, config: SamplerConfig) -> tuple:
+def _numbers(name: str, given: Any, part: Gate | Tilt, rows: int, config: SamplerConfig) -> tuple:
+    defaults = part.numbers
     if given is not None and not isinstance(given, tuple | list):
         raise TypeError(f"knobs.{name} must be a tuple, one number each of {defaults}, got {given!r}")
     values = defaults if given is None else tuple(given)
     if len(values) != len(defaults):
-        raise ValueError(
-            f"the {name} {getattr(config.steering, name)} has {len(defaults)} numbers, got {len(values)}"
-        )
-    for value in values:
+        raise ValueError(f"the {name} {part} has {len(defaults)} numbers, got {len(values)}")
+    for value, (low, high) in zip(values, part.ranges, strict=True):
         checks.check_knob(f"numbers of the {name}", value, config)
+        if checks.concrete(value) and not np.all((low <= np.asarray(value)) & (np.asarray(value) <= high)):
+            raise ValueError(f"a number of the {name} {part} must lie in {low:g} .. {high:g}, got {value}")
     return tuple(_broadcast(f"a number of the {name}", value, np.float32, (rows,)) for value in values)
 
 

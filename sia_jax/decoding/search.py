@@ -1,8 +1,8 @@
 """Best-of-N on top of `sample`: N replies to each prompt, of which the best is kept.
 
-The prompt is prefilled once; the N replies differ by their keys alone. So a finite threshold makes this SIA
-with best-of-N, and +inf plain best-of-N. Each is scored when it is complete, by the value model's value of
-its last token or by whatever the caller brings, such as a trajectory reward model.
+The prompt is prefilled once; the N replies differ by their keys alone. With the default gate a finite
+threshold makes this SIA with best-of-N, and +inf plain best-of-N. Each is scored when it is complete, by the
+value model's value of its last token or by whatever the caller brings, such as a trajectory reward model.
 """
 
 import functools
@@ -20,9 +20,12 @@ from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.sample import SteeringParams, sample
 from sia_jax.decoding.state import FinishReason, Samples
+from sia_jax.models.config import ValueConfig
 from sia_jax.models.heads import value_head, vocab_value_head
+from sia_jax.models.lora import Adapter
 from sia_jax.models.run import hidden_states
 from sia_jax.steering.config import Knobs
+from sia_jax.types import Params
 
 Score = Callable[[Prompt, Samples], Any]
 """(the B prompts, the B N replies, those of a prompt side by side) -> [B N] scores."""
@@ -34,8 +37,10 @@ class BestOfN:
     """All replies, their scores, and which of them is the best."""
 
     samples: Samples  # of B N rows
-    scores: Float[Array, "B N"]  # -inf for a reply that was not finite
-    best: Int[Array, " B"]  # branch with the largest score, the lowest of equal ones
+    scores: Float[Array, "B N"]  # -inf for a reply that was not finite, or whose value is not
+    best: Int[
+        Array, " B"
+    ]  # branch with the largest score, the lowest of equal ones; a failed reply comes last
 
     @property
     def replies(self) -> Samples:
@@ -77,16 +82,27 @@ def best_of_n(
     if score is None and params.value is None:
         raise ValueError("best_of_n needs a score or a value model to choose by, got neither; give score=...")
     samples = sample(params, prompt, threshold, rng_key=rng_key, config=config, knobs=knobs)
-    scores = last_values(params, prompt, samples, config) if score is None else score(prompt, samples)
+    if score is None:
+        # Unsteered replies meet the value model here for the first time. Numbers that are not finite count as
+        # in the sampler: against the reply that has them, and no other.
+        values = last_values(params, prompt, samples, config)
+        scores: Any = jnp.where(jnp.isfinite(values), values, -jnp.inf)
+    else:
+        scores = score(prompt, samples)
     rows, n = prompt.rows, config.branches
     if np.shape(scores) != (rows * n,):
         raise ValueError(f"score must return one number a reply, [{rows * n}], got shape {np.shape(scores)}")
     failed = samples.finish_reason == FinishReason.NON_FINITE
     scores = jnp.where(failed, -jnp.inf, jnp.asarray(scores, jnp.float32))
     if bool(jnp.any(jnp.isnan(scores))):
-        raise ValueError(f"scores must not be NaN, got {np.asarray(scores).tolist()}")
-    scores = scores.reshape(rows, n)
-    return BestOfN(samples, scores, jnp.argmax(scores, axis=-1).astype(jnp.int32))
+        raise ValueError(
+            f"score must not return NaN, got {np.asarray(scores).tolist()}; -inf is for a reply that is to "
+            "be chosen only where there is no other"
+        )
+    scores, failed = scores.reshape(rows, n), failed.reshape(rows, n)
+    # Not below the smallest finite number, where only failed replies are.
+    order = jnp.where(failed, -jnp.inf, jnp.maximum(scores, jnp.finfo(jnp.float32).min))
+    return BestOfN(samples, scores, jnp.argmax(order, axis=-1).astype(jnp.int32))
 
 
 def last_values(
@@ -103,38 +119,44 @@ def last_values(
     Returns:
       [B N] float32, in units of the reward; 0 for an empty reply.
     """
-    prompts = jax.tree.map(jnp.asarray, prompt)
-    return _last_values(params, prompts, samples.tokens, samples.lengths, config=config)
+    assert config.value is not None
+    assert params.value is not None
+    model, adapter = value_backbone(params.policy, params.value, config)
+    tokens, lengths = jnp.asarray(prompt.value_tokens), jnp.asarray(prompt.value_lengths)
+    head = params.value["value_head"]
+    return _last_values(
+        model, adapter, head, tokens, lengths, samples.tokens, samples.lengths, config=config.value
+    )
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _last_values(
-    params: SteeringParams,
-    prompts: Prompt,
+    model: Params,
+    adapter: Adapter | None,
+    head: Params,
+    prompts: Int[Array, "B P"],
+    prompt_lengths: Int[Array, " B"],
     replies: Int[Array, "R T"],
     lengths: Int[Array, " R"],
     *,
-    config: SamplerConfig,
+    config: ValueConfig,
 ) -> Float[Array, " R"]:
-    assert params.value is not None
-    assert config.value is not None
-    model, adapter = value_backbone(params.policy, params.value, config)
-    n = replies.shape[0] // prompts.value_tokens.shape[0]
-    tokens = jnp.repeat(prompts.value_tokens, n, axis=0)
-    begin = jnp.repeat(prompts.value_lengths, n, axis=0)
+    n = replies.shape[0] // prompts.shape[0]
+    tokens = jnp.repeat(prompts, n, axis=0)
+    begin = jnp.repeat(prompt_lengths, n, axis=0)
     tokens = jnp.pad(tokens, ((0, 0), (0, replies.shape[1])))
     columns = begin[:, None] + jnp.arange(replies.shape[1])
     tokens = tokens.at[jnp.arange(tokens.shape[0])[:, None], columns].set(replies)
-    hidden = hidden_states(model, tokens, config=config.value.backbone, adapter=adapter)
+    hidden = hidden_states(model, tokens, config=config.backbone, adapter=adapter)
 
     def at(index: Array) -> Array:
         return jnp.take_along_axis(hidden, index[:, None, None], axis=1)[:, 0]
 
     end = begin + lengths - 1
-    if config.value.head == "scalar":
-        values = value_head(params.value["value_head"], at(end))
+    if config.head == "scalar":
+        values = value_head(head, at(end))
     else:
         last = jnp.take_along_axis(tokens, end[:, None], axis=1)
-        q = vocab_value_head(params.value["value_head"], at(jnp.maximum(end - 1, 0)))
+        q = vocab_value_head(head, at(jnp.maximum(end - 1, 0)))
         values = jnp.take_along_axis(q, last, axis=-1)[:, 0]
     return jnp.where(lengths > 0, values, 0)

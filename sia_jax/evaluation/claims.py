@@ -111,7 +111,7 @@ def _match(found: Interval, kept: Interval) -> tuple[str, bool, bool]:
         return ("a little worse, but matches it" if found.high < 0 else "matches it"), True, False
     if kept.high < 0:
         return "worse", False, True
-    return "undecided: the loss of more than a tenth of the gain is not ruled out", False, False
+    return "undecided: a loss of more than a tenth of the gain is not ruled out", False, False
 
 
 def _entropy_beats_random(comparison: Comparison, measure: Measure) -> Claim:

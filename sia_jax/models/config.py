@@ -1,7 +1,7 @@
 """The static description of a decoder: everything that shapes the compiled program, and nothing else."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from sia_jax.models.lora import LoraConfig
 
@@ -67,6 +67,8 @@ class ModelConfig:
                 "head_dim",
             )
         }
+        if self.family not in get_args(Family):
+            raise ValueError(f"family must be one of {get_args(Family)}, got {self.family!r}")
         wrong = {name: size for name, size in sizes.items() if size < 1}
         if wrong:
             raise ValueError(f"sizes of a model must be positive, got {wrong}")
@@ -108,6 +110,8 @@ class ValueConfig:
     """Set when the parameters are an adapter over somebody else's weights; None when merged."""
 
     def __post_init__(self) -> None:
+        if self.head not in get_args(HeadKind):
+            raise ValueError(f"head must be one of {get_args(HeadKind)}, got {self.head!r}")
         if (self.head == "vocab") != (self.head_rank is not None):
             raise ValueError(
                 f"head_rank belongs to the vocab head, got head={self.head!r} with head_rank={self.head_rank}"

@@ -203,13 +203,18 @@ def check_adapter(model: Params, lora: Params) -> None:
     for name, leaf in adapter.items():
         module, _, part = name.partition(".lora_")
         weight = base.get(f"{module}.weight")
-        if part not in ("A.weight", "B.weight") or weight is None or len(weight.shape) != 2:
+        if part not in ("A.weight", "B.weight") or weight is None or not is_projection(module):
             raise ValueError(f"the adapter's {name} has no projection in the backbone that it could change")
         other = adapter.get(f"{module}.lora_{'B' if part[0] == 'A' else 'A'}.weight")
         features, rank = (weight.shape[1], 0) if part[0] == "A" else (weight.shape[0], 1)
         if other is None or leaf.shape[1 - rank] != features or leaf.shape[rank] != other.shape[1 - rank]:
             got = f"{leaf.shape} beside {None if other is None else other.shape}"
             raise ValueError(f"the adapter's {name} is {got}, on a weight of {weight.shape}")
+
+
+def is_projection(module: str) -> bool:
+    """Whether an adapter can be on a module: one of the projections, by its path in the backbone."""
+    return module.rpartition(".")[2] in ATTENTION_PROJECTIONS + MLP_PROJECTIONS
 
 
 def check_targets(config: LoraConfig) -> None:

@@ -53,14 +53,25 @@ def make_mesh(
     return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
+def check_axes(mesh: Mesh) -> None:
+    """The mesh is one of `make_mesh`.
+
+    Raises:
+      ValueError: it has other axes.
+    """
+    if mesh.axis_names != MESH_AXES:
+        raise ValueError(f"the mesh has axes {mesh.axis_names}, expected {MESH_AXES}: make it with make_mesh")
+
+
 def partition_spec(name: str, shape: Sequence[int], mesh: Mesh) -> P:
     """The PartitionSpec of the parameter `name`, from `PARTITION_RULES`.
 
     A dimension that its mesh axis does not divide (a vocabulary of 128257, say) stays whole.
 
     Raises:
-      ValueError: no rule matches the name.
+      ValueError: no rule matches the name, or the mesh has other axes.
     """
+    check_axes(mesh)
     for pattern, spec in PARTITION_RULES:
         if re.fullmatch(pattern, name):
             fits = (

@@ -58,9 +58,14 @@ class SteeringConfig:
         for name, kind in (("gate", Gate), ("tilt", Tilt)):
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}")
-            wrong = [x for x in getattr(self, name).numbers if math.isnan(x)]
-            if wrong:
-                raise ValueError(f"the numbers of the {name} must not be NaN, got {getattr(self, name)}")
+            part = getattr(self, name)
+            if any(math.isnan(x) for x in part.numbers):
+                raise ValueError(f"the numbers of the {name} must not be NaN, got {part}")
+            for x, (low, high) in zip(part.numbers, part.ranges, strict=True):
+                if not low <= x <= high:
+                    raise ValueError(
+                        f"a number of the {name} must lie in {low:g} .. {high:g}, got {x} in {part}"
+                    )
 
     @staticmethod
     def official() -> "SteeringConfig":
@@ -88,7 +93,7 @@ class Knobs:
     frequency_penalty: Any = None
     min_new_tokens: Any = None
     max_new_tokens: Any = None  # at most the configuration's, which is the buffer
-    stop_ids: Any = None  # [X] or [B, X]; -1 is no id; [0]: none, the reply goes on to its full length
+    stop_ids: Any = None  # [X] or [B, X]; -1 is no id; X = 0: none, the reply goes on to its full length
     banned_ids: Any = None  # [X] or [B, X]; -1 is no id
     bias_ids: Any = None  # [X] or [B, X]; -1 is no id
     bias: Any = None  # [X] or [B, X], nats added to the logits of bias_ids

@@ -152,9 +152,12 @@ def _search(
 
 
 def _top_k(x: Array, count: int) -> tuple[Array, Array]:
-    """lax.top_k, behind a barrier: XLA takes a top_k of which later code slices a part for a full sort."""
-    values, places = jax.lax.optimization_barrier(jax.lax.top_k(x, count))
-    return values, places
+    """lax.top_k, behind barriers: XLA takes a top_k of which later code slices a part for a full sort.
+
+    One for each result: on a mesh XLA ends the process where a barrier takes both of them as they come.
+    """
+    values, places = jax.lax.top_k(x, count)
+    return jax.lax.optimization_barrier(values), jax.lax.optimization_barrier(places)
 
 
 def _candidate(logits: Array, ids: Array, place: Array) -> Prefix:

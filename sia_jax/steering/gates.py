@@ -6,6 +6,7 @@ the number of every `Entropy` and the start of every `Budget`; the other gates c
 """
 
 import abc
+import math
 from dataclasses import dataclass, fields
 
 import jax
@@ -54,6 +55,11 @@ class Gate(abc.ABC):
         """The default numbers of all leaves, from left to right."""
         return tuple(getattr(self, field.name) for field in fields(self))
 
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """Where each of the numbers makes sense."""
+        return tuple((-math.inf, math.inf) for _ in self.numbers)
+
     def init(self, threshold: Float[Array, " B"]) -> State:
         """The state before the first token: one array for each `Budget`, from left to right."""
         return ()
@@ -97,6 +103,11 @@ class Position(Gate):
 
     first: float
 
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """See `Gate`."""
+        return ((0.0, math.inf),)
+
     def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
         """See `Gate`."""
         return features.index < numbers[0], state
@@ -107,6 +118,11 @@ class Bernoulli(Gate):
     """u < rate, u uniform: junctions at random. All in one expression share a position's u."""
 
     rate: float
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """See `Gate`."""
+        return ((0.0, 1.0),)
 
     def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
         """See `Gate`."""
@@ -119,6 +135,11 @@ class TopProbability(Gate):
 
     at_most: float
 
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """See `Gate`."""
+        return ((0.0, 1.0),)
+
     def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
         """See `Gate`."""
         return features.top_probability <= numbers[0], state
@@ -129,6 +150,11 @@ class LogitGap(Gate):
     """l_(1) - l_(2) <= at_most: the two best are close."""
 
     at_most: float
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """See `Gate`."""
+        return ((0.0, math.inf),)
 
     def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
         """See `Gate`."""
@@ -157,11 +183,16 @@ class Never(Gate):
 class Budget(Gate):
     """b_t = (H_t >= q_t), q_0 = threshold, q_{t+1} = q_t + eta (b_t - rate): the share of verdicts is held.
 
-    After T tokens |share - rate| = |q_T - q_0| / (eta T), whatever the entropies. Inside `A & Budget` it is
-    its own verdicts that are counted.
+    After T tokens |share - rate| = |q_T - q_0| / (eta T), whatever the entropies. An infinite threshold stays
+    infinite, and every verdict the same. Inside `A & Budget` it is its own verdicts that are counted.
     """
 
     rate: float
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """See `Gate`."""
+        return ((0.0, 1.0),)
 
     def init(self, threshold: Float[Array, " B"]) -> State:
         """q_0."""
@@ -185,6 +216,11 @@ class Not(Gate):
         """Those of `inner`."""
         return self.inner.numbers
 
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """Those of `inner`."""
+        return self.inner.ranges
+
     def init(self, threshold: Float[Array, " B"]) -> State:
         """That of `inner`."""
         return self.inner.init(threshold)
@@ -206,6 +242,11 @@ class _Pair(Gate):
     def numbers(self) -> tuple[float, ...]:
         """Those of the left, then those of the right."""
         return self.left.numbers + self.right.numbers
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """Those of both."""
+        return self.left.ranges + self.right.ranges
 
     def init(self, threshold: Float[Array, " B"]) -> State:
         """That of the left, then that of the right."""

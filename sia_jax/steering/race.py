@@ -3,7 +3,8 @@
 argmax_a (x_a + g_a), g Gumbel, is a draw from softmax(x). Every candidate runs with a Gumbel number keyed by
 its id; all ids outside the candidates run as one, with the logsumexp of theirs, for the largest of their
 perturbed logits has just that law. Only if the rest wins is one of its ids sought. The policy's own choice
-and the steered one share the candidates' numbers, so where the values say nothing the two are the same.
+and the steered one share the candidates' numbers, so where the values say nothing the two are the same,
+unless the policy's own lay in the rest.
 """
 
 import jax
@@ -94,8 +95,13 @@ def place_in(masses: Float[Array, "B V"], uniform: Float[Array, " B"]) -> Int[Ar
 
 
 def _first_above(cumulative: Array, goal: Array, masses: Array) -> Array:
-    """First place where cumulative > goal; where rounding leaves none, the last one that has any mass."""
+    """First place with any mass where cumulative > goal; where rounding leaves none, the last one with any.
+
+    The sums of a parallel scan are rounded in an order of its own: from one place to the next they may rise a
+    little, or fall, where there is no mass at all.
+    """
     count = cumulative.shape[-1]
-    place = jnp.sum(cumulative <= goal[:, None], axis=-1).astype(jnp.int32)
-    last = count - 1 - jnp.argmax(masses[:, ::-1] > 0, axis=-1).astype(jnp.int32)
-    return jnp.minimum(place, last)
+    has_mass = masses > 0
+    above = (cumulative > goal[:, None]) & has_mass
+    last = count - 1 - jnp.argmax(has_mass[:, ::-1], axis=-1)
+    return jnp.where(jnp.any(above, axis=-1), jnp.argmax(above, axis=-1), last).astype(jnp.int32)

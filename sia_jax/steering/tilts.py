@@ -5,6 +5,7 @@ that may be chosen, those in A and N.
 """
 
 import abc
+import math
 from dataclasses import dataclass, field, fields
 
 import jax.numpy as jnp
@@ -22,6 +23,11 @@ class Tilt(abc.ABC):
         """The default numbers, from left to right."""
         own = [getattr(self, f.name) for f in fields(self)]
         return tuple(number for x in own for number in (x.numbers if isinstance(x, Tilt) else (x,)))
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """Where each of the numbers makes sense."""
+        return ()
 
     @abc.abstractmethod
     def __call__(
@@ -76,6 +82,11 @@ class Clipped(Tilt):
 
     bound: float
     of: Tilt = field(default_factory=Additive)
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """See `Tilt`."""
+        return ((0.0, math.inf), *self.of.ranges)
 
     def __call__(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
         """See `Tilt`."""

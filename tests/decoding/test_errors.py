@@ -21,7 +21,7 @@ from sia_jax import (
     ValueConfig,
 )
 from sia_jax.decoding import sample as module
-from sia_jax.steering.gates import Always, Bernoulli, Entropy
+from sia_jax.steering.gates import Always, Bernoulli, Budget, Entropy
 from sia_jax.steering.tilts import Additive, Clipped
 from sia_jax.types import Params
 from tests.support.checkpoints import tiny_config, tiny_policy, tiny_value_model
@@ -206,6 +206,31 @@ MISTAKES = {
         ),
         ["value model", "unexpected", "lora.norm_2.lora_A.weight"],
     ),
+    "an adapter on a norm": (
+        lambda: call(
+            params=params_of(
+                value=models()[1].params | {"lora": {"norm": {"lora_A": {"weight": np.ones((4, 24))}}}}
+            )
+        ),
+        ["value model", "unexpected", "lora.norm.lora_A.weight"],
+    ),
+    "an adapter on the embedding": (
+        lambda: call(
+            params=params_of(
+                value=models()[1].params
+                | {"lora": {"embed_tokens": {"lora_A": {"weight": np.ones((4, 24))}}}}
+            )
+        ),
+        ["value model", "unexpected", "lora.embed_tokens.lora_A.weight"],
+    ),
+    "a kind of head that there is not": (
+        lambda: ValueConfig(models()[0].config, head="Scalar"),
+        ["head", "'scalar'", "'vocab'", "'Scalar'"],
+    ),
+    "a family that there is not": (
+        lambda: tiny_config(family="qwen2"),
+        ["family", "'qwen3'", "'llama'", "'qwen2'"],
+    ),
     "an adapter over another backbone": (
         lambda: call(
             config=config_of(
@@ -241,6 +266,9 @@ MISTAKES = {
     "an unknown entropy": (lambda: SteeringConfig(entropy="top"), ["entropy", "'top'", "'candidates'"]),
     "an unknown source": (lambda: SteeringConfig(unsteered="top"), ["unsteered", "'top'", "'policy'"]),
     "a gate's number of NaN": (lambda: SteeringConfig(gate=Bernoulli(NAN)), ["gate", "NaN", "nan"]),
+    "a share in percent": (lambda: SteeringConfig(gate=Bernoulli(20)), ["gate", "0 .. 1", "20"]),
+    "a budget below nothing": (lambda: SteeringConfig(gate=~Budget(-0.2)), ["gate", "0 .. 1", "-0.2"]),
+    "a bound below zero": (lambda: SteeringConfig(tilt=Clipped(-1.0)), ["tilt", "0 .. inf", "-1.0"]),
     "auto for no rows": (lambda: SamplerConfig.auto(0, policy=models()[0].config), ["batch", "0"]),
     "auto for no junctions": (
         lambda: SamplerConfig.auto(2, 0.0, policy=models()[0].config),
@@ -279,6 +307,8 @@ MISTAKES = {
     "a number of the gate": (knob(gate=(NAN,)), ["gate", "NaN", "nan"]),
     "too many numbers of the gate": (knob(gate=(0.1, 0.2)), ["gate", "1 numbers", "got 2"]),
     "a gate's number of other rows": (knob(gate=(np.ones(3),)), ["gate", "(2,)", "(3,)"]),
+    "a gate's share in percent": (knob(gate=(20.0,)), ["gate", "0 .. 1", "20.0"]),
+    "a tilt's bound below zero": (knob(tilt=(np.array([1.0, -1.0]),)), ["tilt", "0 .. inf", "-1."]),
     "a number of the tilt": (knob(tilt=(NAN,)), ["tilt", "NaN"]),
     "too few numbers of the tilt": (knob(tilt=()), ["tilt", "1 numbers", "got 0"]),
     "quorum": (knob(quorum=0), ["quorum", "1 or more", "0"]),

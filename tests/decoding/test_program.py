@@ -329,6 +329,39 @@ class PartsTest(chex.TestCase):
                 assert masses[row, expected] > 0
 
     @chex.variants(with_jit=True, without_jit=True)
+    def test_a_place_in_the_rest_has_mass_wherever_rounding_puts_the_goal(self):
+        """Sums of empty blocks may differ by a rounding; a goal between two of them must not stop there."""
+        rng = np.random.default_rng(0)
+        rows, blocks = 64, 300
+        masses = rng.random((rows, blocks, 128)).astype(np.float32) * (rng.random((rows, blocks, 1)) < 0.1)
+        masses[:, 7] = rng.random((rows, 128)) * (rng.random((rows, 128)) < 0.1)
+        masses[:, 7, 3] = 0.5
+        flat = masses.reshape(rows, -1).astype(np.float32)
+        compute = self.of(race.place_in)
+        before = np.asarray(jnp.cumsum(jnp.sum(jnp.asarray(masses, jnp.float32), axis=-1), axis=-1))
+        for block in range(0, blocks, 4):
+            u = np.clip(before[:, block] / before[:, -1], 2.0**-24, 1 - 2.0**-24).astype(np.float32)
+            for goal in (np.nextafter(u, 0), u, np.nextafter(u, 1)):
+                place = np.asarray(compute(flat, goal.astype(np.float32)))
+                assert (flat[np.arange(rows), place] > 0).all()
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_where_sums_fall_and_rise_over_places_without_mass_none_of_these_is_taken(self):
+        sums = np.array([[0.0, 1.0, 1.0000001, 0.9999999, 1.0000002, 2.0, 2.0, 2.0000002]], np.float32)
+        masses = np.array([[0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]], np.float32)
+        compute = self.of(race._first_above)
+        for goal, expected in (
+            (0.5, 1),
+            (0.9999999, 1),
+            (1.0, 5),
+            (1.0000001, 5),
+            (1.9, 5),
+            (2.0, 5),
+            (3.0, 5),
+        ):
+            assert compute(sums, np.array([goal], np.float32), masses).tolist() == [expected], goal
+
+    @chex.variants(with_jit=True, without_jit=True)
     def test_the_best_of_equal_scores_has_the_lowest_id(self):
         scores = np.array([[1.0, 2.0, 2.0, -np.inf], [3.0, 0.0, 3.0, 3.0]], np.float32)
         place, token = self.of(race.lowest_best)(scores, np.array([[9, 8, 7, 1], [5, 6, 4, 8]]))

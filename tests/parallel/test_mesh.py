@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 import sia_jax
@@ -273,6 +273,39 @@ def test_rule_names_the_whole_parameter():
         with pytest.raises(ValueError, match="no partition rule matches"):
             partition_spec(name, (8, 8), mesh)
     assert partition_spec("lm_head.weight", (64, 32), mesh) == P("tensor", "fsdp")
+
+
+def test_mesh_of_other_axes_is_refused_by_name():
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+    with pytest.raises(
+        ValueError, match=r"axes \('x',\), expected \('data', 'fsdp', 'tensor'\): make it with"
+    ):
+        shard_params(tiny_policy(num_layers=1, **DIVIDING).params, mesh)
+    with pytest.raises(ValueError, match="make it with make_mesh"):
+        pad_batch(np.ones((1, 4), np.int32), [4], tiny_config(**DIVIDING), mesh)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 8, 1)])
+def test_the_sampler_on_a_mesh_replies_as_on_one_device(shape):
+    """Weights on a mesh; rows and caches lie as the compiler puts them."""
+    policy = tiny_policy(num_layers=1, **DIVIDING)
+    value = tiny_value_model(policy, lora=ALL)
+    config = sia_jax.SamplerConfig(policy=policy.config, value=value.config, max_new_tokens=6)
+    prompt = sia_jax.Prompt.pack([[5, 9, 12], [7, 3, 40, 41]] * 4)
+
+    def reply(policy: Policy, value: ValueModel) -> sia_jax.Samples:
+        params = sia_jax.SteeringParams(policy.params, value.params)
+        return sia_jax.sample(params, prompt, -jnp.inf, rng_key=jax.random.key(1), config=config)
+
+    alone, spread = (
+        reply(policy, value),
+        reply(sharded(policy, make_mesh(*shape)), sharded(value, make_mesh(*shape))),
+    )
+    np.testing.assert_array_equal(spread.tokens, alone.tokens)
+    np.testing.assert_array_equal(spread.junction, alone.junction)
+    real = np.arange(6) < np.asarray(alone.lengths)[:, None]
+    for name in ("entropy", "policy_logprob", "value"):
+        assert_close(np.asarray(getattr(spread, name))[real], np.asarray(getattr(alone, name))[real])
 
 
 def test_mesh_takes_the_devices_it_is_given():
