@@ -158,7 +158,7 @@ def date_variables(tokenizer: Tokenizer, date_string: str | None, name: str) -> 
     if tokenizer.chat_template and "strftime_now" in tokenizer.get_chat_template():
         raise ValueError(
             f"{name}: the chat template writes today's date into every conversation, and so another one "
-            'tomorrow; fix it with a date_string (--date-string), e.g. "26 Jul 2024"'
+            'tomorrow; fix it with --date-string (in Python date_string=), e.g. "26 Jul 2024"'
         )
     return {}
 

@@ -8,6 +8,7 @@ damaged later is passed over, not trusted.
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,10 @@ class Checkpoints:
         return jax.tree.unflatten(structure, [restored[name] for name in leaves]), saved["meta"]
 
     def _failed(self, error: Exception) -> OSError:
+        # What is still being written may fail too, and what has failed the manager takes for written.
+        with suppress(Exception):
+            self._last.wait_until_finished()
+        self._last.reload()
         steps = sorted(self._last.all_steps())
         good = f"step {steps[-1]}" if steps else "none"
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
