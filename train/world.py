@@ -83,7 +83,9 @@ class Diary:
                 raise ValueError(
                     f"{world.out} holds a world of other settings, {found['settings']}; name another --out"
                 )
-            diary.seconds, diary.made_by = found["seconds"], found["made_by"]
+            diary.seconds = found["seconds"]
+            done = (stage for stage in diary.seconds if stage != "begun")
+            diary.made_by = dict.fromkeys(done, "software that was not noted") | found.get("made_by", {})
         elif world.out.exists() and any(world.out.iterdir()):
             raise ValueError(f"{world.out} holds something else than a world; name another --out")
         return diary

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,19 @@ def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("the policy was loaded")
 
     monkeypatch.setattr(runner, "load_models", load)
+
+
+def once() -> Callable[..., Any]:
+    """Of `Runner.run`: the first batch is run, and Ctrl-C comes in the second."""
+    original, calls = runner.Runner.run, []
+
+    def run(self: runner.Runner, *rest: Any) -> Any:
+        calls.append(rest)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return original(self, *rest)
+
+    return run
 
 
 def test_thresholds_are_quantiles_of_the_entropies_that_decode_generate_records(
@@ -72,16 +86,8 @@ def test_thresholds_are_quantiles_of_the_entropies_that_decode_generate_records(
 def test_a_run_goes_on_after_a_torn_line(
     args: Args, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original, calls = runner.Runner.run, []
-
-    def run_once(self: runner.Runner, *rest: Any) -> Any:
-        calls.append(rest)
-        if len(calls) > 1:
-            raise KeyboardInterrupt
-        return original(self, *rest)
-
     with monkeypatch.context() as patch:
-        patch.setattr(runner.Runner, "run", run_once)
+        patch.setattr(runner.Runner, "run", once())
         with pytest.raises(SystemExit) as stopped:
             calibrate.main(args)
     assert stopped.value.code == 130
@@ -119,16 +125,8 @@ def test_thresholds_that_are_to_be_made_anew_are_so_after_an_interruption_too(
             calibrate.main(replace(args, overwrite=True))
     assert "and the same command goes on" in " ".join(capsys.readouterr().err.split())
     assert Path(args.out).exists()  # nothing is lost before there is something to write
-    original, calls = runner.Runner.run, []
-
-    def run_once(self: runner.Runner, *rest: Any) -> Any:
-        calls.append(rest)
-        if len(calls) > 1:
-            raise KeyboardInterrupt
-        return original(self, *rest)
-
     with monkeypatch.context() as patch:
-        patch.setattr(runner.Runner, "run", run_once)
+        patch.setattr(runner.Runner, "run", once())
         with pytest.raises(SystemExit):
             calibrate.main(replace(args, overwrite=True))
     assert "and the same command without --overwrite goes on" in " ".join(capsys.readouterr().err.split())
