@@ -156,14 +156,7 @@ class _Entropies:
 
 def _check(args: Args) -> None:
     runner.check_options(args)
-    for name in ("samples", "batch"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} must be 1 or more, got {getattr(args, name)}")
-    if args.samples > args.batch:
-        raise ValueError(
-            f"--batch must hold the --samples of a prompt, got {args.batch} and {args.samples}; pass "
-            f"--batch {args.samples}"
-        )
+    runner.check_batch(args.samples, args.batch)
     if not args.ratios or len(set(args.ratios)) < len(args.ratios):
         raise ValueError(f"--ratios must be different shares, at least one, got {args.ratios}")
     for ratio in args.ratios:

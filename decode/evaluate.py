@@ -144,6 +144,7 @@ class _Evaluation:
         self.policy = runner.prepare(args)
         self.ids = [runner.policy_ids(self.policy, prompt, args) for prompt in self.prompts]
         self.settings = _settings(args)
+        self._template = _reward_template(args)
         self.calibration = read_calibration(Path(args.thresholds))
         self.calibration.check(self.settings)
         self.methods = _methods(args, self.calibration)
@@ -179,9 +180,8 @@ class _Evaluation:
                 rows = self._rows(models)
             progress = RunProgress(self.messages, total, done)
             with self.journal, progress:
-                machine = MethodRunner(
-                    models, reward, self.args, self.args.batch, progress.aside, _reward_template(self.args)
-                )
+                aside = progress.aside
+                machine = MethodRunner(models, reward, self.args, self.args.batch, aside, self._template)
                 for unit in self.units:
                     self._run_unit(unit, machine, rows, progress)
             self._say(f"{total - done:,} replies, {progress.rates()}")
@@ -419,7 +419,6 @@ def _settings(args: Args) -> dict[str, Any]:
     """What the replies and their rewards depend on, but for method and seed."""
     settings = {name: x for name, x in runner.settings(args).items() if name not in ("threshold", "seed")}
     folder = resolve_checkpoint(args.reward)
-    _reward_template(args)
     return settings | {
         "reward": checkpoint_name(args.reward),
         "reward_fingerprint": fingerprint_of_reward_model(folder)[:16],
@@ -432,11 +431,16 @@ def _settings(args: Args) -> dict[str, Any]:
 
 
 def _reward_template(args: Args) -> dict[str, str]:
+    """Variables of the reward model's chat template.
+
+    Raises:
+      ValueError: no tokenizer, or a template that writes today's date.
+    """
     folder = resolve_checkpoint(args.reward)
     tokenizer = load_tokenizer(folder)
     if tokenizer is None:
         raise ValueError(f"{folder} has no tokenizer; copy it from the original checkpoint")
-    return date_variables(tokenizer, args.reward_date_string, str(folder))
+    return date_variables(tokenizer, args.reward_date_string, str(folder), "--reward-date-string")
 
 
 def _methods(args: Args, calibration: Calibration) -> list[Method]:

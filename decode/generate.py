@@ -262,18 +262,11 @@ class _Program:
 
 def _check(args: Args) -> None:
     runner.check_options(args)
-    for name in ("samples", "batch"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} must be 1 or more, got {getattr(args, name)}")
+    runner.check_batch(args.samples, args.batch)
     if args.compare and args.value is None:
         raise ValueError("--compare needs a value model to compare with: give --value DIR")
     if args.compare and args.threshold == math.inf:
         raise ValueError("--compare with --threshold inf would compare the policy with itself")
-    if args.samples > args.batch:
-        raise ValueError(
-            f"--batch must hold the --samples of a prompt, got {args.batch} and {args.samples}; pass "
-            f"--batch {args.samples}"
-        )
     if args.record and args.output is None:
         raise ValueError("--record needs a file to write to: give --output FILE.jsonl")
     if args.overwrite and args.output is None:

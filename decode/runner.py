@@ -138,6 +138,21 @@ def check_options(args: SamplingArgs) -> None:
     steering(args)
 
 
+def check_batch(samples: int, batch: int) -> None:
+    """The replies to a prompt run together.
+
+    Raises:
+      ValueError: a number below 1, or a batch that does not hold the samples of one prompt.
+    """
+    for name, number in (("samples", samples), ("batch", batch)):
+        if number < 1:
+            raise ValueError(f"--{name} must be 1 or more, got {number}")
+    if samples > batch:
+        raise ValueError(
+            f"--batch must hold the --samples of a prompt, got {batch} and {samples}; pass --batch {samples}"
+        )
+
+
 def prepare(args: SamplingArgs) -> sia_jax.Policy:
     """The policy without its weights, which is enough to make prompts and to check the options against it.
 

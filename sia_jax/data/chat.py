@@ -142,13 +142,16 @@ def policy_prompt(
     return [bos, *ids] if adds_bos and ids[:1] != [bos] else ids
 
 
-def date_variables(tokenizer: Tokenizer, date_string: str | None, name: str) -> dict[str, str]:
+def date_variables(
+    tokenizer: Tokenizer, date_string: str | None, name: str, option: str = "--date-string"
+) -> dict[str, str]:
     """The template's variable for the date, for runs whose texts must be the same tomorrow.
 
     Args:
       tokenizer: a checkpoint's.
       date_string: what the template is to write, such as "26 Jul 2024"; None: it writes no date.
       name: what the error calls the checkpoint.
+      option: how a user gives the date.
 
     Raises:
       ValueError: no date, and the template would write today's.
@@ -158,7 +161,7 @@ def date_variables(tokenizer: Tokenizer, date_string: str | None, name: str) -> 
     if tokenizer.chat_template and "strftime_now" in tokenizer.get_chat_template():
         raise ValueError(
             f"{name}: the chat template writes today's date into every conversation, and so another one "
-            'tomorrow; fix it with --date-string (in Python date_string=), e.g. "26 Jul 2024"'
+            f'tomorrow; fix it with {option} (in Python date_string=), e.g. "26 Jul 2024"'
         )
     return {}
 

@@ -38,9 +38,7 @@ class BestOfN:
 
     samples: Samples  # of B N rows
     scores: Float[Array, "B N"]  # -inf for a reply that was not finite, or whose value is not
-    best: Int[
-        Array, " B"
-    ]  # branch with the largest score, the lowest of equal ones; a failed reply comes last
+    best: Int[Array, " B"]  # branch with the largest score, the lowest of equal ones; a failed one last
 
     @property
     def replies(self) -> Samples:

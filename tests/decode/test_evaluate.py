@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -310,6 +311,24 @@ def test_prompts_that_cannot_be_judged_are_refused(
     path.write_text("".join(json.dumps(each) + "\n" for each in (line, {"prompt": "And you?"})))
     with pytest.raises(SystemExit, match=message):
         evaluate.main(replace(evaluation_args(folder), prompts=str(path), out=str(tmp_path / "out")))
+
+
+def test_a_reward_template_that_writes_today_s_date_needs_another(
+    folder: Path, tmp_path: Path, no_loading: None
+) -> None:
+    shutil.copytree(folder / "reward", tmp_path / "reward")
+    config = json.loads((tmp_path / "reward" / "tokenizer_config.json").read_text())
+    for path in (tmp_path / "reward").glob("*.jinja"):
+        path.unlink()
+    config["chat_template"] = "{{ date_string if date_string else strftime_now('%d') }}"
+    (tmp_path / "reward" / "tokenizer_config.json").write_text(json.dumps(config))
+    args = replace(evaluation_args(folder), reward=str(tmp_path / "reward"), out=str(tmp_path / "out"))
+    with pytest.raises(
+        SystemExit, match=r"today's date into every conversation.*fix it with --reward-date-string"
+    ):
+        evaluate.main(args)
+    with pytest.raises(AssertionError, match="the models were loaded"):
+        evaluate.main(replace(args, reward_date_string="26 Jul 2024"))
 
 
 def test_one_prompt_is_refused_because_it_says_nothing_of_others(
