@@ -1,9 +1,14 @@
 """Eight fake CPU devices for the whole suite, set before JAX starts; single-device tests use the first."""
 
+import os
 from pathlib import Path
 
 import jax
 import pytest
+
+# What rich would take for wishes of the terminal, whose pictures the tests compare.
+for name in ("TERM", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(name, None)
 
 jax.config.update("jax_num_cpu_devices", 8)
 

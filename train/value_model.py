@@ -22,9 +22,9 @@ start the same command again: it goes on to the same numbers.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -393,6 +393,12 @@ def _whole(array: jax.Array) -> Any:
     return multihost_utils.process_allgather(array, tiled=True)
 
 
+@functools.cache
+def _measured_flops() -> float:
+    """Of a device that no table knows."""
+    return measure_machine(64, 1024).flops_per_second
+
+
 class _View:
     """What is seen and written of a run while it goes on."""
 
@@ -403,7 +409,7 @@ class _View:
         self._args, self._model, self._chief, self._console = args, model, chief, console
         self._rate = learning_rate(config.optimizer)
         self._peak: float | None = None
-        self._drawn, self._drawing = -math.inf, 0.0
+        self._drawn, self._drawing = time.perf_counter(), 1.0
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -424,8 +430,7 @@ class _View:
     def start(self, step: int) -> None:
         """The run goes on from `step`."""
         devices = jax.devices()
-        known = peak_flops(devices[0])
-        self._peak = (known or measure_machine(64, 1024).flops_per_second) * len(devices)
+        self._peak = (peak_flops(devices[0]) or _measured_flops()) * len(devices)
         if devices[0].platform == "cpu":
             self._peak /= len(devices)  # several CPU devices are one CPU
         if self._chief:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -87,6 +87,7 @@ def test_special_tokens_inside_a_character(tokenizer: PreTrainedTokenizerBase) -
     assert "".join(shown) == decode(tokenizer, [first, end, *rest], skip=False)
 
 
+@settings(derandomize=True, deadline=None, database=None)
 @given(content=st.binary(max_size=12), data=st.data())
 def test_bytes_that_are_no_text(
     content: bytes, data: st.DataObject, tokenizer: PreTrainedTokenizerBase

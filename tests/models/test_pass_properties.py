@@ -95,6 +95,7 @@ def test_empty_places_of_a_flat_pass_may_name_any_row_outside():
     cache = KVCache.zeros(config, 2, 4, jnp.float32)
     mask = jnp.zeros((2, 1, 4), bool).at[:, :, 0].set(True)
 
+    @jax.jit
     def flat(rows):
         attend = attention.FlatAttention(rows, slots=jnp.zeros(4, int), columns=jnp.zeros(4, int), mask=mask)
         tokens, positions = jnp.array([5, 6, 7, 7]), jnp.zeros(4, int)

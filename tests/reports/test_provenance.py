@@ -1,7 +1,10 @@
 """Commits of a repository that is made for it."""
 
+import os
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from sia_jax.reports.provenance import UNKNOWN, head_commit, last_commit
 
@@ -10,6 +13,15 @@ def git(folder: Path, *command: str) -> str:
     who = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
     done = subprocess.run(["git", *who, *command], cwd=folder, check=True, capture_output=True, text=True)
     return done.stdout.strip()
+
+
+@pytest.fixture(autouse=True)
+def no_other_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one that a git hook names, nor one around the temporary folder."""
+    for name in os.environ:
+        if name.startswith("GIT_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
 
 
 def test_commits_and_changes(tmp_path: Path) -> None:

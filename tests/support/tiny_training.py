@@ -1,6 +1,7 @@
 """A tiny training run in a process of its own, to be killed, or in one of several.
 
     python -m tests.support.tiny_training FOLDER --devices 8 --pause 0.1
+    python -m tests.support.tiny_training FOLDER --die-after 11
     python -m tests.support.tiny_training FOLDER --devices 4 --processes 2 --process 0 --port 12345
 
 It writes the final weights to FOLDER/final.npz, and a line to stdout at each step.
@@ -8,6 +9,7 @@ It writes the final weights to FOLDER/final.npz, and a line to stdout at each st
 
 import argparse
 import os
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -31,16 +33,21 @@ LOOP = LoopConfig(epochs=5, row_length=32, rows=8, evaluate_every=7, checkpoint_
 
 def process_environment() -> dict[str, str]:
     """For such a process: nothing of the parent's devices, and one cache of compiled programs for all."""
-    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     cache = Path(tempfile.gettempdir()) / f"sia_jax_tiny_training_{os.getuid()}_{jax.__version__}"
+    return environment_with_cache(cache)
+
+
+def environment_with_cache(folder: Path) -> dict[str, str]:
+    """For processes that compile the same programs, one after the other."""
+    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     return kept | {
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 
 
-def main(folder: Path, mesh_shape: tuple[int, int, int] | None, pause: float) -> None:
+def main(folder: Path, mesh_shape: tuple[int, int, int] | None, pause: float, die_after: int | None) -> None:
     """Train 20 steps, from where the folder stands."""
     policy = tiny_policy(num_layers=1)
     value = tiny_value_model(policy, lora=LORA)
@@ -57,6 +64,9 @@ def main(folder: Path, mesh_shape: tuple[int, int, int] | None, pause: float) ->
     def told(report) -> None:  # type: ignore[no-untyped-def]
         print(f"step {report.step} {report.loss:.9g}", flush=True)
         time.sleep(pause)
+        if report.step == die_after:
+            checkpoints.wait()
+            os.kill(os.getpid(), signal.SIGKILL)
 
     checkpoints = Checkpoints(folder / "checkpoints", keep=2)
     finished = run(
@@ -80,6 +90,9 @@ if __name__ == "__main__":
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--mesh", type=int, nargs=3)
     parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument(
+        "--die-after", type=int, help="step at which it kills itself, its checkpoints written"
+    )
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--process", type=int, default=0)
     parser.add_argument("--port", type=int)
@@ -87,4 +100,4 @@ if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", options.devices)
     if options.processes > 1:
         jax.distributed.initialize(f"127.0.0.1:{options.port}", options.processes, options.process)
-    main(options.folder, options.mesh and tuple(options.mesh), options.pause)
+    main(options.folder, options.mesh and tuple(options.mesh), options.pause, options.die_after)

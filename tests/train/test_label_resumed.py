@@ -21,6 +21,7 @@ from tests.support.labelling import (
     report_of,
     write_lines,
 )
+from tests.support.tiny_training import environment_with_cache
 from train import label
 from train.label import Args
 
@@ -82,34 +83,41 @@ def test_a_signal_loses_nothing_that_was_computed(
 
 
 DRIVER = """
-import os, random, signal, sys, time
+import os, random, signal, sys
 from pathlib import Path
 import tyro
 from transformers import AutoTokenizer
+from sia_jax.reports.journal import Journal
+from tests.support.tiny_training import environment_with_cache
 from train import label
 
-def start(args):
+def run(args, records=None, torn=0):
     child = os.fork()  # before JAX starts a thread, so that the imports are paid once
     if not child:
+        if records is not None:
+            die_after(records, torn)
         label.main(args)
         os._exit(0)
-    return child
-
-def end(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
+def die_after(records, torn):
+    write, left = Journal.write, iter(range(records - 1, -1, -1))
+
+    def write_or_die(journal, record):
+        write(journal, record)
+        if not next(left):
+            os.truncate(journal.path, journal.path.stat().st_size - torn)  # bytes that did not come to disk
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Journal.write = write_or_die
+
 whole, killed = (tyro.cli(label.Args, args=[*sys.argv[3:], f"--out={out}"]) for out in sys.argv[1:3])
-assert end(start(whole)) == 0
+assert run(whole) == 0
 partial, moments = Path(killed.out + ".partial.jsonl"), random.Random(0)
-size = lambda: partial.stat().st_size if partial.exists() else 0
-for _ in range(5):
-    enough, child = size() + moments.uniform(1, 20_000), start(killed)
-    while size() < enough and not Path(killed.out).exists():
-        time.sleep(0.001)
-    os.kill(child, signal.SIGKILL)
-    end(child)
+for torn in (0, 1, 40, 0, 200):
+    assert run(killed, records=moments.randint(2, 79), torn=torn) == -signal.SIGKILL
     print(partial.read_bytes().count(b"\\n"))
-assert end(start(killed)) == 0
+assert run(killed) == 0
 """
 
 
@@ -125,6 +133,7 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bytes(
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(whole), str(killed), *options],
         cwd=ROOT,
+        env=environment_with_cache(tmp_path / "compiled"),
         capture_output=True,
         text=True,
         check=False,

@@ -44,6 +44,7 @@ def train(folder: Path) -> sia_jax.ValueModel:
             row_length=256,
             learning_rate=3e-3,
             rank=4,
+            dropout=0.0,
             held_out=0.0,
             layout="official",
         )

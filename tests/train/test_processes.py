@@ -43,7 +43,12 @@ def test_two_processes_that_share_a_backbone_train_and_export_what_one_does(tmp_
         )
         for i in range(2)
     ]
-    said = [process.communicate(timeout=300)[1] for process in processes]
+    try:
+        said = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
     assert [process.returncode for process in processes] == [0, 0], said
     expected = flatten_names(sia_jax.load_value_model(one / "last").params)
     found = flatten_names(sia_jax.load_value_model(two / "last").params)

@@ -1,5 +1,7 @@
 """Meshes of devices, and processes under `jax.distributed`, go through the losses of one device."""
 
+import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -44,9 +46,12 @@ def _losses(process: subprocess.Popen) -> list[float]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that the system hands out to nobody: seconds pass until it is bound."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("every port is taken")
 
 
 @pytest.fixture(scope="module")

@@ -81,16 +81,17 @@ def loss_and_gradient(
     real = np.asarray(batch.numbers) >= 0
     loss = float(np.asarray(losses)[real].sum() / real.sum())
 
-    def total(tree: Params) -> Any:
-        each = [
-            jnp.sum(
-                jnp.where(rows.numbers >= 0, trajectory_losses(frozen, tree, rows, None, config=config)[0], 0)
-            )
-            for rows in (rows_of(batch, i) for i in range(int(batch.micro_batches)))
-        ]
-        return sum(each) / real.sum()
+    gradients = [
+        gradient_of_sum(trained, frozen, rows_of(batch, i), config) for i in range(int(batch.micro_batches))
+    ]
+    return loss, jax.tree.map(lambda *each: sum(each) / real.sum(), *gradients)
 
-    return loss, jax.jit(jax.grad(total))(trained)
+
+@functools.partial(jax.jit, static_argnames="config")
+@jax.grad
+def gradient_of_sum(trained: Params, frozen: Params, rows: PackedRows, config: TrainConfig) -> Any:
+    losses, _ = trajectory_losses(frozen, trained, rows, None, config=config)
+    return jnp.sum(jnp.where(rows.numbers >= 0, losses, 0))
 
 
 def rows_of(batch: Any, index: int) -> PackedRows:
@@ -231,11 +232,13 @@ def test_dropout_of_a_trajectory_does_not_depend_on_how_it_is_packed_and_changes
     config = replace(config, value=replace(config.value, lora=lora))
     trajectories = random_trajectories(8, config.value.backbone.vocab_size)
 
+    compiled = jax.jit(trajectory_losses, static_argnames="config")
+
     def means(length: int, rows: int, key: Any) -> dict[int, float]:
         batch = pack(trajectories, length=length, rows=rows, batch_size=8)
         found = {}
         for i in range(int(batch.micro_batches)):
-            got = trajectory_losses(frozen, tree, rows_of(batch, i), key, config=config)[1]
+            got = compiled(frozen, tree, rows_of(batch, i), key, config=config)[1]
             real = batch.numbers[i] >= 0
             found |= dict(zip(batch.numbers[i][real].tolist(), np.asarray(got)[real].tolist(), strict=True))
         return found
