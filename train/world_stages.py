@@ -115,9 +115,7 @@ SIZES = {
         lora_rank=8,
         head_rank=8,
         batch_size=16,
-        # Each other width and number of micro-batches would be compiled, which takes longer than the padding.
-        pair_width=256,
-        rows=12,
+        pair_width=256,  # each other width would be compiled, which takes longer than the padding
     ),
 }
 
@@ -306,7 +304,8 @@ def _replies(world: World, console: Console) -> None:
     sampling = GenerationArgs(
         generate=world.size.replies,
         policy=str(world.models / "policy"),
-        batch=64,
+        # A batch of its own length of prompt is compiled, which takes a few replies longer than sampling them.
+        batch=64 if world.size.prompts is None else world.size.replies * world.size.prompts,
         max_new_tokens=REPLY_TOKENS,
         seed=world.seed,
     )
