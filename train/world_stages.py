@@ -304,7 +304,7 @@ def _replies(world: World, console: Console) -> None:
     sampling = GenerationArgs(
         generate=world.size.replies,
         policy=str(world.models / "policy"),
-        # A batch of its own length of prompt is compiled, which takes a few replies longer than sampling them.
+        # Few replies take less time than a program for each length of prompt: all in one batch.
         batch=64 if world.size.prompts is None else world.size.replies * world.size.prompts,
         max_new_tokens=REPLY_TOKENS,
         seed=world.seed,

@@ -1,10 +1,10 @@
 """The `burst` schedule: policy steps until a quorum waits, then one value pass for those who wait."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Int
 
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.policy_pass import policy_step
@@ -12,6 +12,7 @@ from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.state import DecodeState, Settings
 from sia_jax.decoding.value_pass import prefill_values, value_pass
 from sia_jax.models.lora import Adapter
+from sia_jax.parallel.rows import sum_over_rows
 from sia_jax.types import Params
 
 
@@ -21,12 +22,29 @@ def pass_is_due(state: DecodeState, settings: Settings) -> Bool[Array, ""]:
     When min(quorum, rows still alive) wait, when the oldest has waited `patience` steps, or when no row can
     advance.
     """
+    return _due(_count(state, settings), settings)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Rows of the whole batch, wherever they lie."""
+
+    alive: Int[Array, ""]
+    running: Int[Array, ""]
+    waiting: Int[Array, ""]
+    overdue: Int[Array, ""]  # have waited `patience` steps or more
+
+
+def _count(state: DecodeState, settings: Settings) -> _Counts:
     waiting = state.waiting & state.alive
-    count = jnp.sum(waiting)
-    oldest = jnp.min(jnp.where(waiting, state.waiting_since, state.policy_steps))
-    quorate = count >= jnp.minimum(settings.quorum, jnp.sum(state.alive))
-    patient = state.policy_steps - oldest < settings.patience
-    return (count > 0) & (quorate | ~patient | ~jnp.any(state.running))
+    overdue = waiting & (state.policy_steps - state.waiting_since >= settings.patience)
+    counts = jnp.stack([jnp.sum(x) for x in (state.alive, state.running, waiting, overdue)])
+    return _Counts(*sum_over_rows(counts))
+
+
+def _due(rows: _Counts, settings: Settings) -> Bool[Array, ""]:
+    quorate = rows.waiting >= jnp.minimum(settings.quorum, rows.alive)
+    return (rows.waiting > 0) & (quorate | (rows.overdue > 0) | (rows.running == 0))
 
 
 def run_chunk(
@@ -55,7 +73,8 @@ def run_chunk(
 
     def advances(state: DecodeState) -> Array:
         has_steps = state.chunk_steps < config.chunk
-        return jnp.any(state.running) & has_steps & ~pass_is_due(state, settings)
+        rows = _count(state, settings)
+        return (rows.running > 0) & has_steps & ~_due(rows, settings)
 
     def advance(state: DecodeState) -> DecodeState:
         return policy_step(policy, prompt, settings, state, config)

@@ -48,6 +48,36 @@ def check_params(policy: Params, value: Params | None, config: SamplerConfig) ->
         )
 
 
+def check_mesh(policy: Params, value: Params | None, rows: int, config: SamplerConfig) -> None:
+    """The weights lie where the configuration says, and the rows can be split.
+
+    Args:
+      policy: the policy's tree.
+      value: the value model's, or None.
+      rows: B, prompts.
+      config: its `mesh` is None for one device.
+
+    Raises:
+      ValueError: weights on other devices than the mesh's, or rows that it cannot split evenly.
+    """
+    expected = None if config.mesh is None else set(config.mesh.devices.flat)
+    for leaf in jax.tree.leaves((policy, value)):
+        if not isinstance(leaf, jax.Array) or not concrete(leaf):
+            continue
+        found = leaf.sharding.device_set
+        if found != expected and (expected is not None or len(found) > 1):
+            raise ValueError(
+                f"the weights lie on {len(found)} devices, and config.mesh is "
+                f"{config.mesh and dict(config.mesh.shape)}; load them with mesh=..., or place them with "
+                "sia_jax.parallel.mesh.shard_params, and give SamplerConfig the same mesh"
+            )
+    if rows % config.row_groups:
+        raise ValueError(
+            f"expected prompts in multiples of {config.row_groups}, which the mesh splits them into, got "
+            f'{rows}; add prompts, or give the mesh more "tensor" and less of the rest'
+        )
+
+
 def _check_tree(name: str, tree: Params, shapes: Shapes) -> None:
     """Exactly these tensors, of these shapes."""
     if not isinstance(tree, Mapping):

@@ -4,7 +4,10 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from jax.sharding import Mesh
+
 from sia_jax.models.config import ModelConfig, ValueConfig
+from sia_jax.parallel.mesh import ROW_AXES, check_axes
 from sia_jax.steering.config import SteeringConfig
 
 
@@ -29,14 +32,19 @@ class SamplerConfig:
     branches: int = 1
     """Replies for each prompt, which is prefilled once; reply j of a prompt uses fold_in(key, j)."""
 
+    mesh: Mesh | None = None
+    """The devices that hold the weights, of `make_mesh`; rows, caches and passes are split over "data" and
+    "fsdp". None: one device."""
+
     slots: int | None = None
-    """J: rows that one value pass may serve."""
+    """J: rows that one value pass may serve; with a mesh, of each device's own."""
     places: int | None = None
-    """F: tokens that one value pass computes, whichever rows they belong to."""
+    """F: tokens that one value pass computes, whichever rows they belong to; of each device's own."""
     slot_places: int | None = None
     """Q: tokens that one row may bring to a value pass; a longer span takes several."""
     quorum: int | None = None
-    """Rows that wait before a value pass runs, unless fewer are left. 1 is the plain order. Traced."""
+    """Rows, of all devices, that wait before a value pass runs, unless fewer are left. 1 is the plain order.
+    Traced."""
     patience: int = 4
     """Policy steps for which a row waits at most while others run. Traced."""
     chunk: int = 32
@@ -49,6 +57,8 @@ class SamplerConfig:
             raise ValueError(
                 f"sizes of a sampler must be positive, got {wrong or {'patience': self.patience}}"
             )
+        if self.mesh is not None:
+            check_axes(self.mesh)
         c, v = self.steering.num_candidates, self.policy.vocab_size
         if self.num_tokens is not None and not 1 <= self.num_tokens <= v:
             raise ValueError(
@@ -77,6 +87,11 @@ class SamplerConfig:
     def real_tokens(self) -> int:
         """Ids that have a token."""
         return self.policy.vocab_size if self.num_tokens is None else self.num_tokens
+
+    @property
+    def row_groups(self) -> int:
+        """Parts into which a mesh splits the rows."""
+        return 1 if self.mesh is None else math.prod(self.mesh.shape[axis] for axis in ROW_AXES)
 
     @property
     def candidate_places(self) -> int:
@@ -127,6 +142,8 @@ class SamplerConfig:
 
 
 def _resolve(config: SamplerConfig, batch: int, ratio: float) -> SamplerConfig:
+    quorum = max(1, round(ratio * batch))
+    batch = -(-batch // config.row_groups)
     candidates, arrivals = config.candidate_places, ratio * batch
     span = math.ceil((1 - ratio) / ratio)
     usual = candidates + span if candidates else span + 1  # a vocab head reads the last token anew
@@ -138,5 +155,5 @@ def _resolve(config: SamplerConfig, batch: int, ratio: float) -> SamplerConfig:
         slots=slots,
         places=places,
         slot_places=min(slot_places, places),
-        quorum=config.quorum or max(1, round(arrivals)),
+        quorum=config.quorum or quorum,
     )

@@ -13,6 +13,7 @@ from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.state import DecodeState, FinishReason, Settings, TokenRecord, write_record
 from sia_jax.models.heads import lm_head
 from sia_jax.models.run import decode_block
+from sia_jax.parallel.rows import whole
 from sia_jax.types import Params
 
 
@@ -45,7 +46,7 @@ def policy_step(
         cache,
         config=config.policy,
     )
-    decision = decide(lm_head(policy, hidden[:, 0]), state, settings, config)
+    decision = decide(whole(lm_head(policy, hidden[:, 0])), state, settings, config)
     failed = running & ~decision.finite
     waits = running & decision.finite & decision.junction
     state = replace(

@@ -1,6 +1,7 @@
 """`sample`: prompts in, replies and their record out, in one jitted program."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -13,11 +14,12 @@ from sia_jax.decoding import checks
 from sia_jax.decoding.burst import run_chunk, value_backbone
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
-from sia_jax.decoding.state import DecodeState, Pending, Samples, Settings, empty_record
+from sia_jax.decoding.state import DecodeState, Pending, Samples, Settings, empty_record, samples_specs
 from sia_jax.models.attention import PrefillAttention
 from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.transformer import forward
+from sia_jax.parallel.rows import BY_ROW, WHOLE, split_by_rows, sum_over_rows
 from sia_jax.steering.config import Knobs
 from sia_jax.steering.gates import Gate
 from sia_jax.steering.tilts import Tilt
@@ -56,6 +58,10 @@ def sample(
     serves all values of threshold, keys and knobs; each shape [B, P] of the prompts is compiled once. A
     reply depends on its prompts, its key and its numbers: not on its neighbours, nor on the schedule.
 
+    With `config.mesh` each group of devices along "tensor" decodes rows of its own; between the groups only
+    four counts go round in a step, by which all know when to run what. Weights that "fsdp" splits are
+    gathered once a call.
+
     Args:
       params: weights of policy and value model.
       prompt: B prompts.
@@ -80,6 +86,7 @@ def sample(
     knobs = Knobs() if knobs is None else knobs
     checks.check_knobs(knobs)
     rows = prompt.rows
+    checks.check_mesh(params.policy, params.value, rows, config)
     config = config.resolve(rows * config.branches)
     settings = make_settings(threshold, rng_key, knobs, rows, config)
     return _sample(params, jax.tree.map(_int32, prompt), settings, config=config)
@@ -87,6 +94,14 @@ def sample(
 
 @functools.partial(jax.jit, static_argnames="config")
 def _sample(params: SteeringParams, prompts: Prompt, settings: Settings, *, config: SamplerConfig) -> Samples:
+    reply: Callable[..., Samples] = functools.partial(_reply, config=config)
+    if config.mesh is not None:
+        by_row = jax.tree.map(lambda x: BY_ROW if x.ndim else WHOLE, settings)
+        reply = split_by_rows(reply, config.mesh, (WHOLE, BY_ROW, by_row), samples_specs())
+    return reply(params, prompts, settings)
+
+
+def _reply(params: SteeringParams, prompts: Prompt, settings: Settings, *, config: SamplerConfig) -> Samples:
     prompt, settings = branch(prompts, settings, config)
     state = start(params, prompts, prompt, settings, config)
     state = finish(params, prompts, prompt, settings, state, config)
@@ -191,7 +206,7 @@ def finish(
     def go_on(state: DecodeState) -> DecodeState:
         return run_chunk(params.policy, params.value, prompt, prompts, settings, state, config)
 
-    return jax.lax.while_loop(lambda state: jnp.any(state.alive), go_on, state)
+    return jax.lax.while_loop(lambda state: sum_over_rows(jnp.sum(state.alive)) > 0, go_on, state)
 
 
 def collect(prompts: Prompt, prompt: Prompt, state: DecodeState, config: SamplerConfig) -> Samples:
@@ -201,6 +216,8 @@ def collect(prompts: Prompt, prompt: Prompt, state: DecodeState, config: Sampler
     real = jnp.arange(t) < state.lengths[:, None]
     pad = config.policy.pad_token_id or 0
     prefill = jnp.where(state.value_ready, prompts.value_tokens.size, 0)
+    policy_computed = prompts.policy_tokens.size + state.policy_steps * rows
+    value_computed = prefill + state.value_calls * (config.places or 0)
     return Samples(
         tokens=jnp.where(real, record.tokens, pad),
         junction=record.junction,
@@ -215,8 +232,8 @@ def collect(prompts: Prompt, prompt: Prompt, state: DecodeState, config: Sampler
         value_tokens=state.value_tokens,
         policy_steps=state.policy_steps,
         value_calls=state.value_calls,
-        policy_computed=prompts.policy_tokens.size + state.policy_steps * rows,
-        value_computed=prefill + state.value_calls * (config.places or 0),
+        policy_computed=sum_over_rows(policy_computed),
+        value_computed=sum_over_rows(value_computed),
         candidates=record.candidates,
     )
 
@@ -319,7 +336,8 @@ def _keys(rng_key: Any, rows: int) -> Array:
 
 def _cache(weights: Params, model: ModelConfig, rows: int, columns: int) -> KVCache:
     dtype = weights["embed_tokens"]["weight"].dtype
-    return KVCache.zeros(model, rows, -(-columns // _COLUMNS) * _COLUMNS, dtype)
+    cache = KVCache.zeros(model, rows, -(-columns // _COLUMNS) * _COLUMNS, dtype)
+    return cache.split_over_tensor()
 
 
 def _int32(x: Any) -> Array:

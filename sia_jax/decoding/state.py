@@ -1,7 +1,7 @@
 """What the loop carries from step to step, and what it hands out."""
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from sia_jax.models.cache import KVCache
+from sia_jax.parallel.rows import BY_ROW, WHOLE
 from sia_jax.steering.gates import State as GateState
 
 
@@ -160,6 +161,14 @@ class Samples:
     policy_computed: Int[Array, ""]  # tokens that were computed, with padding, waiting rows and prefill
     value_computed: Int[Array, ""]
     candidates: CandidateRecord | None  # with record="candidates"
+
+
+_COUNTS = ("policy_steps", "value_calls", "policy_computed", "value_computed")
+
+
+def samples_specs() -> Samples:
+    """How `Samples` lie on a mesh: rows with their devices, the counts of the call on all."""
+    return Samples(**{f.name: WHOLE if f.name in _COUNTS else BY_ROW for f in fields(Samples)})  # type: ignore[arg-type]
 
 
 def empty_record(batch: int, length: int, num_candidates: int | None) -> TokenRecord:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from sia_jax.models.config import ModelConfig
+from sia_jax.parallel.rows import split_heads
 
 Layout = Literal["BKHS", "BSKH"]
 
@@ -89,6 +90,17 @@ class KVCache:
             layer,
             _scatter(self.keys[layer], keys, rows, columns, self, column_last=self.layout == "BKHS"),
             _scatter(self.values[layer], values, rows, columns, self, column_last=False),
+        )
+
+    def split_over_tensor(self) -> "KVCache":
+        """The same with the heads split over "tensor", where rows are split over the rest of a mesh."""
+        if self.without_heads:
+            return self
+        axis = -2 if self.layout == "BSKH" else -3
+        return replace(
+            self,
+            keys=tuple(split_heads(x, axis) for x in self.keys),
+            values=tuple(split_heads(x, axis) for x in self.values),
         )
 
     def write_prefix(

@@ -12,6 +12,8 @@ from jax.sharding import PartitionSpec as P
 from sia_jax.types import Params, flatten_names, unflatten_names
 
 MESH_AXES = ("data", "fsdp", "tensor")
+ROW_AXES = ("data", "fsdp")
+"""Those that split the rows of a batch."""
 
 PARTITION_RULES: tuple[tuple[str, P], ...] = (
     (r".*embed_tokens\.weight", P("tensor", "fsdp")),  # [V, D]
@@ -138,4 +140,4 @@ def look_up(table: Callable[[jax.Array], jax.Array], tokens: jax.Array, mesh: Me
 
 def row_sharding(mesh: Mesh) -> NamedSharding:
     """Sharding of arrays whose first axis is rows: over "data" and "fsdp" together."""
-    return NamedSharding(mesh, P(("data", "fsdp")))
+    return NamedSharding(mesh, P(ROW_AXES))

@@ -285,29 +285,6 @@ def test_mesh_of_other_axes_is_refused_by_name():
         pad_batch(np.ones((1, 4), np.int32), [4], tiny_config(**DIVIDING), mesh)
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 8, 1)])
-def test_the_sampler_on_a_mesh_replies_as_on_one_device(shape):
-    """Weights on a mesh; rows and caches lie as the compiler puts them."""
-    policy = tiny_policy(num_layers=1, **DIVIDING)
-    value = tiny_value_model(policy, lora=ALL)
-    config = sia_jax.SamplerConfig(policy=policy.config, value=value.config, max_new_tokens=6)
-    prompt = sia_jax.Prompt.pack([[5, 9, 12], [7, 3, 40, 41]] * 4)
-
-    def reply(policy: Policy, value: ValueModel) -> sia_jax.Samples:
-        params = sia_jax.SteeringParams(policy.params, value.params)
-        return sia_jax.sample(params, prompt, -jnp.inf, rng_key=jax.random.key(1), config=config)
-
-    alone, spread = (
-        reply(policy, value),
-        reply(sharded(policy, make_mesh(*shape)), sharded(value, make_mesh(*shape))),
-    )
-    np.testing.assert_array_equal(spread.tokens, alone.tokens)
-    np.testing.assert_array_equal(spread.junction, alone.junction)
-    real = np.arange(6) < np.asarray(alone.lengths)[:, None]
-    for name in ("entropy", "policy_logprob", "value"):
-        assert_close(np.asarray(getattr(spread, name))[real], np.asarray(getattr(alone, name))[real])
-
-
 def test_mesh_takes_the_devices_it_is_given():
     devices = jax.devices()[2:6]
     mesh = make_mesh(2, 1, 2, devices=devices)
