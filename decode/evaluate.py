@@ -176,7 +176,9 @@ class _Evaluation:
             with self.messages.status("loading the models"):
                 models = runner.load_models(self.args)
                 dtype = None if self.args.dtype == "config" else self.args.dtype
-                reward = sia_jax.load_reward_model(self.args.reward, dtype=dtype)
+                reward = sia_jax.load_reward_model(
+                    self.args.reward, dtype=dtype, mesh=runner.mesh_of(self.args)
+                )
                 rows = self._rows(models)
             progress = RunProgress(self.messages, total, done)
             with self.journal, progress:

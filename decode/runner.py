@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from jax.sharding import Mesh
 from jinja2 import TemplateError
 
 import sia_jax
@@ -49,6 +50,9 @@ class SamplingArgs:
     """Whether to refuse a value model that was trained on another base."""
     dtype: Literal["config", "float32", "bfloat16"] = "config"
     """Of the weights; config: as their config.json says. float32 is the fast one on a CPU."""
+    mesh: Annotated[tuple[int, int, int], tyro.conf.arg(metavar="DATA FSDP TENSOR")] = (1, 1, 1)
+    """Devices that share the prompts and replicate the weights, that share both, and that split heads and
+    features; all there are, or one."""
 
     preset: Literal["paper", "official"] = "paper"
     """Where unsteered tokens come from. paper: the whole vocabulary; official: the candidates."""
@@ -136,6 +140,16 @@ def check_options(args: SamplingArgs) -> None:
         raise ValueError("--stop must not be empty")
     check_seed(args.seed)
     steering(args)
+    mesh_of(args)
+
+
+def mesh_of(args: SamplingArgs) -> Mesh | None:
+    """The mesh that is asked for; None: one device.
+
+    Raises:
+      ValueError: there are more devices, or fewer.
+    """
+    return None if args.mesh == (1, 1, 1) else sia_jax.make_mesh(*args.mesh)
 
 
 def check_batch(samples: int, batch: int) -> None:
@@ -191,7 +205,8 @@ def load_models(args: SamplingArgs) -> Models:
       FileNotFoundError, ValueError: what `sia_jax.load_policy` and `sia_jax.load_value_model` find.
     """
     dtype = None if args.dtype == "config" else args.dtype
-    policy = sia_jax.load_policy(args.policy, dtype=dtype)
+    mesh = mesh_of(args)
+    policy = sia_jax.load_policy(args.policy, dtype=dtype, mesh=mesh)
     if args.value is None:
         return Models(policy, None)
     try:
@@ -201,6 +216,7 @@ def load_models(args: SamplingArgs) -> Models:
             policy=policy,
             check_base=args.check_base,
             dtype=dtype,
+            mesh=mesh,
         )
     except ValueError as error:
         options = "--value-backbone DIR names the base, --no-check-base takes your word for it"
@@ -323,7 +339,7 @@ class Runner:
     Args:
       models: loaded.
       args: structure and lengths are taken from them once, numbers at each call of `run`.
-      rows: prompts of a batch.
+      rows: prompts of a batch; with a mesh, rounded up to what its devices share evenly.
       branches: replies for each prompt.
       record: "candidates" records them.
       structure: of the steering; None: as the options say.
@@ -342,6 +358,8 @@ class Runner:
         expected_ratio: float | None = None,
     ):
         tokenizer, policy = models.policy.tokenizer, models.policy.config
+        data, fsdp, _ = args.mesh
+        rows = math.ceil(rows / (data * fsdp)) * data * fsdp
         self.models, self.rows, self.tokenizer = models, rows, tokenizer
         num_tokens = None
         if tokenizer is not None:
@@ -358,6 +376,7 @@ class Runner:
             record=record,
             num_tokens=num_tokens,
             branches=branches,
+            mesh=mesh_of(args),
         )
         self.stop_ids, self.stop_strings = _stops(tokenizer, args.stop, policy.eos_token_ids)
         self._compiled: set[tuple[int, int]] = set()

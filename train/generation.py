@@ -53,6 +53,9 @@ class GenerationArgs:
     """The language model, whose tokenizer the set gets: a folder, or else a Hub id."""
     dtype: Literal["config", "float32", "bfloat16"] = "config"
     """Of the weights; config: as their config.json says. float32 is the fast one on a CPU."""
+    mesh: Annotated[tuple[int, int, int], tyro.conf.arg(metavar="DATA FSDP TENSOR")] = (1, 1, 1)
+    """Devices that share the prompts and replicate the weights, that share both, and that split heads and
+    features; all there are, or one."""
     batch: Annotated[int, tyro.conf.arg(metavar="N")] = 16
     """Replies that are sampled at a time. More is faster until the memory is full."""
     max_new_tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 128
@@ -128,6 +131,7 @@ class Generation:
         self._sampling = SamplingArgs(
             policy=args.policy,
             dtype=args.dtype,
+            mesh=args.mesh,
             temperature=args.temperature,
             top_k=args.top_k,
             top_p=args.top_p,

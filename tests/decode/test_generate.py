@@ -264,8 +264,11 @@ def test_overwrite(args: Args, finished: Path, tmp_path: Path, no_loading: None)
     assert path.read_text() == "no JSON\n"  # nothing is lost before there is something to write
 
 
-def test_the_batch_changes_nothing(args: Args, finished: Path, tmp_path: Path) -> None:
-    lines = run(args, tmp_path / "replies.jsonl", batch=5)
+@pytest.mark.parametrize("options", [{"batch": 5}, {"mesh": (2, 2, 2), "batch": 5}], ids=["batch", "mesh"])
+def test_neither_the_batch_nor_a_mesh_changes_anything(
+    options: dict[str, Any], args: Args, finished: Path, tmp_path: Path
+) -> None:
+    lines = run(args, tmp_path / "replies.jsonl", **options)
     expected = sorted(lines_of(finished), key=lambda line: line["index"])
     for line, other in zip(lines, expected, strict=True):
         for name in ("id", "text", "tokens", "finish_reason", "usage", "steering", "junction", "shifted"):
@@ -429,6 +432,7 @@ def test_the_official_preset_and_candidates(args: Args, tmp_path: Path) -> None:
         ({"value": None, "threshold": None, "beta": 2.0}, "--beta needs a value model"),
         ({"threshold": math.nan}, "--threshold must not be NaN"),
         ({"threshold": math.inf, "compare": True}, "compare the policy with itself"),
+        ({"mesh": (3, 1, 1)}, "needs 3 devices, got 8"),
         ({"preset": "unknown"}, "--preset must be one of paper, official, got 'unknown'"),
         ({"prompts": None}, "give the prompts with --prompt TEXT"),
         ({"prompt": ("Hello",)}, "give the prompts with --prompt TEXT"),
