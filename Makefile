@@ -51,7 +51,7 @@ help:
 	@echo '  make world     make the embedded models again, from a seed (within an hour; in out/world/)'
 	@echo '  make world-report  compare the methods on the embedded models (docs/world.md; an hour)'
 	@echo '  make pages     open the pages of replies in headless Chromium (pictures in out/pages/)'
-	@echo '  make tpu       compile a training step for a TPU slice     (adds libtpu, in .venv-tpu; six minutes)'
+	@echo '  make tpu       compile training and sampling for a TPU slice   (adds libtpu, in .venv-tpu; eight minutes)'
 	@echo '  make env       only build .venv;  then: . .venv/bin/activate'
 	@echo '  make clean     remove environments and caches              (keeps out/)'
 	@echo
@@ -108,6 +108,7 @@ bench-training: $(PARITY_STAMP)
 
 tpu: $(TPU_STAMP)
 	$(TPU)/bin/python -m train.compile_tpu $(ARGS)
+	$(TPU)/bin/python -m decode.compile_tpu $(ARGS)
 
 clean:
 	rm -rf .venv .venv-3.* .venv-parity .venv-parity-3.* .venv-tpu .venv-tpu-3.* build dist *.egg-info

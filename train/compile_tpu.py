@@ -27,7 +27,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import tyro
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from rich.console import Console
 from rich.table import Table
@@ -44,29 +44,21 @@ from sia_jax.evaluation.footprint import (
     trained_shapes,
     unexpected,
 )
-from sia_jax.evaluation.tpu import ChipMemory, chip_bytes, tpu_devices
-from sia_jax.models.config import ModelConfig, RopeConfig, ValueConfig
+from sia_jax.evaluation.tpu import (
+    QWEN3_1_7B,
+    ChipMemory,
+    array_shape,
+    chip_bytes,
+    placed_shapes,
+    tpu_devices,
+)
+from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig
-from sia_jax.parallel.mesh import make_mesh, partition_spec
+from sia_jax.parallel.mesh import make_mesh
 from sia_jax.training.batch import PackedBatch
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.step import TrainState, init_state, train_step
-from sia_jax.types import Params, flatten_names, unflatten_names
 
-QWEN3_1_7B = ModelConfig(
-    family="qwen3",
-    vocab_size=151936,
-    hidden_size=2048,
-    intermediate_size=6144,
-    num_layers=28,
-    num_heads=16,
-    num_kv_heads=8,
-    head_dim=128,
-    rope=RopeConfig(1e6),
-    rms_norm_eps=1e-6,
-    tie_word_embeddings=True,
-    max_position_embeddings=40960,
-)
 LAYERS = QWEN3_1_7B.num_layers
 BATCH_SIZE, ROW_LENGTH = 16, 1024
 ARGUMENTS_TOLERANCE = 0.01
@@ -174,10 +166,15 @@ def compile_step(
       dtype: of the frozen weights.
     """
     key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
-    frozen, trained = _placed(frozen_shapes(config, dtype), mesh), _placed(trained_shapes(config), mesh)
+    frozen, trained = (
+        placed_shapes(frozen_shapes(config, dtype), mesh),
+        placed_shapes(trained_shapes(config), mesh),
+    )
     state: TrainState = jax.eval_shape(lambda t, k: init_state(t, k, config=config), trained, key)
     placed: TrainState = jax.tree.map(
-        lambda node: _placed(node, mesh) if isinstance(node, dict) else _array(node.shape, node.dtype, mesh),
+        lambda node: (
+            placed_shapes(node, mesh) if isinstance(node, dict) else array_shape(node.shape, node.dtype, mesh)
+        ),
         state,
         is_leaf=lambda node: isinstance(node, dict),
     )
@@ -185,26 +182,12 @@ def compile_step(
     return train_step.lower(frozen, placed, batch, config=config, mesh=mesh).compile()
 
 
-def _placed(tree: Params, mesh: Mesh) -> Params:
-    """A tree of shapes with the places that the partition rules give it."""
-    return unflatten_names(
-        {
-            name: _array(leaf.shape, leaf.dtype, mesh, partition_spec(name, leaf.shape, mesh))
-            for name, leaf in flatten_names(tree).items()
-        }
-    )
-
-
-def _array(shape: Sequence[int], dtype: Any, mesh: Mesh, spec: P | None = None) -> Any:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec or P()))
-
-
 def _batch(config: TrainConfig, mesh: Mesh, rows: int, length: int) -> PackedBatch:
     """The shapes of a batch as `sia_jax.data.packing` makes it."""
     lead = (-(-config.batch_size // rows), rows)
 
     def split(dtype: Any, last: int) -> Any:
-        return _array((*lead, last), dtype, mesh, P(None, ("data", "fsdp")))
+        return array_shape((*lead, last), dtype, mesh, P(None, ("data", "fsdp")))
 
     return PackedBatch(
         tokens=split(jnp.int32, length),
@@ -213,7 +196,7 @@ def _batch(config: TrainConfig, mesh: Mesh, rows: int, length: int) -> PackedBat
         is_reply=split(jnp.bool_, length),
         rewards=split(jnp.float32, config.batch_size),
         numbers=split(jnp.int32, config.batch_size),
-        micro_batches=_array((), jnp.int32, mesh),
+        micro_batches=array_shape((), jnp.int32, mesh),
     )
 
 

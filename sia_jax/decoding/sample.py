@@ -92,6 +92,11 @@ def sample(
     return _sample(params, jax.tree.map(_int32, prompt), settings, config=config)
 
 
+def lower(params: SteeringParams, prompts: Prompt, settings: Settings, *, config: SamplerConfig) -> Any:
+    """The program of `sample`, lowered and not compiled, `jax.stages.Lowered`; shapes will do for arrays."""
+    return _sample.lower(params, prompts, settings, config=config)
+
+
 @functools.partial(jax.jit, static_argnames="config")
 def _sample(params: SteeringParams, prompts: Prompt, settings: Settings, *, config: SamplerConfig) -> Samples:
     reply: Callable[..., Samples] = functools.partial(_reply, config=config)
@@ -140,7 +145,8 @@ def start(
     c, v = config.steering.num_candidates, config.policy.vocab_size
     t = config.max_new_tokens
     model = params.policy["model"]
-    cache = _cache(model, config.policy, rows, length + t)
+    columns, value_columns = cache_columns(config, length, prompt.value_tokens.shape[1])
+    cache = _cache(model, config.policy, rows, columns)
     positions = jnp.broadcast_to(jnp.arange(length), prompts.policy_tokens.shape)
     _, cache = forward(
         model,
@@ -152,9 +158,8 @@ def start(
     )
     value_cache = None
     if params.value is not None and config.value is not None:
-        columns = prompt.value_tokens.shape[1] + t + config.candidate_places
         value_model, _ = value_backbone(params.policy, params.value, config)
-        value_cache = _cache(value_model, config.value.backbone, rows, columns)
+        value_cache = _cache(value_model, config.value.backbone, rows, value_columns)
 
     zeros = jnp.zeros(rows, jnp.int32)
     real = jnp.arange(length) < prompt.policy_lengths[:, None]
@@ -334,9 +339,15 @@ def _keys(rng_key: Any, rows: int) -> Array:
     return jax.random.key_data(rng_key)
 
 
+def cache_columns(config: SamplerConfig, policy_prompt: int, value_prompt: int) -> tuple[int, int]:
+    """Columns of the caches of policy and value model, for prompts in buffers of these lengths."""
+    needed = (policy_prompt, value_prompt + config.candidate_places)
+    policy, value = (-(-(size + config.max_new_tokens) // _COLUMNS) * _COLUMNS for size in needed)
+    return policy, value
+
+
 def _cache(weights: Params, model: ModelConfig, rows: int, columns: int) -> KVCache:
-    dtype = weights["embed_tokens"]["weight"].dtype
-    cache = KVCache.zeros(model, rows, -(-columns // _COLUMNS) * _COLUMNS, dtype)
+    cache = KVCache.zeros(model, rows, columns, weights["embed_tokens"]["weight"].dtype)
     return cache.split_over_tensor()
 
 

@@ -107,15 +107,17 @@ def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
 def axes_of(groups: Sequence[Sequence[int]], mesh: Mapping[str, int]) -> tuple[str, ...]:
     """The axes of a mesh that groups of devices run along, devices being numbered row by row.
 
-    With {"data": 2, "tensor": 2} the groups {0, 1}, {2, 3} are ("tensor",), and {0, 2}, {1, 3} ("data",).
+    With {"data": 2, "tensor": 2} the groups {0, 1}, {2, 3} are ("tensor",), and {0, 2}, {1, 3} ("data",). A
+    group may be a part of an axis, as where a gather takes two exchanges.
 
     Raises:
-      ValueError: the groups are no axes of the mesh.
+      ValueError: the groups run along no axes of the mesh.
     """
-    axes = _varying(groups, mesh)
-    if any(len(set(group)) != math.prod(mesh[axis] for axis in axes) for group in groups):
-        raise ValueError(f"expected groups of devices along axes of the mesh {dict(mesh)}, got {groups}")
-    return axes
+    for group in groups:
+        along = np.unravel_index(np.array(group), tuple(mesh.values()))
+        if len(set(group)) != math.prod(len(set(coordinates.tolist())) for coordinates in along):
+            raise ValueError(f"expected groups of devices along axes of the mesh {dict(mesh)}, got {groups}")
+    return _varying(groups, mesh)
 
 
 def _varying(groups: Sequence[Sequence[int]], mesh: Mapping[str, int]) -> tuple[str, ...]:

@@ -5,14 +5,37 @@ hold no arrays and run nothing.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from sia_jax.models.config import ModelConfig, RopeConfig
+from sia_jax.parallel.mesh import partition_spec
+from sia_jax.types import Params, flatten_names, unflatten_names
 
 CHIP_BYTES = {"v4": 32e9, "v5e": 16e9, "v5p": 95e9, "v6e": 32e9}
 """Memory of a chip by its generation, from the maker's data sheets."""
+
+QWEN3_1_7B = ModelConfig(
+    family="qwen3",
+    vocab_size=151936,
+    hidden_size=2048,
+    intermediate_size=6144,
+    num_layers=28,
+    num_heads=16,
+    num_kv_heads=8,
+    head_dim=128,
+    rope=RopeConfig(1e6),
+    rms_norm_eps=1e-6,
+    tie_word_embeddings=True,
+    max_position_embeddings=40960,
+)
+"""What is compiled: the network of the paper's smaller pair."""
 
 _NO_HOST = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -81,3 +104,18 @@ def chip_bytes(topology: str) -> float:
             f"expected a topology such as v5e:2x4, of a generation in {sorted(CHIP_BYTES)}, got {topology!r}"
         )
     return CHIP_BYTES[generation]
+
+
+def placed_shapes(tree: Params, mesh: Mesh) -> Params:
+    """A tree of shapes with the places that the partition rules give it."""
+    return unflatten_names(
+        {
+            name: array_shape(leaf.shape, leaf.dtype, mesh, partition_spec(name, leaf.shape, mesh))
+            for name, leaf in flatten_names(tree).items()
+        }
+    )
+
+
+def array_shape(shape: Sequence[int], dtype: Any, mesh: Mesh, spec: P | None = None) -> Any:
+    """The shape of an array that lies on a mesh by `spec`, or whole on every device."""
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec or P()))

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 import sia_jax
-from sia_jax.decoding.sample import _sample, make_settings
+from sia_jax.decoding.sample import lower, make_settings
 from sia_jax.evaluation.compiled import collectives
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConfig
 from sia_jax.parallel.mesh import ROW_AXES, make_mesh, shard_params
@@ -90,7 +90,7 @@ def compiled(shape: tuple[int, int, int]) -> Compiled:
     config = replace(config, mesh=mesh).resolve(ROWS)
     settings = make_settings(THRESHOLD, KEY, sia_jax.Knobs(), ROWS, config)
     arguments = (placed(params, mesh), jax.tree.map(jnp.asarray, PROMPT), settings)
-    program = _sample.lower(*arguments, config=config).compile()
+    program = lower(*arguments, config=config).compile()
     return Compiled(mesh, config, program.as_text(), program(*arguments))
 
 

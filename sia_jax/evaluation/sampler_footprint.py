@@ -1,0 +1,129 @@
+"""What the sampler takes of each device of a mesh, and what the devices may send each other: from shapes.
+
+A mesh (data, fsdp, tensor) is of sizes (d, f, t). A group of t devices decodes B / (d f) rows by itself; the
+other letters are those of `sia_jax.types`, and S are the columns of a cache.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jax.sharding import Mesh
+
+from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.sample import cache_columns
+from sia_jax.evaluation.compiled import Collective, elements, moves_of_at_least, while_bodies
+from sia_jax.models.config import ModelConfig
+from sia_jax.parallel.mesh import ROW_AXES, partition_spec
+from sia_jax.types import Params, flatten_names
+
+COUNTS = ("s32[4]",)
+"""What the groups tell each other in a step: rows that live, run, wait, and have waited long enough."""
+
+
+@dataclass(frozen=True)
+class SamplerMemory:
+    """Bytes of one device."""
+
+    weights: int
+    """As they are handed in, split over "fsdp" and "tensor"."""
+    gathered: int
+    """The same whole over "fsdp", beside the former; 0 where that splits nothing."""
+    caches: int
+    """Keys and values of policy and value model: 2 n (B / d f) S (K / t) H each, in the weights' type."""
+    ids: int
+    """Which ids the prompts have, and how often each was said: 5 (B / d f) V."""
+
+    @property
+    def total(self) -> int:
+        """Of what is sure to be there; activations of prompts and logits come on top."""
+        return self.weights + self.gathered + self.caches + self.ids
+
+
+def sampler_memory(
+    config: SamplerConfig, policy: Params, value: Params, mesh: Mesh, *, rows: int, prompt: int
+) -> SamplerMemory:
+    """The memory of one device.
+
+    Args:
+      config: of the sampler, with a value model.
+      policy: the policy's tree, of arrays or shapes.
+      value: the value model's.
+      mesh: of any devices.
+      rows: B, branches included.
+      prompt: P, tokens of the prompts' buffers, of policy and value model alike.
+    """
+    assert config.value is not None
+    leaves = [*flatten_names(policy).items(), *flatten_names(value).items()]
+    whole = sum(_bytes(name, leaf, mesh, "tensor") for name, leaf in leaves)
+    held = sum(_bytes(name, leaf, mesh, "tensor", "fsdp") for name, leaf in leaves)
+    own = rows // (mesh.shape["data"] * mesh.shape["fsdp"])
+    itemsize = policy["model"]["embed_tokens"]["weight"].dtype.itemsize
+    of_policy, of_value = cache_columns(config, prompt, prompt)
+    cached = of_policy * _cached(config.policy, mesh) + of_value * _cached(config.value.backbone, mesh)
+    return SamplerMemory(
+        weights=held,
+        gathered=whole if mesh.shape["fsdp"] > 1 else 0,
+        caches=own * cached * itemsize,
+        ids=5 * own * config.policy.vocab_size,
+    )
+
+
+def unexpected_exchanges(found: Sequence[Collective], columns: Sequence[int]) -> list[str]:
+    """What the devices send each other in the loops and should not; empty if all is well.
+
+    Between groups nothing but `COUNTS`, and along "tensor" nothing that has the columns of a cache.
+
+    Args:
+      found: collectives of the sampler.
+      columns: S of the caches.
+    """
+    wrong = []
+    for one in found:
+        if not one.loops:
+            continue
+        if set(one.axes) & set(ROW_AXES) and one.shapes != COUNTS:
+            wrong.append(f"expected {COUNTS} between groups, got {one}")
+        if any(
+            str(size) in re.findall(r"\d+", shape.partition("[")[2])
+            for size in columns
+            for shape in one.shapes
+        ):
+            wrong.append(f"expected no part of a cache of {list(columns)} columns, got {one}")
+    return wrong
+
+
+def cache_moves(text: str, columns: int, least: int) -> dict[str, int]:
+    """Elements of caches that are laid out anew in the loops, by the pass that does: "policy", "value".
+
+    Moves between a chip's two memories are none of these.
+
+    Args:
+      text: of the compiled sampler.
+      columns: S of that cache.
+      least: elements of a move that counts, such as those of a layer's keys.
+    """
+    moved = {"policy": 0, "value": 0}
+    seen = {line for body in while_bodies(text).values() for line in moves_of_at_least(body, least)}
+    for line in seen:
+        shape = re.search(r"= ([a-z]\w*\[[\d,]*\])\S* (?:copy|transpose)\(", line)
+        if shape is None or str(columns) not in re.findall(r"\d+", shape[1].partition("[")[2]):
+            continue
+        source = re.search(r'op_name="([^"]*)"', line)
+        parts = [] if source is None else source[1].split("/")
+        moved[next((name for name in moved if name in parts), "policy")] += elements(shape[1])
+    return moved
+
+
+def _cached(model: ModelConfig, mesh: Mesh) -> int:
+    """Keys and values of one column, in one device's hands."""
+    t = mesh.shape["tensor"]
+    heads = model.num_kv_heads // t if model.num_kv_heads % t == 0 else model.num_kv_heads
+    return 2 * model.num_layers * heads * model.head_dim
+
+
+def _bytes(name: str, leaf: Any, mesh: Mesh, *axes: str) -> int:
+    spec = partition_spec(name, leaf.shape, mesh)
+    return leaf.size * leaf.dtype.itemsize // math.prod(mesh.shape[axis] for axis in spec if axis in axes)
