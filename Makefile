@@ -36,7 +36,7 @@ WORLD := sia_jax/world/models
 # glibc gives the buffers of each step back to the kernel, and the next one pays for their pages again.
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
-.PHONY: help env test demo check-demo world world-report check parity parity-env bench bench-training pages tpu clean
+.PHONY: help env test demo check-demo world world-report check parity parity-env bench bench-training pages tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
 help:
@@ -106,8 +106,12 @@ bench: $(PARITY_STAMP)
 bench-training: $(PARITY_STAMP)
 	$(PARITY)/bin/python -m train.benchmark $(ARGS)
 
-tpu: $(TPU_STAMP)
+tpu: tpu-training tpu-sampling
+
+tpu-training: $(TPU_STAMP)
 	$(TPU)/bin/python -m train.compile_tpu $(ARGS)
+
+tpu-sampling: $(TPU_STAMP)
 	$(TPU)/bin/python -m decode.compile_tpu $(ARGS)
 
 clean:

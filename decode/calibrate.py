@@ -176,7 +176,7 @@ def _sample(
     """Every reply that the journal lacks goes into it."""
     with messages.status("loading the policy"):
         models = runner.load_models(args)
-    size = min(len(prompts), args.batch // args.samples)
+    size = runner.whole_rows(args, min(len(prompts), args.batch // args.samples))
     machine = Runner(models, args, size, branches=args.samples)
     rows = [Row(own, own, _key(args, prompt), math.inf) for prompt, own in zip(prompts, ids, strict=True)]
     with journal, RunProgress(messages, len(prompts) * args.samples, len(journal.done)) as progress:

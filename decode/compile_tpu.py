@@ -1,8 +1,8 @@
 """Compile the sampler for a TPU slice, on a machine that has none, and check what comes out.
 
-    make tpu
-    python -m decode.compile_tpu --mesh 8 1 1
-    python -m decode.compile_tpu --topology v5p:2x2x1 --mesh 1 1 4 --rows 16
+    make tpu-sampling
+    make tpu-sampling ARGS="--mesh 8 1 1 --rows 128"
+    make tpu-sampling ARGS="--topology v5p:2x2x1 --mesh 1 1 4 --rows 16"
 
 libtpu's compiler runs on any CPU; no TPU is touched. What is compiled is `sia_jax.sample` whole, prefill,
 policy steps and value passes, for the paper's pair: Qwen3-1.7B in bfloat16, and a value model that is an
@@ -13,7 +13,7 @@ All 28 layers are alike. So a network of --layers is compiled, and one of one le
 layer adds; from that the whole is reckoned.
 
 Exits with 1 if the weights are not as counted, or the whole does not fit; if in a loop groups of chips send
-each other anything but four counts, or any chips a part of a cache; or if a policy step lays a cache out
+each other anything but counts of rows, or any chips a part of a cache; or if a policy step lays a cache out
 anew.
 """
 

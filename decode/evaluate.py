@@ -157,6 +157,8 @@ class _Evaluation:
         pages = () if args.page is None else (str(Path(args.page).parent),)
         self._commit = head_commit(ignored=pages)  # what it writes itself changes no reply
         self._machine = machine()
+        if args.mesh != (1, 1, 1):
+            self._machine += f", mesh {args.mesh}"
 
     @property
     def units(self) -> list[Unit]:

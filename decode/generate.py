@@ -15,7 +15,7 @@ r"""Prompts in, steered replies and the record of their steering out.
 A line of a .jsonl file is {"prompt": text}, {"messages": [...]} or {"prompt_ids": [...], "value_ids": [...]},
 and may have "id", "seed" and "threshold". In the terminal, junctions are magenta, and underlined where the
 value model changed the token. A reply depends on --seed and on the place of its prompt in the input, not on
---batch; a line's own "seed" makes it independent of its place too.
+--batch or --mesh, near ties aside; a line's own "seed" makes it independent of its place too.
 """
 
 import json
@@ -126,7 +126,7 @@ def _load(
         runner.value_ids(models, prompt, own, args) for prompt, own in zip(prompts, ids, strict=True)
     ]
     rows = [_row(*each, args) for each in zip(prompts, ids, value_ids, strict=True)]
-    size = min(len(prompts), args.batch // args.samples)
+    size = runner.whole_rows(args, min(len(prompts), args.batch // args.samples))
     machine = Runner(models, args, size, branches=args.samples, record="candidates" if args.record else None)
     batches = plan(rows, size, by_length=args.output is not None)
     return _Program(args, prompts, rows, machine, _methods(args)), batches

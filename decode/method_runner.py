@@ -98,7 +98,7 @@ class MethodRunner:
 
     def rows(self, method: Method) -> int:
         """Prompts of a batch."""
-        return max(1, self._batch // method.n)
+        return runner.whole_rows(self._args, max(1, self._batch // method.n))
 
     def run(
         self, method: Method, gate: GateNumbers, jobs: Sequence[Job], shape: tuple[int, int]
@@ -180,6 +180,7 @@ class MethodRunner:
             value=self._value,
             max_new_tokens=self._args.max_new_tokens,
             branches=method.n,
+            mesh=runner.mesh_of(self._args),
         )
         lengths = np.array(samples.lengths)
         own = [len(reply.tokens) for group in groups for reply in group]

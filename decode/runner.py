@@ -51,8 +51,8 @@ class SamplingArgs:
     dtype: Literal["config", "float32", "bfloat16"] = "config"
     """Of the weights; config: as their config.json says. float32 is the fast one on a CPU."""
     mesh: Annotated[tuple[int, int, int], tyro.conf.arg(metavar="DATA FSDP TENSOR")] = (1, 1, 1)
-    """Devices that share the prompts and replicate the weights, that share both, and that split heads and
-    features; all there are, or one."""
+    """Devices that share the prompts, the same from weights that are stored in parts, and that split heads
+    and features, which alone makes room for larger models; all there are, or one."""
 
     preset: Literal["paper", "official"] = "paper"
     """Where unsteered tokens come from. paper: the whole vocabulary; official: the candidates."""
@@ -120,7 +120,7 @@ def check_options(args: SamplingArgs) -> None:
     """What can be said without a file.
 
     Raises:
-      ValueError: an option out of its range, or one that needs a value model.
+      ValueError: an option out of its range, one that needs a value model, or a mesh of other devices.
     """
     if args.preset not in PRESETS:
         raise ValueError(f"--preset must be one of {', '.join(PRESETS)}, got {args.preset!r}")
@@ -147,9 +147,15 @@ def mesh_of(args: SamplingArgs) -> Mesh | None:
     """The mesh that is asked for; None: one device.
 
     Raises:
-      ValueError: there are more devices, or fewer.
+      ValueError: there are more devices, or fewer, or a size below 1.
     """
     return None if args.mesh == (1, 1, 1) else sia_jax.make_mesh(*args.mesh)
+
+
+def whole_rows(args: SamplingArgs, rows: int) -> int:
+    """So many prompts of a batch, rounded up to what the mesh's devices share evenly."""
+    data, fsdp, _ = args.mesh
+    return math.ceil(rows / (data * fsdp)) * data * fsdp
 
 
 def check_batch(samples: int, batch: int) -> None:
@@ -339,7 +345,7 @@ class Runner:
     Args:
       models: loaded.
       args: structure and lengths are taken from them once, numbers at each call of `run`.
-      rows: prompts of a batch; with a mesh, rounded up to what its devices share evenly.
+      rows: prompts of a batch; with a mesh, `whole_rows` of them.
       branches: replies for each prompt.
       record: "candidates" records them.
       structure: of the steering; None: as the options say.
@@ -358,8 +364,7 @@ class Runner:
         expected_ratio: float | None = None,
     ):
         tokenizer, policy = models.policy.tokenizer, models.policy.config
-        data, fsdp, _ = args.mesh
-        rows = math.ceil(rows / (data * fsdp)) * data * fsdp
+        rows = whole_rows(args, rows)
         self.models, self.rows, self.tokenizer = models, rows, tokenizer
         num_tokens = None
         if tokenizer is not None:

@@ -1,8 +1,8 @@
 """Compile the training step for a TPU slice, on a machine that has none, and check what comes out.
 
     make tpu
-    make tpu ARGS="--mesh 2 2 2"
-    make tpu ARGS="--topology v5e:4x4 --mesh 2 8 1"
+    make tpu-training ARGS="--mesh 2 2 2"
+    make tpu-training ARGS="--topology v5e:4x4 --mesh 2 8 1"
 
 libtpu's compiler runs on any CPU; no TPU is touched. The step is that of `configs.qwen3_1_7b`: a bfloat16
 backbone, LoRA of rank 16 in float32, rows of 1024 tokens, layers recomputed. Printed and checked are the

@@ -54,8 +54,8 @@ class GenerationArgs:
     dtype: Literal["config", "float32", "bfloat16"] = "config"
     """Of the weights; config: as their config.json says. float32 is the fast one on a CPU."""
     mesh: Annotated[tuple[int, int, int], tyro.conf.arg(metavar="DATA FSDP TENSOR")] = (1, 1, 1)
-    """Devices that share the prompts and replicate the weights, that share both, and that split heads and
-    features; all there are, or one."""
+    """Devices that share the prompts, the same from weights that are stored in parts, and that split heads
+    and features, which alone makes room for larger models; all there are, or one."""
     batch: Annotated[int, tyro.conf.arg(metavar="N")] = 16
     """Replies that are sampled at a time. More is faster until the memory is full."""
     max_new_tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 128
@@ -233,9 +233,8 @@ class Generation:
         with messages.status("loading the policy"):
             models = runner.load_models(self._sampling)
         branches = self.replies if self.replies <= self.args.batch else 1
-        batches = plan(
-            [len(prompt.policy_ids) for prompt in prompts], self.replies, branches, self.args.batch
-        )
+        size = runner.whole_rows(self._sampling, self.args.batch // branches)
+        batches = plan([len(prompt.policy_ids) for prompt in prompts], self.replies, branches, size)
         rows = max(len(batch.heads) for batch in batches)
         machine = Runner(models, self._sampling, rows, branches=branches)
         progress = RunProgress(messages, total, done)
@@ -334,18 +333,17 @@ class Batch(NamedTuple):
     """Of the buffer for the prompts."""
 
 
-def plan(lengths: Sequence[int], replies: int, branches: int, batch: int) -> list[Batch]:
+def plan(lengths: Sequence[int], replies: int, branches: int, size: int) -> list[Batch]:
     """Which replies are sampled together: prompts of like lengths, so that little is padded.
 
     Args:
       lengths: of all prompts of the run, those that are done too: a run that goes on meets the same batches.
       replies: to each prompt.
       branches: of them that share a prefill: all, or one.
-      batch: replies at a time.
+      size: prefills at a time.
     """
     order = sorted(range(len(lengths)), key=lambda index: bucket_length(lengths[index]))
     heads = [(index, first) for index in order for first in range(0, replies, branches)]
-    size = batch // branches
     groups = [heads[start : start + size] for start in range(0, len(heads), size)]
     return [Batch(group, bucket_length(max(lengths[index] for index, _ in group))) for group in groups]
 

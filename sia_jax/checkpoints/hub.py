@@ -14,7 +14,8 @@ def resolve_checkpoint(path_or_id: str | Path) -> Path:
     which only what is cached is found.
 
     Args:
-      path_or_id: an existing folder, or "owner/name" (or a bare "name") on the Hub.
+      path_or_id: an existing folder, or "owner/name" (or a bare "name") on the Hub, or "owner/name/folder"
+        for one of several checkpoints in a repository, of which the rest is left there.
 
     Raises:
       FileNotFoundError: no such folder, and it cannot be had from the Hub either.
@@ -23,18 +24,26 @@ def resolve_checkpoint(path_or_id: str | Path) -> Path:
     if folder.is_dir():
         return folder
     name = str(path_or_id)
-    if not re.fullmatch(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)?", name):
-        raise FileNotFoundError(f"{name}: no such folder, and not a Hub id (owner/name)")
+    if not re.fullmatch(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+){0,2}", name):
+        raise FileNotFoundError(f"{name}: no such folder, and not a Hub id (owner/name or owner/name/folder)")
+    *repository, within = name.split("/") if name.count("/") == 2 else (name, "")
+    files = [f"{within}/{pattern}" if within else pattern for pattern in _FILES]
     # Imported here because it costs 0.3 s, which a local folder need not pay.
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_FILES), ignore_patterns=list(_NOT)))
+        whole = snapshot_download("/".join(repository), allow_patterns=files, ignore_patterns=list(_NOT))
     except Exception as error:  # its own kinds, and whatever the client below it raises of proxies and lines
         first = (str(error).splitlines() or ["it says no more"])[0]
         raise FileNotFoundError(
             f"{name}: no such folder here, and as a Hub id it cannot be had ({type(error).__name__}: {first})"
         ) from error
+    found = Path(whole) / within
+    if not found.is_dir():
+        raise FileNotFoundError(
+            f"{name}: no such folder here, and {'/'.join(repository)} has no {within}/ either"
+        )
+    return found
 
 
 def checkpoint_name(path_or_id: str | Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
 
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
@@ -65,10 +66,12 @@ def check_mesh(policy: Params, value: Params | None, rows: int, config: SamplerC
         if not isinstance(leaf, jax.Array) or not concrete(leaf):
             continue
         found = leaf.sharding.device_set
-        if found != expected and (expected is not None or len(found) > 1):
+        on_another = isinstance(leaf.sharding, NamedSharding) and leaf.sharding.mesh != config.mesh
+        if (found != expected or on_another) and (expected is not None or len(found) > 1):
+            mesh = leaf.sharding.mesh if isinstance(leaf.sharding, NamedSharding) else None
             raise ValueError(
-                f"the weights lie on {len(found)} devices, and config.mesh is "
-                f"{config.mesh and dict(config.mesh.shape)}; load them with mesh=..., or place them with "
+                f"the weights lie on {_told(mesh, found)}, and config.mesh is "
+                f"{_told(config.mesh, expected)}; load them with mesh=..., or place them with "
                 "sia_jax.parallel.mesh.shard_params, and give SamplerConfig the same mesh"
             )
     if rows % config.row_groups:
@@ -76,6 +79,13 @@ def check_mesh(policy: Params, value: Params | None, rows: int, config: SamplerC
             f"expected prompts in multiples of {config.row_groups}, which the mesh splits them into, got "
             f'{rows}; add prompts, or give the mesh more "tensor" and less of the rest'
         )
+
+
+def _told(mesh: Any, devices: set[jax.Device] | None) -> str:
+    if devices is None:
+        return "None"
+    ids = sorted(device.id for device in devices)
+    return f"{'device' if mesh is None else dict(mesh.shape)} {ids}"
 
 
 def _check_tree(name: str, tree: Params, shapes: Shapes) -> None:

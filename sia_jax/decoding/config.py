@@ -37,9 +37,9 @@ class SamplerConfig:
     "fsdp". None: one device."""
 
     slots: int | None = None
-    """J: rows that one value pass may serve; with a mesh, of each device's own."""
+    """J: rows that one value pass may serve; with a mesh, of each group along "tensor"."""
     places: int | None = None
-    """F: tokens that one value pass computes, whichever rows they belong to; of each device's own."""
+    """F: tokens that one value pass computes, whichever rows they belong to; of each group's own."""
     slot_places: int | None = None
     """Q: tokens that one row may bring to a value pass; a longer span takes several."""
     quorum: int | None = None
@@ -124,6 +124,8 @@ class SamplerConfig:
         as one that speaks. Places are 1.25 n r B, for passes that must wait for a place are dearer than a
         fifth of padding, and idle slots fill that with spans of rows that will come to a junction later;
         hence 2.5 r B slots. One row may bring twice its usual span, and a longer one takes several passes.
+        With a mesh, slots and places are of each group along "tensor", whose B is its share of the rows; the
+        quorum is of all.
 
         Args:
           batch: rows, branches included.

@@ -15,7 +15,7 @@ from sia_jax.decoding.burst import run_chunk, value_backbone
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.state import DecodeState, Pending, Samples, Settings, empty_record, samples_specs
-from sia_jax.models.attention import PrefillAttention
+from sia_jax.models.attention import PrefillAttention, block_length
 from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.transformer import forward
@@ -59,8 +59,8 @@ def sample(
     reply depends on its prompts, its key and its numbers: not on its neighbours, nor on the schedule.
 
     With `config.mesh` each group of devices along "tensor" decodes rows of its own; between the groups only
-    four counts go round in a step, by which all know when to run what. Weights that "fsdp" splits are
-    gathered once a call.
+    counts of rows go round, by which all know when to run what. Weights that "fsdp" splits are gathered once
+    a call, and whole from then on: only "tensor" makes room for larger ones.
 
     Args:
       params: weights of policy and value model.
@@ -93,7 +93,14 @@ def sample(
 
 
 def lower(params: SteeringParams, prompts: Prompt, settings: Settings, *, config: SamplerConfig) -> Any:
-    """The program of `sample`, lowered and not compiled, `jax.stages.Lowered`; shapes will do for arrays."""
+    """The program of `sample`, lowered and not compiled: a `jax.stages.Lowered`.
+
+    Args:
+      params: arrays, or shapes.
+      prompts: arrays or shapes too, int32.
+      settings: of `make_settings`, or their shapes.
+      config: resolved.
+    """
     return _sample.lower(params, prompts, settings, config=config)
 
 
@@ -153,7 +160,7 @@ def start(
         prompts.policy_tokens,
         positions,
         cache,
-        PrefillAttention(config.branches),
+        PrefillAttention(config.branches, block_length(config.mesh)),
         config=config.policy,
     )
     value_cache = None

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from sia_jax.decoding.burst import value_backbone
@@ -123,11 +124,19 @@ def last_values(
     tokens, lengths = jnp.asarray(prompt.value_tokens), jnp.asarray(prompt.value_lengths)
     head = params.value["value_head"]
     return _last_values(
-        model, adapter, head, tokens, lengths, samples.tokens, samples.lengths, config=config.value
+        model,
+        adapter,
+        head,
+        tokens,
+        lengths,
+        samples.tokens,
+        samples.lengths,
+        config=config.value,
+        mesh=config.mesh,
     )
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@functools.partial(jax.jit, static_argnames=("config", "mesh"))
 def _last_values(
     model: Params,
     adapter: Adapter | None,
@@ -138,6 +147,7 @@ def _last_values(
     lengths: Int[Array, " R"],
     *,
     config: ValueConfig,
+    mesh: Mesh | None,
 ) -> Float[Array, " R"]:
     n = replies.shape[0] // prompts.shape[0]
     tokens = jnp.repeat(prompts, n, axis=0)
@@ -145,7 +155,7 @@ def _last_values(
     tokens = jnp.pad(tokens, ((0, 0), (0, replies.shape[1])))
     columns = begin[:, None] + jnp.arange(replies.shape[1])
     tokens = tokens.at[jnp.arange(tokens.shape[0])[:, None], columns].set(replies)
-    hidden = hidden_states(model, tokens, config=config.backbone, adapter=adapter)
+    hidden = hidden_states(model, tokens, config=config.backbone, adapter=adapter, mesh=mesh)
 
     def at(index: Array) -> Array:
         return jnp.take_along_axis(hidden, index[:, None, None], axis=1)[:, 0]

@@ -17,7 +17,7 @@ from sia_jax.decoding.decide import steer
 from sia_jax.decoding.policy_pass import append
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.state import DecodeState, FinishReason, Settings
-from sia_jax.models.attention import FlatAttention, PrefillAttention
+from sia_jax.models.attention import FlatAttention, PrefillAttention, block_length
 from sia_jax.models.cache import KVCache
 from sia_jax.models.heads import value_head
 from sia_jax.models.lora import Adapter
@@ -101,7 +101,7 @@ def value_pass(
       adapter: its LoRA, where that is kept apart.
       prompt: rows of the batch.
       settings: the call's numbers.
-      state: some row waits.
+      state: some row waits, here or on other devices.
       config: resolved.
     """
     batch = state.lengths.shape[0]
@@ -160,7 +160,7 @@ def prefill_values(
         prompt.value_tokens,
         positions,
         state.value_cache,
-        PrefillAttention(config.branches),
+        PrefillAttention(config.branches, block_length(config.mesh)),
         config=config.value.backbone,
         adapter=adapter,
     )

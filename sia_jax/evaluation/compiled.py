@@ -185,9 +185,11 @@ def _reach(name: str, computations: Mapping[str, str]) -> set[str]:
 
 
 def _loops_around(computations: Mapping[str, str]) -> dict[str, int]:
-    """How many while loops each computation runs in."""
+    """How many while loops each computation runs in; a loop's condition runs in it."""
     bodies = {
-        name for block in computations.values() for name in re.findall(r"\bbody=%?([\w.\-]+)", block)
+        name
+        for block in computations.values()
+        for name in re.findall(r"\b(?:body|condition)=%?([\w.\-]+)", block)
     } & set(computations)
     within = {body: _reach(body, computations) for body in bodies}
     return {name: sum(name in reached for reached in within.values()) for name in computations}

@@ -62,13 +62,14 @@ class PrefillAttention:
     """
 
     branches: int = field(default=1, metadata={"static": True})
+    block: int | None = field(default=None, metadata={"static": True})  # None: `block_length()`
 
     def __call__(
         self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
     ) -> tuple[Array, KVCache | None]:
         """See `Attend`."""
         assert cache is not None
-        attended = _causal(queries, keys, values)
+        attended = _causal(queries, keys, values, block=self.block)
         if self.branches > 1:
             keys, values = (jnp.repeat(x, self.branches, axis=0) for x in (keys, values))
         return attended, cache.write_prefix(layer, keys, values)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import filter_repo_objects
 
 import sia_jax
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
@@ -67,6 +68,32 @@ def test_cached_repository_is_found_by_its_id(cache, attempts):
     assert_same_trees(loaded.params, policy.params)
     assert loaded.name == "tiny-model"
     assert not attempts
+
+
+def test_one_of_several_checkpoints_of_a_repository_is_found_by_its_folder(cache, attempts):
+    snapshot = fill_cache(cache, "owner/many")
+    save_tiny_policy(snapshot / "VM-tiny")
+    assert resolve_checkpoint("owner/many/VM-tiny") == snapshot / "VM-tiny"
+    assert sia_jax.load_policy("owner/many/VM-tiny").name == "VM-tiny"
+    with pytest.raises(FileNotFoundError, match="owner/many has no VM-large/ either"):
+        resolve_checkpoint("owner/many/VM-large")
+    assert not attempts
+
+
+def test_of_several_checkpoints_only_the_one_is_asked_for(tmp_path, monkeypatch):
+    asked = []
+
+    def download(repository, *, allow_patterns, ignore_patterns):
+        asked.append((repository, allow_patterns))
+        return tmp_path
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    (tmp_path / "VM-tiny").mkdir()
+    assert resolve_checkpoint("owner/many/VM-tiny") == tmp_path / "VM-tiny"
+    ((repository, patterns),) = asked
+    assert repository == "owner/many"
+    names = ["VM-tiny/lora_weights/adapter_model.safetensors", "VM-tiny/token_reward_head.pt"]
+    assert list(filter_repo_objects([*names, "VM-large/config.json"], allow_patterns=patterns)) == names
 
 
 def test_id_without_an_owner_is_found(cache):
@@ -143,7 +170,7 @@ def test_existing_folder_wins_over_a_repository_of_the_same_name(cache, tmp_path
         "./owner/name",
         "../name",
         "~/models/name",
-        "a/b/c",
+        "a/b/c/d",
         "owner/name/",
         "owner//name",
         "C:\\models\\name",

@@ -11,16 +11,20 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 import sia_jax
-from sia_jax.decoding.sample import lower, make_settings
+from sia_jax.decoding.sample import cache_columns, lower, make_settings
+from sia_jax.decoding.search import last_values
 from sia_jax.evaluation.compiled import collectives
+from sia_jax.evaluation.sampler_footprint import COUNTS, unexpected_exchanges
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConfig
 from sia_jax.parallel.mesh import ROW_AXES, make_mesh, shard_params
+from sia_jax.types import flatten_names
 from tests.support.checkpoints import assert_close, tiny_policy, tiny_value_model
 
-SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "num_kv_heads": 2}
-RANK, LENGTH, ROWS = 4, 6, 8
+SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 40, "num_heads": 4, "num_kv_heads": 2}
+RANK, LENGTH, ROWS = 4, 20, 8  # columns of the caches, 48, are like no other size
 LORA = LoraConfig(rank=RANK, alpha=8.0, target_modules=ATTENTION_PROJECTIONS + MLP_PROJECTIONS)
 PROMPT = sia_jax.Prompt.pack([[5, 9, 12], [7, 3, 40, 41]] * (ROWS // 2))
+BUCKET = PROMPT.policy_tokens.shape[1]
 THRESHOLD = 1.9
 KEY = jax.random.key(1, impl="threefry2x32")
 
@@ -39,7 +43,8 @@ def setup(kind: str) -> tuple[sia_jax.SteeringParams, sia_jax.SamplerConfig]:
 
 
 def placed(params: sia_jax.SteeringParams, mesh: Mesh) -> sia_jax.SteeringParams:
-    assert params.value is not None
+    if params.value is None:
+        return replace(params, policy=shard_params(params.policy, mesh))
     value = dict(params.value)
     head = shard_params({"value_head": value.pop("value_head")}, mesh)
     (name,) = value
@@ -99,6 +104,20 @@ def on_one_device() -> sia_jax.Samples:
     return reply(*setup("adapter"))
 
 
+def test_one_row_a_device_and_no_value_model_reply_as_on_one_device():
+    """Where a cache of one row leaves that axis out."""
+    params, config = setup("adapter")
+    mesh = make_mesh(4, 1, 2)
+    prompt = sia_jax.Prompt.pack([[5, 9, 12], [7, 3, 40, 41], [3], [8, 8]])
+    params, config = replace(params, value=None), replace(config, value=None)
+    spread, alone = (
+        sia_jax.sample(p, prompt, np.inf, rng_key=KEY, config=c)
+        for p, c in ((placed(params, mesh), replace(config, mesh=mesh)), (params, config))
+    )
+    np.testing.assert_array_equal(spread.tokens, alone.tokens)
+    assert_close(spread.entropy, alone.entropy)
+
+
 @pytest.mark.parametrize("shape", [(2, 2, 2), (1, 8, 1)])
 def test_replies_on_a_mesh_are_those_of_one_device(on_one_device, shape):
     spread = compiled(shape)
@@ -106,10 +125,21 @@ def test_replies_on_a_mesh_are_those_of_one_device(on_one_device, shape):
     assert {shard.data.shape[0] for shard in spread.samples.tokens.addressable_shards} == {spread.rows}
 
 
-def test_branches_and_a_vocab_head_on_a_mesh_that_splits_no_rows_reply_as_on_one_device():
+def test_branches_a_vocab_head_and_candidates_are_those_of_one_device():
     params, config = setup("vocab")
-    mesh = make_mesh(1, 1, 8)
-    assert_same_replies(reply(placed(params, mesh), replace(config, mesh=mesh)), reply(params, config))
+    config, mesh = replace(config, record="candidates"), make_mesh(4, 1, 2)
+    spread, alone = reply(placed(params, mesh), replace(config, mesh=mesh)), reply(params, config)
+    assert_same_replies(spread, alone)
+    assert spread.candidates is not None
+    assert alone.candidates is not None
+    np.testing.assert_array_equal(spread.candidates.ids, alone.candidates.ids)
+
+
+def test_values_of_last_tokens_on_a_mesh_are_those_of_one_device():
+    params, config = setup("adapter")
+    samples, mesh = reply(params, config), make_mesh(2, 2, 2)
+    alone = last_values(params, PROMPT, samples, config)
+    assert_close(last_values(placed(params, mesh), PROMPT, samples, replace(config, mesh=mesh)), alone)
 
 
 def test_computed_tokens_are_counted_on_all_devices():
@@ -127,23 +157,31 @@ def test_within_the_loop_devices_exchange_counts_and_activations_and_no_cache():
     activations = {f"f32[{rows},1,{d}]", f"f32[{places},{d}]", f"f32[{places},{RANK}]", f"f32[{rows},{v}]"}
     within = [one for one in collectives(found.text, found.mesh.shape) if one.loops]
     between_rows = [one for one in within if set(one.axes) & set(ROW_AXES)]
-    assert {(one.kind, one.shapes) for one in between_rows} == {("all-reduce", ("s32[4]",))}
+    assert {(one.kind, one.shapes) for one in between_rows} == {("all-reduce", shapes) for shapes in COUNTS}
+    assert unexpected_exchanges(within, cache_columns(found.config, BUCKET, BUCKET)) == []
     assert {shape for one in within if one not in between_rows for shape in one.shapes} == activations
 
 
 def test_a_device_holds_the_caches_of_its_own_rows_and_heads():
     found = compiled((2, 2, 2))
-    head_dim, columns = 8, 16
+    head_dim, (columns,) = 8, set(cache_columns(found.config, BUCKET, BUCKET))
     shapes = re.findall(r"f32\[(\d+),(\d+),(\d+),(\d+)\]", found.text)
     caches = {(int(b), int(k)) for b, k, *rest in shapes if sorted(map(int, rest)) == [head_dim, columns]}
-    assert caches == {(found.rows, SIZES["num_kv_heads"] // 2)}
+    rows, heads = found.rows, SIZES["num_kv_heads"] // 2
+    assert (rows, heads) in caches
+    assert all(b <= rows and k <= heads for b, k in caches)
 
 
 def test_weights_are_gathered_once_and_not_in_the_loop():
     found = compiled((1, 8, 1))
     exchanged = collectives(found.text, found.mesh.shape)
-    assert {one.shapes for one in exchanged if one.loops} == {("s32[4]",)}
-    assert any(one.kind == "all-gather" and one.axes == ("fsdp",) for one in exchanged if not one.loops)
+    assert {one.shapes for one in exchanged if one.loops} == set(COUNTS)
+    gathered = [one for one in exchanged if one.kind == "all-gather"]
+    leaves = flatten_names(shard_params(setup("adapter")[0].policy, found.mesh)) | flatten_names(
+        placed(setup("adapter")[0], found.mesh).value
+    )
+    split = [leaf for leaf in leaves.values() if leaf.addressable_shards[0].data.size < leaf.size]
+    assert sum(len(one.shapes) for one in gathered) == len(split) > 8
 
 
 def test_slots_are_of_each_device_and_the_quorum_is_of_all():
@@ -166,10 +204,12 @@ def test_what_does_not_fit_a_mesh_is_refused_before_anything_is_traced():
     params, config = setup("adapter")
     mesh = make_mesh(2, 2, 2)
     on_mesh, with_mesh = placed(params, mesh), replace(config, mesh=mesh)
-    with pytest.raises(ValueError, match=r"weights lie on 8 devices, and config\.mesh is None"):
+    with pytest.raises(ValueError, match=r"weights lie on .*'tensor': 2.*, and config\.mesh is None"):
         reply(on_mesh, config)
-    with pytest.raises(ValueError, match=r"weights lie on 1 devices?, and config\.mesh is \{'data': 2"):
+    with pytest.raises(ValueError, match=r"weights lie on device \[0\], and config\.mesh is \{'data': 2"):
         reply(params, with_mesh)
+    with pytest.raises(ValueError, match=r"lie on \{'data': 2.*, and config\.mesh is \{'data': 1, 'fsdp': 8"):
+        reply(on_mesh, replace(config, mesh=make_mesh(1, 8, 1)))
     with pytest.raises(ValueError, match="prompts in multiples of 4, which the mesh splits them into, got 3"):
         sia_jax.sample(
             on_mesh, sia_jax.Prompt.pack([[1], [2], [3]]), THRESHOLD, rng_key=KEY, config=with_mesh

@@ -299,13 +299,13 @@ def test_errors_come_before_the_weights(
 
 
 def test_batches_are_of_like_lengths_and_the_same_for_a_run_that_goes_on() -> None:
-    together = generation.plan([3, 40, 5, 41, 6], replies=2, branches=2, batch=4)
+    together = generation.plan([3, 40, 5, 41, 6], replies=2, branches=2, size=2)
     assert [(batch.heads, batch.length) for batch in together] == [
         ([(0, 0), (2, 0)], 16),
         ([(4, 0), (1, 0)], 48),
         ([(3, 0)], 48),
     ]
-    apart = generation.plan([3, 40], replies=3, branches=1, batch=2)
+    apart = generation.plan([3, 40], replies=3, branches=1, size=2)
     assert [(batch.heads, batch.length) for batch in apart] == [
         ([(0, 0), (0, 1)], 16),
         ([(0, 2), (1, 0)], 48),
