@@ -14,11 +14,12 @@ from tests.support.tokenizers import save_qwen3_tokenizer
 def test_the_python_examples_of_the_readme_run(tmp_path, monkeypatch, capsys):
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     steer, own = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    policy = save_tiny_policy(tmp_path / "Qwen3-1.7B-Base", vocab_size=400, max_position_embeddings=1024)
-    save_tiny_value_model(tmp_path / "VM-Qwen3-1.7B-Base", policy, layout="official")
-    sia_jax.save_reward_model(tiny_reward_model(vocab_size=400), tmp_path / "Skywork-Reward-V2-Qwen3-1.7B")
-    for name in ("Qwen3-1.7B-Base", "Skywork-Reward-V2-Qwen3-1.7B"):
-        save_qwen3_tokenizer(tmp_path / name)
+    base, reward = tmp_path / "Qwen/Qwen3-1.7B-Base", tmp_path / "Skywork/Skywork-Reward-V2-Qwen3-1.7B"
+    policy = save_tiny_policy(base, vocab_size=400, max_position_embeddings=1024)
+    save_tiny_value_model(tmp_path / "Runyi-Hu/SIA/VM-Qwen3-1.7B-Base", policy, layout="official")
+    sia_jax.save_reward_model(tiny_reward_model(vocab_size=400), reward)
+    for folder in (base, reward):
+        save_qwen3_tokenizer(folder)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(steer, names)
