@@ -130,7 +130,7 @@ def _compile(args: Args, layers: int, mesh: Mesh, console: Console) -> Found:
         memory=ChipMemory.of(compiled),
         exchanges=collectives(text, mesh.shape),
         columns=columns,
-        moved={name: sum(each[name] for each in moves) for name in ("policy", "value")},
+        moved={name: sum(each[name] for each in moves) for name in moves[0]},
     )
 
 
@@ -169,7 +169,7 @@ def _check(args: Args, found: dict[int, Found], console: Console) -> list[str]:
     moved = {name: ITEMSIZE * count / 1e6 for name, count in more.moved.items()}
     console.print(
         f"Of caches, a value pass of {args.layers} layers lays out {moved['value']:,.1f} MB anew, and a "
-        f"policy step {moved['policy']:,.1f}."
+        f"policy step {moved['policy']:,.1f}; {moved['']:,.1f} in the loops between them."
     )
     wrong = [line for each in found.values() for line in amiss(each)]
     if whole > chip_bytes(args.topology):

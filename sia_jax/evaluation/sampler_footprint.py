@@ -97,7 +97,8 @@ def unexpected_exchanges(found: Sequence[Collective], columns: Sequence[int]) ->
 
 
 def cache_moves(text: str, columns: int, least: int) -> dict[str, int]:
-    """Elements of caches that are laid out anew in the loops, by the pass that does: "policy", "value".
+    """Elements of caches that are laid out anew in the loops, by the pass that does: "policy", "value"; and
+    under "" what the compiler made up between them.
 
     Moves between a chip's two memories are none of these.
 
@@ -106,7 +107,7 @@ def cache_moves(text: str, columns: int, least: int) -> dict[str, int]:
       columns: S of that cache.
       least: elements of a move that counts, such as those of a layer's keys.
     """
-    moved = {"policy": 0, "value": 0}
+    moved = {"policy": 0, "value": 0, "": 0}
     seen = {line for body in while_bodies(text).values() for line in moves_of_at_least(body, least)}
     for line in seen:
         shape = re.search(r"= ([a-z]\w*\[[\d,]*\])\S* (?:copy|transpose)\(", line)
@@ -114,7 +115,7 @@ def cache_moves(text: str, columns: int, least: int) -> dict[str, int]:
             continue
         source = re.search(r'op_name="([^"]*)"', line)
         parts = [] if source is None else source[1].split("/")
-        moved[next((name for name in moved if name in parts), "policy")] += elements(shape[1])
+        moved[next((name for name in ("policy", "value") if name in parts), "")] += elements(shape[1])
     return moved
 
 
