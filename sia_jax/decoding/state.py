@@ -168,7 +168,8 @@ _COUNTS = ("policy_steps", "value_calls", "policy_computed", "value_computed")
 
 def samples_specs() -> Samples:
     """How `Samples` lie on a mesh: rows with their devices, the counts of the call on all."""
-    return Samples(**{f.name: WHOLE if f.name in _COUNTS else BY_ROW for f in fields(Samples)})  # type: ignore[arg-type]
+    specs: dict[str, Any] = {f.name: WHOLE if f.name in _COUNTS else BY_ROW for f in fields(Samples)}
+    return Samples(**specs)
 
 
 def empty_record(batch: int, length: int, num_candidates: int | None) -> TokenRecord:
