@@ -1,6 +1,5 @@
 """The shapes that figures are quoted for, and random weights of them."""
 
-import functools
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -111,7 +110,7 @@ class AdaptedModels:
     def random(config: ModelConfig, dtype: Any) -> "AdaptedModels":
         """The same weights every time, made on the device; the adapter and the heads are float32."""
         policy_key, lora_key, head_key = jax.random.split(jax.random.key(0), 3)
-        model = jax.jit(functools.partial(init_model, config, dtype=dtype))(policy_key)
+        model = init_model(config, policy_key, dtype)  # not jitted: on a GPU that took XLA two minutes
         lora = init_lora(model, _ADAPTER, lora_key)
         kinds: tuple[HeadKind, ...] = ("scalar", "vocab")
         heads = {kind: init_value_head(_value_config(config, kind), head_key) for kind in kinds}
