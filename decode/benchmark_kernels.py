@@ -1,6 +1,7 @@
 """What a device runs during a call, kernel by kernel, as its own profiler records it."""
 
 import re
+import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -24,11 +25,12 @@ class Kernels:
     """Name without its number, runs, ms of all of them; the dearest first."""
 
 
-def record_kernels(call: Callable[[], object], most: int = 60) -> Kernels | None:
+def record_kernels(call: Callable[[], object], kept: Path | None = None, most: int = 60) -> Kernels | None:
     """Run a call under the profiler; None where a device leaves no record of kernels (a CPU).
 
     Args:
       call: what to run; compiled before, or the record holds what compiling runs.
+      kept: where to leave the profiler's own file, which XProf opens; None: it is deleted.
       most: names to keep.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -37,6 +39,9 @@ def record_kernels(call: Callable[[], object], most: int = 60) -> Kernels | None
         traces = sorted(Path(folder).rglob("*.xplane.pb"))
         if not traces:
             return None
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(traces[0], kept)
         return sum_kernels(jax.profiler.ProfileData.from_file(str(traces[0])).planes, most)
 
 

@@ -73,6 +73,7 @@ def _gpu(record: dict[str, Any]) -> str:
         "tokens/s (best)",
         "ms for a token of each row",
         "policy's floor, ms",
+        "above it, ms",
         "floor / time",
         "of unsteered",
         "steered",
@@ -87,6 +88,7 @@ def _gpu(record: dict[str, Any]) -> str:
             f"{row['tokens_per_second']:.0f} ({row['best_tokens_per_second']:.0f})",
             f"{row['ms_per_token_of_each_row']:.2f}",
             f"{row['policy_floor_ms']:.2f}",
+            f"{row['ms_per_token_of_each_row'] - row['policy_floor_ms']:.2f}",
             f"{row['of_floor']:.2f}",
             f"{row['of_unsteered']:.2f}" if "of_unsteered" in row else "",
             f"{row['counts']['steered']:.0%}" if row["counts"] else "",
@@ -97,18 +99,20 @@ def _gpu(record: dict[str, Any]) -> str:
         for row in record["rows"]
     )
     targets = f"{_targets(record)}\n" if record["targets"] else ""
+    missing = ", ".join(f"{row['system']} at batch {row['batch']}" for row in record["left_out"])
     return (
         f'## Decoding on a GPU, shape "{record["shape"]}"\n\n{_run(record)}'
         "The value model is an adapter over the policy's weights; the floor is of the policy's step alone.\n"
-        "\n"
-        f"{targets}{_table(columns, rows)}{_kernels(record)}{_parts(record)}"
+        + (f"Not timed, for the run was cut short: {missing}.\n" if missing else "")
+        + f"\n{targets}{_table(columns, rows)}{_kernels(record)}{_parts(record)}"
     )
 
 
 def _kernels(record: dict[str, Any]) -> str:
     return "".join(
-        f"\nKernels of a call: {name}. {found['launches']} launches; one ran for {found['busy_ms']:.1f} of "
-        f"{found['span_ms']:.1f} ms. The dearest:\n\n"
+        f"\nKernels of a call under the profiler, for which they are launched one by one: {name}. "
+        f"{found['launches']} kernels; one ran for {found['busy_ms']:.1f} of {found['span_ms']:.1f} ms. "
+        "The dearest:\n\n"
         + _table(
             ("kernel", "runs", "µs each", "share of the kernels' time"),
             (
@@ -148,7 +152,9 @@ def _targets(record: dict[str, Any]) -> str:
     return _table(
         ("measured against", "measured", "target", ""),
         (
-            (row["name"], f"{row['value']:.2f}", f"{row['target']:g}", "met" if row["met"] else "missed")
+            (row["name"], "", f"{row['target']:g}", "not timed")
+            if row["value"] is None
+            else (row["name"], f"{row['value']:.2f}", f"{row['target']:g}", "met" if row["met"] else "missed")
             for row in record["targets"]
         ),
     )
