@@ -105,7 +105,7 @@ class Args:
     """cosine: the learning rate falls to a tenth by the end of the run."""
     warmup_steps: int = 0
     """Steps in which the learning rate rises from 0."""
-    batch_size: Annotated[int, tyro.conf.arg(name="batch", aliases=["--batch-size"])] = 16
+    batch_size: Annotated[int, tyro.conf.arg(aliases=["--batch"])] = 16
     """Trajectories of a step."""
     epochs: int = 3
     """Passes over the data."""
@@ -250,7 +250,7 @@ def _dtype(args: Args) -> Any:
 def _loop(args: Args, steps: int) -> LoopConfig:
     """How a run of so many steps goes through its data."""
     if args.batch_size < 1:
-        raise ValueError(f"--batch-size must be 1 or more, got {args.batch_size}")
+        raise ValueError(f"--batch must be 1 or more, got {args.batch_size}")
     check_seed(args.seed)
     return LoopConfig(
         epochs=args.epochs,

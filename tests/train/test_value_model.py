@@ -336,7 +336,7 @@ def test_the_official_layout(folders, tmp_path):
         ({"mesh": (3, 1, 1)}, "devices"),
         ({"rows": 0}, "rows"),
         ({"epochs": 0}, "epochs"),
-        ({"batch_size": 0}, "--batch-size must be 1 or more, got 0"),
+        ({"batch_size": 0}, "--batch must be 1 or more, got 0"),
         ({"seed": -1}, "seed must be an integer in 0 .."),
         ({"head": "vocab"}, "head_rank"),
         ({"objective": "distil"}, "teacher"),
