@@ -60,6 +60,7 @@ class Args:
     parts: tuple[Literal["speed", "sweep"], ...] = ("speed", "sweep")
     """What to measure."""
     prompt_tokens: int = 16
+    """Ids a prompt."""
     new_tokens: int = 128
     """Ids a reply."""
     tries: int = 5

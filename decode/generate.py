@@ -6,7 +6,7 @@ r"""Prompts in, steered replies and the record of their steering out.
 
     # A file of prompts into a file of replies; started again, it goes on where it stopped:
     python -m decode.generate --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base --threshold 1.2 \
-        --prompts prompts.jsonl --batch 16 --output out/replies.jsonl
+        --prompts prompts.jsonl --batch 16 --out out/replies.jsonl
 
     # The official code's settings, prompts from a pipe, a paragraph of each reply:
     head prompts.txt | python -m decode.generate --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base \
@@ -24,7 +24,7 @@ import sys
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -56,7 +56,7 @@ class Args(SamplingArgs):
     """Replies that are generated at a time."""
     compare: Flag = False
     """Also generate each reply unsteered, with the same random numbers."""
-    output: File = None
+    output: Annotated[File, tyro.conf.arg(aliases=["--out"])] = None
     """A .jsonl file of replies and records. One that is there is continued. Without: the terminal."""
     overwrite: Flag = False
     """Begin the output file anew."""
@@ -268,11 +268,11 @@ def _check(args: Args) -> None:
     if args.compare and args.threshold == math.inf:
         raise ValueError("--compare with --threshold inf would compare the policy with itself")
     if args.record and args.output is None:
-        raise ValueError("--record needs a file to write to: give --output FILE.jsonl")
+        raise ValueError("--record needs a file to write to: give --out FILE.jsonl")
     if args.overwrite and args.output is None:
-        raise ValueError("--overwrite needs the file: give --output FILE.jsonl")
+        raise ValueError("--overwrite needs the file: give --out FILE.jsonl")
     if args.output is not None and Path(args.output).is_dir():
-        raise ValueError(f"--output must be a file, {args.output} is a folder")
+        raise ValueError(f"--out must be a file, {args.output} is a folder")
 
 
 def _read(args: Args) -> list[PromptLine]:

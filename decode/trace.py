@@ -1,7 +1,7 @@
 """Make a page of replies to look into: entropies, junctions, and what stood to choice at each token.
 
-    python -m decode.generate --policy DIR --value DIR --prompt "..." --compare --record --output out/r.jsonl
-    python -m decode.trace out/r.jsonl --output out/trace.html
+    python -m decode.generate --policy DIR --value DIR --prompt "..." --compare --record --out out/r.jsonl
+    python -m decode.trace out/r.jsonl --out out/trace.html
 
 The page is one file, which asks the network for nothing: open it in a browser, or send it to somebody. The
 replies to one prompt stand side by side. Every token is shaded by its entropy; junctions are underlined, and
@@ -27,7 +27,7 @@ class Args:
 
     replies: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """What decode.generate wrote with --record."""
-    output: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("out/trace.html")
+    output: Annotated[Path, tyro.conf.arg(aliases=["--out"], metavar="FILE")] = Path("out/trace.html")
     """The page."""
     title: str | None = None
     """Of the page; without: the file's name."""
@@ -62,7 +62,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such file of replies; decode.generate --record --output writes one"
+            f"{path}: no such file of replies; decode.generate --record --out writes one"
         )
     records = []
     with path.open(encoding="utf-8") as file:

@@ -1,13 +1,14 @@
 r"""Conversations in, the same with the reward of a reward model out.
 
-    python -m train.label --input replies.jsonl --reward-model Skywork-Reward-V2-Qwen3-8B --out labelled.jsonl
+    python -m train.label --input replies.jsonl --reward Skywork/Skywork-Reward-V2-Qwen3-8B \
+        --out labelled.jsonl
 
     # Llama 3.2's template writes a date into every conversation, and so into every reward:
-    python -m train.label --input replies.jsonl --reward-model Skywork-Reward-V2-Llama-3.2-3B \
+    python -m train.label --input replies.jsonl --reward Skywork/Skywork-Reward-V2-Llama-3.2-3B \
         --date-string "26 Jul 2024" --out labelled.jsonl --plot rewards.png
 
     # A set of train.prepare: another with the same ids, and rewards.
-    python -m train.label --input data/sampled --reward-model Skywork-Reward-V2-Qwen3-8B --out data/labelled
+    python -m train.label --input data/sampled --reward Skywork/Skywork-Reward-V2-Qwen3-8B --out data/labelled
 
 A line is {"messages": [...]}, which ends with the assistant, {"prompt": text, "response": text}, or what
 decode.generate writes. Its other fields are carried over as they are; "reward" is added. Conversations
@@ -51,7 +52,7 @@ class Args:
 
     input: Annotated[str, tyro.conf.arg(metavar="PATH")]
     """The conversations: a file, JSONL, or the folder of a set."""
-    reward_model: Folder
+    reward_model: Annotated[Folder, tyro.conf.arg(aliases=["--reward"])]
     """The reward model: a folder, or else a Hub id."""
     out: Annotated[str, tyro.conf.arg(metavar="PATH")]
     """Where the labelled conversations go, a file or a folder as the input is."""
@@ -194,7 +195,7 @@ def _settings(args: Args) -> dict[str, Any]:
     if checkpoint.kind != "reward":
         raise ValueError(
             f"{folder} is a {checkpoint.architecture}, a reward model is a ForSequenceClassification; "
-            "name another --reward-model"
+            "name another --reward"
         )
     tokenizer = load_tokenizer(folder)
     if tokenizer is None:

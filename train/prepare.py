@@ -2,26 +2,29 @@ r"""Raw data in, a set of tokenised replies out, which is what a value model lea
 
     # All completions of UltraFeedback, a folder of .jsonl files, for a value model on Qwen3-1.7B-Base:
     python -m train.prepare --format ultrafeedback --input UltraFeedback \
-        --tokenizer Qwen3-1.7B-Base --out data/uf
+        --tokenizer Qwen/Qwen3-1.7B-Base --out data/uf
 
     # One's own replies and rewards, one JSON object a line:
-    python -m train.prepare --format jsonl --input mine.jsonl --tokenizer Qwen3-1.7B-Base --out data/mine
+    python -m train.prepare --format jsonl --input mine.jsonl --tokenizer Qwen/Qwen3-1.7B-Base --out data/mine
 
     # Without rewards: as text to train.label, and back with them:
-    python -m train.prepare --format ultrafeedback --input UltraFeedback --tokenizer Qwen3-1.7B-Base \
+    python -m train.prepare --format ultrafeedback --input UltraFeedback --tokenizer Qwen/Qwen3-1.7B-Base \
         --out data/unlabelled --export-conversations replies.jsonl
-    python -m train.label --input replies.jsonl --reward-model Skywork-Reward-V2-Qwen3-8B --out labelled.jsonl
-    python -m train.prepare --format jsonl --input labelled.jsonl --tokenizer Qwen3-1.7B-Base --out data/uf
+    python -m train.label --input replies.jsonl --reward Skywork/Skywork-Reward-V2-Qwen3-8B \
+        --out labelled.jsonl
+    python -m train.prepare --format jsonl --input labelled.jsonl \
+        --tokenizer Qwen/Qwen3-1.7B-Base --out data/uf
 
     # Four replies of the policy itself to every prompt, and a reward to each; both go on if they are stopped:
-    python -m train.prepare --generate 4 --policy Qwen3-1.7B \
+    python -m train.prepare --generate 4 --policy Qwen/Qwen3-1.7B \
         --format ultrafeedback --input UltraFeedback --out data/sampled
-    python -m train.label --input data/sampled --reward-model Skywork-Reward-V2-Qwen3-8B --out data/labelled
+    python -m train.label --input data/sampled --reward Skywork/Skywork-Reward-V2-Qwen3-8B --out data/labelled
 
     # What the official SIA code has made and scored; and the other way round:
-    python -m train.prepare --format official --input train.json --tokenizer Qwen3-1.7B-Base --out data/theirs
+    python -m train.prepare --format official --input train.json \
+        --tokenizer Qwen/Qwen3-1.7B-Base --out data/theirs
     python -m train.prepare --format wildguardmix --input wildguard_train.parquet \
-        --tokenizer Qwen3-1.7B-Base --out data/wg --export-official data/wg.json
+        --tokenizer Qwen/Qwen3-1.7B-Base --out data/wg --export-official data/wg.json
 
 Formats, each a file or a folder of files, which are read in the order of their names:
 

@@ -5,7 +5,7 @@ r"""Make the embedded world: a tokenizer, a policy, a reward model, and value mo
 
     # Steer with what was made:
     python -m decode.generate --policy out/world/models/policy --value out/world/models/value \
-        --prompts out/world/models/prompts/test.jsonl --output out/replies.jsonl --record
+        --prompts out/world/models/prompts/test.jsonl --out out/replies.jsonl --record
 
 The policy learns to write from the grammar's dialogues, good ones and bad ones (sia_jax.world); the reward
 model from noisy preferences between replies; the value models, as the paper has it, from replies of the

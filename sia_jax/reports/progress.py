@@ -12,14 +12,30 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    SpinnerColumn,
     TaskProgressColumn,
     TextColumn,
+    TimeElapsedColumn,
 )
 
 from sia_jax.reports.terminal import rate
 
 LOG_SECONDS = 30
 """Between two lines of a log."""
+
+
+@contextmanager
+def waiting(console: Console, what: str) -> Iterator[None]:
+    """Say in a terminal what is waited for and since when, while it lasts: 'compiling 0:00:12'.
+
+    Args:
+      console: where to.
+      what: is waited for.
+    """
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        shown.add_task(what, total=None)
+        yield
 
 
 class _Shown:

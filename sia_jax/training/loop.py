@@ -101,6 +101,11 @@ def total_steps(count: int, batch_size: int, epochs: int) -> int:
     return math.ceil(count * epochs / batch_size)
 
 
+def evaluations_apart(steps: int) -> int:
+    """Steps between two evaluations where no number is asked for: 200, or a quarter of a shorter run."""
+    return max(min(200, steps // 4), 1)
+
+
 def batches(data: Sequence[Trajectory], config: TrainConfig, loop: LoopConfig) -> Any:
     """Grain's iterator over the numbers of each batch's trajectories; its state is one number.
 
@@ -307,6 +312,15 @@ def _tell(
     return now
 
 
+FEWEST_HELD_OUT = 20
+"""Prompts that are held out where no share is asked for, if that is at most a fifth of them."""
+
+
+def held_out_share(prompts: int) -> float:
+    """The share of so many prompts to hold out where none is asked for: max(1%, min(20 prompts, 20%))."""
+    return max(0.01, min(FEWEST_HELD_OUT / max(prompts, 1), 0.2))
+
+
 def held_out_groups(groups: Sequence[str], share: float, seed: int) -> set[str]:
     """The groups to hold out: about `share` of them, the same ones whatever the order of the data.
 
@@ -328,7 +342,11 @@ def held_out_groups(groups: Sequence[str], share: float, seed: int) -> set[str]:
     return {names[i] for i in picked}
 
 
-def split(data: Sequence[Trajectory], share: float, seed: int) -> tuple[list[Trajectory], list[Trajectory]]:
-    """(to train on, held out), by whole groups."""
-    out = held_out_groups([t.group for t in data], share, seed)
+def split(
+    data: Sequence[Trajectory], share: float | None, seed: int
+) -> tuple[list[Trajectory], list[Trajectory]]:
+    """(to train on, held out), by whole groups; without a share `held_out_share`."""
+    groups = [t.group for t in data]
+    share = held_out_share(len(set(groups))) if share is None else share
+    out = held_out_groups(groups, share, seed)
     return [t for t in data if t.group not in out], [t for t in data if t.group in out]

@@ -250,4 +250,4 @@ def test_help(tmp_path: Path) -> None:
         assert f"--{name.replace('_', '-')}" in shown.stdout
     missing = subprocess.run(command[:-1], cwd=ROOT, capture_output=True, text=True, check=False)
     assert missing.returncode == 2
-    assert "--reward-model" in missing.stderr + missing.stdout
+    assert "--reward" in missing.stderr + missing.stdout
