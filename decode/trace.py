@@ -77,14 +77,18 @@ def read(path: Path) -> list[dict[str, Any]]:
             f"{path}: no such file of replies; decode.generate --record --output writes one"
         )
     records = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                record = json.loads(line)
-            except ValueError as error:
+                record = json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
             if not isinstance(record, dict) or not {"index", "tokens", "steering", "settings"} <= set(record):
                 raise ValueError(f"{path}, line {number}: this is no record of decode.generate")
+            if type(record["index"]) is not int:
+                raise ValueError(
+                    f"{path}, line {number}: index must be a whole number, got {record['index']!r}"
+                )
             records.append(record)
     return records
 

@@ -107,9 +107,10 @@ def _logprob(x: Any) -> bool:
 
 
 def _list(check: Check, length: int | None = None) -> Check:
-    return lambda x: (
-        isinstance(x, list) and len(x) == (len(x) if length is None else length) and all(map(check, x))
-    )
+    def holds(x: Any) -> bool:
+        return isinstance(x, list) and length in (None, len(x)) and all(map(check, x))
+
+    return holds
 
 
 def _prompt(x: Any) -> bool:

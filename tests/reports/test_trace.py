@@ -235,21 +235,15 @@ def test_whatever_stands_in_a_record_no_element_attribute_or_script_comes_of_it(
         except (TypeError, LookupError, AttributeError):
             continue  # an earlier change took it away
     try:
-        page = Page(trace_page([record], title))
+        text = trace_page([record], title)
     except ValueError:
         return
+    text.encode()
+    page = Page(text)
     assert {name for name, _ in page.elements} <= {name for name, _ in OUTLINE} | {"p", "b"}
     assert {key for _, own in page.elements for key in own} <= {key for _, own in OUTLINE for key in own}
     assert page.scripts[1:] == Page(trace_page([RECORD], "a title")).scripts[1:]
-    for name, own in page.elements:
-        assert name in ("meta", "aside") or set(own) <= {
-            "class",
-            "style",
-            "tabindex",
-            "id",
-            "type",
-            "lang",
-        } | {key for key in own if key.startswith("data-")}
+    for _, own in page.elements:
         if "data-t" in own:
             assert re.fullmatch(r"t( j)?( s)?", own["class"] or "")
             assert re.fullmatch(r"--e:\d\.\d{3}", own["style"] or "")
@@ -291,13 +285,10 @@ def test_the_page_lets_nothing_run_but_its_own_script_and_style() -> None:
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
     assert rules["default-src"] == "'none'"
     assert "unsafe" not in rules["script-src"]
-    for rule, pattern in (
-        ("script-src", "<script>(.*?)</script>"),
-        ("style-src-elem", "<style>(.*?)</style>"),
-    ):
+    for rule, kind in (("script-src", "script"), ("style-src-elem", "style")):
         hashes = [
             f"'sha256-{base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()}'"
-            for own in re.findall(pattern, text, re.DOTALL)
+            for own in re.findall(f"<{kind}>(.*?)</{kind}>", text, re.DOTALL)
         ]
         assert rules[rule].split() == hashes
         assert len(hashes) == 1
