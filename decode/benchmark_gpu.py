@@ -33,9 +33,9 @@ from decode.benchmark_kernels import record_kernels
 from decode.benchmark_parts import time_parts
 from decode.benchmark_shapes import REAL_SHAPES, AdaptedModels
 from decode.benchmark_systems import BareLoop, SamplerSystem, System
-from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.cli import explained
 from sia_jax.evaluation.roofline import Machine, decode_step_cost, measure_machine
+from sia_jax.files.writing import write_text
 from sia_jax.reports.benchmarks import section, write_page
 
 TARGETS = {1: 0.5, 16: 0.65, 64: 0.5}
@@ -118,7 +118,7 @@ def main(args: Args) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
 
     def save() -> None:
-        write_text_atomically(path, json.dumps(record, indent=1) + "\n")
+        write_text(path, json.dumps(record, indent=1) + "\n")
         write_page(args.out, args.out.with_suffix(".md"))
 
     for name, system, batch in _jobs(models, args):

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.text import Text
 
 from sia_jax.checkpoints.hub import resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Count, Flag, Folder, explained
+from sia_jax.cli import Count, Flag, Folder, program
 from sia_jax.data.chat import Tokenizer, family_of
 from sia_jax.data.records import Record, RecordSource, read_records
 from sia_jax.data.text import token_text
 from sia_jax.data.tokenise import num_tokens, stop_id
-from sia_jax.reports.terminal import visible
+from sia_jax.files.shown import shown
+from sia_jax.reports.console import Terminal
 
 COLOURS = ("green", "cyan")
 """Of neighbouring tokens of a reply."""
@@ -48,8 +48,8 @@ class Args:
 
 def main(args: Args) -> None:
     """Show; exits with 1 if something is wrong with options or files."""
-    console = Console()
-    with explained("train.show"):
+    console = Terminal()
+    with program("train.show"):
         for name, least in (("first", 0), ("count", 1)):
             if getattr(args, name) < least:
                 raise ValueError(f"--{name} must be {least} or more, got {getattr(args, name)}")
@@ -82,7 +82,7 @@ def heading(source: RecordSource, number: int, tokenizer: Tokenizer) -> Text:
     reward = "no reward" if record.reward is None else f"reward {record.reward:.4g}"
     cut = "" if record.reply_ids[-1] == stop_id(tokenizer, family_of(tokenizer)) else ", cut by length"
     return Text(
-        f"record {number:,} of {len(source):,}: id {visible(record.id)}, group {visible(record.group)}; "
+        f"record {number:,} of {len(source):,}: id {shown(record.id)}, group {shown(record.group)}; "
         f"{len(record.prompt_ids)} tokens of prompt, {len(record.reply_ids)} of reply{cut}, {reward}",
         "bold",
     )
@@ -99,8 +99,8 @@ def tokens(record: Record, tokenizer: Tokenizer, with_ids: bool) -> Text:
 def _append(text: Text, ids: Sequence[int], tokenizer: Tokenizer, style: str | None, with_ids: bool) -> None:
     for place, token in enumerate(ids):
         colour = style or COLOURS[place % len(COLOURS)]
-        shown = visible(token_text(tokenizer, token)).replace("\n", "⏎\n")
-        text.append(shown or "∅", colour)
+        says = shown(token_text(tokenizer, token)).replace("\n", "⏎\n")
+        text.append(says or "∅", colour)
         if with_ids:
             text.append(f"·{token} ", "dim")
 

@@ -37,25 +37,27 @@ import numpy as np
 import tyro
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from rich.console import Console
 
 import sia_jax
 from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone, save_backbone
-from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.value_model import OWN_BACKBONE, fingerprint_of_value_model, own_backbone
-from sia_jax.cli import Folder, Int, explained, memory_explained
+from sia_jax.cli import Folder, Int, memory_explained, program
 from sia_jax.data.prompts import check_seed
-from sia_jax.data.records import read_records, trajectories
+from sia_jax.data.records import read_records, set_folder, trajectories
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.regression import comparable_pairs
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.writing import write_text
 from sia_jax.interruption import Interruption
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, LoraConfig, init_lora
 from sia_jax.parallel.mesh import make_mesh, shard_params
 from sia_jax.pretrained import ValueModel, mesh_of
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.training import few_to_tell
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import OptimizerConfig, TrainConfig
@@ -63,6 +65,8 @@ from sia_jax.training.loop import Finished, LoopConfig, evaluations_apart, run, 
 from sia_jax.training.step import TrainState, init_state
 from sia_jax.types import Params
 from train.value_model_view import RunView
+
+SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,18 +147,30 @@ class Args:
 
 def main(args: Args) -> None:
     """Train; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
-    console = Console(stderr=True)
-    try:
-        with explained("train.value_model", FloatingPointError):
-            if args.distributed:
-                jax.distributed.initialize()
+    kept = "interrupted; the same command goes on from the last checkpoint"
+    with program("train.value_model", FloatingPointError, interrupted=lambda: kept) as console:
+        _check_places(args)
+        if args.distributed:
+            jax.distributed.initialize()
+        # Of several processes the first one writes.
+        with locked(folders=(args.out,)) if jax.process_index() == 0 else nullcontext():
             _train(args, console)
-    except KeyboardInterrupt:
-        console.print("\ninterrupted; the same command goes on from the last checkpoint")
-        sys.exit(130)
 
 
-def _train(args: Args, console: Console) -> None:
+def _check_places(args: Args) -> None:
+    """What is written is nothing that is read.
+
+    Raises:
+      ValueError: it is, and what.
+    """
+    check_outputs(
+        inputs={"--data": set_folder(args.data), "--base": args.base, "--teacher": args.teacher},
+        files={f"--out's {name}": args.out / name for name in ("metrics.jsonl", "curves.png", SETTINGS)},
+        folders={f"--out's {name}": args.out / name for name in ("checkpoints", "last", "best")},
+    )
+
+
+def _train(args: Args, console: Terminal) -> None:
     chief = jax.process_index() == 0
     _loop(args, 1)  # what is wrong with its numbers is said before anything is loaded
     base_folder = resolve_checkpoint(args.base)
@@ -175,7 +191,6 @@ def _train(args: Args, console: Console) -> None:
     frozen, state = _begin(args, config, model, teacher, mesh)
     del model  # of a full run it would stay as a second copy of every weight
     if chief:
-        args.out.mkdir(parents=True, exist_ok=True)
         _write_settings(args, base_folder, found)
         if rejected.total:
             console.print(f"kept out: {rejected.describe()}", highlight=False, soft_wrap=True)
@@ -339,14 +354,14 @@ def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -
     now["teacher_fingerprint"] = None if args.teacher is None else _teacher_fingerprint(args.teacher)
     free = {"out", "data", "base", "teacher", "mesh", "distributed"}
     free |= {"max_steps", "keep", "layout", "patience"}
-    path = args.out / "settings.json"
+    path = args.out / SETTINGS
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         differing = [n for n in now if n not in free and before.get(n) != now[n]]
         if differing:
             changes = ", ".join(f"{n} {before.get(n)!r} (now {now[n]!r})" for n in differing)
             raise ValueError(f"{args.out} holds a run with other settings: {changes}; name another --out")
-    write_text_atomically(path, json.dumps(now, indent=2) + "\n")
+    write_text(path, json.dumps(now, indent=2) + "\n")
 
 
 def _teacher_fingerprint(teacher: str) -> str:

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import jax
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sia_jax.evaluation.regression import Fit
 from sia_jax.evaluation.roofline import measure_machine, peak_flops, training_flops
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.training import MetricsLog, describe_fit, draw_curves
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.loop import StepReport
@@ -36,7 +36,7 @@ class RunView:
     """
 
     def __init__(
-        self, out: Path, base: str, config: TrainConfig, steps: int, console: Console, *, chief: bool
+        self, out: Path, base: str, config: TrainConfig, steps: int, console: Terminal, *, chief: bool
     ):
         self.log = MetricsLog(out / "metrics.jsonl")
         self._out, self._base, self._config = out, base, config
@@ -45,11 +45,11 @@ class RunView:
         self._peak: float | None = None
         self._drawn, self._drawing = time.perf_counter(), 1.0
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}", style="dim"),
+            TextColumn("{task.fields[numbers]}", style="dim", markup=False),
         )
         self._bar = Progress(*columns, console=console, disable=not (chief and console.is_terminal))
         self._task = self._bar.add_task("steps", total=steps, numbers="compiling")

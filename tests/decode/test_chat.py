@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from decode import chat, runner
 from decode.chat import Args
 from sia_jax import Policy
 from sia_jax.data.prompts import PromptLine
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.reply import Reply
 from tests.reports.test_terminal import make_reply
 from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
@@ -116,7 +116,7 @@ def test_a_turn_that_begins_with_a_slash_is_typed_with_two(talk: Talk) -> None:
 
 
 def test_two_slashes_send_one(args: Args, monkeypatch: pytest.MonkeyPatch) -> None:
-    talker = chat.Chat(args, runner.load_models(args), Console(quiet=True))
+    talker = chat.Chat(args, runner.load_models(args), Terminal(quiet=True))
     talker.take("//etc/hosts")
     assert talker.messages[0] == {"role": "user", "content": "/etc/hosts"}
 
@@ -132,7 +132,7 @@ def test_ctrl_c_clears_the_line_and_the_conversation_goes_on(
             raise line
         return line
 
-    monkeypatch.setattr(Console, "input", typed)
+    monkeypatch.setattr(Terminal, "input", typed)
     chat.main(args)
     assert "beta 2" in capsys.readouterr().out
     assert next(lines, None) is None
