@@ -15,6 +15,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from sia_jax.console import invocation
+from sia_jax.extras import MissingExtraError
 from sia_jax.files.shown import shown
 from sia_jax.reports.console import Terminal
 
@@ -65,9 +67,10 @@ def explained(program: str, *others: type[Exception]) -> Iterator[None]:
 
     Args:
       program: its name, which the message begins with.
-      others: what else is explained by its message, beside ValueError and OSError.
+      others: what else is explained by its message, beside ValueError, OSError, and a package of an extra
+        that is not installed.
     """
-    expected: tuple[type[Exception], ...] = (ValueError, OSError, *others)
+    expected: tuple[type[Exception], ...] = (ValueError, OSError, MissingExtraError, *others)
     try:
         with _warnings_shown(program), _log_shown(program):
             yield
@@ -133,7 +136,7 @@ def command(program: str, args: Any) -> str:
       program: its module, "decode.evaluate".
       args: its dataclass of options.
     """
-    words = ["python", "-m", program]
+    words = invocation(program).split()
     for field in fields(args):
         value = getattr(args, field.name)
         if value == field.default:

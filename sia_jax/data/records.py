@@ -21,6 +21,7 @@ import numpy as np
 from sia_jax.data.chat import Message, check_messages
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.trajectories import Trajectory, check_trajectory
+from sia_jax.extras import installed_with
 from sia_jax.files.lock import locked
 from sia_jax.files.writing import write_text
 
@@ -164,7 +165,7 @@ def read_records(folder: Path) -> RecordSource:
                 f"{folder} holds a set that was never finished: its run was stopped; run it again"
             )
         raise FileNotFoundError(
-            f"{folder}: there is no set of records in it; python -m train.prepare makes one"
+            f"{folder}: there is no set of records in it; sia train prepare makes one"
         )
     meta = _read_meta(finished)
     for name, size in meta["files"].items():
@@ -173,7 +174,8 @@ def read_records(folder: Path) -> RecordSource:
         if got != size:
             found = "is missing" if got is None else f"has {got:,} bytes"
             raise ValueError(f"{path} {found}, expected {size:,} bytes; copy the set again, or make it anew")
-    import tensorflow_datasets as tfds
+    with installed_with("train"):
+        import tensorflow_datasets as tfds
 
     rows = tfds.builder_from_directory(finished).as_data_source("train")
     if len(rows) != meta["records"]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
@@ -19,11 +18,15 @@ from jax.sharding import PartitionSpec as P
 from sia_jax.data.packing import pack
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.regression import Fit, fit
+from sia_jax.extras import installed_with
 from sia_jax.training.batch import PackedBatch
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.step import StepMetrics, TrainState, predict, train_step
 from sia_jax.types import Params
+
+with installed_with("train"):
+    import grain
 
 
 @dataclass(frozen=True)
