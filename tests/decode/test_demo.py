@@ -10,6 +10,7 @@ from sia_jax.world import files
 from tests.support.demo_outputs import check
 
 
+@pytest.mark.long
 def test_the_demo_writes_replies_numbers_a_page_and_a_picture(tmp_path, capsys):
     main(Args(out=tmp_path, prompts=12, shown=2))
     check(tmp_path)

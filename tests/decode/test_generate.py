@@ -22,6 +22,7 @@ from decode.runner import Row
 from sia_jax.data.chat import value_prompt
 from sia_jax.data.prompts import parse_prompts, read_prompts
 from tests.support.checkpoints import assert_same_trees, save_tiny_policy, save_tiny_value_model
+from tests.support.marks import long
 from tests.support.tokenizers import save_qwen3_tokenizer
 
 # Of one bucket, so that one program serves them.
@@ -264,7 +265,9 @@ def test_overwrite(args: Args, finished: Path, tmp_path: Path, no_loading: None)
     assert path.read_text() == "no JSON\n"  # nothing is lost before there is something to write
 
 
-@pytest.mark.parametrize("options", [{"batch": 5}, {"mesh": (2, 2, 2), "batch": 5}], ids=["batch", "mesh"])
+@pytest.mark.parametrize(
+    "options", [{"batch": 5}, long({"mesh": (2, 2, 2), "batch": 5})], ids=["batch", "mesh"]
+)
 def test_neither_the_batch_nor_a_mesh_changes_anything(
     options: dict[str, Any], args: Args, finished: Path, tmp_path: Path
 ) -> None:

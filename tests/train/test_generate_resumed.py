@@ -107,6 +107,7 @@ prepare.main(tyro.cli(prepare.Args))
 """
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_goes_on_to_the_same_bytes(
     args: Args, folder: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -121,6 +121,7 @@ assert run(killed) == 0
 """
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bytes(
     args: Args, folder: Path, tmp_path: Path
 ) -> None:
