@@ -4,7 +4,9 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from sia_jax.data.chat import Tokenizer
 from sia_jax.files.writing import copy_file, make_folder, publish, staging, writing
@@ -47,13 +49,33 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
 
     try:
         # Left to itself, trust_remote_code asks on stdin.
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **special_tokens_for_4(folder)
+        )
     except Exception as error:  # the readers raise what they like; tokenizers a bare Exception
         broken = [name for name in present if name.endswith(".json") and not _is_object(folder / name)]
         raise ValueError(
             f"{folder}: cannot read the tokenizer from {', '.join(sorted(broken or present))} "
             f"({type(error).__name__}: {error}); copy the files from the original checkpoint again"
         ) from error
+
+
+def special_tokens_for_4(folder: Path, installed: str | None = None) -> dict[str, Any]:
+    """What transformers 4 must be told of a tokenizer that transformers 5 has saved; nothing else.
+
+    Both have a field `extra_special_tokens`. In 5 it is a list, which 4 calls `additional_special_tokens`.
+
+    Args:
+      folder: of the tokenizer's files.
+      installed: the version of transformers; by default of the one that is installed.
+    """
+    path = folder / "tokenizer_config.json"
+    if int((installed or version("transformers")).split(".")[0]) > 4 or not path.is_file():
+        return {}
+    extra = json.loads(path.read_text(encoding="utf-8")).get("extra_special_tokens")
+    if not isinstance(extra, list):
+        return {}
+    return {"additional_special_tokens": extra, "extra_special_tokens": {}}
 
 
 def save_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
