@@ -135,13 +135,17 @@ def _check_dense(loaded: Loaded, samples: sia_jax.Samples) -> None:
         for t, token in enumerate(reply[:4]):
             candidates = np.argsort(-logits[t], kind="stable")[:CANDIDATES]
             texts = np.array([[*prompt, *reply[:t], c] for c in candidates], np.int32)
-            values = loaded.value.values(texts, np.full(CANDIDATES, texts.shape[1], np.int32))
-            scores = logits[t][candidates] + np.asarray(values, np.float64)[:, -1]
+            read = loaded.value.values(texts, np.full(CANDIDATES, texts.shape[1], np.int32))
+            values = np.asarray(read, np.float64)[:, -1]
+            scores = logits[t][candidates] + values
             if token not in candidates:
                 raise WrongError(f"token {t} is none of the {CANDIDATES} candidates")
             gap = scores.max() - scores[candidates == token][0]
             if gap > TOLERANCE or not np.asarray(samples.junction)[row, t]:
                 raise WrongError(f"token {t} scores {gap:.2g} below the best candidate, expected 0")
+            off = abs(values[candidates == token][0] - float(samples.value[row, t]))
+            if off > TOLERANCE:
+                raise WrongError(f"the recorded value of token {t} is off by {off:.2g}")
 
 
 def _train(loaded: Loaded, samples: sia_jax.Samples, folder: Path) -> sia_jax.ValueModel:

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,19 @@ def test_what_fails_for_another_reason_keeps_its_error() -> None:
     with pytest.raises(ImportError, match="cannot import name") as caught, installed_with("train"):
         from json import no_such_name  # noqa: F401
     assert not isinstance(caught.value, MissingExtraError)
+
+
+def test_the_oldest_transformers_that_is_tried_is_the_oldest_that_is_allowed() -> None:
+    needs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    (bound,) = (need.partition(">=")[2] for need in needs if need.startswith("transformers"))
+    assert f"transformers=={bound}." in (ROOT / "tests/oldest.txt").read_text()
+
+
+def test_every_python_that_is_named_has_its_versions() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {line.split(" :: ")[-1] for line in project["classifiers"] if "Python :: 3." in line}
+    files = {path.stem.partition("-")[2] or "3.11" for path in ROOT.glob("constraints*.txt")}
+    assert files == named
+    for path in ROOT.glob("constraints*.txt"):
+        lines = path.read_text().split()
+        assert all(line.partition("==")[2] for line in lines), "a version for each, and no address"
