@@ -27,5 +27,6 @@ def test_other_numbers_are_seen(part: str, monkeypatch: pytest.MonkeyPatch) -> N
         return whole(replace(loaded, **{part: changed}), length, threshold)
 
     monkeypatch.setattr(smoke, "_sample", off)
-    with pytest.raises(SystemExit, match=r"^decode.smoke: (a token.s logit|the record|token \d|the recorded value)"):
+    message = r"^decode.smoke: (a token.s logit|the record|token \d|the recorded value)"
+    with pytest.raises(SystemExit, match=message):
         smoke.main(smoke.Args(tokens=6))
