@@ -17,6 +17,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 LONGEST = (
     "training/test_objective.py",
     "decoding/test_promises.py",
+    "models/test_golden_parity.py",
     "decode/test_generate.py",
     "train/test_value_model.py",
     "decoding/test_against_oracle.py",
@@ -27,6 +28,8 @@ LONGEST = (
     "decoding/test_law.py",
     "decoding/test_identities.py",
     "decode/test_evaluate.py",
+    "rewards/test_labelling.py",
+    "parallel/test_mesh.py",
     "house/test_installed.py",
 )
 """Files by the time that they take."""
