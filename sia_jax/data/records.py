@@ -11,6 +11,7 @@ import math
 import operator
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ from sia_jax.data.rejections import Rejections
 from sia_jax.data.trajectories import Trajectory, check_trajectory
 from sia_jax.extras import installed_with
 from sia_jax.files.lock import locked
-from sia_jax.files.writing import write_text
+from sia_jax.files.writing import WriteError, write_text, writing
 
 NAME = "sia_trajectories"
 VERSION = "1.0.0"
@@ -240,10 +241,32 @@ def _write_files(folder: Path, records: Iterable[Record]) -> int:
     writer.initialize_splits(["train"])
     count, rest = 0, iter(records)
     while batch := list(islice(rest, _BATCH)):
-        writer.add_examples({"train": [_encode(record) for record in batch]})
+        encoded = [_encode(record) for record in batch]
+        with _written(folder):
+            writer.add_examples({"train": encoded})
         count += len(batch)
-    writer.close_all()
+    with _written(folder):
+        writer.close_all()
     return count
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Around what writes shards, whose errors are of many kinds: each comes out as one of writing the set.
+
+    Raises:
+      WriteError: in place of any of them.
+    """
+    try:
+        with writing(set_folder(folder)):
+            yield
+    except WriteError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())[:300]
+        raise WriteError(
+            f"{set_folder(folder)} cannot be written ({type(error).__name__}: {why}); make room on the disk"
+        ) from error
 
 
 def _encode(record: Record) -> dict[str, Any]:

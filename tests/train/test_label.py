@@ -181,7 +181,7 @@ def test_errors_come_before_the_weights(
 
 
 def test_the_output_must_not_be_the_input(args: Args, no_loading: None) -> None:
-    with pytest.raises(SystemExit, match=r"--out and --input are both .*; name another file to write to"):
+    with pytest.raises(SystemExit, match=r"--out and --input are both .*; name another place to write to"):
         label.main(replace(args, out=args.input))
 
 
