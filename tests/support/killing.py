@@ -17,7 +17,6 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
@@ -77,15 +76,17 @@ def main(module: str, watched: Path, options: Path) -> None:
     args = pickle.loads(options.read_bytes())
     for line in sys.stdin:
         how = json.loads(line)
-        with tempfile.TemporaryFile("w+") as errors, tempfile.TemporaryFile("w+") as counted:
-            child = os.fork()
-            if not child:
-                _child(program, args, watched, how, errors.fileno(), counted.fileno())
+        # Pipes, for a limit of the size of files is one of all files.
+        (errors, told), (counts, counted) = os.pipe(), os.pipe()
+        child = os.fork()
+        if not child:
+            _child(program, args, watched, how, told, counted)
+        os.close(told)
+        os.close(counted)
+        with os.fdopen(errors) as said, os.fdopen(counts) as moments:
+            text = said.read()
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            errors.seek(0)
-            counted.seek(0)
-            text = counted.read()
-            found = {"status": status, "moments": len(text), "errors": errors.read()}
+            found = {"status": status, "moments": len(moments.read()), "errors": text}
         print(json.dumps(found), flush=True)
 
 
@@ -107,7 +108,7 @@ def _child(
         if not path.startswith(str(watched)):
             return
         count += 1
-        os.pwrite(counted, b".", count - 1)
+        os.write(counted, b".")
         if count == how.get("kill"):
             os.kill(os.getpid(), signal.SIGKILL)
         if name is not None and name in path:

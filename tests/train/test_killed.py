@@ -131,7 +131,18 @@ def staged(name: str) -> str:
     return f".unfinished-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
-TIMED = {"seconds", "tokens_per_second", "mfu", "time", "commit", "commits", "machine", "machines", "speed"}
+TIMED = {
+    "seconds",
+    "tokens_per_second",
+    "tokens_per_second_by_seed",
+    "mfu",
+    "time",
+    "commit",
+    "commits",
+    "machine",
+    "machines",
+    "speed",
+}
 
 
 def _untimed(path: Path) -> Any:
