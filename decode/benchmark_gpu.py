@@ -25,7 +25,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import tyro
-from rich.console import Console
 from rich.markdown import Markdown
 
 from decode.benchmark import record_header
@@ -33,10 +32,13 @@ from decode.benchmark_kernels import record_kernels
 from decode.benchmark_parts import time_parts
 from decode.benchmark_shapes import REAL_SHAPES, AdaptedModels
 from decode.benchmark_systems import BareLoop, SamplerSystem, System
-from sia_jax.cli import explained
+from sia_jax.cli import program
 from sia_jax.evaluation.roofline import Machine, decode_step_cost, measure_machine
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
 from sia_jax.reports.benchmarks import section, write_page
+from sia_jax.reports.console import Terminal
 
 TARGETS = {1: 0.5, 16: 0.65, 64: 0.5}
 """Batch -> the share of the floor that an unsteered call of the 1.7B shape is to reach."""
@@ -86,14 +88,21 @@ class Clock:
 
 def main(args: Args) -> None:
     """Measure, record, and draw the page."""
-    console = Console()
-    with explained("decode.benchmark_gpu"):
+    console = Terminal()
+    with program("decode.benchmark_gpu"):
         least = min(args.tries, args.prompt_tokens, *args.batches)
         if least < 1 or args.new_tokens < 4:
             raise ValueError(
                 "--tries, --prompt-tokens and --batches must be 1 or more and --new-tokens 4 or more, got "
                 f"{args.tries}, {args.prompt_tokens}, {args.batches} and {args.new_tokens}"
             )
+        check_outputs(inputs={}, files={"--out's page": args.out.with_suffix(".md")})
+        with locked(folders=(args.out,), files=(args.out.with_suffix(".md"),)):
+            run(args, console)
+
+
+def run(args: Args, console: Terminal) -> None:
+    """`main`, once the options are checked."""
     clock = Clock(args.minutes)
     dtype = jnp.dtype(jnp.float32 if args.shape == "tiny" else jnp.bfloat16)
     console.print("measuring the machine's bandwidth and peak ...")
@@ -115,7 +124,6 @@ def main(args: Args) -> None:
     if args.commit:
         record["commit"] = args.commit
     path = args.out / f"{record['time'].replace(':', '')}-gpu.json"
-    args.out.mkdir(parents=True, exist_ok=True)
 
     def save() -> None:
         write_text(path, json.dumps(record, indent=1) + "\n")
@@ -123,7 +131,7 @@ def main(args: Args) -> None:
 
     for name, system, batch in _jobs(models, args):
         if not clock.allows():
-            console.print(f"[yellow]no time is left for batch {batch}: {name}[/yellow]")
+            console.say(f"no time is left for batch {batch}: {name}", "yellow")
             record["left_out"].append({"system": name, "batch": batch})
             continue
         row = _row(name, system, batch, models, machine, args, clock)
