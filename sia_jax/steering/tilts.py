@@ -46,6 +46,20 @@ class Tilt(abc.ABC):
           numbers: [B] each, in the order of `self.numbers`.
         """
 
+    def relative(
+        self,
+        values: Float[Array, "B C"],
+        beta: Float[Array, " B"],
+        allowed: Bool[Array, "B C"],
+        numbers: Numbers = (),
+    ) -> Float[Array, "B C"]:
+        """The same less a number common to a row's candidates: 0 for the largest of those in A and N.
+
+        The law is that of the tilt itself. An offset that all values have takes no digits from it.
+        """
+        tilt = self(values, beta, allowed, numbers)
+        return tilt - _largest(tilt, allowed)
+
 
 @dataclass(frozen=True)
 class Additive(Tilt):
@@ -55,6 +69,10 @@ class Additive(Tilt):
         """See `Tilt`."""
         return beta[:, None] * values
 
+    def relative(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
+        """See `Tilt`; the difference is taken before the product, whose rounding knows no offset then."""
+        return _difference(values, beta, allowed)
+
 
 @dataclass(frozen=True)
 class Centred(Tilt):
@@ -63,6 +81,10 @@ class Centred(Tilt):
     def __call__(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
         """See `Tilt`."""
         return beta[:, None] * _centred(values, allowed)
+
+    def relative(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
+        """See `Tilt`."""
+        return _difference(values, beta, allowed)
 
 
 @dataclass(frozen=True)
@@ -99,5 +121,17 @@ def _mean(x: Array, allowed: Array) -> Array:
     return total / jnp.maximum(jnp.sum(allowed, axis=-1, keepdims=True), 1)
 
 
+def _largest(x: Array, allowed: Array) -> Array:
+    return jnp.max(jnp.where(allowed, x, -jnp.inf), axis=-1, keepdims=True)
+
+
+def _difference(values: Array, beta: Array, allowed: Array) -> Array:
+    """beta (V - V_b), b the candidate of the largest beta V; a difference that overflows is cut off."""
+    towards, most = jnp.where(beta < 0, -1, 1)[:, None], jnp.finfo(values.dtype).max
+    best = towards * _largest(towards * values, allowed)
+    return beta[:, None] * jnp.clip(values - best, -most, most)
+
+
 def _centred(values: Array, allowed: Array) -> Array:
-    return jnp.where(allowed, values - _mean(values, allowed), 0)
+    near = jnp.where(allowed, values - _largest(values, allowed), 0)  # a mean of what all share is rounded
+    return jnp.where(allowed, near - _mean(near, allowed), 0)
