@@ -58,6 +58,11 @@ class SamplerConfig:
             raise ValueError(
                 f"sizes of a sampler must be positive, got {wrong or {'patience': self.patience}}"
             )
+        if self.steering.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens must be at most max_new_tokens, got {self.steering.min_new_tokens} and "
+                f"{self.max_new_tokens}; raise max_new_tokens"
+            )
         if self.mesh is not None:
             check_axes(self.mesh)
         c, v = self.steering.num_candidates, self.policy.vocab_size

@@ -297,6 +297,16 @@ def make_settings(threshold: Any, rng_key: Any, knobs: Knobs, rows: int, config:
             f"bias and bias_ids must have one shape, got {np.shape(knobs.bias)} and "
             f"{np.shape(knobs.bias_ids)}"
         )
+    least, most = numbers["min_new_tokens"], numbers["max_new_tokens"]
+    if (
+        checks.concrete(least)
+        and checks.concrete(most)
+        and bool(np.any(np.asarray(least) > np.asarray(most)))
+    ):
+        raise ValueError(
+            f"min_new_tokens must be at most max_new_tokens, got {np.asarray(least).tolist()} and "
+            f"{np.asarray(most).tolist()}; raise max_new_tokens"
+        )
     return Settings(
         keys=_keys(rng_key, rows),
         threshold=_broadcast("threshold", threshold, np.float32, (rows,)),

@@ -11,12 +11,20 @@ from dataclasses import dataclass, field, fields
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from sia_jax.arguments import check_kind, check_real
+
 Numbers = tuple[Float[Array, " B"], ...]
 
 
 @dataclass(frozen=True)
 class Tilt(abc.ABC):
     """Static; the fields that are numbers are the defaults of traced ones."""
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            f"the tilt {self} is neither true nor false, and tilts do not combine with `and` and `or`; "
+            "one bounds another: Clipped(2.0, of=Standardised())"
+        )
 
     @property
     def numbers(self) -> tuple[float, ...]:
@@ -104,6 +112,10 @@ class Clipped(Tilt):
 
     bound: float
     of: Tilt = field(default_factory=Additive)
+
+    def __post_init__(self) -> None:
+        check_real("bound of Clipped", self.bound)
+        check_kind("what Clipped bounds", self.of, Tilt, "a tilt such as Additive()")
 
     @property
     def ranges(self) -> tuple[tuple[float, float], ...]:
