@@ -17,7 +17,8 @@ def told(x: Any) -> str:
         return f"the class {x.__name__}"
     kind = type(x).__name__
     if isinstance(x, np.ndarray | np.generic | jax.Array):
-        return f"{kind} of {x.dtype} {x.shape}"
+        content = {"U": "text", "S": "bytes", "O": "objects"}.get(getattr(x.dtype, "kind", ""), str(x.dtype))
+        return f"{kind} of {content} {x.shape}"
     if isinstance(x, dict | set | frozenset | bytes | bytearray):
         return f"{kind} of {len(x)}"
     try:
@@ -89,8 +90,8 @@ def read_numbers(name: str, x: Any, expected: str = "numbers") -> Any:
             raise ValueError(
                 f"{name} must be {expected}, got {told(x)}, which NumPy cannot read ({error})"
             ) from error
-    if array is not None and array.dtype.kind == "V" and jnp.issubdtype(array.dtype, np.floating):
-        array = array.astype(np.float32)  # bfloat16 and its like
+    if array is not None and array.dtype.itemsize < 4 and jnp.issubdtype(array.dtype, np.floating):
+        array = array.astype(np.float32)  # bfloat16, which NumPy takes for no number, and its like
     if array is None or array.dtype.kind not in "fiub":
         raise ValueError(f"{name} must be {expected}, got {told(x)}")
     return array

@@ -6,12 +6,16 @@ from typing import Any, Literal
 
 from jax.sharding import Mesh
 
+from sia_jax.arguments import check_kind, check_real, check_whole, told
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.parallel.mesh import ROW_AXES, check_axes
+from sia_jax.reprs import changed
 from sia_jax.steering.config import SteeringConfig
 
+_OPTIONAL = ("num_tokens", "slots", "places", "slot_places", "quorum")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class SamplerConfig:
     """What shapes the compiled sampler. Frozen and hashable: the one static argument of its program.
 
@@ -52,6 +56,14 @@ class SamplerConfig:
     """Policy steps of one scan."""
 
     def __post_init__(self) -> None:
+        check_kind("policy", self.policy, ModelConfig, "a ModelConfig, such as policy.config")
+        if self.value is not None:
+            check_kind("value", self.value, ValueConfig, "a ValueConfig, such as value.config, or None")
+        check_kind("steering", self.steering, SteeringConfig, "a SteeringConfig(...)")
+        check_whole("patience", self.patience)
+        for name in (*("max_new_tokens", "branches", "chunk"), *_OPTIONAL):
+            if getattr(self, name) is not None or name not in _OPTIONAL:
+                check_whole(name, getattr(self, name))
         sizes = ("max_new_tokens", "branches", "slots", "places", "slot_places", "quorum", "chunk")
         wrong = {n: getattr(self, n) for n in sizes if getattr(self, n) is not None and getattr(self, n) < 1}
         if wrong or self.patience < 0:
@@ -73,8 +85,8 @@ class SamplerConfig:
         known = self.real_tokens - sum(end - first for first, end in self.unused_ids)
         if c > known:
             raise ValueError(f"num_candidates must be at most {known} (ids with a token), got {c}; lower it")
-        if self.record not in (None, "candidates"):
-            raise ValueError(f"record must be None or 'candidates', got {self.record!r}")
+        if self.record is not None and not (isinstance(self.record, str) and self.record == "candidates"):
+            raise ValueError(f"record must be None or 'candidates', got {told(self.record)}")
         if self.value is None:
             return
         if self.value.backbone.vocab_size < self.real_tokens:
@@ -87,6 +99,9 @@ class SamplerConfig:
             size = getattr(self, name)
             if size is not None and size < need:
                 raise ValueError(f"{name} must be at least {need} (a token and the candidates), got {size}")
+
+    def __repr__(self) -> str:
+        return changed(self, always=("policy", "value", "max_new_tokens"))
 
     @property
     def real_tokens(self) -> int:
@@ -142,6 +157,8 @@ class SamplerConfig:
           expected_ratio: r, the share of tokens that are junctions; 1: dense.
           **fields: the other fields of the configuration.
         """
+        check_whole("batch", batch)
+        check_real("expected_ratio", expected_ratio)
         if not 0 < expected_ratio <= 1 or batch < 1:
             raise ValueError(
                 f"expected batch >= 1 and 0 < expected_ratio <= 1, got {batch}, {expected_ratio}"
@@ -150,6 +167,7 @@ class SamplerConfig:
 
     def resolve(self, batch: int) -> "SamplerConfig":
         """This configuration with what was left to the rule of `auto` filled in."""
+        check_whole("batch", batch)
         return _resolve(self, batch, 0.2)
 
 

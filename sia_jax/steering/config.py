@@ -7,13 +7,14 @@ from typing import Any, Literal
 import jax
 
 from sia_jax.arguments import check_real, check_whole, told
+from sia_jax.reprs import changed
 from sia_jax.steering.gates import Entropy, Gate
 from sia_jax.steering.tilts import Additive, Tilt
 
 _REAL = ("beta", "temperature", "top_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SteeringConfig:
     """How junctions are found and steered. Frozen and hashable: a static argument of `jax.jit`.
 
@@ -75,6 +76,9 @@ class SteeringConfig:
                         f"a number of the {name} must lie in {low:g} .. {high:g}, got {x} in {part}"
                     )
 
+    def __repr__(self) -> str:
+        return changed(self, always=("num_candidates", "gate", "tilt", "beta"))
+
     @staticmethod
     def official() -> "SteeringConfig":
         """What the official code does: C = 10, beta 1, temperature 1, unsteered tokens from the candidates.
@@ -85,7 +89,7 @@ class SteeringConfig:
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Knobs:
     """The numbers of a call, each a scalar or one for each row; None: the configuration's default.
 
@@ -109,6 +113,9 @@ class Knobs:
     tilt: Any = None  # a tuple of [] or [B], as config.steering.tilt.numbers
     quorum: Any = None  # [] rows that wait before a value pass runs
     patience: Any = None  # [] policy steps that a row waits at most while others run
+
+    def __repr__(self) -> str:
+        return changed(self)
 
     def override(self, **changes: Any) -> "Knobs":
         """These knobs with some replaced."""

@@ -231,11 +231,14 @@ class Budget(Gate):
         return verdict, (q + BUDGET_STEP * (verdict - numbers[0]),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Not(Gate):
     """~inner."""
 
     inner: Gate
+
+    def __repr__(self) -> str:
+        return f"~{self.inner}"
 
     def __post_init__(self) -> None:
         _check_gates(self, self.inner)
@@ -291,9 +294,12 @@ class _Pair(Gate):
         return left, right, left_state + right_state
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class And(_Pair):
     """left & right."""
+
+    def __repr__(self) -> str:
+        return f"({self.left} & {self.right})"
 
     def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
         """See `Gate`."""
@@ -301,9 +307,12 @@ class And(_Pair):
         return left & right, state
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Or(_Pair):
     """left | right: how the official code joins its gates."""
+
+    def __repr__(self) -> str:
+        return f"({self.left} | {self.right})"
 
     def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
         """See `Gate`."""
