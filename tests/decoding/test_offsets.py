@@ -73,10 +73,10 @@ def chi_square(tokens: np.ndarray, p: np.ndarray) -> float:
 # The policy's own choice
 
 
-def settings_of(config=CONFIG, **knobs):
+def settings_of(config=CONFIG, seed=7, **knobs):
     ids = np.arange(V)
     defaults = {"banned_ids": [11], "bias_ids": ids, "bias": np.zeros(V), "stop_ids": []}
-    key = jax.random.key(7, impl="threefry2x32")
+    key = jax.random.key(seed, impl="threefry2x32")
     return make_settings(np.inf, key, sia_jax.Knobs(**(defaults | knobs)), ROWS, config.resolve(ROWS))
 
 
@@ -132,10 +132,10 @@ def draw(raw_offset=0.0, bias=0.0, config=CONFIG, **knobs) -> Drawn:
     return Drawn(np.asarray(entry.tokens), entry, raw + np.float32(bias), raw)
 
 
-def check(drawn: Drawn, q: np.ndarray) -> None:
+def check(drawn: Drawn, q: np.ndarray, accepted: float = ACCEPTED) -> None:
     """The law of the tokens, and all that the record says of them."""
     entry, tokens = drawn.entry, drawn.tokens
-    assert chi_square(tokens, q) > ACCEPTED
+    assert chi_square(tokens, q) >= accepted
     p = softmax(drawn.raw)
     np.testing.assert_allclose(entry.logprob, logarithm(q)[tokens], rtol=0, atol=NATS)
     np.testing.assert_allclose(entry.policy_logprob, logarithm(p)[tokens], rtol=0, atol=NATS)
@@ -155,6 +155,17 @@ def test_the_own_choice_does_not_feel_what_all_logits_share(temperature):
     for offset, where in itertools.product(OFFSETS, ("bias", "raw_offset")):
         drawn = draw(**{where: offset}, temperature=temperature)
         check(drawn, own_law(drawn.logits, temperature))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_two_hundred_thousand_choices_follow_the_law_under_every_offset(temperature):
+    for offset in OFFSETS:
+        all_of = [draw(bias=offset, temperature=temperature, seed=seed) for seed in range(50)]
+        law = own_law(all_of[0].logits, temperature)
+        for drawn in all_of:
+            check(drawn, law, accepted=0.0)
+        assert chi_square(np.concatenate([drawn.tokens for drawn in all_of]), law) > ACCEPTED
 
 
 @pytest.mark.parametrize("offset", [*OFFSETS, -1e4, -1e9])
