@@ -30,6 +30,8 @@ def test_the_python_examples_of_the_readme_and_the_reference_run(tmp_path, monke
     exec(steer, names)
     samples = names["samples"]
     assert samples.tokens.shape == (1, 128)
+    known = set(names["policy"].tokenizer.get_vocab().values())
+    assert set(np.asarray(samples.tokens).flat) <= known
     assert 0 < names["samples"].junction.mean() < 1
     assert names["text"].split()[-1][-1] in ".!"
     assert names["text"] in capsys.readouterr().out

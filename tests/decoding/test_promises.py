@@ -189,7 +189,9 @@ def prompts(longest: int) -> st.SearchStrategy[tuple[int, ...]]:
 
 IDS = st.lists(st.integers(0, 47), max_size=4, unique=True).map(tuple)
 ANY_ROW = st.builds(
-    Row,
+    lambda min_new_tokens, **fields: Row(
+        min_new_tokens=min(min_new_tokens, fields["max_new_tokens"]), **fields
+    ),
     prompt=prompts(PROMPT_LENGTH),
     value_prompt=prompts(VALUE_PROMPT_LENGTH),
     key=st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1)),
