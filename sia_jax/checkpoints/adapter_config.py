@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sia_jax.checkpoints.config_json import read_json
+from sia_jax.checkpoints.files import read_json
 from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConfig
 

@@ -5,7 +5,6 @@ the rope into `rope_parameters`. A reader that knows only its own spelling falls
 a word; this one takes any of them, and raises where there is none.
 """
 
-import json
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sia_jax.checkpoints import rope_fields
-from sia_jax.checkpoints.files import check_whole, is_there
+from sia_jax.checkpoints.files import is_there, read_json
 from sia_jax.checkpoints.values import (
     as_list,
     is_bool,
@@ -303,8 +302,7 @@ def _unsupported(raw: dict[str, Any], family: Family) -> list[str]:
         "sliding window attention": sliding or layer_types,
         "attention_bias": raw.get("attention_bias"),
         "mlp_bias": raw.get("mlp_bias"),
-        f"hidden_act {shown_value(raw.get('hidden_act'))} (only 'silu')": raw.get("hidden_act", "silu")
-        != "silu",
+        f"hidden_act {shown_value(act)} (only 'silu')": act != "silu",
         f"mixture of experts ({shown_value(experts)})": experts,
         "quantization_config (only unquantised weights)": raw.get("quantization_config"),
     }
@@ -321,15 +319,3 @@ def _id(value: int | None) -> int | None:
 
 def _id_or_list(ids: tuple[int, ...]) -> int | list[int] | None:
     return None if not ids else ids[0] if len(ids) == 1 else list(ids)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; ValueError if it holds anything else."""
-    check_whole(path)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, got a {type(value).__name__}")
-    return value

@@ -1,7 +1,9 @@
 """Files of a checkpoint that only seem to be there: links into a cache that lost them, Git LFS pointers."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -35,3 +37,15 @@ def check_whole(path: Path) -> None:
             f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` where it was cloned, or "
             "download the checkpoint again"
         )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; ValueError if it holds anything else."""
+    check_whole(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object, got a {type(value).__name__}")
+    return value

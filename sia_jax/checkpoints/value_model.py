@@ -27,7 +27,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sia_jax.checkpoints.adapter_config import read_adapter_config
-from sia_jax.checkpoints.config_json import read_config, read_json
+from sia_jax.checkpoints.config_json import read_config
+from sia_jax.checkpoints.files import read_json
 from sia_jax.checkpoints.fingerprint import fingerprint, fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone
