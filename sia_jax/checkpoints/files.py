@@ -1,10 +1,12 @@
 """Files of a checkpoint that only seem to be there: links into a cache that lost them, Git LFS pointers."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
+from sia_jax.files.strict_json import parse_object
+
+_MOST_JSON = 64 << 20
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -40,12 +42,13 @@ def check_whole(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; ValueError if it holds anything else."""
+    """The object in a JSON file of a checkpoint.
+
+    Raises:
+      ValueError: it is larger than such files are, no JSON (`sia_jax.files.strict_json`), or no object.
+    """
     check_whole(path)
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, got a {type(value).__name__}")
-    return value
+    size = path.stat().st_size
+    if size > _MOST_JSON:
+        raise ValueError(f"{path} has {size} bytes, expected at most {_MOST_JSON}")
+    return parse_object(path.read_bytes(), str(path))

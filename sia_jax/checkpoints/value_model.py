@@ -11,6 +11,9 @@ Ours:
 
 Either may have a folder backbone/ beside these: the base itself, where all of its weights were trained too.
 The adapter then changes nothing.
+
+Merged (merge_and_unload of peft, or own training without an adapter): the head and the JSON file of either
+layout, the merged weights in backbone/, and no lora_weights/.
 """
 
 import contextlib

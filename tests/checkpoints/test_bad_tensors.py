@@ -106,7 +106,7 @@ def test_index_that_leaves_its_folder_or_names_another_kind_of_file_is_refused(s
     index = json.loads(path.read_text())
     index["weight_map"]["model.norm.weight"] = shard
     path.write_text(json.dumps(index))
-    with refused(ValueError, path, shard, "files of its own folder"):
+    with refused(ValueError, path, repr(shard), "files of its own folder"):
         sia_jax.load_policy(shards)
 
 
