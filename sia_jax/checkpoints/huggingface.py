@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from sia_jax.checkpoints.config_json import DTYPES, CheckpointConfig, config_dict, read_config
@@ -110,6 +111,12 @@ def load_backbone(folder: Path, *, dtype: Any = None, mesh: Mesh | None = None) 
     expected = _expected_shapes(file, checkpoint.model)
     check_tensors(file, expected, ignored=("lm_head.weight", "score.weight"))
     return checkpoint.model, place_tensors(file, expected, _dtype(checkpoint, dtype), mesh)["model"]
+
+
+def read_embedding(folder: Path, rows: slice) -> np.ndarray:
+    """Rows of the embedding of a policy's or reward model's folder, as stored."""
+    file = with_embedding(open_checkpoint(folder))
+    return file.read("model.embed_tokens.weight", (rows, slice(None)))
 
 
 def save_policy(policy: Policy, folder: str | Path, *, max_shard_bytes: int = 5 << 30) -> None:

@@ -17,7 +17,7 @@ _MOST_NESTED = 20
 _MOST_LOOPS = 3
 """Repetitions within repetitions: each may take as many turns as the path has characters."""
 _MOST_COUNTED = 20
-_REPEATED = re.compile(r"[*+?]|\{(\d{0,3})(,?)(\d{0,3})\}")
+_REPEATED = re.compile(r"[*+?]|\{(\d*)(,?)(\d*)\}")
 
 Places = frozenset[int]
 _Ends = Callable[[str, Places], Places]
