@@ -240,7 +240,7 @@ def check_tensors(
     missing = [name for name in expected if name not in present]
     surplus = sorted(present - set(expected) - ignored)
     problems = [f"missing: {name} {expected[name]}" for name in missing]
-    problems += [f"surplus: {shown_line(name, 200)} {file.shape(name)}" for name in surplus]
+    problems += [f"surplus: {shown_line(name, 100)} {file.shape(name)}" for name in surplus]
     problems += [
         f"shape: {name} is {file.shape(name)}, expected {shape}"
         for name, shape in expected.items()
@@ -254,7 +254,7 @@ def check_tensors(
     if problems:
         told = f"the tensors are not those of its {source} ({len(problems)} differ)"
         told += _what_names_tell(missing, surplus)
-        shown = problems if len(problems) <= 100 else [*problems[:100], f"... and {len(problems) - 100} more"]
+        shown = problems if len(problems) <= 25 else [*problems[:25], f"... and {len(problems) - 25} more"]
         raise ValueError(f"{file.source}: {told}\n  " + "\n  ".join(shown))
 
 

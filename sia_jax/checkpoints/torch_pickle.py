@@ -88,8 +88,8 @@ def read_torch_file(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # bytes of unknown origin can fail anywhere in zipfile and pickletools
         raise ValueError(
             f"{path}: not a whole file of torch.save ({type(error).__name__}: {shown_line(error, 200)}). "
-            "Copy it again if it may be truncated; if torch before 1.6 wrote it, load and save it with a later "
-            "torch"
+            "Copy it again if it may be truncated; if torch before 1.6 wrote it, load and save it with a "
+            "later torch"
         ) from error
 
 

@@ -129,7 +129,8 @@ def test_unknown_field_that_is_set_is_a_warning(base):
 
 
 @pytest.mark.parametrize(
-    ("text", "telling"), [("{", "not JSON"), ("[1]", "JSON object, got a list"), ("\xff", "not JSON")]
+    ("text", "telling"),
+    [("{", "not JSON"), ("[1]", "got a list of 1"), ("\xff", "not UTF-8"), ("", "is empty")],
 )
 @pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
 def test_config_that_is_no_json_object_is_refused(base, name, text, telling):

@@ -74,9 +74,9 @@ def test_index_and_shards_that_disagree_are_refused(shards):
     ("text", "telling"),
     [
         ("{", "not JSON"),
-        ("\xff", "not JSON"),
+        ("\xff", "not UTF-8"),
         ("", "is empty"),
-        ("[]", "expected a JSON object"),
+        ("[]", "expected an object"),
         ("{}", "not an index of safetensors shards: weight_map is None"),
         ('{"weight_map": []}', "not an index of safetensors shards: weight_map is []"),
         ('{"weight_map": {"a": 1}}', "not an index of safetensors shards: weight_map is {'a': 1}"),

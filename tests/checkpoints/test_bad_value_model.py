@@ -136,7 +136,7 @@ def test_folder_that_is_no_value_model_is_refused(base, value, policy):
         sia_jax.load_value_model(value, backbone=policy)
 
 
-@pytest.mark.parametrize(("text", "telling"), [("{", "not JSON"), ("[]", "JSON object")])
+@pytest.mark.parametrize(("text", "telling"), [("{", "not JSON"), ("[]", "expected an object")])
 def test_description_that_is_no_json_object_is_refused(value, policy, text, telling):
     (value / "value_model.json").write_text(text)
     with refused(ValueError, value / "value_model.json", telling):

@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.fuzz.harness import run
 from tests.fuzz.readers import Reader
 
-MODULES = ("tests.fuzz.data_readers",)
+MODULES = ("tests.fuzz.data_readers", "tests.fuzz.checkpoint_readers")
 """Each has READERS."""
 
 
