@@ -295,11 +295,12 @@ def _what_it_is(folder: Path) -> str:
 def _unsupported(raw: dict[str, Any], family: Family) -> list[str]:
     """Fields that would change what the network computes in a way that it does not implement."""
     sliding = bool(raw.get("use_sliding_window")) or (family == "llama" and raw.get("sliding_window"))
-    layer_types = [kind for kind in raw.get("layer_types") or [] if kind != "full_attention"]
+    other_layers = [kind for kind in raw.get("layer_types") or [] if kind != "full_attention"]
     experts = [key for key in raw if "expert" in key and raw[key]]
     act = raw.get("hidden_act", "silu")
     tests = {
-        "sliding window attention": sliding or layer_types,
+        "sliding window attention (use_sliding_window, sliding_window)": sliding,
+        f"layer_types {shown_value(other_layers)}: sliding window attention": other_layers,
         "attention_bias": raw.get("attention_bias"),
         "mlp_bias": raw.get("mlp_bias"),
         f"hidden_act {shown_value(act)} (only 'silu')": act != "silu",
