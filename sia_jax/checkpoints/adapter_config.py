@@ -42,9 +42,9 @@ _INERT = {
 
 _REMEDIES = {
     "use_dora": f"its magnitudes are not computed here: {MERGE}",
-    "lora_bias": f"only the matrices A and B are read: {MERGE}",
+    "lora_bias": "the projections of Qwen3 and Llama have no bias to take it: train the adapter without it",
     "fan_in_fan_out": "the projections of Qwen3 and Llama are [out, in]: set it to false",
-    "exclude_modules": "list the adapted projections in target_modules, without exceptions",
+    "exclude_modules": f"list the adapted projections in target_modules, without exceptions, or {MERGE}",
 }
 
 
