@@ -121,7 +121,7 @@ class MethodRunner:
         rows = [job.row for job in jobs]
         numbers = (gate.rate,) if method.is_steered else None
         prompt, samples, seconds = machine.sample(rows, shape, self._args, numbers)
-        groups = machine.read(prompt, samples, len(rows))
+        groups = machine.read(prompt, samples, len(rows), self._args)
         scores: list[list[float]] | None = None
         counts: list[list[int]] = []
         if method.chooser == "value":

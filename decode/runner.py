@@ -22,6 +22,7 @@ from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated
 from sia_jax.data.chat import PromptForm, Tokenizer, date_variables, prompt_form
 from sia_jax.data.prompts import PromptLine, check_seed
+from sia_jax.data.token_ids import with_tokens
 from sia_jax.decoding.checks import check_knob
 from sia_jax.models.config import ModelConfig
 from sia_jax.reports.reply import Reply, read_replies
@@ -75,7 +76,7 @@ class SamplingArgs:
     frequency_penalty: Float = None
     """Nats taken off for each time that the reply has a token. Default 0."""
     min_new_tokens: Int = None
-    """No end of the reply before so many tokens. Default 0."""
+    """No end of the reply before so many tokens, by a stop token or a stop text. Default 0."""
     max_new_tokens: Count = 128
     """Length at which a reply is cut."""
     stop: Repeated = ()
@@ -116,6 +117,11 @@ class Row:
     threshold: float
 
 
+def model_folders(args: SamplingArgs) -> dict[str, str | None]:
+    """What is read of models, by the names of its options."""
+    return {"--policy": args.policy, "--value": args.value, "--value-backbone": args.value_backbone}
+
+
 def check_options(args: SamplingArgs) -> None:
     """What can be said without a file.
 
@@ -136,6 +142,11 @@ def check_options(args: SamplingArgs) -> None:
             raise ValueError(f"--{given[0].replace('_', '-')} needs a value model: give --value DIR")
     if args.max_new_tokens < 1:
         raise ValueError(f"--max-new-tokens must be 1 or more, got {args.max_new_tokens}")
+    if (args.min_new_tokens or 0) > args.max_new_tokens:
+        raise ValueError(
+            f"--min-new-tokens must be at most --max-new-tokens, got {args.min_new_tokens} and "
+            f"{args.max_new_tokens}; raise --max-new-tokens"
+        )
     if "" in args.stop:
         raise ValueError("--stop must not be empty")
     check_seed(args.seed)
@@ -184,8 +195,9 @@ def prepare(args: SamplingArgs) -> sia_jax.Policy:
     for other in (args.value, args.value_backbone):
         if other is not None:
             resolve_checkpoint(other)
-    model = read_config(folder).model
-    policy = sia_jax.Policy(model, {}, load_tokenizer(folder), checkpoint_name(args.policy))
+    tokenizer = load_tokenizer(folder)
+    model = with_tokens(read_config(folder).model, tokenizer)
+    policy = sia_jax.Policy(model, {}, tokenizer, checkpoint_name(args.policy))
     check_numbers(args, model)
     if args.stop and policy.tokenizer is None:
         raise ValueError(f"--stop needs a tokenizer, and {folder} has none")
@@ -366,9 +378,6 @@ class Runner:
         tokenizer, policy = models.policy.tokenizer, models.policy.config
         rows = whole_rows(args, rows)
         self.models, self.rows, self.tokenizer = models, rows, tokenizer
-        num_tokens = None
-        if tokenizer is not None:
-            num_tokens = min(policy.vocab_size, max(tokenizer.get_vocab().values()) + 1)
         if expected_ratio is None:
             expected_ratio = 1.0 if threshold(args) == -math.inf else 0.2
         self.config = sia_jax.SamplerConfig.auto(
@@ -379,7 +388,6 @@ class Runner:
             steering=steering(args) if structure is None else structure,
             max_new_tokens=args.max_new_tokens,
             record=record,
-            num_tokens=num_tokens,
             branches=branches,
             mesh=mesh_of(args),
         )
@@ -413,7 +421,7 @@ class Runner:
           ValueError: what `sia_jax.sample` finds.
         """
         prompt, samples, seconds = self.sample(rows, shape, args)
-        return self.read(prompt, samples, len(rows)), seconds
+        return self.read(prompt, samples, len(rows), args), seconds
 
     def sample(
         self,
@@ -435,9 +443,13 @@ class Runner:
         prompt, samples = jax.block_until_ready(self._sample(rows, shape, knobs))
         return prompt, samples, time.perf_counter() - begin
 
-    def read(self, prompt: sia_jax.Prompt, samples: sia_jax.Samples, rows: int) -> list[list[Reply]]:
-        """For each of the first rows its replies, one a branch."""
-        replies = read_replies(samples, prompt, self.config, self.tokenizer, self.stop_strings)
+    def read(
+        self, prompt: sia_jax.Prompt, samples: sia_jax.Samples, rows: int, args: SamplingArgs
+    ) -> list[list[Reply]]:
+        """For each of the first rows its replies, one a branch, as sampled with the numbers of `args`."""
+        replies = read_replies(
+            samples, prompt, self.config, self.tokenizer, self.stop_strings, args.min_new_tokens
+        )
         n = self.config.branches
         return [replies[i * n : (i + 1) * n] for i in range(rows)]
 
@@ -454,6 +466,7 @@ class Runner:
             policy_length=shape[0],
             value_length=shape[1],
         )
+        least = _given(knobs.min_new_tokens, self.config.steering.min_new_tokens)
         samples = sia_jax.sample(
             self.models.params,
             prompt,
@@ -461,7 +474,9 @@ class Runner:
             rng_key=jnp.stack([row.key for row in filled]),
             config=self.config,
             knobs=knobs.override(
-                max_new_tokens=np.where(real, self.config.max_new_tokens, 1), stop_ids=self.stop_ids
+                min_new_tokens=np.where(real, least, 0),
+                max_new_tokens=np.where(real, self.config.max_new_tokens, 1),
+                stop_ids=self.stop_ids,
             ),
         )
         return prompt, samples

@@ -1,7 +1,7 @@
 """Loaded models: policy, value model and reward model, each with its config, parameters and tokenizer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,25 +10,30 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
+from sia_jax.arguments import read_integers
 from sia_jax.data import chat
 from sia_jax.models import run
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import Adapter
 from sia_jax.parallel.mesh import check_axes, row_sharding
+from sia_jax.reprs import shortened, weights
 from sia_jax.types import Params, flatten_names
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Policy:
     """A causal language model."""
 
     config: ModelConfig
-    params: Params = field(repr=False)
+    params: Params
     """{"model": ..., "lm_head": {"weight": [V, D]}}; no "lm_head" where it is tied to the embedding."""
-    tokenizer: Any = field(default=None, repr=False)
+    tokenizer: Any = None
     """The checkpoint's transformers tokenizer; None if the folder has none."""
     name: str = ""
     """Last part of the folder's path or Hub id."""
+
+    def __repr__(self) -> str:
+        return _told(self)
 
     def logits(self, tokens: Any, lengths: Any) -> Float[Array, "B L V"]:
         """Next-token logits at every token.
@@ -44,7 +49,7 @@ class Policy:
           ValueError: shapes, lengths or ids that do not fit.
         """
         padded, _ = pad_batch(tokens, lengths, self.config, mesh_of(self.params))
-        batch, length = np.shape(tokens)
+        batch, length = len(lengths), len(tokens[0])
         return run.batch_logits(self.params, padded, config=self.config)[:batch, :length]
 
     def prompt_ids(
@@ -63,17 +68,20 @@ class Policy:
         return chat.policy_prompt(tokenizer, messages, form=form, **template)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ValueModel:
     """A token-level value model: V(x, y_<=t) predicts the reward of the whole reply from a prefix."""
 
     config: ValueConfig
-    params: Params = field(repr=False)
+    params: Params
     """{"model": ..., "value_head": ...} merged; {"lora": ..., "value_head": ...} over a policy's weights."""
-    base: Params | None = field(default=None, repr=False)
+    base: Params | None = None
     """The policy's backbone under the adapter; None where `params` holds its own."""
-    tokenizer: Any = field(default=None, repr=False)
+    tokenizer: Any = None
     name: str = ""
+
+    def __repr__(self) -> str:
+        return _told(self)
 
     def values(self, tokens: Any, lengths: Any) -> Array:
         """Values at every token.
@@ -102,7 +110,7 @@ class ValueModel:
             config=self.config.backbone,
             head=self.config.head,
         )
-        batch, length = np.shape(tokens)
+        batch, length = len(lengths), len(tokens[0])
         return values[:batch, :length]
 
     def prompt_ids(self, messages: Sequence[chat.Message]) -> list[int]:
@@ -111,15 +119,18 @@ class ValueModel:
         return chat.value_prompt(tokenizer, messages, self.config.backbone.family)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RewardModel:
     """A sequence-classification reward model: one number for a whole conversation."""
 
     config: ModelConfig
-    params: Params = field(repr=False)
+    params: Params
     """{"model": ..., "score": {"weight": [1, D]}}."""
-    tokenizer: Any = field(default=None, repr=False)
+    tokenizer: Any = None
     name: str = ""
+
+    def __repr__(self) -> str:
+        return _told(self)
 
     def score(self, tokens: Any, lengths: Any) -> Float[Array, " B"]:
         """The reward of each row, read at its last token.
@@ -138,7 +149,7 @@ class RewardModel:
           ValueError: shapes, lengths or ids that do not fit.
         """
         padded, checked = pad_batch(tokens, lengths, self.config, mesh_of(self.params))
-        return run.batch_rewards(self.params, padded, checked, config=self.config)[: np.shape(tokens)[0]]
+        return run.batch_rewards(self.params, padded, checked, config=self.config)[: len(lengths)]
 
     def conversation_ids(self, messages: Sequence[chat.Message], **template: Any) -> list[int]:
         """The ids of a finished conversation; see `sia_jax.data.chat.reward_conversation`.
@@ -168,12 +179,9 @@ def pad_batch(
     Raises:
       ValueError: not [B, L] and [B] integers, a length outside 1 .. L, an id outside 0 .. V-1.
     """
-    tokens, lengths = np.asarray(tokens), np.asarray(lengths)
+    tokens, lengths = read_integers("tokens", tokens), read_integers("lengths", lengths)
     if tokens.ndim != 2 or lengths.shape != tokens.shape[:1]:
         raise ValueError(f"expected tokens [B, L] and lengths [B], got {tokens.shape} and {lengths.shape}")
-    for name, array in (("tokens", tokens), ("lengths", lengths)):
-        if not np.issubdtype(array.dtype, np.integer):
-            raise ValueError(f"{name} must be integers, got {array.dtype}")
     b, length = tokens.shape
     if b == 0 or lengths.min() < 1 or lengths.max() > length:
         raise ValueError(f"lengths must lie in 1 .. {length} (the width of tokens), got {lengths.tolist()}")
@@ -206,3 +214,9 @@ def _need_tokenizer(tokenizer: Any, name: str) -> Any:
             f"{name or 'this model'} was loaded from a folder without a tokenizer; pass token ids"
         )
     return tokenizer
+
+
+def _told(model: Policy | ValueModel | RewardModel) -> str:
+    parts = [repr(model.name or "unnamed"), repr(model.config), weights(model.params)]
+    parts.append("no tokenizer" if model.tokenizer is None else type(model.tokenizer).__name__)
+    return shortened(f"{type(model).__name__}({', '.join(parts)})")

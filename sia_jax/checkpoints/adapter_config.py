@@ -13,7 +13,6 @@ from typing import Any
 
 from sia_jax.checkpoints.adapter_targets import Targets, are_layer_names, are_layers, target_problems
 from sia_jax.checkpoints.files import is_there, read_json
-from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.values import (
     as_list,
     is_bool,
@@ -21,6 +20,7 @@ from sia_jax.checkpoints.values import (
     is_number,
     shown_value,
 )
+from sia_jax.files.writing import write_text
 from sia_jax.models.lora import LoraConfig
 from sia_jax.models.patterns import check_pattern
 
@@ -153,7 +153,7 @@ def write_adapter_config(
         )
     if problems:
         raise ValueError(f"{path}: not written\n  " + "\n  ".join(problems))
-    write_text_atomically(path, json.dumps(raw, indent=2) + "\n")
+    write_text(path, json.dumps(raw, indent=2) + "\n")
 
 
 def _problems(raw: dict[str, Any]) -> list[str]:

@@ -21,9 +21,10 @@ from sia_jax.checkpoints.tensors import (
     same_numbers,
     save_tensors,
     with_embedding,
-    write_text_atomically,
 )
 from sia_jax.checkpoints.vocabulary import copy_tokenizer, load_tokenizer, save_tokenizer
+from sia_jax.data.token_ids import with_tokens
+from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.shapes import Shapes, backbone_shapes
 from sia_jax.pretrained import Policy, RewardModel
@@ -46,7 +47,8 @@ def load_policy(path: str | Path, *, dtype: Any = None, mesh: Mesh | None = None
       mesh: shard the weights over it by the partition rules; None: the default device.
 
     Returns:
-      The policy; its tokenizer is None if the folder has none.
+      The policy; its tokenizer is None if the folder has none. Its config says which ids have a token, so
+      that no other is drawn.
 
     Raises:
       FileNotFoundError: no such folder or Hub id, no config.json, no weights, or shards missing.
@@ -74,7 +76,7 @@ def load_policy(path: str | Path, *, dtype: Any = None, mesh: Mesh | None = None
         check_tensors(file, expected)
     tokenizer = load_tokenizer(folder)  # before the weights, so that what is broken shows at once
     params = place_tensors(file, expected, _dtype(checkpoint, dtype), mesh)
-    return Policy(checkpoint.model, params, tokenizer, checkpoint_name(path))
+    return Policy(with_tokens(checkpoint.model, tokenizer), params, tokenizer, checkpoint_name(path))
 
 
 def load_reward_model(path: str | Path, *, dtype: Any = None, mesh: Mesh | None = None) -> RewardModel:
@@ -140,7 +142,7 @@ def save_policy(policy: Policy, folder: str | Path, *, max_shard_bytes: int = 5 
             "pad_token_id": policy.config.pad_token_id,
         }
         text = json.dumps({key: value for key, value in generation.items() if value is not None}, indent=2)
-        write_text_atomically(folder / "generation_config.json", text + "\n")
+        write_text(folder / "generation_config.json", text + "\n")
         save_tokenizer(policy.tokenizer, folder)
 
 
@@ -207,7 +209,7 @@ def _saved_model(
     yield
     dtype = jnp.dtype(params["model"]["embed_tokens"]["weight"].dtype).name
     text = json.dumps(config_dict(config, _CLASSES[config.family, kind], dtype), indent=2) + "\n"
-    write_text_atomically(config_path, text)
+    write_text(config_path, text)
 
 
 def _head_shape(config: ModelConfig) -> tuple[int, int]:

@@ -41,12 +41,13 @@ from sia_jax.checkpoints.tensors import (
     open_file,
     place_tensors,
     save_file_atomically,
-    write_text_atomically,
 )
 from sia_jax.checkpoints.torch_pickle import read_torch_file, write_torch_file
 from sia_jax.checkpoints.values import is_count, shown_value
 from sia_jax.checkpoints.vocabulary import check_same_vocabulary, load_tokenizer
+from sia_jax.data.token_ids import with_tokens
 from sia_jax.files.shown import shown_line
+from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import LoraConfig, check_adapter, merge_lora
 from sia_jax.parallel.mesh import shard_params
@@ -243,7 +244,7 @@ def save_value_model(
         }
         config_name = OUR_CONFIG
     save_adapter(folder / ADAPTER, value.params["lora"], lora, base_model, backbone.num_layers)
-    write_text_atomically(folder / config_name, json.dumps(saved | (extra or {}), indent=2) + "\n")
+    write_text(folder / config_name, json.dumps(saved | (extra or {}), indent=2) + "\n")
 
 
 def _unnest(folder: Path) -> Path:
@@ -363,9 +364,7 @@ def _read_official_head(path: Path, hidden_size: int) -> Params:
 
 def _check_vocabulary(policy: Policy, config: ModelConfig, tokenizer: Any, name: str) -> None:
     """Every id that the policy can emit must have a row in the value model's embedding, and mean the same."""
-    ids = policy.config.vocab_size
-    if policy.tokenizer is not None:
-        ids = min(ids, max(policy.tokenizer.get_vocab().values()) + 1)  # vocabularies are padded
+    ids = with_tokens(policy.config, policy.tokenizer).num_tokens or policy.config.vocab_size
     if config.vocab_size < ids:
         raise ValueError(
             f"the policy {policy.name} has {ids} ids, the value model {name} knows {config.vocab_size}; "

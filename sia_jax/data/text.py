@@ -91,15 +91,17 @@ class Cut:
     """The stop string that was found."""
 
 
-def cut_at_stop(pieces: Sequence[str], stops: Sequence[str]) -> Cut | None:
+def cut_at_stop(pieces: Sequence[str], stops: Sequence[str], min_new_tokens: int = 0) -> Cut | None:
     """Cut before the stop string that is complete first; of several that end there, before the longest.
 
     It does not matter how the text is split into tokens. The token that completes the stop string is kept, as
-    a stop id is, and no text of the stop string with it.
+    a stop id is, and no text of the stop string with it. One that the first `min_new_tokens` tokens complete
+    ends nothing, and is text like any other (as in vLLM); one that they only begin does.
 
     Args:
       pieces: the text, one string a token.
       stops: none of them empty.
+      min_new_tokens: tokens that complete no stop string, as they are no stop ids.
 
     Returns:
       None if the text holds no stop string.
@@ -110,7 +112,9 @@ def cut_at_stop(pieces: Sequence[str], stops: Sequence[str]) -> Cut | None:
     if "" in stops:
         raise ValueError("a stop string must not be empty")
     text = "".join(pieces)
-    found = [(text.find(stop) + len(stop), -len(stop), stop) for stop in stops if stop in text]
+    held = sum(map(len, pieces[:min_new_tokens]))
+    places = ((text.find(stop, max(0, held - len(stop) + 1)), stop) for stop in stops)
+    found = [(place + len(stop), -len(stop), stop) for place, stop in places if place >= 0]
     if not found:
         return None
     end, _, stop = min(found)

@@ -6,12 +6,15 @@ Values that are concrete are checked. Under a caller's own `jax.jit` they are tr
 import functools
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from sia_jax.arguments import check_kind, concrete, read_numbers, told
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.models.config import ModelConfig, ValueConfig
@@ -41,12 +44,20 @@ def check_params(policy: Params, value: Params | None, config: SamplerConfig) ->
     if value is None or config.value is None:
         return
     _check_tree("value model", value, _value_shapes(config.value, value))
-    if config.value.lora is not None and config.value.backbone != config.policy:
+    if config.value.lora is not None and config.value.backbone.network != config.policy.network:
         raise ValueError(
             "a value model that is an adapter lies over the policy's weights, so its backbone must be the "
-            f"policy's {config.policy}, got {config.value.backbone}; merge it into its own base to steer "
-            "another policy"
+            f"policy's, got {_differences(config.value.backbone, config.policy)}; merge it into its own base "
+            "to steer another policy"
         )
+
+
+def _differences(one: ModelConfig, other: ModelConfig) -> str:
+    """rms_norm_eps=0.1 instead of 1e-06, and so on."""
+    pairs = [(f.name, getattr(one, f.name), getattr(other, f.name)) for f in fields(ModelConfig)]
+    return ", ".join(
+        f"{name}={mine!r} instead of {theirs!r}" for name, mine, theirs in pairs if mine != theirs
+    )
 
 
 def check_mesh(policy: Params, value: Params | None, rows: int, config: SamplerConfig) -> None:
@@ -94,7 +105,8 @@ def _check_tree(name: str, tree: Params, shapes: Shapes) -> None:
         raise TypeError(
             f"the {name}'s params must be a tree of dicts, got {type(tree).__name__}; pass .params"
         )
-    got = {key: tuple(np.shape(leaf)) for key, leaf in flatten_names(dict(tree)).items()}
+    leaves = flatten_names(dict(tree))
+    got = {key: tuple(getattr(leaf, "shape", ())) for key, leaf in leaves.items()}
     missing, extra = sorted(shapes.keys() - got.keys()), sorted(got.keys() - shapes.keys())
     if missing or extra:
         raise ValueError(
@@ -104,6 +116,31 @@ def _check_tree(name: str, tree: Params, shapes: Shapes) -> None:
     wrong = [f"{key} {got[key]} instead of {shapes[key]}" for key in shapes if got[key] != shapes[key]]
     if wrong:
         raise ValueError(f"the {name}'s params are not of its config's shapes: {'; '.join(wrong[:4])}")
+    kinds = [
+        f"{key} {told(leaf)}"
+        for key, leaf in leaves.items()
+        if not hasattr(leaf, "dtype") or not _is_float(leaf.dtype)
+    ]
+    if kinds:
+        raise ValueError(f"the {name}'s params must be floating-point arrays, got {'; '.join(kinds[:4])}")
+    texts = _numbers_in_texts(tree)
+    if texts:
+        raise ValueError(
+            f"the {name}'s layers must be numbered by integers, as in params['model']['layers'][0], got the "
+            f"key {texts[0]!r}"
+        )
+
+
+def _is_float(dtype: Any) -> bool:
+    try:
+        return bool(jnp.issubdtype(dtype, np.floating))
+    except TypeError:  # of another library
+        return False
+
+
+def _numbers_in_texts(tree: Mapping) -> list[str]:
+    inner = [key for node in tree.values() if isinstance(node, dict) for key in _numbers_in_texts(node)]
+    return [key for key in tree if isinstance(key, str) and key.isdigit()] + inner
 
 
 @functools.lru_cache(maxsize=64)
@@ -143,16 +180,25 @@ def check_knobs(knobs: Any) -> None:
     Raises:
       TypeError: anything else, such as a dict.
     """
-    if not isinstance(knobs, Knobs):
-        raise TypeError(f"knobs must be sia_jax.Knobs(...), got {type(knobs).__name__}")
+    check_kind("knobs", knobs, Knobs, "sia_jax.Knobs(...)")
 
 
-def check_prompt(prompt: Prompt, config: SamplerConfig) -> None:
+def check_prompt(prompt: Prompt, config: SamplerConfig) -> Prompt:
     """The prompts are rows of ids that both models know, and leave room for the reply.
 
+    Returns:
+      The prompts, as arrays.
+
     Raises:
+      TypeError: what is no `Prompt`, such as a text.
       ValueError: shapes, lengths or ids that do not fit, or more positions than a model has.
     """
+    check_kind("prompt", prompt, Prompt, "sia_jax.Prompt.pack([policy.prompt_ids(messages), ...])")
+    arrays = {field.name: getattr(prompt, field.name) for field in fields(Prompt)}
+    for name, array in arrays.items():
+        if not isinstance(array, jax.Array):  # which stays where it is
+            arrays[name] = read_numbers(name, array, "an array of integers")
+    prompt = Prompt(**arrays)
     models = [("policy", prompt.policy_tokens, prompt.policy_lengths, config.policy)]
     if config.value is not None:
         models.append(("value", prompt.value_tokens, prompt.value_lengths, config.value.backbone))
@@ -164,6 +210,8 @@ def check_prompt(prompt: Prompt, config: SamplerConfig) -> None:
                 f"the {name} prompts must be tokens [B, P] and lengths [B], got {shape} and "
                 f"{np.shape(lengths)}"
             )
+        if not rows:
+            raise ValueError(f"the {name} prompts must be at least one, got none")
         kinds = [np.dtype(getattr(x, "dtype", np.int32)).kind for x in (tokens, lengths)]
         if not set(kinds) <= {"i", "u"}:
             raise ValueError(f"ids and lengths of the {name} prompts must be integers, got kinds {kinds}")
@@ -176,6 +224,7 @@ def check_prompt(prompt: Prompt, config: SamplerConfig) -> None:
                 f"{model.max_position_embeddings} positions of the {name} model; cut the prompts or lower "
                 "max_new_tokens"
             )
+    return prompt
 
 
 def _check_ids(name: str, tokens: np.ndarray, lengths: np.ndarray, vocab: int) -> None:
@@ -191,16 +240,19 @@ def _check_ids(name: str, tokens: np.ndarray, lengths: np.ndarray, vocab: int) -
         raise ValueError(f"ids of the {name} prompts must lie in 0 .. {vocab - 1}, got {wrong[:10]}")
 
 
-def check_threshold(threshold: Any, config: SamplerConfig) -> None:
+def check_threshold(threshold: Any, config: SamplerConfig) -> Any:
     """The threshold is a number, and +inf where nothing can be steered.
 
+    Returns:
+      The threshold, as an array.
+
     Raises:
-      ValueError: NaN, or a finite threshold without a value model.
+      ValueError: no number, NaN, or a finite threshold without a value model.
     """
-    if not concrete(threshold):
-        return
-    array = np.asarray(threshold)
-    if array.dtype.kind not in "fiu":
+    array = read_numbers("threshold", threshold, "numbers of nats")
+    if not concrete(array):
+        return array
+    if array.dtype.kind == "b":
         raise ValueError(f"threshold must be numbers of nats, got {array.dtype}")
     if np.isnan(array).any():
         raise ValueError(f"threshold must not be NaN, got {array.tolist()}; -inf steers densely, +inf never")
@@ -209,6 +261,7 @@ def check_threshold(threshold: Any, config: SamplerConfig) -> None:
             f"without a value model nothing can be steered: threshold must be +inf, got {array.tolist()}; "
             "give a value model, or pass float('inf')"
         )
+    return array
 
 
 SMALLEST_TEMPERATURE = 1e-30
@@ -233,17 +286,18 @@ _LARGEST = float(np.finfo(np.float32).max)
 _IDS = ("stop_ids", "banned_ids", "bias_ids")
 
 
-def check_knob(name: str, value: Any, config: SamplerConfig) -> None:
+def check_knob(name: str, value: Any, config: SamplerConfig) -> Any:
     """One knob's numbers lie where they make sense.
+
+    Returns:
+      The numbers, as an array.
 
     Raises:
       ValueError: with the name, what was got and what was expected.
     """
-    if not concrete(value):
-        return
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{name} must be numbers, got {array.dtype}")
+    array = read_numbers(name, value)
+    if not concrete(array) or not array.size:  # whether there may be none is a question of shape
+        return array
     if name in _WHOLE and not (np.all(array == np.floor(array)) and np.all(np.abs(array) < 2**31)):
         raise ValueError(f"{name} must be whole numbers of 32 bits, got {array.tolist()}")
     if name in _IDS:
@@ -270,8 +324,4 @@ def check_knob(name: str, value: Any, config: SamplerConfig) -> None:
             raise ValueError(f"{name} must be {expected}, got {array.tolist()}")
     elif np.isnan(array).any():
         raise ValueError(f"{name} must not hold NaN, got {array.tolist()}")
-
-
-def concrete(x: Any) -> bool:
-    """Whether the numbers of `x` can be looked at: it is no tracer."""
-    return not isinstance(x, jax.core.Tracer)
+    return array

@@ -6,12 +6,16 @@ from typing import Any, Literal
 
 from jax.sharding import Mesh
 
+from sia_jax.arguments import check_kind, check_real, check_whole, told
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.parallel.mesh import ROW_AXES, check_axes
+from sia_jax.reprs import changed
 from sia_jax.steering.config import SteeringConfig
 
+_OPTIONAL = ("num_tokens", "slots", "places", "slot_places", "quorum")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class SamplerConfig:
     """What shapes the compiled sampler. Frozen and hashable: the one static argument of its program.
 
@@ -28,7 +32,8 @@ class SamplerConfig:
     record: Literal["candidates"] | None = None
     """"candidates" adds the candidates of every position and the KL of what was sampled from."""
     num_tokens: int | None = None
-    """Ids from here on have no token; None: all of the vocabulary have one."""
+    """Ids from here on have no token, and all before have one; None: as `policy` says, which for a loaded one
+    is what its tokenizer knows."""
     branches: int = 1
     """Replies for each prompt, which is prefilled once; reply j of a prompt uses fold_in(key, j)."""
 
@@ -51,11 +56,24 @@ class SamplerConfig:
     """Policy steps of one scan."""
 
     def __post_init__(self) -> None:
+        check_kind("policy", self.policy, ModelConfig, "a ModelConfig, such as policy.config")
+        if self.value is not None:
+            check_kind("value", self.value, ValueConfig, "a ValueConfig, such as value.config, or None")
+        check_kind("steering", self.steering, SteeringConfig, "a SteeringConfig(...)")
+        check_whole("patience", self.patience)
+        for name in (*("max_new_tokens", "branches", "chunk"), *_OPTIONAL):
+            if getattr(self, name) is not None or name not in _OPTIONAL:
+                check_whole(name, getattr(self, name))
         sizes = ("max_new_tokens", "branches", "slots", "places", "slot_places", "quorum", "chunk")
         wrong = {n: getattr(self, n) for n in sizes if getattr(self, n) is not None and getattr(self, n) < 1}
         if wrong or self.patience < 0:
             raise ValueError(
                 f"sizes of a sampler must be positive, got {wrong or {'patience': self.patience}}"
+            )
+        if self.steering.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"min_new_tokens must be at most max_new_tokens, got {self.steering.min_new_tokens} and "
+                f"{self.max_new_tokens}; raise max_new_tokens"
             )
         if self.mesh is not None:
             check_axes(self.mesh)
@@ -64,12 +82,11 @@ class SamplerConfig:
             raise ValueError(
                 f"num_tokens must lie in 1 .. {v} (the policy's vocabulary), got {self.num_tokens}"
             )
-        if c > self.real_tokens:
-            raise ValueError(
-                f"num_candidates must be at most {self.real_tokens} (ids with a token), got {c}; lower it"
-            )
-        if self.record not in (None, "candidates"):
-            raise ValueError(f"record must be None or 'candidates', got {self.record!r}")
+        known = self.real_tokens - sum(end - first for first, end in self.unused_ids)
+        if c > known:
+            raise ValueError(f"num_candidates must be at most {known} (ids with a token), got {c}; lower it")
+        if self.record is not None and not (isinstance(self.record, str) and self.record == "candidates"):
+            raise ValueError(f"record must be None or 'candidates', got {told(self.record)}")
         if self.value is None:
             return
         if self.value.backbone.vocab_size < self.real_tokens:
@@ -83,10 +100,18 @@ class SamplerConfig:
             if size is not None and size < need:
                 raise ValueError(f"{name} must be at least {need} (a token and the candidates), got {size}")
 
+    def __repr__(self) -> str:
+        return changed(self, always=("policy", "value", "max_new_tokens"))
+
     @property
     def real_tokens(self) -> int:
-        """Ids that have a token."""
-        return self.policy.vocab_size if self.num_tokens is None else self.num_tokens
+        """One more than the last id that has a token."""
+        return self.num_tokens or self.policy.num_tokens or self.policy.vocab_size
+
+    @property
+    def unused_ids(self) -> tuple[tuple[int, int], ...]:
+        """Ranges of ids below `real_tokens` that have no token; none where `num_tokens` is given."""
+        return self.policy.unused_ids if self.num_tokens is None else ()
 
     @property
     def row_groups(self) -> int:
@@ -132,6 +157,8 @@ class SamplerConfig:
           expected_ratio: r, the share of tokens that are junctions; 1: dense.
           **fields: the other fields of the configuration.
         """
+        check_whole("batch", batch)
+        check_real("expected_ratio", expected_ratio)
         if not 0 < expected_ratio <= 1 or batch < 1:
             raise ValueError(
                 f"expected batch >= 1 and 0 < expected_ratio <= 1, got {batch}, {expected_ratio}"
@@ -140,6 +167,7 @@ class SamplerConfig:
 
     def resolve(self, batch: int) -> "SamplerConfig":
         """This configuration with what was left to the rule of `auto` filled in."""
+        check_whole("batch", batch)
         return _resolve(self, batch, 0.2)
 
 

@@ -1,6 +1,10 @@
 """From one position's logits to a verdict and a choice: what a step computes, rule by rule.
 
 Nothing here knows of caches, slots or schedules; everything is [B].
+
+A number common to all logits changes no distribution, and must not cost one its digits: logits and scores
+are taken relative to their largest before they are divided by the temperature or meet a Gumbel number. The
+largest is then exactly 0, whatever the temperature, and what overflows is an id of no mass.
 """
 
 from dataclasses import dataclass
@@ -40,7 +44,7 @@ def decide(
     """
     steering, index = config.steering, state.lengths
     finite = jnp.all(jnp.isfinite(logits), axis=-1)
-    m = processors.mask_ids(logits, config.real_tokens, settings.banned_ids)
+    m = processors.mask_ids(logits, config.real_tokens, settings.banned_ids, config.unused_ids)
     processed = _process(m, state, settings)
     # The order of ids knows one zero: a top_k would put -0.0 below 0.0, and a comparison would not.
     processed = jnp.where(processed == 0, 0, processed)
@@ -75,9 +79,14 @@ def decide(
     kept = jnp.sum(allowed.holds(candidate_logits, ids) & (candidate_logits > -jnp.inf), axis=-1)
     own = _own_choice(processed, candidate_logits, ids, kept, allowed, token_keys, settings, config)
 
-    log_normaliser = jax.nn.logsumexp(m, axis=-1)
+    m_top = jnp.max(m, axis=-1, keepdims=True)
+    log_normaliser = jnp.log(jnp.sum(jnp.exp(m - m_top), axis=-1, keepdims=True))
+
+    def policy_logprobs(logits: Array) -> Array:
+        return logits - m_top - log_normaliser
+
     asked = jnp.concatenate([ids, own.token[:, None]], axis=-1)
-    logprobs = jnp.take_along_axis(m, asked, axis=-1) - log_normaliser[:, None]
+    logprobs = policy_logprobs(jnp.take_along_axis(m, asked, axis=-1))
     pending = Pending(ids, candidate_logits, logprobs[:, :-1], kept, entropy, own.token)
     candidates = None
     if config.record == "candidates":
@@ -88,7 +97,7 @@ def decide(
             policy_logprobs=pending.policy_logprobs,
             logprobs=_own_logprobs(pending, own, settings),
             own_choice=own.token,
-            kl=_own_kl(processed, m, log_normaliser, own, allowed, pending, settings, config),
+            kl=_own_kl(processed, policy_logprobs(m), own, allowed, pending, settings, config),
         )
     entry = TokenRecord(
         tokens=own.token,
@@ -112,6 +121,9 @@ def steer(
 ) -> tuple[Int[Array, " B"], TokenRecord, Bool[Array, " B"]]:
     """The steered choice: argmax over A and N of (l_a + tilt_a) / T + g_a, with the policy's own g.
 
+    Logits, tilts and scores are each relative to their largest: an offset common to all values, or to all
+    logits, is nothing to the other's digits, and where the tilts are equal the scores are the policy's own.
+
     Args:
       values: [B, C] V(s, a), finite.
       pending: the position's candidates.
@@ -126,7 +138,10 @@ def steer(
     place = jnp.arange(values.shape[-1])
     allowed = place < pending.kept[:, None]
     tilt = config.steering.tilt(values, settings.beta, allowed, settings.tilt)
-    scores = jnp.where(allowed, pending.logits + tilt, -jnp.inf)
+    sound = jnp.all(jnp.isfinite(pending.logits + tilt) | ~allowed, axis=-1)
+    relative = config.steering.tilt.relative(values, settings.beta, allowed, settings.tilt)
+    scores = jnp.where(allowed, pending.logits - pending.logits[:, :1] + relative, -jnp.inf)
+    scores -= jnp.max(scores, axis=-1, keepdims=True)
     token_keys, _ = race.position_keys(settings.keys, index)
     divisor, sampled = _divisor(settings)
     noise = jnp.where(sampled[:, None], race.gumbel(race.uniform(token_keys, pending.ids)), 0)
@@ -160,7 +175,7 @@ def steer(
         value=take(values),
         candidates=candidates,
     )
-    return chosen, entry, jnp.all(jnp.isfinite(scores) | ~allowed, axis=-1)
+    return chosen, entry, sound
 
 
 @dataclass(frozen=True)
@@ -169,7 +184,7 @@ class _Own:
 
     token: Int[Array, " B"]
     logprob: Float[Array, " B"]
-    log_normaliser: Float[Array, " B"]  # of l / T; of l where T is 0
+    log_normaliser: Float[Array, " B"]  # of (l - max l) / T; of l - max l where T is 0
 
 
 def _process(m: Array, state: DecodeState, settings: Settings) -> Array:
@@ -206,8 +221,9 @@ def _own_choice(
 ) -> _Own:
     """The race of the candidates in N, and of the rest of N as one runner."""
     divisor, sampled = _divisor(settings)
+    top = candidate_logits[:, :1]
     inside = jnp.where(
-        jnp.arange(ids.shape[-1]) < kept[:, None], candidate_logits / divisor[:, None], -jnp.inf
+        jnp.arange(ids.shape[-1]) < kept[:, None], (candidate_logits - top) / divisor[:, None], -jnp.inf
     )
     special = jnp.array([race.REST, race.PLACE_IN_REST], jnp.uint32)
     numbers = jnp.concatenate([ids.astype(jnp.uint32), jnp.broadcast_to(special, (ids.shape[0], 2))], axis=-1)
@@ -230,7 +246,7 @@ def _own_choice(
         rest = allowed.holds(processed, everything) & ~last.holds(processed, everything)
         return jnp.where(rest, jnp.exp((processed - last.logit[:, None]) / divisor[:, None]), 0)
 
-    log_rest = jnp.log(jnp.sum(masses(), axis=-1)) + last.logit / divisor
+    log_rest = jnp.log(jnp.sum(masses(), axis=-1)) + (last.logit - top[:, 0]) / divisor
     log_rest = jnp.where(last.logit > -jnp.inf, log_rest, -jnp.inf)
     rest_wins = sampled & (log_rest + noise[:, -1] > at(inside + noise[:, :-1]))
 
@@ -241,14 +257,13 @@ def _own_choice(
 
     _, token = jax.lax.while_loop(lambda carry: carry[0], draw, (jnp.any(rest_wins), token))
     log_normaliser = jnp.logaddexp(log_inside, log_rest)
-    logit = jnp.take_along_axis(processed, token[:, None], axis=-1)[:, 0]
-    return _Own(token, jnp.where(sampled, logit / divisor - log_normaliser, 0), log_normaliser)
+    logit = jnp.take_along_axis(processed, token[:, None], axis=-1) - top
+    return _Own(token, jnp.where(sampled, logit[:, 0] / divisor - log_normaliser, 0), log_normaliser)
 
 
 def _own_kl(
     processed: Array,
-    m: Array,
-    log_normaliser: Array,
+    policy_logprobs: Array,
     own: _Own,
     allowed: filters.Prefix,
     pending: Pending,
@@ -261,9 +276,9 @@ def _own_kl(
         divergence = _divergence(_own_logprobs(pending, own, settings), pending.policy_logprobs)
     else:
         held = allowed.holds(processed, jnp.arange(processed.shape[-1]))
-        scaled = processed / divisor[:, None] - own.log_normaliser[:, None]
-        divergence = _divergence(jnp.where(held, scaled, -jnp.inf), m - log_normaliser[:, None])
-    own_logprob = jnp.take_along_axis(m, own.token[:, None], axis=-1)[:, 0] - log_normaliser
+        scaled = (processed - pending.logits[:, :1]) / divisor[:, None] - own.log_normaliser[:, None]
+        divergence = _divergence(jnp.where(held, scaled, -jnp.inf), policy_logprobs)
+    own_logprob = jnp.take_along_axis(policy_logprobs, own.token[:, None], axis=-1)[:, 0]
     return jnp.where(sampled, divergence, -own_logprob)
 
 
@@ -271,13 +286,14 @@ def _own_logprobs(pending: Pending, own: _Own, settings: Settings) -> Array:
     """log of the unsteered distribution at the candidates; -inf for those outside N."""
     divisor, _ = _divisor(settings)
     kept = jnp.arange(pending.ids.shape[-1]) < pending.kept[:, None]
-    return jnp.where(kept, pending.logits / divisor[:, None] - own.log_normaliser[:, None], -jnp.inf)
+    scaled = (pending.logits - pending.logits[:, :1]) / divisor[:, None]
+    return jnp.where(kept, scaled - own.log_normaliser[:, None], -jnp.inf)
 
 
 def _divergence(log_q: Array, log_p: Array) -> Array:
-    """sum_a q_a (log q_a - log p_a), over the ids that q knows."""
-    known = log_q > -jnp.inf
-    return jnp.sum(jnp.where(known, jnp.exp(log_q) * (log_q - jnp.where(known, log_p, 0)), 0), axis=-1)
+    """sum_a q_a (log q_a - log p_a), over the ids that q may draw."""
+    q = jnp.exp(log_q)
+    return jnp.sum(jnp.where(q > 0, q * (log_q - log_p), 0), axis=-1)
 
 
 def _divisor(settings: Settings) -> tuple[Array, Array]:

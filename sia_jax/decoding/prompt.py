@@ -1,17 +1,22 @@
 """Prompts as arrays: the policy's and the value model's, ragged, padded on the right."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 
+from sia_jax.arguments import check_whole, read_numbers, told
 from sia_jax.models.run import bucket_length
+from sia_jax.reprs import readable, shape_of, span
+
+_LONGEST = 2**24
+"""Ids for which a buffer is made at most."""
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prompt:
     """A batch of prompts. Each model has its own form of a conversation, so each has its own ids."""
 
@@ -19,6 +24,16 @@ class Prompt:
     policy_lengths: Any  # [B] int32, at least 1
     value_tokens: Any  # [B, P'] int32, padded on the right
     value_lengths: Any  # [B] int32, at least 1
+
+    def __repr__(self) -> str:
+        parts = []
+        for name, tokens, lengths in (
+            ("policy", self.policy_tokens, self.policy_lengths),
+            ("value", self.value_tokens, self.value_lengths),
+        ):
+            ids = f", {span(lengths)} ids each" if readable(lengths) else ""
+            parts.append(f"{name} {shape_of(tokens)}{ids}")
+        return f"Prompt({'; '.join(parts)})"
 
     @staticmethod
     def pack(
@@ -41,6 +56,17 @@ class Prompt:
           TypeError: ids that are not integers.
         """
         value_ids = policy_ids if value_ids is None else value_ids
+        for name, ids in (("policy_ids", policy_ids), ("value_ids", value_ids)):
+            if not _is_list(ids):
+                raise TypeError(
+                    f"{name} must be a list of prompts, each a list of ids such as "
+                    f"policy.prompt_ids(messages), got {told(ids)}"
+                )
+        for name, length in (("policy_length", policy_length), ("value_length", value_length)):
+            if length is not None:
+                check_whole(name, length)
+                if not 1 <= length <= _LONGEST:
+                    raise ValueError(f"{name} must lie in 1 .. {_LONGEST}, got {length}")
         if len(policy_ids) == 0 or len(policy_ids) != len(value_ids):
             raise ValueError(
                 f"expected one value prompt for each policy prompt, and at least one, got {len(policy_ids)} "
@@ -51,17 +77,38 @@ class Prompt:
     @property
     def rows(self) -> int:
         """B."""
-        return self.policy_tokens.shape[0]
+        return int(np.shape(self.policy_tokens)[0])
+
+
+def _is_list(x: Any) -> bool:
+    """Whether it has rows in an order: a list, a tuple, an array; no text, no mapping, no set."""
+    if isinstance(x, str | bytes | bytearray | Mapping | Set):
+        return False
+    try:
+        return len(x) == len(list(x))
+    except TypeError:  # no length, or none that can be gone through
+        return False
+
+
+_HINT = "; a text becomes ids with policy.prompt_ids([{'role': 'user', 'content': text}])"
 
 
 def _pad(name: str, prompts: Sequence[Sequence[int]], length: int | None) -> tuple[np.ndarray, np.ndarray]:
-    rows = [np.asarray(ids) for ids in prompts]
-    for index, row in enumerate(rows):
+    rows = []
+    for index, ids in enumerate(prompts):
+        try:
+            row = read_numbers(f"{name} prompt {index}", ids, "a list of integer ids")
+            if not isinstance(row, np.ndarray):
+                raise ValueError(f"{name} prompt {index} must be a list of integer ids, got {told(ids)}")
+        except ValueError as error:
+            raise TypeError(f"{error}{_HINT if isinstance(ids, str) else ''}") from None
+        rows.append(row)
         if row.size == 0:
             raise ValueError(f"{name} prompt {index} is empty; it needs at least one id, such as a BOS")
         if row.ndim != 1 or not np.issubdtype(row.dtype, np.integer):
             raise TypeError(
-                f"{name} prompt {index} must be a list of integer ids, got {row.dtype} {row.shape}"
+                f"{name} prompt {index} must be a list of integer ids, got {row.dtype} {row.shape}; "
+                "one prompt is a list in a list: [[1, 2, 3]]"
             )
     lengths = np.array([len(row) for row in rows], np.int32)
     length = bucket_length(int(lengths.max())) if length is None else length

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from sia_jax.arguments import check_kind, concrete, told
 from sia_jax.decoding import checks
 from sia_jax.decoding.burst import run_chunk, value_backbone
 from sia_jax.decoding.config import SamplerConfig
@@ -20,6 +21,7 @@ from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.transformer import forward
 from sia_jax.parallel.rows import BY_ROW, WHOLE, split_by_rows, sum_over_rows
+from sia_jax.reprs import weights
 from sia_jax.steering.config import Knobs
 from sia_jax.steering.gates import Gate
 from sia_jax.steering.tilts import Tilt
@@ -30,7 +32,7 @@ _COLUMNS = 16
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SteeringParams:
     """The weights of a sampler."""
 
@@ -38,6 +40,9 @@ class SteeringParams:
     """{"model": ..., "lm_head": ...}."""
     value: Params | None = None
     """{"model" or "lora": ..., "value_head": ...}; None: nothing is steered."""
+
+    def __repr__(self) -> str:
+        return f"SteeringParams(policy: {weights(self.policy)}; value: {weights(self.value)})"
 
 
 def sample(
@@ -76,13 +81,14 @@ def sample(
 
     Raises:
       ValueError: what `sia_jax.decoding.checks` finds, or shapes that do not fit.
-      TypeError: a key of another kind.
+      TypeError: an argument of another kind.
 
     Source: the paper's equations 3 to 5, arXiv 2602.21215; the official code's loop is `src/sia.py`.
     """
+    check_call(params, config)
     checks.check_params(params.policy, params.value, config)
-    checks.check_prompt(prompt, config)
-    checks.check_threshold(threshold, config)
+    prompt = checks.check_prompt(prompt, config)
+    threshold = checks.check_threshold(threshold, config)
     knobs = Knobs() if knobs is None else knobs
     checks.check_knobs(knobs)
     rows = prompt.rows
@@ -90,6 +96,16 @@ def sample(
     config = config.resolve(rows * config.branches)
     settings = make_settings(threshold, rng_key, knobs, rows, config)
     return _sample(params, jax.tree.map(_int32, prompt), settings, config=config)
+
+
+def check_call(params: Any, config: Any) -> None:
+    """The weights and the configuration are such.
+
+    Raises:
+      TypeError: they are something else, such as a loaded model.
+    """
+    check_kind("params", params, SteeringParams, "sia_jax.SteeringParams(policy.params, value.params)")
+    check_kind("config", config, SamplerConfig, "sia_jax.SamplerConfig(policy=policy.config, ...)")
 
 
 def lower(params: SteeringParams, prompts: Prompt, settings: Settings, *, config: SamplerConfig) -> Any:
@@ -282,7 +298,7 @@ def make_settings(threshold: Any, rng_key: Any, knobs: Knobs, rows: int, config:
             continue
         given = getattr(knobs, name)
         value: Any = given if given is not None else defaults.get(name, getattr(steering, name, None))
-        checks.check_knob(name, value, config)
+        value = checks.check_knob(name, value, config)
         if name in ("stop_ids", "banned_ids", "bias_ids", "bias"):
             dtype: Any = np.float32 if name == "bias" else np.int32
             numbers[name] = _broadcast(
@@ -297,6 +313,12 @@ def make_settings(threshold: Any, rng_key: Any, knobs: Knobs, rows: int, config:
             f"bias and bias_ids must have one shape, got {np.shape(knobs.bias)} and "
             f"{np.shape(knobs.bias_ids)}"
         )
+    least, most = numbers["min_new_tokens"], numbers["max_new_tokens"]
+    if concrete(least) and concrete(most) and bool(np.any(np.asarray(least) > np.asarray(most))):
+        raise ValueError(
+            f"min_new_tokens must be at most max_new_tokens, got {np.asarray(least).tolist()} and "
+            f"{np.asarray(most).tolist()}; raise max_new_tokens"
+        )
     return Settings(
         keys=_keys(rng_key, rows),
         threshold=_broadcast("threshold", threshold, np.float32, (rows,)),
@@ -307,13 +329,13 @@ def make_settings(threshold: Any, rng_key: Any, knobs: Knobs, rows: int, config:
 def _numbers(name: str, given: Any, part: Gate | Tilt, rows: int, config: SamplerConfig) -> tuple:
     defaults = part.numbers
     if given is not None and not isinstance(given, tuple | list):
-        raise TypeError(f"knobs.{name} must be a tuple, one number each of {defaults}, got {given!r}")
+        raise TypeError(f"knobs.{name} must be a tuple, one number each of {defaults}, got {told(given)}")
     values = defaults if given is None else tuple(given)
     if len(values) != len(defaults):
         raise ValueError(f"the {name} {part} has {len(defaults)} numbers, got {len(values)}")
+    values = tuple(checks.check_knob(f"numbers of the {name}", value, config) for value in values)
     for value, (low, high) in zip(values, part.ranges, strict=True):
-        checks.check_knob(f"numbers of the {name}", value, config)
-        if checks.concrete(value) and not np.all((low <= np.asarray(value)) & (np.asarray(value) <= high)):
+        if concrete(value) and not np.all((low <= value) & (value <= high)):
             raise ValueError(f"a number of the {name} {part} must lie in {low:g} .. {high:g}, got {value}")
     return tuple(_broadcast(f"a number of the {name}", value, np.float32, (rows,)) for value in values)
 
@@ -323,16 +345,16 @@ def _broadcast(name: str, value: Any, dtype: Any, shape: tuple[int, ...]) -> Arr
     if got != shape and got != shape[1:]:
         expected = f"{shape[1:]} or {shape}" if shape else "a scalar"
         raise ValueError(f"{name} must be of shape {expected}, got {got}")
-    if checks.concrete(value):
+    if concrete(value):
         return jnp.asarray(np.broadcast_to(np.asarray(value).astype(dtype), shape))
     return jnp.broadcast_to(value.astype(dtype), shape)
 
 
 def _keys(rng_key: Any, rows: int) -> Array:
     """[B, 2] raw threefry2x32 keys."""
-    if not jnp.issubdtype(getattr(rng_key, "dtype", np.float32), jax.dtypes.prng_key):
+    if not isinstance(rng_key, jax.Array) or not jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key):
         raise TypeError(
-            f"rng_key must be a key such as jax.random.key(0, impl='threefry2x32'), got {rng_key!r}"
+            f"rng_key must be a key such as jax.random.key(0, impl='threefry2x32'), got {told(rng_key)}"
         )
     if str(jax.random.key_impl(rng_key)) != "threefry2x32":
         raise TypeError(

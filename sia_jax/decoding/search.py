@@ -16,15 +16,17 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from sia_jax.arguments import read_numbers, told
 from sia_jax.decoding.burst import value_backbone
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
-from sia_jax.decoding.sample import SteeringParams, sample
+from sia_jax.decoding.sample import SteeringParams, check_call, sample
 from sia_jax.decoding.state import FinishReason, Samples
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.heads import value_head, vocab_value_head
 from sia_jax.models.lora import Adapter
 from sia_jax.models.run import hidden_states
+from sia_jax.reprs import shape_of
 from sia_jax.steering.config import Knobs
 from sia_jax.types import Params
 
@@ -33,13 +35,16 @@ Score = Callable[[Prompt, Samples], Any]
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BestOfN:
     """All replies, their scores, and which of them is the best."""
 
     samples: Samples  # of B N rows
     scores: Float[Array, "B N"]  # -inf for a reply that was not finite, or whose value is not
     best: Int[Array, " B"]  # branch with the largest score, the lowest of equal ones; a failed one last
+
+    def __repr__(self) -> str:
+        return f"BestOfN(scores {shape_of(self.scores)}, of {self.samples!r})"
 
     @property
     def replies(self) -> Samples:
@@ -78,6 +83,9 @@ def best_of_n(
     Raises:
       ValueError: what `sample` raises; no score and no value model; scores of another shape, or NaN.
     """
+    check_call(params, config)
+    if score is not None and not callable(score):
+        raise TypeError(f"score must be a function (prompt, samples) -> [B N] numbers, got {told(score)}")
     if score is None and params.value is None:
         raise ValueError("best_of_n needs a score or a value model to choose by, got neither; give score=...")
     samples = sample(params, prompt, threshold, rng_key=rng_key, config=config, knobs=knobs)
@@ -87,7 +95,7 @@ def best_of_n(
         values = last_values(params, prompt, samples, config)
         scores: Any = jnp.where(jnp.isfinite(values), values, -jnp.inf)
     else:
-        scores = score(prompt, samples)
+        scores = read_numbers("what score returns", score(prompt, samples))
     rows, n = prompt.rows, config.branches
     if np.shape(scores) != (rows * n,):
         raise ValueError(f"score must return one number a reply, [{rows * n}], got shape {np.shape(scores)}")

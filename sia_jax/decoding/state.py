@@ -6,10 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from sia_jax.models.cache import KVCache
 from sia_jax.parallel.rows import BY_ROW, WHOLE
+from sia_jax.reprs import readable, shape_of, span
 from sia_jax.steering.gates import State as GateState
 
 
@@ -141,7 +143,7 @@ class DecodeState:
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Samples:
     """Replies and their record. Past a row's length: the pad id (0 if there is none), False, NaN."""
 
@@ -161,6 +163,23 @@ class Samples:
     policy_computed: Int[Array, ""]  # tokens that were computed, with padding, waiting rows and prefill
     value_computed: Int[Array, ""]
     candidates: CandidateRecord | None  # with record="candidates"
+
+    def __repr__(self) -> str:
+        record = "" if self.candidates is None else ", with candidates"
+        counts = (self.tokens, self.lengths, self.junction, self.shifted, self.finish_reason)
+        if not readable(*counts, self.policy_steps, self.value_calls):
+            return f"Samples(tokens {shape_of(self.tokens)}{record})"
+        reasons = [
+            f"{reason.name.lower()} {ended}"
+            for reason in FinishReason
+            if (ended := int((np.asarray(self.finish_reason) == reason).sum()))
+        ]
+        return (
+            f"Samples({self.lengths.size} replies of {span(self.lengths)} tokens{record}: "
+            f"{int(np.sum(self.junction))} of {int(np.sum(self.lengths))} tokens steered, "
+            f"{int(np.sum(self.shifted))} shifted; {', '.join(reasons) or 'none ended'}; "
+            f"{int(self.policy_steps)} policy steps, {int(self.value_calls)} value passes)"
+        )
 
 
 _COUNTS = ("policy_steps", "value_calls", "policy_computed", "value_computed")

@@ -1,9 +1,11 @@
 """The static description of a decoder: everything that shapes the compiled program, and nothing else."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from sia_jax.arguments import check_kind, check_real, check_whole, told
 from sia_jax.models.lora import LoraConfig
+from sia_jax.reprs import changed, number
 
 Family = Literal["qwen3", "llama"]
 
@@ -28,7 +30,7 @@ class RopeConfig:
     scaling: Llama3Scaling | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelConfig:
     """Shapes of a Qwen3 or Llama-3 dense decoder. Frozen and hashable: a static argument of `jax.jit`.
 
@@ -52,7 +54,12 @@ class ModelConfig:
     """Stop ids: those of generation_config.json and of config.json, united."""
     bos_token_id: int | None = None
     pad_token_id: int | None = None
-    initializer_range: float = field(default=0.02, repr=False)
+    initializer_range: float = 0.02
+    num_tokens: int | None = None
+    """Ids from here on have no token: one more than the last that the checkpoint's tokenizer knows. None: all
+    have one."""
+    unused_ids: tuple[tuple[int, int], ...] = ()
+    """Ranges of ids below `num_tokens` that have no token either: (first, one past the last), in order."""
 
     def __post_init__(self) -> None:
         sizes = {
@@ -67,8 +74,13 @@ class ModelConfig:
                 "head_dim",
             )
         }
-        if self.family not in get_args(Family):
-            raise ValueError(f"family must be one of {get_args(Family)}, got {self.family!r}")
+        if not isinstance(self.family, str) or self.family not in get_args(Family):
+            raise ValueError(f"family must be one of {get_args(Family)}, got {told(self.family)}")
+        for name, size in (sizes | {"max_position_embeddings": self.max_position_embeddings}).items():
+            check_whole(name, size)
+        check_real("rms_norm_eps", self.rms_norm_eps)
+        check_kind("rope", self.rope, RopeConfig, "a RopeConfig(...)")
+        check_kind("eos_token_ids", self.eos_token_ids, tuple, "a tuple of ids")
         wrong = {name: size for name, size in sizes.items() if size < 1}
         if wrong:
             raise ValueError(f"sizes of a model must be positive, got {wrong}")
@@ -78,6 +90,26 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even (rotary pairs), got {self.head_dim}")
+        if self.num_tokens is not None and not 1 <= self.num_tokens <= self.vocab_size:
+            raise ValueError(
+                f"num_tokens must lie in 1 .. {self.vocab_size} (the vocabulary), got {self.num_tokens}"
+            )
+        bounds = [0, *(bound for ids in self.unused_ids for bound in ids), self.num_tokens or self.vocab_size]
+        if bounds != sorted(bounds):
+            raise ValueError(f"unused_ids must be ranges in order, within num_tokens, got {self.unused_ids}")
+
+    def __repr__(self) -> str:
+        known = "" if self.num_tokens is None else f" ({self.num_tokens} with a token)"
+        tied = "tied" if self.tie_word_embeddings else "untied"
+        return (
+            f"ModelConfig({self.family}, {self.num_layers} layers, hidden {self.hidden_size}, "
+            f"vocabulary {self.vocab_size}{known}, {tied}, {number(self.num_parameters)} parameters)"
+        )
+
+    @property
+    def network(self) -> "ModelConfig":
+        """This configuration without what it says of tokens: equal for all tokenizers over one network."""
+        return replace(self, num_tokens=None, unused_ids=())
 
     @property
     def qk_norm(self) -> bool:
@@ -97,7 +129,7 @@ class ModelConfig:
 HeadKind = Literal["scalar", "vocab"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ValueConfig:
     """Shapes of a value model: a backbone, an adapter that is kept apart (or none), and a head."""
 
@@ -110,9 +142,13 @@ class ValueConfig:
     """Set when the parameters are an adapter over somebody else's weights; None when merged."""
 
     def __post_init__(self) -> None:
-        if self.head not in get_args(HeadKind):
-            raise ValueError(f"head must be one of {get_args(HeadKind)}, got {self.head!r}")
+        check_kind("backbone", self.backbone, ModelConfig, "a ModelConfig, such as policy.config")
+        if not isinstance(self.head, str) or self.head not in get_args(HeadKind):
+            raise ValueError(f"head must be one of {get_args(HeadKind)}, got {told(self.head)}")
         if (self.head == "vocab") != (self.head_rank is not None):
             raise ValueError(
                 f"head_rank belongs to the vocab head, got head={self.head!r} with head_rank={self.head_rank}"
             )
+
+    def __repr__(self) -> str:
+        return changed(self, always=("backbone", "head"))

@@ -16,13 +16,14 @@ from jaxtyping import Array, Bool, Float, UInt32
 
 from sia_jax.models.patterns import matches_end
 from sia_jax.models.product import einsum_float32
+from sia_jax.reprs import changed
 from sia_jax.types import Params, flatten_names, unflatten_names
 
 ATTENTION_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LoraConfig:
     """Which projections an adapter changes, and by how much. Frozen and hashable: static under `jax.jit`.
 
@@ -49,6 +50,9 @@ class LoraConfig:
             raise ValueError(
                 f"LoRA needs ranks of 1 or more, finite alphas and a dropout in [0, 1), got {self}"
             )
+
+    def __repr__(self) -> str:
+        return changed(self, always=("rank", "alpha"))
 
     def rank_of(self, module_path: str) -> int:
         """The rank of the module at `module_path`, such as "layers.3.self_attn.q_proj"."""

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from sia_jax.arguments import check_kind, check_whole, told
 from sia_jax.types import Params, flatten_names, unflatten_names
 
 MESH_AXES = ("data", "fsdp", "tensor")
@@ -45,9 +46,15 @@ def make_mesh(
     Raises:
       ValueError: the sizes are not 1 or more, or do not multiply to the number of devices.
     """
-    devices = jax.devices() if devices is None else devices
     shape = (data, fsdp, tensor)
     sizes = dict(zip(MESH_AXES, shape, strict=True))
+    for name, size in sizes.items():
+        check_whole(name, size)
+    devices = jax.devices() if devices is None else devices
+    if not isinstance(devices, Sequence | np.ndarray) or not all(
+        isinstance(device, jax.Device) for device in devices
+    ):
+        raise TypeError(f"devices must be a list of jax.devices(), got {told(devices)}")
     if min(shape) < 1:
         raise ValueError(f"the sizes of a mesh must be 1 or more, got {sizes}")
     if np.prod(shape) != len(devices):
@@ -59,8 +66,10 @@ def check_axes(mesh: Mesh) -> None:
     """The mesh is one of `make_mesh`.
 
     Raises:
+      TypeError: it is none.
       ValueError: it has other axes.
     """
+    check_kind("mesh", mesh, Mesh, "a mesh of sia_jax.make_mesh(...), or None")
     if mesh.axis_names != MESH_AXES:
         raise ValueError(f"the mesh has axes {mesh.axis_names}, expected {MESH_AXES}: make it with make_mesh")
 

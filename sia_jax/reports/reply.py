@@ -86,6 +86,7 @@ def read_replies(
     config: SamplerConfig,
     tokenizer: Tokenizer | None = None,
     stops: Sequence[str] = (),
+    min_new_tokens: int | None = None,
 ) -> list[Reply]:
     """The replies of a batch, each cut before its first stop string.
 
@@ -98,14 +99,18 @@ def read_replies(
       config: likewise.
       tokenizer: the policy's; None: no texts.
       stops: stop strings.
+      min_new_tokens: tokens that no stop string ends, as no stop id does; None: the configuration's.
 
     Raises:
       ValueError: an empty stop string, or stop strings without a tokenizer.
     """
     if stops and tokenizer is None:
         raise ValueError("stop strings need a tokenizer")
+    if min_new_tokens is None:
+        min_new_tokens = config.steering.min_new_tokens
     host: Any = jax.device_get(samples)
-    return [_read(host, row, prompt, config, tokenizer, stops) for row in range(len(host.lengths))]
+    rows = range(len(host.lengths))
+    return [_read(host, row, prompt, config, tokenizer, stops, min_new_tokens) for row in rows]
 
 
 def json_numbers(array: np.ndarray) -> list[Any]:
@@ -124,6 +129,7 @@ def _read(
     config: SamplerConfig,
     tokenizer: Tokenizer | None,
     stops: Sequence[str],
+    min_new_tokens: int,
 ) -> Reply:
     t = int(samples.lengths[row])
     ids = samples.tokens[row, :t].tolist()
@@ -131,7 +137,7 @@ def _read(
     reason = FinishReason(int(samples.finish_reason[row]))
     policy_tokens, value_tokens = int(samples.policy_tokens[row]), int(samples.value_tokens[row])
     stop_string = None
-    cut = cut_at_stop(pieces, stops)
+    cut = cut_at_stop(pieces, stops, min_new_tokens)
     if cut is not None:
         pieces, stop_string, reason, t = cut.pieces, cut.stop, FinishReason.STOP, len(cut.pieces)
         source = row // config.branches

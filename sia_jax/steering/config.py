@@ -6,11 +6,15 @@ from typing import Any, Literal
 
 import jax
 
+from sia_jax.arguments import check_real, check_whole, told
+from sia_jax.reprs import changed
 from sia_jax.steering.gates import Entropy, Gate
 from sia_jax.steering.tilts import Additive, Tilt
 
+_REAL = ("beta", "temperature", "top_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class SteeringConfig:
     """How junctions are found and steered. Frozen and hashable: a static argument of `jax.jit`.
 
@@ -44,20 +48,25 @@ class SteeringConfig:
     frequency_penalty: float = 0.0
     """Nats taken off for each time that the reply has an id."""
     min_new_tokens: int = 0
-    """No stop id before so many tokens."""
+    """No stop id, and no stop string, ends a reply before so many tokens."""
 
     def __post_init__(self) -> None:
         for name, choices in (
             ("entropy", ("candidates", "vocabulary")),
             ("unsteered", ("policy", "candidates")),
         ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+            chosen = getattr(self, name)
+            if not isinstance(chosen, str) or chosen not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {told(chosen)}")
+        for name in ("num_candidates", "top_k", "min_new_tokens"):
+            check_whole(name, getattr(self, name))
+        for name in _REAL:
+            check_real(name, getattr(self, name))
         if self.num_candidates < 1:
             raise ValueError(f"num_candidates must be 1 or more, got {self.num_candidates}")
         for name, kind in (("gate", Gate), ("tilt", Tilt)):
             if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"{name} must be a {kind.__name__}, got {getattr(self, name)!r}")
+                raise TypeError(f"{name} must be a {kind.__name__}, got {told(getattr(self, name))}")
             part = getattr(self, name)
             if any(math.isnan(x) for x in part.numbers):
                 raise ValueError(f"the numbers of the {name} must not be NaN, got {part}")
@@ -66,6 +75,9 @@ class SteeringConfig:
                     raise ValueError(
                         f"a number of the {name} must lie in {low:g} .. {high:g}, got {x} in {part}"
                     )
+
+    def __repr__(self) -> str:
+        return changed(self, always=("num_candidates", "gate", "tilt", "beta"))
 
     @staticmethod
     def official() -> "SteeringConfig":
@@ -77,7 +89,7 @@ class SteeringConfig:
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Knobs:
     """The numbers of a call, each a scalar or one for each row; None: the configuration's default.
 
@@ -101,6 +113,9 @@ class Knobs:
     tilt: Any = None  # a tuple of [] or [B], as config.steering.tilt.numbers
     quorum: Any = None  # [] rows that wait before a value pass runs
     patience: Any = None  # [] policy steps that a row waits at most while others run
+
+    def __repr__(self) -> str:
+        return changed(self)
 
     def override(self, **changes: Any) -> "Knobs":
         """These knobs with some replaced."""

@@ -8,16 +8,21 @@ the number of every `Entropy` and the start of every `Budget`; the other gates c
 import abc
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+
+from sia_jax.arguments import check_kind, check_real, told
 
 BUDGET_STEP = 0.25
 """eta: how far, in nats, one verdict moves the threshold of a `Budget`."""
 
 SMALLEST_ENTROPY = 1e-6
 """Entropies below this count as this in a ratio, nats."""
+
+_OPERATORS = {"Not": "~", "And": "&", "Or": "|"}
 
 Numbers = tuple[Float[Array, " B"], ...]
 State = tuple[Float[Array, " B"], ...]
@@ -41,14 +46,28 @@ class Features:
 class Gate(abc.ABC):
     """A static expression. Its leaves' fields are the defaults of its traced numbers."""
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check_real(f"{field.name} of {type(self).__name__}", getattr(self, field.name))
+
     def __and__(self, other: "Gate") -> "Gate":
         return And(self, other)
+
+    __rand__ = __and__
 
     def __or__(self, other: "Gate") -> "Gate":
         return Or(self, other)
 
+    __ror__ = __or__
+
     def __invert__(self) -> "Gate":
         return Not(self)
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            f"the gate {self} is neither true nor false before there is a position; combine gates with "
+            "&, | and ~, not with `and`, `or` and `not`"
+        )
 
     @property
     def numbers(self) -> tuple[float, ...]:
@@ -78,6 +97,13 @@ class Gate(abc.ABC):
 @dataclass(frozen=True)
 class Entropy(Gate):
     """H_t >= threshold: the paper's gate."""
+
+    def __init__(self, *numbers: Any, **named: Any):
+        if numbers or named:
+            raise TypeError(
+                f"Entropy() has no number of its own, got {told(numbers[0] if numbers else named)}: its "
+                "threshold is an argument of the call, sample(params, prompt, threshold, ...)"
+            )
 
     def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
         """See `Gate`."""
@@ -205,11 +231,17 @@ class Budget(Gate):
         return verdict, (q + BUDGET_STEP * (verdict - numbers[0]),)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Not(Gate):
     """~inner."""
 
     inner: Gate
+
+    def __repr__(self) -> str:
+        return f"~{self.inner}"
+
+    def __post_init__(self) -> None:
+        _check_gates(self, self.inner)
 
     @property
     def numbers(self) -> tuple[float, ...]:
@@ -238,6 +270,9 @@ class _Pair(Gate):
     left: Gate
     right: Gate
 
+    def __post_init__(self) -> None:
+        _check_gates(self, self.left, self.right)
+
     @property
     def numbers(self) -> tuple[float, ...]:
         """Those of the left, then those of the right."""
@@ -259,9 +294,12 @@ class _Pair(Gate):
         return left, right, left_state + right_state
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class And(_Pair):
     """left & right."""
+
+    def __repr__(self) -> str:
+        return f"({self.left} & {self.right})"
 
     def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
         """See `Gate`."""
@@ -269,11 +307,20 @@ class And(_Pair):
         return left & right, state
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Or(_Pair):
     """left | right: how the official code joins its gates."""
+
+    def __repr__(self) -> str:
+        return f"({self.left} | {self.right})"
 
     def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
         """See `Gate`."""
         left, right, state = self._decide_both(features, numbers, state)
         return left | right, state
+
+
+def _check_gates(whole: Gate, *parts: object) -> None:
+    for part in parts:
+        operator = _OPERATORS[type(whole).__name__]
+        check_kind(f"what {operator} combines", part, Gate, "a gate such as Entropy() or Position(3)")

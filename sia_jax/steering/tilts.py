@@ -11,12 +11,20 @@ from dataclasses import dataclass, field, fields
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from sia_jax.arguments import check_kind, check_real
+
 Numbers = tuple[Float[Array, " B"], ...]
 
 
 @dataclass(frozen=True)
 class Tilt(abc.ABC):
     """Static; the fields that are numbers are the defaults of traced ones."""
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            f"the tilt {self} is neither true nor false, and tilts do not combine with `and` and `or`; "
+            "one bounds another: Clipped(2.0, of=Standardised())"
+        )
 
     @property
     def numbers(self) -> tuple[float, ...]:
@@ -46,6 +54,20 @@ class Tilt(abc.ABC):
           numbers: [B] each, in the order of `self.numbers`.
         """
 
+    def relative(
+        self,
+        values: Float[Array, "B C"],
+        beta: Float[Array, " B"],
+        allowed: Bool[Array, "B C"],
+        numbers: Numbers = (),
+    ) -> Float[Array, "B C"]:
+        """The same less a number common to a row's candidates: 0 for the largest of those in A and N.
+
+        The law is that of the tilt itself. An offset that all values have takes no digits from it.
+        """
+        tilt = self(values, beta, allowed, numbers)
+        return tilt - _largest(tilt, allowed)
+
 
 @dataclass(frozen=True)
 class Additive(Tilt):
@@ -55,6 +77,10 @@ class Additive(Tilt):
         """See `Tilt`."""
         return beta[:, None] * values
 
+    def relative(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
+        """See `Tilt`; the difference is taken before the product, whose rounding knows no offset then."""
+        return _difference(values, beta, allowed)
+
 
 @dataclass(frozen=True)
 class Centred(Tilt):
@@ -63,6 +89,10 @@ class Centred(Tilt):
     def __call__(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
         """See `Tilt`."""
         return beta[:, None] * _centred(values, allowed)
+
+    def relative(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
+        """See `Tilt`."""
+        return _difference(values, beta, allowed)
 
 
 @dataclass(frozen=True)
@@ -83,6 +113,10 @@ class Clipped(Tilt):
     bound: float
     of: Tilt = field(default_factory=Additive)
 
+    def __post_init__(self) -> None:
+        check_real("bound of Clipped", self.bound)
+        check_kind("what Clipped bounds", self.of, Tilt, "a tilt such as Additive()")
+
     @property
     def ranges(self) -> tuple[tuple[float, float], ...]:
         """See `Tilt`."""
@@ -99,5 +133,17 @@ def _mean(x: Array, allowed: Array) -> Array:
     return total / jnp.maximum(jnp.sum(allowed, axis=-1, keepdims=True), 1)
 
 
+def _largest(x: Array, allowed: Array) -> Array:
+    return jnp.max(jnp.where(allowed, x, -jnp.inf), axis=-1, keepdims=True)
+
+
+def _difference(values: Array, beta: Array, allowed: Array) -> Array:
+    """beta (V - V_b), b the candidate of the largest beta V; a difference that overflows is cut off."""
+    towards, most = jnp.where(beta < 0, -1, 1)[:, None], jnp.finfo(values.dtype).max
+    best = towards * _largest(towards * values, allowed)
+    return beta[:, None] * jnp.clip(values - best, -most, most)
+
+
 def _centred(values: Array, allowed: Array) -> Array:
-    return jnp.where(allowed, values - _mean(values, allowed), 0)
+    near = jnp.where(allowed, values - _largest(values, allowed), 0)  # a mean of what all share is rounded
+    return jnp.where(allowed, near - _mean(near, allowed), 0)

@@ -128,3 +128,28 @@ def test_cut_at_stop(pieces: list[str], stops: list[str], expected: tuple[list[s
 def test_an_empty_stop_string() -> None:
     with pytest.raises(ValueError, match="must not be empty"):
         cut_at_stop(["a"], [""])
+
+
+@settings(derandomize=True, deadline=None, database=None)
+@given(
+    pieces=st.lists(st.text("ab", max_size=2), max_size=8),
+    stops=st.lists(st.text("ab", min_size=1, max_size=3), max_size=3),
+    least=st.integers(0, 9),
+)
+def test_no_stop_string_that_the_first_tokens_complete_ends_a_reply(pieces, stops, least) -> None:
+    cut = cut_at_stop(pieces, stops, least)
+    ends = []  # (tokens, characters) at which a stop string is complete, after the first tokens
+    for tokens in range(least + 1, len(pieces) + 1):
+        before, text = "".join(pieces[: tokens - 1]), "".join(pieces[:tokens])
+        for end in range(len(before) + 1, len(text) + 1):
+            ends += [(tokens, end, -len(stop), stop) for stop in stops if text[:end].endswith(stop)]
+    if not ends:
+        assert cut is None
+        return
+    tokens, end, _, stop = min(ends)
+    assert cut is not None
+    assert (len(cut.pieces), "".join(cut.pieces), cut.stop) == (
+        tokens,
+        "".join(pieces)[: end - len(stop)],
+        stop,
+    )

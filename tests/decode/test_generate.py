@@ -22,6 +22,7 @@ from decode.runner import Row
 from sia_jax.data.chat import value_prompt
 from sia_jax.data.prompts import parse_prompts, read_prompts
 from tests.support.checkpoints import assert_same_trees, save_tiny_policy, save_tiny_value_model
+from tests.support.marks import long
 from tests.support.tokenizers import save_qwen3_tokenizer
 
 # Of one bucket, so that one program serves them.
@@ -264,7 +265,9 @@ def test_overwrite(args: Args, finished: Path, tmp_path: Path, no_loading: None)
     assert path.read_text() == "no JSON\n"  # nothing is lost before there is something to write
 
 
-@pytest.mark.parametrize("options", [{"batch": 5}, {"mesh": (2, 2, 2), "batch": 5}], ids=["batch", "mesh"])
+@pytest.mark.parametrize(
+    "options", [{"batch": 5}, long({"mesh": (2, 2, 2), "batch": 5})], ids=["batch", "mesh"]
+)
 def test_neither_the_batch_nor_a_mesh_changes_anything(
     options: dict[str, Any], args: Args, finished: Path, tmp_path: Path
 ) -> None:
@@ -326,6 +329,16 @@ def test_stop_strings(args: Args, finished: Path, tmp_path: Path) -> None:
         assert line["usage"]["value_tokens"] == value_tokens(line, args)
         assert full["text"].startswith(line["text"] + stop)
     assert cut
+
+
+def test_no_stop_text_ends_a_reply_before_min_new_tokens(args: Args, finished: Path, tmp_path: Path) -> None:
+    whole = sorted(lines_of(finished), key=lambda line: line["index"])
+    stops = tuple({character for line in whole for character in line["text"]})
+    early = run(args, tmp_path / "early.jsonl", stop=stops)
+    late = run(args, tmp_path / "late.jsonl", stop=stops, min_new_tokens=7)
+    assert min(line["length"] for line in early) < 7
+    assert all(line["length"] > 7 for line in late)
+    assert any(line["stop_string"] for line in late)
 
 
 def test_compare(
@@ -440,10 +453,11 @@ def test_the_official_preset_and_candidates(args: Args, tmp_path: Path) -> None:
         ({"prompts": "/nowhere/prompts.txt"}, "/nowhere/prompts.txt: no such file of prompts"),
         ({"temperature": -1.0}, "temperature must be 0 .greedy., or a finite number from 1e-30 on, got -1.0"),
         ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
-        ({"num_candidates": 353}, "num_candidates must be at most 352"),
+        ({"num_candidates": 353}, "num_candidates must be at most 346"),
         ({"max_new_tokens": 0}, "--max-new-tokens must be 1 or more"),
         ({"max_new_tokens": 250}, r"prompt 0 has \d+ ids.*leave room for 6; cut it"),
         ({"stop": ("",)}, "--stop must not be empty"),
+        ({"min_new_tokens": 13}, "--min-new-tokens must be at most --max-new-tokens, got 13 and 12; raise"),
         ({"seed": -1}, "seed must be an integer in 0"),
         ({"samples": 0}, "--samples must be 1 or more"),
         ({"samples": 9}, "--batch must hold the --samples of a prompt, got 2 and 9; pass --batch 9"),

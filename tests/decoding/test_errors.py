@@ -288,6 +288,18 @@ MISTAKES = {
     "presence_penalty": (knob(presence_penalty=NAN), ["presence_penalty", "finite", "nan"]),
     "frequency_penalty": (knob(frequency_penalty=-INF), ["frequency_penalty", "finite", "-inf"]),
     "min_new_tokens": (knob(min_new_tokens=-1), ["min_new_tokens", "0 or more", "-1"]),
+    "min_new_tokens over the buffer": (
+        knob(min_new_tokens=11),
+        ["min_new_tokens", "at most max_new_tokens", "11", "10"],
+    ),
+    "min_new_tokens over a row's max_new_tokens": (
+        knob(min_new_tokens=[2, 3], max_new_tokens=[9, 2]),
+        ["min_new_tokens", "at most max_new_tokens", "[2, 3]", "[9, 2]", "raise max_new_tokens"],
+    ),
+    "a default of min_new_tokens over the buffer": (
+        lambda: config_of(steering=SteeringConfig(num_candidates=C, min_new_tokens=11)),
+        ["min_new_tokens", "at most max_new_tokens", "11", "10"],
+    ),
     "max_new_tokens of none": (knob(max_new_tokens=0), ["max_new_tokens", "1 .. 10", "buffer", "0"]),
     "max_new_tokens over the buffer": (
         knob(max_new_tokens=[10, 11]),
