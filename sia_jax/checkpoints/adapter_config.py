@@ -6,22 +6,32 @@ what the network computes, and is refused.
 """
 
 import json
-import re
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sia_jax.checkpoints.config_json import read_json
+from sia_jax.checkpoints.adapter_targets import Targets, are_layer_names, are_layers, target_problems
+from sia_jax.checkpoints.files import is_there, read_json
+from sia_jax.checkpoints.values import (
+    as_list,
+    is_bool,
+    is_count,
+    is_number,
+    shown_value,
+)
 from sia_jax.files.writing import write_text
-from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConfig
+from sia_jax.models.lora import LoraConfig
+from sia_jax.models.patterns import check_pattern
 
 _FILE_NAME = "adapter_config.json"
+MERGE = (
+    "merge_and_unload() it with peft, save_pretrained() the result as backbone/ of the value model, remove "
+    "lora_weights/, and load the value model"
+)
+"""What to do with an adapter that is not computed here."""
 TASK_TYPES = ("FEATURE_EXTRACTION", "CAUSAL_LM")
 """The task types under which PEFT saves LoRA matrices alone; the others come with a head."""
-
-_PROJECTIONS = ATTENTION_PROJECTIONS + MLP_PROJECTIONS
 
 # Whatever their value, they do not change what the network computes: they describe the file, or have effect
 # only with a field that is refused.
@@ -31,12 +41,10 @@ _INERT = {
 }
 
 _REMEDIES = {
-    "use_dora": "its magnitudes are not computed here: merge_and_unload() it with peft, and load the result",
-    "lora_bias": "only the matrices A and B are read: merge_and_unload() it with peft, and load the result",
-    "modules_to_save": "only LoRA matrices are read: save the adapter with task_type FEATURE_EXTRACTION",
+    "use_dora": f"its magnitudes are not computed here: {MERGE}",
+    "lora_bias": "the projections of Qwen3 and Llama have no bias to take it: train the adapter without it",
     "fan_in_fan_out": "the projections of Qwen3 and Llama are [out, in]: set it to false",
-    "exclude_modules": "list the adapted projections in target_modules, without exceptions",
-    "layers_pattern": "the layers are known from the names of the tensors: remove it",
+    "exclude_modules": f"list the adapted projections in target_modules, without exceptions, or {MERGE}",
 }
 
 
@@ -49,8 +57,8 @@ class AdapterFile:
     """Name or path of the model that the adapter was trained on."""
     task_type: str | None
     """PEFT's task type, such as "FEATURE_EXTRACTION" or "CAUSAL_LM"."""
-    layers: tuple[int, ...] | None = None
-    """The layers that it adapts; None: all of the base's."""
+    targets: Targets
+    """Which modules it adapts; `config.target_modules` are the kinds of projections that they may be of."""
 
 
 def read_adapter_config(path: str | Path) -> AdapterFile:
@@ -70,29 +78,23 @@ def read_adapter_config(path: str | Path) -> AdapterFile:
     """
     path = Path(path)
     path = path / _FILE_NAME if path.is_dir() else path
-    if not path.is_file():
+    if not is_there(path):
         raise FileNotFoundError(f"{path}: a PEFT adapter needs an {_FILE_NAME}")
     raw = read_json(path)
     problems = _problems(raw)
     if problems:
         raise ValueError(f"{path}: not a LoRA adapter that can be used here\n  " + "\n  ".join(problems))
-    targets = _listed(raw["target_modules"])
+    targets = Targets.of(raw)
     config = LoraConfig(
         rank=raw["r"],
         alpha=float(raw["lora_alpha"]),
-        target_modules=tuple(name for name in _PROJECTIONS if name in targets),
+        target_modules=targets.kinds,
         dropout=float(raw.get("lora_dropout", 0.0)),
         use_rslora=raw.get("use_rslora", False),
         rank_pattern=tuple((raw.get("rank_pattern") or {}).items()),
         alpha_pattern=tuple((key, float(alpha)) for key, alpha in (raw.get("alpha_pattern") or {}).items()),
     )
-    layers = raw.get("layers_to_transform")
-    return AdapterFile(
-        config,
-        base_model=raw.get("base_model_name_or_path"),
-        task_type=raw.get("task_type"),
-        layers=None if layers is None else tuple(_listed(layers)),
-    )
+    return AdapterFile(config, raw.get("base_model_name_or_path"), raw.get("task_type"), targets)
 
 
 def write_adapter_config(
@@ -101,6 +103,7 @@ def write_adapter_config(
     base_model_name_or_path: str,
     task_type: str = "FEATURE_EXTRACTION",
     layers: Sequence[int] | None = None,
+    modules: Sequence[str] | None = None,
 ) -> None:
     """Write an adapter_config.json that `peft.LoraConfig.from_pretrained` reads.
 
@@ -110,6 +113,7 @@ def write_adapter_config(
       base_model_name_or_path: the model that it was trained on.
       task_type: one of `TASK_TYPES`.
       layers: those that are adapted; None: all of the base's.
+      modules: the paths of the adapted modules, where they are not all of some kinds in all of some layers.
 
     Raises:
       ValueError: `config` has a value that `read_adapter_config` refuses, or a pattern twice, or `task_type`
@@ -134,7 +138,7 @@ def write_adapter_config(
         "r": config.rank,
         "rank_pattern": dict(config.rank_pattern),
         "revision": None,
-        "target_modules": list(config.target_modules),
+        "target_modules": list(config.target_modules if modules is None else modules),
         "task_type": task_type,
         "use_dora": False,
         "use_rslora": config.use_rslora,
@@ -158,51 +162,40 @@ def _problems(raw: dict[str, Any]) -> list[str]:
     problems = [f"{name} is missing; a file that PEFT wrote has it" for name in missing]
     for name, (holds, expected) in _EXPECTED.items():
         if name in raw and name not in missing and not holds(raw[name]):
-            problems.append(f"{name} is {raw[name]!r}, expected {expected}")
-    for name in sorted(set(raw) - set(_EXPECTED) - _INERT):
+            problems.append(f"{name} is {shown_value(raw[name])}, expected {expected}")
+    if "target_modules" not in missing:
+        problems += target_problems(raw)
+    for name in ("rank_pattern", "alpha_pattern"):
+        problems += _wrong_patterns(name, raw.get(name))
+    for name in sorted(set(raw) - set(_EXPECTED) - _INERT - {"target_modules"}):
         # Identity for false, because 0 equals it.
         if not (raw[name] is None or raw[name] is False or raw[name] in ("", [], {})):
-            remedy = _REMEDIES.get(name, "train the adapter without it, or merge it with peft")
-            problems.append(f"{name} is {raw[name]!r}, which is not supported; {remedy}")
+            remedy = _REMEDIES.get(name, f"train the adapter without it, or {MERGE}")
+            shown = shown_value(name)[1:-1]
+            problems.append(f"{shown} is {shown_value(raw[name])}, which is not supported; {remedy}")
     return problems
-
-
-def _is_rank(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_index(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_name(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
-def _are_projections(value: Any) -> bool:
-    return value != [] and all(name in _PROJECTIONS for name in _listed(value))
-
-
 def _are_patterns(value: Any, holds: Callable[[Any], bool]) -> bool:
-    if not isinstance(value, dict):
-        return value is None
-    try:
-        for key in value:
-            re.compile(rf"(.*\.)?({key})")  # as PEFT completes it
-    except re.error:
-        return False
-    # A file from elsewhere must not make matching take for ever: few repetitions, and none of a group.
-    if any(len(re.findall(r"[*+{]", key)) > 3 or re.search(r"\)[*+{]", key) for key in value):
-        return False
-    return all(holds(entry) for entry in value.values())
+    return value is None or (isinstance(value, dict) and all(holds(entry) for entry in value.values()))
 
 
-def _listed(targets: Any) -> list[Any]:
-    return targets if isinstance(targets, list) else [targets]
+def _wrong_patterns(name: str, value: Any) -> list[str]:
+    """What keeps the keys of rank_pattern or alpha_pattern from being matched."""
+    problems = []
+    for key in value if isinstance(value, dict) else ():
+        try:
+            check_pattern(key)
+        except ValueError as error:
+            problems.append(
+                f"{name} is keyed by {shown_value(key)}, which cannot be matched here: {error}; write the "
+                f"paths of the modules, or {MERGE}"
+            )
+    return problems[:10]
 
 
 def _whole(number: float) -> float:
@@ -210,22 +203,22 @@ def _whole(number: float) -> float:
     return int(number) if float(number).is_integer() else number
 
 
-_PATTERNS = "regular expressions with at most 3 repetitions and none of a group"
-
 _EXPECTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "peft_type": (lambda value: value == "LORA", "'LORA': other methods are not supported"),
     "base_model_name_or_path": (_is_name, "a string or null"),
     "task_type": (_is_name, "a string or null"),
-    "r": (_is_rank, "an integer above 0"),
-    "lora_alpha": (_is_number, "a finite number"),
-    "lora_dropout": (lambda value: _is_number(value) and 0 <= value < 1, "a number in [0, 1)"),
-    "use_rslora": (lambda value: isinstance(value, bool), "true or false"),
-    "target_modules": (_are_projections, f"a list out of {', '.join(_PROJECTIONS)}: name the adapted ones"),
-    "rank_pattern": (lambda value: _are_patterns(value, _is_rank), f"{_PATTERNS}: integers above 0"),
-    "alpha_pattern": (lambda value: _are_patterns(value, _is_number), f"{_PATTERNS}: finite numbers"),
-    "layers_to_transform": (
-        lambda value: value is None or all(_is_index(layer) for layer in _listed(value)),
-        "null, a layer or a list of layers",
+    "r": (is_count, "an integer above 0"),
+    "lora_alpha": (is_number, "a finite number"),
+    "lora_dropout": (lambda value: is_number(value) and 0 <= value < 1, "a number in [0, 1)"),
+    "use_rslora": (is_bool, "true or false"),
+    "rank_pattern": (lambda value: _are_patterns(value, is_count), "patterns with integers above 0"),
+    "alpha_pattern": (lambda value: _are_patterns(value, is_number), "patterns with finite numbers"),
+    "layers_to_transform": (are_layers, "null, a layer or a list of layers"),
+    "layers_pattern": (are_layer_names, "null, or what holds the layers of Qwen3 and Llama: 'layers'"),
+    "modules_to_save": (
+        lambda value: all(name in ("embed_tokens", "lm_head") for name in as_list(value)),
+        "null, or embed_tokens and lm_head where they were not trained: other modules are not read; "
+        "save the adapter with task_type FEATURE_EXTRACTION",
     ),
     "bias": (lambda value: value == "none", "'none': biases of the base are not read from an adapter"),
     "init_lora_weights": (

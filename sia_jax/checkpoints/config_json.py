@@ -5,14 +5,25 @@ the rope into `rope_parameters`. A reader that knows only its own spelling falls
 a word; this one takes any of them, and raises where there is none.
 """
 
-import json
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sia_jax.models.config import Family, Llama3Scaling, ModelConfig, RopeConfig
+from sia_jax.checkpoints import rope_fields
+from sia_jax.checkpoints.files import is_there, read_json
+from sia_jax.checkpoints.values import (
+    as_list,
+    is_bool,
+    is_count,
+    is_integer,
+    is_number,
+    is_object,
+    is_positive,
+    shown_value,
+)
+from sia_jax.models.config import Family, ModelConfig
 
 ARCHITECTURES: dict[str, tuple[Family, str]] = {
     "Qwen3ForCausalLM": ("qwen3", "policy"),
@@ -25,6 +36,9 @@ ARCHITECTURES: dict[str, tuple[Family, str]] = {
 DTYPES = ("float32", "bfloat16", "float16")
 """What weights may be computed in."""
 
+_NO_ID = -1
+"""What some files have for the id of a special token that the model lacks."""
+
 _REQUIRED = (
     "vocab_size",
     "hidden_size",
@@ -36,18 +50,35 @@ _REQUIRED = (
 )
 
 # Keys that say nothing about what the network computes, or that are checked by name below.
-_KNOWN = frozenset(_REQUIRED) | {
-    *("architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "_name_or_path"),
-    *("num_key_value_heads", "head_dim", "tie_word_embeddings", "initializer_range", "use_cache"),
-    *("rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor"),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "id2label", "label2id", "num_labels", "problem_type"),
-    *("hidden_act", "attention_bias", "mlp_bias", "attention_dropout", "pretraining_tp"),
-    *("sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "quantization_config"),
-    *("output_attentions", "output_hidden_states", "return_dict", "chunk_size_feed_forward"),
-    *("is_encoder_decoder", "is_decoder", "cross_attention_hidden_size", "add_cross_attention"),
-    *("finetuning_task", "task_specific_params", "tokenizer_class", "prefix", "sep_token_id"),
-    *("decoder_start_token_id", "tie_encoder_decoder", "torchscript", "pruned_heads", "classifier_dropout"),
-}
+_KNOWN = (
+    frozenset(_REQUIRED)
+    | rope_fields.AT_TOP
+    | {
+        *("architectures", "model_type", "transformers_version", "torch_dtype", "dtype", "_name_or_path"),
+        *("num_key_value_heads", "head_dim", "tie_word_embeddings", "initializer_range", "use_cache"),
+        *(
+            "bos_token_id",
+            "eos_token_id",
+            "pad_token_id",
+            "id2label",
+            "label2id",
+            "num_labels",
+            "problem_type",
+        ),
+        *("hidden_act", "attention_bias", "mlp_bias", "attention_dropout", "pretraining_tp"),
+        *("sliding_window", "use_sliding_window", "max_window_layers", "layer_types", "quantization_config"),
+        *("output_attentions", "output_hidden_states", "return_dict", "chunk_size_feed_forward"),
+        *("is_encoder_decoder", "is_decoder", "cross_attention_hidden_size", "add_cross_attention"),
+        *("finetuning_task", "task_specific_params", "tokenizer_class", "prefix", "sep_token_id"),
+        *(
+            "decoder_start_token_id",
+            "tie_encoder_decoder",
+            "torchscript",
+            "pruned_heads",
+            "classifier_dropout",
+        ),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -67,43 +98,55 @@ def read_config(folder: Path) -> CheckpointConfig:
 
     Raises:
       FileNotFoundError: the folder has no config.json.
-      ValueError: not JSON, an unknown architecture, missing sizes, no rope theta, or a field that changes
-        the network in a way that is not supported. All problems of a file come in one report.
+      ValueError: not JSON, an unknown architecture, missing sizes, no rope theta, ids that are none of the
+        vocabulary, or a field that changes the network in a way that is not supported. All problems of a file
+        come in one report.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: a checkpoint folder needs a config.json")
+    path, generation_path = folder / "config.json", folder / "generation_config.json"
+    if not is_there(path):
+        raise FileNotFoundError(f"{path}: a checkpoint folder needs a config.json{_what_it_is(folder)}")
     raw = read_json(path)
-    generation_path = folder / "generation_config.json"
-    generation = read_json(generation_path) if generation_path.is_file() else {}
+    generation = read_json(generation_path) if is_there(generation_path) else {}
     try:
-        return parse_config(raw, generation)
+        checkpoint = parse_config(raw)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+    problems = _wrong_ids(generation, checkpoint.model.vocab_size)
+    if problems:
+        raise ValueError(f"{generation_path}: " + "; ".join(problems))
+    return _with_stops(checkpoint, generation)
 
 
-def parse_config(raw: dict[str, Any], generation: dict[str, Any] | None = None) -> CheckpointConfig:
-    """`read_config` on parsed JSON."""
+def parse_config(raw: dict[str, Any]) -> CheckpointConfig:
+    """`read_config` on the parsed config.json alone."""
     named = raw.get("architectures") or []
     if not isinstance(named, list) or len(named) != 1 or named[0] not in list(ARCHITECTURES):
-        raise ValueError(f"architectures {named} not supported, expected one of {sorted(ARCHITECTURES)}")
+        raise ValueError(
+            f"architectures {shown_value(named)} not supported, expected one of {sorted(ARCHITECTURES)}"
+        )
     architecture = named[0]
     family, kind = ARCHITECTURES[architecture]
 
     problems = [f"{key} is missing" for key in _REQUIRED if raw.get(key) is None]
     wrong = _wrong_values(raw)
+    rope, rope_problems = rope_fields.parse_rope(raw)
     if wrong:  # what follows relies on the kinds of the values
-        raise ValueError("; ".join(problems + wrong))
+        raise ValueError("; ".join(problems + wrong + rope_problems))
     if raw.get("model_type", family) != family:
-        problems.append(f"model_type is {raw['model_type']!r}, expected {family!r}")
+        problems.append(f"model_type is {shown_value(raw['model_type'])}, expected {family!r}")
     if family == "qwen3" and raw.get("num_key_value_heads") is None:
         problems.append("num_key_value_heads is missing")
     problems += _unsupported(raw, family)
-    rope, rope_problems = _parse_rope(raw)
     problems += rope_problems
+    problems += _wrong_ids(raw, raw.get("vocab_size"))
     labels = raw.get("id2label")
     if kind == "reward" and labels is not None and len(labels) != 1:
         problems.append(f"id2label names {len(labels)} labels, a reward model has 1")
+    kinds = raw.get("layer_types")
+    if kinds and raw.get("num_hidden_layers") not in (None, len(kinds)):
+        problems.append(
+            f"layer_types has {len(kinds)} entries, num_hidden_layers is {raw['num_hidden_layers']}"
+        )
     if problems:
         raise ValueError("; ".join(problems))
     assert rope is not None
@@ -112,13 +155,12 @@ def parse_config(raw: dict[str, Any], generation: dict[str, Any] | None = None) 
     )
     if unknown:
         warnings.warn(
-            f"config.json has fields that are not known here and are not used: {unknown}", stacklevel=3
+            "config.json has fields that are not known here and are not used: " + shown_value(unknown),
+            stacklevel=3,
         )
 
     heads = raw["num_attention_heads"]
     head_dim = raw.get("head_dim") or (128 if family == "qwen3" else raw["hidden_size"] // heads)
-    generation = generation or {}
-    eos = [*_ids(generation.get("eos_token_id")), *_ids(raw.get("eos_token_id"))]
     model = ModelConfig(
         family=family,
         vocab_size=raw["vocab_size"],
@@ -132,10 +174,10 @@ def parse_config(raw: dict[str, Any], generation: dict[str, Any] | None = None) 
         rms_norm_eps=raw["rms_norm_eps"],
         tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
         max_position_embeddings=raw["max_position_embeddings"],
-        eos_token_ids=tuple(dict.fromkeys(eos)),
-        bos_token_id=raw.get("bos_token_id"),
-        pad_token_id=raw.get("pad_token_id"),
-        initializer_range=raw.get("initializer_range", 0.02),
+        eos_token_ids=_ids(raw.get("eos_token_id")),
+        bos_token_id=_id(raw.get("bos_token_id")),
+        pad_token_id=_id(raw.get("pad_token_id")),
+        initializer_range=0.02 if raw.get("initializer_range") is None else raw["initializer_range"],
     )
     return CheckpointConfig(model, architecture, kind, raw.get("dtype") or raw.get("torch_dtype"))
 
@@ -184,111 +226,97 @@ def config_dict(config: ModelConfig, architecture: str, dtype: str) -> dict[str,
     return raw
 
 
-def _parse_rope(raw: dict[str, Any]) -> tuple[RopeConfig | None, list[str]]:
-    new, old = raw.get("rope_parameters") or {}, raw.get("rope_scaling") or {}
-    differ = sorted(key for key in set(new) & set(old) if new[key] != old[key])
-    if differ or (new and old and set(old) - set(new)):
-        return None, [f"rope_scaling and rope_parameters disagree: {old} and {new}"]
-    fields: dict[str, Any] = {**old, **new}
-    thetas = {t for t in (raw.get("rope_theta"), fields.get("rope_theta")) if t is not None}
-    if not thetas:
-        return None, ["rope theta is missing: neither rope_parameters.rope_theta nor rope_theta is present"]
-    if len(thetas) > 1:
-        return None, [f"rope_theta and rope_parameters disagree: {sorted(thetas)}"]
-    theta = thetas.pop()
-    if not _is_positive(theta):
-        return None, [f"rope theta is {theta!r}, expected a number above 0"]
-    theta = float(theta)
-    rope_type = fields.get("rope_type", fields.get("type", "default"))
-    if rope_type == "default":
-        return RopeConfig(theta), []
-    if rope_type != "llama3":
-        return None, [f"rope type {rope_type!r} is not supported, expected 'default' or 'llama3'"]
-    names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    missing = [name for name in names if fields.get(name) is None]
-    if missing:
-        return None, [f"llama3 rope scaling lacks {missing}"]
-    factor, low, high, context = (fields[name] for name in names)
-    if not (all(map(_is_positive, (factor, low, high, context))) and factor >= 1 and low < high):
-        impossible = {name: fields[name] for name in names}
-        return None, [f"llama3 rope scaling has impossible values: {impossible}"]
-    return RopeConfig(theta, Llama3Scaling(float(factor), float(low), float(high), int(context))), []
-
-
 def _wrong_values(raw: dict[str, Any]) -> list[str]:
     """Fields that are there but are not of their kind."""
     counts = (*_REQUIRED, "num_key_value_heads", "head_dim")
+    flags = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window")
     tests: list[tuple[Iterable[str], Callable[[Any], bool], str]] = [
-        ((key for key in counts if key != "rms_norm_eps"), _is_count, "an integer above 0"),
-        (("rms_norm_eps", "initializer_range"), _is_positive, "a number above 0"),
-        (
-            ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"),
-            _is_bool,
-            "true or false",
-        ),
-        (("bos_token_id", "pad_token_id"), _is_id, "an id"),
-        (("eos_token_id",), lambda value: all(map(_is_id, _ids(value))), "an id or a list of ids"),
+        ((key for key in counts if key != "rms_norm_eps"), is_count, "an integer above 0"),
+        (("rms_norm_eps",), is_positive, "a number above 0"),
+        (("initializer_range",), lambda value: is_number(value) and value >= 0, "a number from 0"),
+        (flags, is_bool, "true or false"),
         (("dtype", "torch_dtype"), lambda value: value in DTYPES, f"one of {DTYPES}"),
         (("layer_types",), lambda value: isinstance(value, list), "a list"),
-        (("id2label", "rope_parameters", "rope_scaling"), lambda value: isinstance(value, dict), "an object"),
+        (("id2label",), is_object, "an object"),
     ]
     return [
-        f"{key} is {raw[key]!r}, expected {expected}"
+        f"{key} is {shown_value(raw[key])}, expected {expected}"
         for keys, holds, expected in tests
         for key in keys
         if raw.get(key) is not None and not holds(raw[key])
     ]
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _wrong_ids(raw: dict[str, Any], vocab_size: int | None) -> list[str]:
+    """Ids of special tokens that are none; `vocab_size` is None where config.json lacks it.
+
+    -1 says "none", as transformers' older files do. transformers takes other ids without a row in the
+    embedding too; a stop id among them would never end a reply.
+    """
+    problems = []
+    for key in ("eos_token_id", "bos_token_id", "pad_token_id"):
+        value = raw.get(key)
+        several = key == "eos_token_id" and isinstance(value, list)
+        entries: list[Any] = as_list(value) if several else [value]
+        expected = "an id or a list of ids" if key == "eos_token_id" else "an id"
+        if vocab_size is not None:
+            expected += f" in 0 .. {vocab_size - 1} (the vocabulary)"
+        for entry in entries:
+            absent = entry is None or (is_integer(entry) and entry == _NO_ID)
+            if absent and not several:
+                continue
+            if not is_integer(entry) or entry < 0 or (vocab_size is not None and entry >= vocab_size):
+                problems.append(
+                    f"{key} is {shown_value(value)}, expected {expected}, or null for none; copy the file "
+                    "from the original checkpoint, or correct the field"
+                )
+                break
+    return problems
 
 
-def _is_positive(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+def _with_stops(checkpoint: CheckpointConfig, generation: dict[str, Any]) -> CheckpointConfig:
+    """The stop ids of generation_config.json, which come first, and those of config.json."""
+    stops = (*_ids(generation.get("eos_token_id")), *checkpoint.model.eos_token_ids)
+    model = replace(checkpoint.model, eos_token_ids=tuple(dict.fromkeys(stops)))
+    return replace(checkpoint, model=model)
 
 
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _what_it_is(folder: Path) -> str:
+    """What a folder without a config.json is instead, where that can be told."""
+    if is_there(folder / "adapter_config.json"):
+        return (
+            "; this is a PEFT adapter: merge it into its base (merge_and_unload() of peft, then "
+            "save_pretrained), and load the result"
+        )
+    inner = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    return f"; it holds {inner[:5]}: name one of them, {folder / inner[0]}" if inner else ""
 
 
 def _unsupported(raw: dict[str, Any], family: Family) -> list[str]:
     """Fields that would change what the network computes in a way that it does not implement."""
     sliding = bool(raw.get("use_sliding_window")) or (family == "llama" and raw.get("sliding_window"))
-    layer_types = [kind for kind in raw.get("layer_types") or [] if kind != "full_attention"]
-    rope = raw.get("rope_parameters") or {}
-    partial = raw.get("partial_rotary_factor", rope.get("partial_rotary_factor"))
+    other_layers = [kind for kind in raw.get("layer_types") or [] if kind != "full_attention"]
     experts = [key for key in raw if "expert" in key and raw[key]]
+    act = raw.get("hidden_act", "silu")
     tests = {
-        "sliding window attention": sliding or layer_types,
+        "sliding window attention (use_sliding_window, sliding_window)": sliding,
+        f"layer_types {shown_value(other_layers)}: sliding window attention": other_layers,
         "attention_bias": raw.get("attention_bias"),
         "mlp_bias": raw.get("mlp_bias"),
-        f"hidden_act {raw.get('hidden_act')!r} (only 'silu')": raw.get("hidden_act", "silu") != "silu",
-        f"partial_rotary_factor {partial}": partial not in (None, 1),
-        f"mixture of experts ({', '.join(experts)})": experts,
+        f"hidden_act {shown_value(act)} (only 'silu')": act != "silu",
+        f"mixture of experts ({shown_value(experts)})": experts,
         "quantization_config (only unquantised weights)": raw.get("quantization_config"),
     }
     return [f"{name} is not supported" for name, present in tests.items() if present]
 
 
-def _ids(value: int | list[int] | None) -> list[int]:
-    return [] if value is None else list(value) if isinstance(value, list) else [value]
+def _ids(value: int | list[int] | None) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(entry for entry in as_list(value) if entry != _NO_ID))
+
+
+def _id(value: int | None) -> int | None:
+    return None if value == _NO_ID else value
 
 
 def _id_or_list(ids: tuple[int, ...]) -> int | list[int] | None:
     return None if not ids else ids[0] if len(ids) == 1 else list(ids)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; ValueError if it holds anything else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, got a {type(value).__name__}")
-    return value

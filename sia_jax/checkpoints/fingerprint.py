@@ -8,7 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from sia_jax.checkpoints.tensors import open_checkpoint
+from sia_jax.checkpoints.tensors import open_checkpoint, with_embedding
 from sia_jax.types import Params, flatten_names
 
 _SAMPLE = 64
@@ -29,7 +29,7 @@ def fingerprint(model: Params) -> str:
 
 def fingerprint_of_folder(folder: Path) -> str:
     """The digest of a checkpoint folder's backbone; only the sampled numbers are read."""
-    file = open_checkpoint(folder)
+    file = with_embedding(open_checkpoint(folder))
     shapes = {name: file.shape(name) for name in file.slices if name.startswith("model.")}
     return _digest(shapes, lambda name, box: file.read(name, box))
 

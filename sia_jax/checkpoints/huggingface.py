@@ -18,13 +18,15 @@ from sia_jax.checkpoints.tensors import (
     check_tensors,
     open_checkpoint,
     place_tensors,
+    same_numbers,
     save_tensors,
+    with_embedding,
 )
 from sia_jax.checkpoints.vocabulary import copy_tokenizer, load_tokenizer, save_tokenizer
 from sia_jax.data.token_ids import with_tokens
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
-from sia_jax.models.transformer import abstract_model
+from sia_jax.models.shapes import Shapes, backbone_shapes
 from sia_jax.pretrained import Policy, RewardModel
 from sia_jax.types import Params, flatten_names
 
@@ -60,8 +62,8 @@ def load_policy(path: str | Path, *, dtype: Any = None, mesh: Mesh | None = None
             f"{folder} is a {checkpoint.architecture}, a policy is a ForCausalLM; "
             "use sia_jax.load_reward_model for it"
         )
-    file = open_checkpoint(folder)
-    expected = _backbone_shapes(checkpoint.model)
+    file = _open_weights(folder, checkpoint.model)
+    expected = _expected_shapes(file, checkpoint.model)
     tied = checkpoint.model.tie_word_embeddings
     head_shape = _head_shape(checkpoint.model)
     if tied and "lm_head.weight" in file.slices:
@@ -95,9 +97,10 @@ def load_reward_model(path: str | Path, *, dtype: Any = None, mesh: Mesh | None 
             f"{folder} is a {checkpoint.architecture}, a reward model is a ForSequenceClassification; "
             "use sia_jax.load_policy for it"
         )
-    file = open_checkpoint(folder)
-    expected = _backbone_shapes(checkpoint.model) | {"score.weight": (1, checkpoint.model.hidden_size)}
-    check_tensors(file, expected)
+    file = _open_weights(folder, checkpoint.model)
+    expected = _expected_shapes(file, checkpoint.model) | {"score.weight": (1, checkpoint.model.hidden_size)}
+    # A head for tokens may be left over beside that of the rewards; in place of it, it makes a policy.
+    check_tensors(file, expected, ignored=("lm_head.weight",) if "score.weight" in file.slices else ())
     tokenizer = load_tokenizer(folder)
     params = place_tensors(file, expected, _dtype(checkpoint, dtype), mesh)
     return RewardModel(checkpoint.model, params, tokenizer, checkpoint_name(path))
@@ -106,10 +109,16 @@ def load_reward_model(path: str | Path, *, dtype: Any = None, mesh: Mesh | None 
 def load_backbone(folder: Path, *, dtype: Any = None, mesh: Mesh | None = None) -> tuple[ModelConfig, Params]:
     """The backbone alone of a policy's or reward model's folder: its head, whichever it is, is not read."""
     checkpoint = read_config(folder)
-    file = open_checkpoint(folder)
-    expected = _backbone_shapes(checkpoint.model)
+    file = _open_weights(folder, checkpoint.model)
+    expected = _expected_shapes(file, checkpoint.model)
     check_tensors(file, expected, ignored=("lm_head.weight", "score.weight"))
     return checkpoint.model, place_tensors(file, expected, _dtype(checkpoint, dtype), mesh)["model"]
+
+
+def read_embedding(folder: Path, rows: slice) -> np.ndarray:
+    """Rows of the embedding of a policy's or reward model's folder, as stored."""
+    file = with_embedding(open_checkpoint(folder))
+    return file.read("model.embed_tokens.weight", (rows, slice(None)))
 
 
 def save_policy(policy: Policy, folder: str | Path, *, max_shard_bytes: int = 5 << 30) -> None:
@@ -161,12 +170,13 @@ def save_backbone(
       FileNotFoundError, ValueError: the base cannot be read, or is of other shapes; nothing is written then.
     """
     source = resolve_checkpoint(base)
-    checkpoint, file = read_config(source), open_checkpoint(source)
+    checkpoint = read_config(source)
+    file = _open_weights(source, checkpoint.model)
     config, dtype = checkpoint.model, model["embed_tokens"]["weight"].dtype
     head = {"score.weight": (1, config.hidden_size)}
     if checkpoint.kind == "policy":
         head = {} if config.tie_word_embeddings else {"lm_head.weight": _head_shape(config)}
-    check_tensors(file, {**_backbone_shapes(config), **head}, ignored=("lm_head.weight",))
+    check_tensors(file, {**_expected_shapes(file, config), **head}, ignored=("lm_head.weight",))
     params = {"model": model} | place_tensors(file, head, dtype, None)
     if checkpoint.kind == "policy":
         save_policy(Policy(config, params), folder, max_shard_bytes=max_shard_bytes)
@@ -206,9 +216,30 @@ def _head_shape(config: ModelConfig) -> tuple[int, int]:
     return config.vocab_size, config.hidden_size
 
 
-def _backbone_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    tree = {"model": abstract_model(config)}
-    return {name: leaf.shape for name, leaf in flatten_names(tree).items()}
+def _backbone_shapes(config: ModelConfig, layers: int | None = None) -> Shapes:
+    return {f"model.{name}": shape for name, shape in backbone_shapes(config, layers).items()}
+
+
+def _open_weights(folder: Path, config: ModelConfig) -> TensorFile:
+    """The tensors of a checkpoint; of two that are tied, the file may have either."""
+    file = open_checkpoint(folder)
+    return with_embedding(file) if config.tie_word_embeddings else file
+
+
+def _expected_shapes(file: TensorFile, config: ModelConfig) -> Shapes:
+    """The backbone's tensors, once the number of layers is known not to be made up.
+
+    Raises:
+      ValueError: the file's layers are fewer than config.json says; all that is missing is not listed then.
+    """
+    found = {name.split(".")[2] for name in file.slices if name.startswith("model.layers.")}
+    if found and config.num_layers > len(found):
+        raise ValueError(
+            f"{file.source}: config.json says num_hidden_layers {config.num_layers}, the tensors are those "
+            f"of {len(found)} layers; copy config.json and the weights from one checkpoint"
+        )
+    # Without any layer under its name, the names are to be reported, and one layer shows what they lack.
+    return _backbone_shapes(config, None if found else 1)
 
 
 def _dtype(checkpoint: CheckpointConfig, dtype: Any) -> Any:
@@ -223,12 +254,9 @@ def _dtype(checkpoint: CheckpointConfig, dtype: Any) -> Any:
 
 def _check_tied(file: TensorFile) -> None:
     """A tied model may ship its lm_head too: transformers 4 ignores it and 5 uses it, so it must agree."""
-    rows = file.shape("lm_head.weight")[0]
-    step = max(1, (32 << 20) // (4 * file.shape("lm_head.weight")[1]))
-    for start in range(0, rows, step):
-        box = (slice(start, min(start + step, rows)), slice(None))
-        if not np.array_equal(file.read("lm_head.weight", box), file.read("model.embed_tokens.weight", box)):
-            raise ValueError(
-                f"{file.source}: config.json ties lm_head to the embedding, but the file holds another "
-                'lm_head.weight; set "tie_word_embeddings": false to use it, or remove the tensor'
-            )
+    embedding = functools.partial(file.read, "model.embed_tokens.weight")
+    if not same_numbers(file, "lm_head.weight", lambda rows: embedding((rows, slice(None)))):
+        raise ValueError(
+            f"{file.source}: config.json ties lm_head to the embedding, but the file holds another "
+            'lm_head.weight; set "tie_word_embeddings": false to use it, or remove the tensor'
+        )

@@ -1,8 +1,8 @@
 """Tensors of safetensors files, read in slices and placed straight onto their devices, one at a time."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from sia_jax.checkpoints.files import check_whole, is_there, read_json
+from sia_jax.checkpoints.values import shown_value
+from sia_jax.files.shown import shown_line
 from sia_jax.files.writing import publish, replacing, staging, write_text, writing
 from sia_jax.parallel.mesh import partition_spec
 from sia_jax.types import Params, flatten_names, unflatten_names
@@ -21,6 +24,8 @@ CHUNK_BYTES = 32 << 20
 """What is read of a file at a time."""
 
 _INDEX = "model.safetensors.index.json"
+_WRAPPERS = ("_orig_mod.", "module.", "base_model.model.")
+_BARE = ("embed_tokens.", "layers.", "norm.", "rotary_emb.")
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -99,35 +104,46 @@ def open_checkpoint(folder: Path) -> TensorFile:
     """
     index_path = folder / _INDEX
     single = folder / "model.safetensors"
-    if single.is_file():
-        return open_file(single)
-    if not index_path.is_file():
+    if is_there(single):
+        return as_transformers_names_them(open_file(single))
+    if not is_there(index_path):
         pickled = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
-        hint = f"; {pickled} are pickles: save the model as safetensors with transformers" if pickled else ""
+        others = sorted(path.name for path in folder.glob("*.safetensors"))
+        hint = ""
+        if others:
+            hint = f"; it has {shown_value(others[:5])}: the weights of a model have one of these names"
+        if pickled:
+            hint = f"; {pickled[:5]} are pickles: save the model as safetensors with transformers"
         raise FileNotFoundError(f"{folder}: no model.safetensors and no model.safetensors.index.json{hint}")
 
-    try:
-        weight_map: dict[str, str] = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
-        outside = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{index_path} is not an index of safetensors shards: {error!r}") from None
+    weight_map = read_json(index_path).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ValueError(
+            f"{index_path} is not an index of safetensors shards: weight_map is {shown_value(weight_map)}, "
+            "expected an object of names of files"
+        )
+    names = sorted(set(weight_map.values()))
+    outside = [name for name in names if not _is_plain_name(name) or not name.endswith(".safetensors")]
     if outside:
-        raise ValueError(f"{index_path} names {outside}, expected safetensors files of its own folder")
-    missing = [name for name in names if not (folder / name).is_file()]
+        raise ValueError(
+            f"{index_path} names {shown_value(outside)}, expected safetensors files of its own folder"
+        )
+    missing = [name for name in names if not is_there(folder / name)]
     if missing:
         raise FileNotFoundError(
-            f"{index_path} names shards that are missing: {missing}; copy them from the original checkpoint"
+            f"{index_path} names shards that are missing: {shown_value(missing)}; copy them from the "
+            "original checkpoint"
         )
     shards = {name: open_file(folder / name) for name in names}
     absent = sorted(key for key, name in weight_map.items() if key not in shards[name].slices)
     unlisted = sorted(key for name in names for key in shards[name].slices if weight_map.get(key) != name)
     if absent or unlisted:
         raise ValueError(
-            f"{index_path} and the shards disagree: not in the shard they are listed for: {absent}; "
-            f"in a shard but not listed for it: {unlisted}"
+            f"{index_path} and the shards disagree: not in the shard they are listed for: "
+            f"{shown_value(absent)}; in a shard but not listed for it: {shown_value(unlisted)}"
         )
-    return TensorFile(folder, {key: shards[name].slices[key] for key, name in weight_map.items()})
+    file = TensorFile(folder, {key: shards[name].slices[key] for key, name in weight_map.items()})
+    return as_transformers_names_them(file)
 
 
 def open_file(path: Path) -> TensorFile:
@@ -137,13 +153,70 @@ def open_file(path: Path) -> TensorFile:
       FileNotFoundError: it is not there.
       ValueError: it is truncated, or not a safetensors file.
     """
-    if not path.is_file():
+    if not is_there(path):
         raise FileNotFoundError(f"{path}: no such file")
+    check_whole(path)
     try:
         handle = safe_open(str(path), framework="np")
         return TensorFile(path, {name: handle.get_slice(name) for name in handle.keys()})  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{path} is truncated or is not a safetensors file: {error}") from None
+        raise ValueError(
+            f"{path} is truncated or is not a safetensors file: {shown_line(error, 300)}"
+        ) from None
+
+
+def as_transformers_names_them(file: TensorFile) -> TensorFile:
+    """A model's tensors under the names that a ForCausalLM or ForSequenceClassification has for them.
+
+    The backbone's may lack their "model.", as a saved backbone's do; all may stand under the names of
+    wrappers (torch.compile, DistributedDataParallel, PEFT); the buffers of the rotary embedding, which old
+    versions saved, follow from config.json, and are left out.
+
+    Raises:
+      ValueError: two names come to the same.
+    """
+    slices: dict[str, Any] = {}
+    for name in file.slices:
+        short = name
+        while any(short.startswith(wrapper) for wrapper in _WRAPPERS):
+            short = next(short.removeprefix(w) for w in _WRAPPERS if short.startswith(w))
+        if short.startswith(_BARE):
+            short = f"model.{short}"
+        if short.endswith("rotary_emb.inv_freq"):
+            continue
+        if short in slices:
+            raise ValueError(f"{file.source}: two tensors are called {shown_value(short)} but for a prefix")
+        slices[short] = file.slices[name]
+    return replace(file, slices=slices)
+
+
+def with_embedding(file: TensorFile) -> TensorFile:
+    """The tensors of a tied model, whose one matrix may be in the file as lm_head alone."""
+    embedding, head = "model.embed_tokens.weight", "lm_head.weight"
+    if embedding in file.slices or head not in file.slices:
+        return file
+    return replace(
+        file, slices={embedding if name == head else name: file.slices[name] for name in file.slices}
+    )
+
+
+def same_numbers(file: TensorFile, name: str, other: Callable[[slice], np.ndarray]) -> bool:
+    """Whether a matrix holds the same numbers as another of its shape, NaN where that has NaN.
+
+    Args:
+      file: has it.
+      name: of it.
+      other: rows -> those rows of the other, [n, ...]; they are compared in its dtype.
+    """
+    rows, *rest = file.shape(name)
+    step = max(1, CHUNK_BYTES // (4 * max(1, int(np.prod(rest)))))
+    for start in range(0, rows, step):
+        part = slice(start, min(start + step, rows))
+        theirs = other(part)
+        ours = file.read(name, (part, *(slice(None) for _ in rest)), theirs.dtype)
+        if not np.all((ours == theirs) | ((ours != ours) & (theirs != theirs))):
+            return False
+    return True
 
 
 def check_tensors(
@@ -164,8 +237,10 @@ def check_tensors(
     ignored = set(ignored)
     present = set(file.slices)
     stored = {name: file.slices[name].get_dtype() for name in expected if name in present}
-    problems = [f"missing: {name} {shape}" for name, shape in expected.items() if name not in present]
-    problems += [f"surplus: {name} {file.shape(name)}" for name in sorted(present - set(expected) - ignored)]
+    missing = [name for name in expected if name not in present]
+    surplus = sorted(present - set(expected) - ignored)
+    problems = [f"missing: {name} {expected[name]}" for name in missing]
+    problems += [f"surplus: {shown_line(name, 100)} {file.shape(name)}" for name in surplus]
     problems += [
         f"shape: {name} is {file.shape(name)}, expected {shape}"
         for name, shape in expected.items()
@@ -177,11 +252,30 @@ def check_tensors(
         if dtype not in _DTYPES
     ]
     if problems:
-        shown = problems if len(problems) <= 100 else [*problems[:100], f"... and {len(problems) - 100} more"]
-        raise ValueError(
-            f"{file.source}: the tensors are not those of its {source} ({len(problems)} differ)\n  "
-            + "\n  ".join(shown)
+        told = f"the tensors are not those of its {source} ({len(problems)} differ)"
+        told += _what_names_tell(missing, surplus)
+        shown = problems if len(problems) <= 25 else [*problems[:25], f"... and {len(problems) - 25} more"]
+        raise ValueError(f"{file.source}: {told}\n  " + "\n  ".join(shown))
+
+
+def _what_names_tell(missing: Sequence[str], surplus: Sequence[str]) -> str:
+    """Why names differ, where one cause explains them, in place of a long list to be puzzled over."""
+    unmerged = [name for name in surplus if ".base_layer." in name or ".modules_to_save." in name]
+    if unmerged:
+        return (
+            ": the file holds a PEFT model that was saved unmerged; save the result of its merge_and_unload()"
         )
+    for name in missing:
+        prefixes = {other.removesuffix(name) for other in surplus if other.endswith(name)}
+        if len(prefixes) == 1:
+            prefix = prefixes.pop()
+            explained = [other for other in surplus if other.startswith(prefix)]
+            if 2 * len(explained) > len(surplus):
+                return (
+                    f": {len(explained)} names begin with {shown_value(prefix)}, which the names of such a "
+                    "model lack; save the model inside, or rename its tensors"
+                )
+    return ""
 
 
 def place_tensors(file: TensorFile, names: Iterable[str], dtype: Any, mesh: Mesh | None) -> Params:
@@ -264,6 +358,11 @@ def save_file_atomically(path: Path, tensors: Mapping[str, Any]) -> None:
     """
     with replacing(path) as new:
         _write_file(new, path, tensors)
+
+
+def _is_plain_name(name: str) -> bool:
+    """Whether a file of that name lies in the folder itself, on any system."""
+    return Path(name).name == name and "\\" not in name and "\0" not in name
 
 
 def _write_file(new: Path, path: Path, tensors: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ gigabytes (a large memo index) or end the process (the hash of a deeply nested t
 opcodes; they are interpreted here as data, and any other opcode and any other global is refused.
 """
 
+import io
 import math
 import pickle
 import pickletools
@@ -16,11 +17,13 @@ import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from sia_jax.checkpoints.files import check_whole
+from sia_jax.files.shown import shown_line
 from sia_jax.files.writing import replacing
 
 _ORDERED_DICT = "collections.OrderedDict"
@@ -34,6 +37,10 @@ _STORAGE_DTYPES = {
 }
 _GLOBALS = (_ORDERED_DICT, _REBUILD_TENSOR, *_STORAGE_DTYPES)
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_MAX_FILE_BYTES = 1 << 28  # of which zipfile lists the entries in memory
+_MAX_ENTRIES = 10_000
+_ENTRY = b"PK\x01\x02"  # begins each entry of a zip's directory
+_MAX_AXES = 32  # of a tensor
 _MAX_PICKLE_BYTES = 1 << 20  # some 5000 tensors; bounds what a hostile pickle can build
 _ALIGNMENT = 64  # of the storages in the file, as torch.save aligns them
 
@@ -69,16 +76,21 @@ def read_torch_file(path: str | Path) -> dict[str, Any]:
       FileNotFoundError: there is no such file.
       ValueError: the file is not whole, or holds anything but such a dict; nothing of it has been run.
     """
-    with open(path, "rb") as file:
-        try:
-            return _read(file)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        except Exception as error:  # bytes of unknown origin can fail anywhere in zipfile and pickletools
-            raise ValueError(
-                f"{path}: not a whole file of torch.save ({type(error).__name__}: {error}). Copy it again if "
-                "it may be truncated; if torch before 1.6 wrote it, load and save it with a later torch"
-            ) from error
+    path = Path(path)
+    check_whole(path)
+    size = path.stat().st_size
+    if size > _MAX_FILE_BYTES:
+        raise ValueError(f"{path} has {size} bytes, expected at most {_MAX_FILE_BYTES}: it is no head")
+    try:
+        return _read(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {shown_line(error, 500)}") from error
+    except Exception as error:  # bytes of unknown origin can fail anywhere in zipfile and pickletools
+        raise ValueError(
+            f"{path}: not a whole file of torch.save ({type(error).__name__}: {shown_line(error, 200)}). "
+            "Copy it again if it may be truncated; if torch before 1.6 wrote it, load and save it with a "
+            "later torch"
+        ) from error
 
 
 def write_torch_file(path: str | Path, tree: dict[str, Any]) -> None:
@@ -110,9 +122,18 @@ def write_torch_file(path: str | Path, tree: dict[str, Any]) -> None:
             archive.writestr(info, content)
 
 
-def _read(file: BinaryIO) -> dict[str, Any]:
-    with zipfile.ZipFile(file) as archive:
+def _read(data: bytes) -> dict[str, Any]:
+    if data.count(_ENTRY) > _MAX_ENTRIES:
+        raise ValueError(f"the zip has more than {_MAX_ENTRIES} entries; save the tensors anew")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = {info.filename: info for info in archive.infolist()}
+        # Entries may overlap, or claim what is not there: what they unpack to is bounded by what there is.
+        claimed = sum(info.file_size for info in archive.infolist())
+        if claimed > len(data):
+            raise ValueError(
+                f"the entries of the zip claim {claimed} bytes of a file of {len(data)}: it is truncated, or "
+                "was made to take memory; torch.save stores entries one after the other, as they are"
+            )
         pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
         if len(pickles) != 1:
             raise ValueError(f"the zip has {len(pickles)} entries <folder>/data.pkl, torch.save writes 1")
@@ -192,18 +213,22 @@ def _interpret(program: bytes, content: Callable[[str], bytes]) -> dict[str, Any
                 break
             case name:
                 raise ValueError(
-                    f"the pickle has the opcode {name} ({argument!r}), which torch.save does not write for "
-                    "tensors in dicts; save it again with the default pickle_protocol (2)"
+                    f"the pickle has the opcode {name} ({shown_line(repr(argument), 100)}), which "
+                    "torch.save does not write for tensors in dicts; save it again with the default "
+                    "pickle_protocol (2)"
                 )
     if len(stack) != 1 or not isinstance(stack[0], dict):
-        raise ValueError(f"the pickle holds {[type(value).__name__ for value in stack]}, expected one dict")
+        kinds = [type(value).__name__ for value in stack[:10]]
+        raise ValueError(f"the pickle holds {len(stack)} values ({kinds}), expected one dict")
     return stack[0]
 
 
 def _load_global(reference: str) -> _Global:
     name = reference.replace(" ", ".")
     if name not in _GLOBALS:
-        raise ValueError(f"the pickle refers to {name}, expected dicts of tensors; save a state_dict()")
+        raise ValueError(
+            f"the pickle refers to {shown_line(name, 100)}, expected dicts of tensors; save a state_dict()"
+        )
     return _Global(name)
 
 
@@ -253,7 +278,11 @@ def _load_storage(pid: Any, storages: dict[str, np.ndarray], content: Callable[[
 def _tensor(elements: np.ndarray, offset: Any, size: tuple[Any, ...], stride: tuple[Any, ...]) -> np.ndarray:
     """The array [*size] whose first element is at `offset` and whose axes advance by `stride` elements."""
     counts = (offset, *size, *stride)
-    if len(size) != len(stride) or not all(isinstance(count, int) and 0 <= count < 2**48 for count in counts):
+    if (
+        len(size) > _MAX_AXES
+        or len(size) != len(stride)
+        or not all(isinstance(count, int) and 0 <= count < 2**48 for count in counts)
+    ):
         raise ValueError("offset, size and stride of a tensor are not counts of elements")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     # More elements than are stored means that some repeat: a small file could so claim an array of any size.

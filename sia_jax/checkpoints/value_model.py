@@ -11,6 +11,9 @@ Ours:
 
 Either may have a folder backbone/ beside these: the base itself, where all of its weights were trained too.
 The adapter then changes nothing.
+
+Merged (merge_and_unload of peft, or own training without an adapter): the head and the JSON file of either
+layout, the merged weights in backbone/, and no lora_weights/.
 """
 
 import contextlib
@@ -27,10 +30,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sia_jax.checkpoints.adapter_config import read_adapter_config
-from sia_jax.checkpoints.config_json import read_config, read_json
+from sia_jax.checkpoints.config_json import read_config
+from sia_jax.checkpoints.files import is_there, read_json
 from sia_jax.checkpoints.fingerprint import fingerprint, fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
-from sia_jax.checkpoints.huggingface import load_backbone
+from sia_jax.checkpoints.huggingface import load_backbone, read_embedding
 from sia_jax.checkpoints.peft_adapter import load_adapter, save_adapter
 from sia_jax.checkpoints.tensors import (
     check_tensors,
@@ -39,11 +43,13 @@ from sia_jax.checkpoints.tensors import (
     save_file_atomically,
 )
 from sia_jax.checkpoints.torch_pickle import read_torch_file, write_torch_file
+from sia_jax.checkpoints.values import is_count, shown_value
 from sia_jax.checkpoints.vocabulary import check_same_vocabulary, load_tokenizer
 from sia_jax.data.token_ids import with_tokens
+from sia_jax.files.shown import shown_line
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig, ValueConfig
-from sia_jax.models.lora import check_adapter, merge_lora
+from sia_jax.models.lora import LoraConfig, check_adapter, merge_lora
 from sia_jax.parallel.mesh import shard_params
 from sia_jax.pretrained import Policy, ValueModel, mesh_of
 from sia_jax.types import Params, flatten_names
@@ -53,6 +59,7 @@ OFFICIAL_CONFIG = "model_config.json"
 OUR_HEAD = "value_head.safetensors"
 OUR_CONFIG = "value_model.json"
 OWN_BACKBONE = "backbone"
+ADAPTER = "lora_weights"
 FORMAT_VERSION = 1
 
 
@@ -68,7 +75,7 @@ def load_value_model(
     """Load a value model, in the official layout or in ours.
 
     Args:
-      path: its folder, or else a Hub id.
+      path: its folder, or else a Hub id. Without lora_weights/, its weights are merged: they are its own.
       backbone: what the adapter goes on. A folder or Hub id: loaded, and the adapter merged into it. A loaded
         policy: the adapter stays apart, over the policy's own weights, which are then held once. None: the
         one that the value model brings itself (`own_backbone`).
@@ -92,26 +99,36 @@ def load_value_model(
         if backbone is None:
             raise ValueError(
                 f"{folder} has no {OWN_BACKBONE}/ of its own; pass the backbone that it was trained on, "
-                f"{_recorded_base(saved)!r}"
+                f"{shown_value(_recorded_base(saved))}"
             )
+    merged = not (folder / ADAPTER).is_dir()
+    if merged:
+        _check_merged(folder, backbone, check_base)
     steered = backbone if isinstance(backbone, Policy) and policy is None else policy
     digest: Callable[[], str]
+    embedding: Callable[[slice], np.ndarray]
     if isinstance(backbone, Policy):
         model_config, base_name, mesh = backbone.config, backbone.name, mesh or mesh_of(backbone.params)
         tokenizer = load_tokenizer(folder) or backbone.tokenizer
         digest = functools.partial(fingerprint, backbone.params["model"])
+        matrix = backbone.params["model"]["embed_tokens"]["weight"]
+        embedding = lambda rows: np.asarray(matrix[rows])  # noqa: E731
     else:
         base_folder = resolve_checkpoint(backbone)
         model_config, base_name = read_config(base_folder).model, checkpoint_name(backbone)
         tokenizer = load_tokenizer(folder) or load_tokenizer(base_folder)
         digest = functools.partial(fingerprint_of_folder, base_folder)
+        embedding = functools.partial(read_embedding, base_folder)
 
     # What is small is read and checked first: what does not fit shows before gigabytes are read. Another base
     # before its shapes, which say less.
-    if check_base:
-        adapter_base = read_adapter_config(folder / "lora_weights").base_model
+    if check_base and not merged:
+        adapter_base = read_adapter_config(folder / ADAPTER).base_model
         _check_base(folder, saved, adapter_base, digest, base_name)
-    lora_config, lora, _ = load_adapter(folder / "lora_weights", model_config, mesh)
+    lora_config: LoraConfig | None = None
+    lora: Params = {}
+    if not merged:
+        lora_config, lora, _ = load_adapter(folder / ADAPTER, model_config, mesh, embedding)
     kind, rank, head = _load_head(folder, saved, model_config)
     if steered is not None:
         _check_vocabulary(steered, model_config, tokenizer, name)
@@ -126,7 +143,8 @@ def load_value_model(
             params = jax.device_put(params, base["norm"]["weight"].sharding)
         return ValueModel(config, params, base, tokenizer, name)
     _, base = load_backbone(base_folder, dtype=dtype, mesh=mesh)
-    params = {"model": merge_lora(base, lora, lora_config), "value_head": head}
+    model = base if lora_config is None else merge_lora(base, lora, lora_config)
+    params = {"model": model, "value_head": head}
     return ValueModel(ValueConfig(model_config, kind, rank), params, None, tokenizer, name)
 
 
@@ -225,21 +243,59 @@ def save_value_model(
             "head_rank": value.config.head_rank,
         }
         config_name = OUR_CONFIG
-    save_adapter(folder / "lora_weights", value.params["lora"], lora, base_model, backbone.num_layers)
+    save_adapter(folder / ADAPTER, value.params["lora"], lora, base_model, backbone.num_layers)
     write_text(folder / config_name, json.dumps(saved | (extra or {}), indent=2) + "\n")
 
 
 def _unnest(folder: Path) -> Path:
     """Downloads of the published models nest a folder in one of the same name; go to where the adapter is."""
     inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    if not (folder / "lora_weights").is_dir() and len(inner) == 1 and (inner[0] / "lora_weights").is_dir():
+    if not _is_value_model(folder) and len(inner) == 1 and _is_value_model(inner[0]):
         return inner[0]
     return folder
 
 
+def _is_value_model(folder: Path) -> bool:
+    """Whether a folder seems to be one, whole or not."""
+    return (folder / ADAPTER).is_dir() or any(
+        (folder / name).is_file() for name in (OUR_CONFIG, OFFICIAL_CONFIG)
+    )
+
+
+def _check_merged(folder: Path, backbone: str | Path | Policy, check_base: bool) -> None:
+    """Without lora_weights/, the weights must be merged ones: those it brings, or such by the caller's word.
+
+    Raises:
+      FileNotFoundError: the adapter may as well have been left behind.
+      ValueError: the backbone is a loaded policy.
+    """
+    if isinstance(backbone, Policy):
+        raise ValueError(
+            f"{folder} has no {ADAPTER}/, so it is no adapter over the policy's weights; pass the "
+            f"folder of its own, merged weights, or put them into {folder / OWN_BACKBONE}/ and pass none"
+        )
+    own = own_backbone(folder)
+    if own is not None and Path(backbone).expanduser().is_dir() and own.samefile(Path(backbone).expanduser()):
+        return
+    if check_base:
+        raise FileNotFoundError(
+            f"{folder} has no {ADAPTER}/, the adapter of a value model: copy it from where it was trained. "
+            f"If the adapter was merged into {backbone}, put that into {folder / OWN_BACKBONE}/, or pass "
+            "check_base=False"
+        )
+
+
 def _read_saved_config(folder: Path) -> dict[str, Any]:
     """value_model.json or model_config.json; exactly one of them makes the folder a value model."""
-    present = [name for name in (OUR_CONFIG, OFFICIAL_CONFIG) if (folder / name).is_file()]
+    present = [name for name in (OUR_CONFIG, OFFICIAL_CONFIG) if is_there(folder / name)]
+    if not present and ((folder / ADAPTER).is_dir() or is_there(folder / "adapter_config.json")):
+        what = "is a PEFT adapter" if not (folder / ADAPTER).is_dir() else f"has {ADAPTER}/"
+        raise FileNotFoundError(
+            f"{folder} {what} but no value head: a value model is a folder with the adapter in {ADAPTER}/, "
+            f"the head in {OFFICIAL_HEAD} and {OFFICIAL_CONFIG} (the official layout), or {OUR_HEAD} and "
+            f"{OUR_CONFIG} (ours). Copy what is missing from where it was trained, or train a head "
+            "with train.value_model"
+        )
     if len(present) != 1:
         raise FileNotFoundError(
             f"{folder} is no value model: expected one of {OUR_CONFIG} (ours) and {OFFICIAL_CONFIG} "
@@ -249,15 +305,16 @@ def _read_saved_config(folder: Path) -> dict[str, Any]:
     saved = read_json(path)
     if present[0] == OUR_CONFIG and saved.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"{path}: format_version is {saved.get('format_version')}, this sia_jax reads {FORMAT_VERSION}"
+            f"{path}: format_version is {shown_value(saved.get('format_version'))}, this sia_jax reads "
+            f"{FORMAT_VERSION}"
         )
     return saved
 
 
 def _parts(folder: Path) -> str:
     """Where one of several value models should be named."""
-    found = sorted(path.parent.name for path in folder.glob("*/lora_weights"))
-    return f"; it holds {found}: name one of them, {folder / found[0]}" if found else ""
+    found = sorted(path.name for path in folder.iterdir() if path.is_dir() and _is_value_model(path))
+    return f"; it holds {found[:20]}: name one of them, {folder / found[0]}" if found else ""
 
 
 def _load_head(
@@ -266,22 +323,28 @@ def _load_head(
     """The head's kind, rank and tensors, float32."""
     d, v = config.hidden_size, config.vocab_size
     if saved.get("hidden_size", d) != d:
-        raise ValueError(f"{folder}: hidden_size is {saved['hidden_size']}, the backbone's is {d}")
+        raise ValueError(
+            f"{folder}: hidden_size is {shown_value(saved['hidden_size'])}, the backbone's is {d}"
+        )
     if (folder / OFFICIAL_CONFIG).is_file():
         return "scalar", None, _read_official_head(folder / OFFICIAL_HEAD, d)
     kind, rank = saved.get("head"), saved.get("head_rank")
     if kind == "scalar":
         expected: dict[str, tuple[int, ...]] = {"weight": (1, d), "bias": (1,)}
-    elif kind == "vocab" and isinstance(rank, int):
+    elif kind == "vocab" and rank is not None and is_count(rank):
         expected = {"down.weight": (rank, d), "up.weight": (v, rank), "up.bias": (v,)}
     else:
-        raise ValueError(f"{folder / OUR_CONFIG}: unknown head {kind!r} of rank {rank!r}")
+        raise ValueError(
+            f"{folder / OUR_CONFIG}: unknown head {shown_value(kind)} of rank {shown_value(rank)}"
+        )
     file = open_file(folder / OUR_HEAD)
     check_tensors(file, expected, source=OUR_CONFIG)
-    return kind, rank, place_tensors(file, expected, jnp.float32, None)
+    return kind, rank if kind == "vocab" else None, place_tensors(file, expected, jnp.float32, None)
 
 
 def _read_official_head(path: Path, hidden_size: int) -> Params:
+    if not is_there(path):
+        raise FileNotFoundError(f"{path}: no such file, the value head; copy it from where it was trained")
     tree = read_torch_file(path)
     unknown = sorted(set(tree) - {"token_reward_head", "hidden_size"})
     head = tree.get("token_reward_head")
@@ -289,7 +352,7 @@ def _read_official_head(path: Path, hidden_size: int) -> Params:
         found = {k: sorted(v) if isinstance(v, dict) else type(v).__name__ for k, v in tree.items()}
         raise ValueError(
             f"{path}: expected {{'token_reward_head': {{'weight', 'bias'}}, 'hidden_size'}}, got "
-            f"{found} (another kind of head?)"
+            f"{shown_value(found)} (another kind of head?)"
         )
     shapes = {name: np.shape(head[name]) for name in ("weight", "bias")}
     if shapes != {"weight": (1, hidden_size), "bias": (1,)}:
@@ -322,7 +385,9 @@ def _check_base(
     recorded = _recorded_base(saved) or adapter_base
     remedy = "pass the backbone it was trained on, or check_base=False if these are the same weights"
     if not isinstance(recorded, str):
-        raise ValueError(f"{folder} does not say which base it was trained on, got {recorded!r}; {remedy}")
+        raise ValueError(
+            f"{folder} does not say which base it was trained on, got {shown_value(recorded)}; {remedy}"
+        )
     expected = saved.get("base_fingerprint")
     if expected is None:
         # Usually a path of the machine that it was trained on: then the name is what is left.
@@ -331,9 +396,11 @@ def _check_base(
     if expected is not None:
         if digest() != expected:
             raise ValueError(
-                f"{folder}: the adapter was trained on other weights ({recorded}) than {base_name}; {remedy}"
+                f"{folder}: the adapter was trained on other weights ({shown_line(recorded, 200)}) than "
+                f"{base_name}; {remedy}"
             )
     elif checkpoint_name(recorded) != base_name:
         raise ValueError(
-            f"{folder}: the adapter was trained on {recorded!r}, the backbone is {base_name!r}; {remedy}"
+            f"{folder}: the adapter was trained on {shown_value(recorded)}, the backbone is {base_name!r}; "
+            f"{remedy}"
         )

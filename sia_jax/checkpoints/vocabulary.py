@@ -8,7 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sia_jax.checkpoints.files import check_whole
 from sia_jax.data.chat import Tokenizer
+from sia_jax.files.shown import shown_line
 from sia_jax.files.writing import copy_file, make_folder, publish, staging, writing
 
 _FILES = (
@@ -43,6 +45,9 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
             f"{folder} has {sorted(present)} but no vocabulary, expected tokenizer.json; "
             "copy it from the original checkpoint, or remove the other files"
         )
+    for name in sorted(present):
+        if (folder / name).is_file():
+            check_whole(folder / name)
     # Imported here because it takes seconds, which a folder without a tokenizer need not pay.
     with _torch_not_missed():
         from transformers import AutoTokenizer
@@ -56,7 +61,8 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
         broken = [name for name in present if name.endswith(".json") and not _is_object(folder / name)]
         raise ValueError(
             f"{folder}: cannot read the tokenizer from {', '.join(sorted(broken or present))} "
-            f"({type(error).__name__}: {error}); copy the files from the original checkpoint again"
+            f"({type(error).__name__}: {shown_line(error, 500)}); copy the files from the original "
+            "checkpoint again"
         ) from error
 
 
@@ -157,5 +163,5 @@ def _torch_not_missed() -> Iterator[None]:
 def _is_object(path: Path) -> bool:
     try:
         return isinstance(json.loads(path.read_bytes()), dict)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False

@@ -6,7 +6,6 @@ policy and of a value model over the same weights, the adapter acts on the value
 """
 
 import math
-import re
 import zlib
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt32
 
+from sia_jax.models.patterns import matches_end
 from sia_jax.models.product import einsum_float32
 from sia_jax.reprs import changed
 from sia_jax.types import Params, flatten_names, unflatten_names
@@ -39,7 +39,8 @@ class LoraConfig:
     use_rslora: bool = False
     """scale = alpha / sqrt(rank) in place of alpha / rank."""
     rank_pattern: tuple[tuple[str, int], ...] = ()
-    """(regular expression, rank) pairs; the first that matches the end of a module's path sets its rank."""
+    """(regular expression, rank) pairs; the first that matches the end of a module's path sets its rank.
+    Expressions are those of `sia_jax.models.patterns`."""
     alpha_pattern: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
@@ -66,7 +67,7 @@ class LoraConfig:
 
 def _matches(pattern: str, module_path: str) -> bool:
     """PEFT's rule: the pattern matches the whole path or a dotted suffix of it."""
-    return re.fullmatch(rf"(.*\.)?({pattern})", f"model.{module_path}") is not None
+    return matches_end(pattern, f"model.{module_path}")
 
 
 @jax.tree_util.register_dataclass

@@ -336,7 +336,7 @@ def test_a_truncated_file_is_refused_wherever_it_is_cut(tmp_path):
     path = tmp_path / "cut.pt"
     for length in range(0, len(whole), 13):
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=r"cut\.pt: .*truncated"):
+        with pytest.raises(ValueError, match=r"cut\.pt: .*truncated" if length else r"cut\.pt is empty"):
             read_torch_file(path)
     path.write_bytes(whole[:200] + whole[264:])
     with pytest.raises(ValueError, match=r"cut\.pt: "):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,11 +83,21 @@ def test_adapter_stored_in_a_narrow_type_computes_in_float32(policy, adapter, dt
     assert_close(loaded.values(tokens, [6, 6]), merged.values(tokens, [6, 6]))
 
 
-@pytest.mark.parametrize("pattern", ["(([a-z_0-9.])+)+!", "(a*)*b", "a*a*a*a*b", "(x{1,9}){1,9}"])
-def test_pattern_that_could_match_for_ever_is_refused_at_once(policy, adapter, pattern):
+@pytest.mark.parametrize("pattern", [".?" * 60 + "#", "(.|.)" * 40 + "#", "(([a-z_0-9.])+)+#", "(.*.*)*#"])
+def test_pattern_that_would_match_for_ever_is_matched_in_time(policy, adapter, pattern):
+    edit_json(adapter / "adapter_config.json", alpha_pattern={pattern: 64}, rank_pattern={pattern: 64})
+    start = time.monotonic()
+    assert sia_jax.load_value_model(adapter.parent, policy).config.lora.rank_of("layers.0.mlp.up_proj") == 4
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(?=q)q_proj", r"(q)\1", "((((a*)*)*)*)*", "q{1,9999}", "(" * 99 + ")" * 99, "(", "a**"]
+)
+def test_pattern_that_needs_backtracking_is_refused_by_name(policy, adapter, pattern):
     edit_json(adapter / "adapter_config.json", alpha_pattern={pattern: 8})
-    with pytest.raises(ValueError, match="alpha_pattern is"):
-        sia_jax.load_value_model(adapter.parent, policy)  # matched as it is, it would not end
+    with pytest.raises(ValueError, match=r"alpha_pattern is keyed by .* cannot be matched here"):
+        sia_jax.load_value_model(adapter.parent, policy)
 
 
 def test_patterns_that_people_write_are_accepted(policy, adapter):
@@ -99,7 +110,7 @@ def test_patterns_that_people_write_are_accepted(policy, adapter):
 @pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
 def test_json_nested_without_end_is_refused(tmp_path, policy, file):
     (tmp_path / "base" / file).write_text("[" * 100_000)
-    with pytest.raises(ValueError, match=f"{file} is not JSON"):
+    with pytest.raises(ValueError, match=rf"{file}, .* nested more than"):
         sia_jax.load_policy(tmp_path / "base")
 
 
@@ -204,7 +215,7 @@ def test_save_of_a_value_model_that_stops_between_its_files_leaves_nothing_that_
     monkeypatch.setattr(value_model, "save_adapter", stop)
     with pytest.raises(KeyboardInterrupt):
         sia_jax.save_value_model(tiny_value_model(policy, 1), adapter.parent, base_model="base")
-    with pytest.raises(FileNotFoundError, match="is no value model"):
+    with pytest.raises(FileNotFoundError, match="has lora_weights/ but no value head"):
         sia_jax.load_value_model(adapter.parent, policy)
 
 
