@@ -70,7 +70,7 @@ from sia_jax.data.sources.conversations import OpenConversation, Rejected
 from sia_jax.data.sources.official import write_official
 from sia_jax.data.sources.own import write_conversations
 from sia_jax.data.token_ids import num_tokens
-from sia_jax.data.tokenise import num_tokens, stop_id, tokenise
+from sia_jax.data.tokenise import stop_id, tokenise
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.shown import shown

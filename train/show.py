@@ -22,7 +22,8 @@ from sia_jax.cli import Count, Flag, Folder, program
 from sia_jax.data.chat import Tokenizer, family_of
 from sia_jax.data.records import Record, RecordSource, read_records
 from sia_jax.data.text import token_text
-from sia_jax.data.tokenise import num_tokens, stop_id
+from sia_jax.data.token_ids import num_tokens
+from sia_jax.data.tokenise import stop_id
 from sia_jax.files.shown import shown
 from sia_jax.reports.console import Terminal
 
