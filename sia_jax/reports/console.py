@@ -23,7 +23,8 @@ class Terminal(Console):
     """
 
     def __init__(self, *, stderr: bool = False, **options: Any):
-        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, **options)
+        plain = {"markup": False, "emoji": False, "highlight": False}
+        super().__init__(stderr=stderr, **(options | plain))
 
     def say(self, text: str, style: str = "") -> None:
         """A line of text as it is, which the terminal's width does not break."""
