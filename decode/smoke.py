@@ -1,4 +1,4 @@
-"""Whether an installation works: in a minute or two, on the embedded models, a line for each thing that does.
+"""Whether an installation works: on the embedded models, within two minutes, a line for each thing that does.
 
     sia smoke
 
