@@ -1,1 +1,1 @@
-"""Rules about foreign files and files that are written: the lowest stratum, which imports no other."""
+"""Rules about files that all readers and writers share. Nothing here imports the rest of the package."""
