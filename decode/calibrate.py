@@ -1,17 +1,19 @@
 r"""Thresholds in nats for shares of steered tokens: from the policy's entropies along its own replies.
 
-    python -m decode.calibrate --policy Qwen3-1.7B-Base --prompts validation.jsonl --out thresholds.json
+    python -m decode.calibrate --policy Qwen/Qwen3-1.7B-Base --prompts validation.jsonl \
+        --out thresholds.json
 
     # Other shares, and more replies for surer quantiles:
-    python -m decode.calibrate --policy Qwen3-1.7B-Base --prompts validation.jsonl --out thresholds.json \
-        --ratios 0.05 0.1 0.2 --samples 8
+    python -m decode.calibrate --policy Qwen/Qwen3-1.7B-Base --prompts validation.jsonl \
+        --out thresholds.json --ratios 0.05 0.1 0.2 --samples 8
 
 The policy replies to every prompt without steering. The entropy of a token is the one that the gate sees:
 over the candidates, at temperature 1, as the sampler records it. The threshold for a share r is the 1 - r
-quantile. Steering changes the text, so the share that a steered run comes to differs a little, and
-decode.evaluate reports it. The thresholds belong to this policy, --num-candidates and way to sample:
-decode.evaluate refuses them with others. While it runs, OUT.partial.jsonl holds what is done, and the same
-command, started again, goes on from there.
+quantile; where many tokens have the same entropy no threshold may give that share, and the nearest is
+taken, told, and written down as what it is. Steering changes the text, so the share that a steered run
+comes to differs a little, and decode.evaluate reports it. The thresholds belong to this policy, --num-
+candidates and way to sample: decode.evaluate refuses them with others. While it runs, OUT.partial.jsonl
+holds what is done, and the same command, started again, goes on from there.
 """
 
 import hashlib
@@ -27,12 +29,12 @@ import jax
 import numpy as np
 import tyro
 
-from decode import runner
+from decode import preflight, runner
 from decode.generate import plan
 from decode.runner import Row, Runner, SamplingArgs
 from sia_jax.cli import Count, Flag, command, goes_on, program
 from sia_jax.data.prompts import PromptLine, read_prompts
-from sia_jax.evaluation.calibration import FORMAT, calibrate, threshold_for
+from sia_jax.evaluation.calibration import FORMAT, calibrate, share_caution, threshold_for
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
@@ -93,7 +95,7 @@ def run(args: Args, messages: Terminal) -> None:
     """
     prompts = read_prompts(Path(args.prompts), args.system)
     policy = runner.prepare(args)
-    ids = [runner.policy_ids(policy, prompt, args) for prompt in prompts]
+    ids = preflight.policy_ids(prompts, runner.Models(policy, None), args)
     source = describe_source(args, len(prompts))
     if Path(args.out).exists() and not args.overwrite and not _partial(args).exists():
         _check_finished(args, source)
@@ -119,8 +121,10 @@ def run(args: Args, messages: Terminal) -> None:
     # The journal goes last: whatever happens before, the same command ends the work.
     journal.path.unlink()
     for row in content["thresholds"]:
-        line = f"{row['ratio']:.0%} of the tokens: H >= {row['threshold']:.4f} nats"
-        messages.print(line, highlight=False, soft_wrap=True)
+        messages.say(f"{row['share']:.1%} of the tokens: H >= {row['threshold']:.4f} nats")
+        caution = share_caution(row["ratio"], row["share"], len(found))
+        if caution:
+            messages.say(f"warning: {caution}")
     messages.print(
         f"from {len(found):,} tokens of {total:,} replies; written to {args.out}",
         highlight=False,

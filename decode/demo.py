@@ -5,8 +5,10 @@
 
 A policy of 0.8 million parameters, a value model and a reward model come along in sia_jax/world/models,
 whose MODEL_CARD.md says how they were made. The policy replies to held-out prompts alone, steered at its most
-uncertain tokens, and steered at every token. To be seen are the replies with their junctions, the *gold*
-reward, which a program reads off the text, and the *proxy* reward, from which the value model has learned.
+uncertain tokens, and steered at every token. First comes a table of mean rewards with their intervals: the
+*gold* reward, which a program reads off the text, and the *proxy* reward, from which the value model has
+learned. Then replies side by side: those that sparse steering gained most for, in gold reward over base,
+those in the middle, and those that it lost most for.
 
 --out gets replies.jsonl (records as decode.generate writes them), trace.html (a page of the replies that are
 shown: point at a token to see what stood to choice), results.json, and pareto.png (reward over the share
@@ -15,13 +17,13 @@ of steered tokens).
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
+from rich import box
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
@@ -32,19 +34,26 @@ from decode.method_runner import Scorer
 from decode.runner import Models, Row, Runner, SamplingArgs
 from sia_jax.cli import Count, program
 from sia_jax.evaluation.calibration import Calibration, read_calibration
-from sia_jax.evaluation.statistics import Interval, bootstrap_mean
+from sia_jax.evaluation.comparison import tokens_per_second
+from sia_jax.evaluation.statistics import FEWEST, Interval, mean_interval, paired_difference
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
 from sia_jax.models.run import bucket_length
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.evaluation import draw_pareto
+from sia_jax.reports.progress import RunProgress, waiting
 from sia_jax.reports.reply import Reply
 from sia_jax.reports.terminal import Tally, legend, rate, reply_text
 from sia_jax.reports.trace import trace_page
 from sia_jax.world.files import world_models
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import FAMILIES, Prompt, prompts
+
+REWARDS = (
+    "gold: the true reward, which a program reads off the finished text; proxy: the reward model's, which "
+    "the value model has learned from."
+)
 
 SPARSE = 0.2
 """Share of steered tokens of the sparse replies that are shown."""
@@ -62,7 +71,7 @@ class Args:
     prompts: Count = 48
     """Held-out prompts that are replied to, of all three families."""
     shown: Count = 6
-    """Of these, how many are printed, and put on the page."""
+    """Of these, how many are printed, and put on the page: a third each of gains, middle and losses."""
     seed: Count = 0
     """Of the replies."""
     models: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
@@ -92,7 +101,8 @@ class Scored:
     setting: Setting
     replies: list[Reply]
     gold: list[float]
-    proxy: list[float]
+    proxy: list[float | None]
+    """None: the reward model could not score the reply."""
     seconds: float
 
     @property
@@ -142,14 +152,67 @@ def run(args: Args, folder: Path, messages: Terminal, console: Terminal) -> None
     written = runner.settings(sampling)
     calibration.check(written)
     settings = plan(calibration)
-    with messages.status("loading the models"):
+    messages.say(
+        f"{len(settings)} ways to steer x {len(asked)} prompts = {len(settings) * len(asked)} replies, with "
+        "a policy of 0.8 million parameters: about a minute on two cores, half of it for compiling"
+    )
+    with waiting(messages, "loading the models"):
         models = runner.load_models(sampling)
         reward = sia_jax.load_reward_model(folder / "reward")
     found = _run(models, reward, asked, settings, sampling, messages)
-    _show(console, asked[: args.shown], found)
+    base, sparse = found[0], next(scored for scored in found if scored.setting.ratio == SPARSE)
+    chosen = choose_shown(base.gold, sparse.gold, args.shown)
     console.print(_summary(found))
-    _write(args, asked, found, written)
-    console.print(_next(args, folder, calibration.thresholds[SPARSE]), highlight=False, soft_wrap=True)
+    console.print(Text(REWARDS, "dim"))
+    _show(console, asked, found, chosen)
+    _write(args, asked, found, written, chosen)
+    console.say(_next(args, folder, calibration.thresholds[SPARSE]))
+
+
+def choose_shown(base: Sequence[float], sparse: Sequence[float], count: int) -> dict[int, str]:
+    """Which prompts are shown, in their order, and why: gains, middle and losses by turns, most first.
+
+    A prompt is shown once; of equal differences the first prompt comes first.
+
+    Args:
+      base: gold rewards of the policy alone, by prompt.
+      sparse: those of sparse steering.
+      count: at most as many as prompts.
+    """
+    gains = [after - before for before, after in zip(base, sparse, strict=True)]
+    order = sorted(range(len(gains)), key=lambda i: (-gains[i], i))
+    middle = (len(order) - 1) / 2
+    queues = {
+        "a large gain": order,
+        "a gain in the middle": sorted(order, key=lambda i: (abs(order.index(i) - middle), i)),
+        "a large loss": sorted(order, key=lambda i: (gains[i], i)),
+    }
+    chosen: dict[str, list[int]] = {name: [] for name in queues}
+    left = set(order)
+    for turn in range(count):
+        name = list(queues)[turn % len(queues)]
+        place = next(i for i in queues[name] if i in left)
+        left.remove(place)
+        chosen[name].append(place)
+    return {
+        place: f"{_kind(name, number, gains[place])}: gold {base[place]:+.1f} alone, "
+        f"{sparse[place]:+.1f} with sparse steering ({gains[place]:+.1f})"
+        for name, places in chosen.items()
+        for number, place in enumerate(places)
+    }
+
+
+def _kind(name: str, number: int, gain: float) -> str:
+    """'the largest gain', or what else it is: where all gain, the last is no loss."""
+    if name == "a gain in the middle":
+        return "the median gain" if number == 0 else "near the median gain"
+    sign = gain > 0 if name == "a large gain" else gain < 0
+    which = "gain" if (name == "a large gain") == sign else "loss"
+    if gain == 0:
+        return "no change"
+    if sign:
+        return f"the largest {which}" if number == 0 else f"a large {which}"
+    return f"among the {'largest' if name == 'a large gain' else 'smallest'} gains"
 
 
 def choose_prompts(count: int) -> list[Prompt]:
@@ -205,31 +268,39 @@ def _run(
         bucket_length(max(len(row.policy_ids) for row in rows)),
         bucket_length(max(len(row.value_ids) for row in rows)),
     )
-    with messages.status("compiling"):
-        machine.compile(shape)
-    scorer, conversations = Scorer(reward, messages.status), [prompt.messages for prompt in asked]
+    conversations = [prompt.messages for prompt in asked]
     found = []
-    for setting in settings:
-        with messages.status(f"{setting.name}: {len(asked)} replies"):
-            chosen = [replace(row, threshold=setting.threshold) for row in rows]
-            groups, seconds = machine.run(chosen, shape, sampling)
-        replies = [reply for (reply,) in groups]
-        gold = [gold_reward(*pair) for pair in zip(asked, (r.text for r in replies), strict=True)]
-        proxy = [reward for (reward,) in scorer.score(conversations, groups)[0]]
-        found.append(Scored(setting, replies, gold, proxy, seconds))
+    total = len(settings) * len(asked)
+    work = [1.0 if s.kind == "base" else 1 + 3 * (s.ratio or 1.0) for s in settings]
+    with RunProgress(messages, total, work=sum(work)) as progress:
+        scorer = Scorer(reward, progress.aside)
+        with progress.aside("compiling the sampler"):
+            machine.compile(shape)
+        for setting, share in zip(settings, work, strict=True):
+            rows = [replace(row, threshold=setting.threshold) for row in rows]
+            groups, seconds = machine.run(rows, shape, sampling)
+            replies = [reply for (reply,) in groups]
+            gold = [gold_reward(*pair) for pair in zip(asked, (r.text for r in replies), strict=True)]
+            proxy = [reward for (reward,) in scorer.score(conversations, groups).rewards]
+            scored = Scored(setting, replies, gold, proxy, seconds)
+            found.append(scored)
+            progress.advance(len(asked), scored.tally.tokens, share)
     return found
 
 
-def _show(console: Terminal, asked: Sequence[Prompt], found: Sequence[Scored]) -> None:
+def _show(
+    console: Terminal, asked: Sequence[Prompt], found: Sequence[Scored], chosen: Mapping[int, str]
+) -> None:
     """Replies side by side: base, sparse, dense."""
     console.print(legend())
-    for index, prompt in enumerate(asked):
-        console.print(Rule(Text(prompt.text, "bold"), align="left", style="dim"))
+    for index, why in chosen.items():
+        console.print(Rule(Text(why, "dim"), align="left", style="dim"))
+        console.print(Text(asked[index].text, "bold"))
         table = Table(expand=True, show_footer=True, footer_style="dim")
         columns = [scored for scored in found if scored.setting.ratio in (None, SPARSE)]
         for scored in columns:
-            reply = scored.replies[index]
-            footer = f"gold {scored.gold[index]:+.1f}, proxy {scored.proxy[index]:+.1f}"
+            reply, proxy = scored.replies[index], scored.proxy[index]
+            footer = f"gold {scored.gold[index]:+.1f}, proxy {'?' if proxy is None else f'{proxy:+.1f}'}"
             if scored.setting.kind != "base":
                 footer += f", {reply.num_junctions / max(len(reply.tokens), 1):.0%} steered"
             table.add_column(scored.setting.name, ratio=1, overflow="fold", footer=footer)
@@ -238,23 +309,49 @@ def _show(console: Terminal, asked: Sequence[Prompt], found: Sequence[Scored]) -
 
 
 def _summary(found: Sequence[Scored]) -> Table:
-    """A line for each setting."""
-    table = Table(title=f"over {len(found[0].replies)} prompts", title_justify="left")
-    for title in ("", "gold reward", "proxy reward", "steered", "tokens/s"):
+    """A line for each setting; speeds only where all were measured long enough."""
+    count, base = len(found[0].replies), found[0]
+    rates = [tokens_per_second(scored.tally.tokens, scored.seconds) for scored in found]
+    titles = ["", "gold reward", "gold, minus base", "proxy reward", "steered"]
+    titles += [] if None in rates else ["tokens/s"]
+    known = _mean(base.gold, count).is_known
+    what = "95% intervals in brackets" if known else f"no intervals: they take {FEWEST} prompts"
+    table = Table(
+        title=f"means over {count} prompts; {what}",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for title in titles:
         table.add_column(title, justify="left" if not title else "right")
-    for scored in found:
-        tally = scored.tally
-        table.add_row(
+    for scored, speed in zip(found, rates, strict=True):
+        more = paired_difference(scored.gold, base.gold, range(count))
+        cells = [
             scored.setting.name,
-            f"{np.mean(scored.gold):+.2f}",
-            f"{np.mean(scored.proxy):+.2f}",
-            f"{tally.junctions / max(tally.tokens, 1):.0%}",
-            rate(tally.tokens_per_second),
-        )
+            _mean(scored.gold, count).text(signed=True, digits=1),
+            "" if scored is base else more.text(signed=True, digits=1),
+            _mean(scored.proxy, count).text(signed=True, digits=1),
+            f"{scored.tally.junctions / max(scored.tally.tokens, 1):.0%}",
+        ]
+        table.add_row(*cells, *([] if None in rates else [rate(speed or 0.0)]))
     return table
 
 
-def _write(args: Args, asked: Sequence[Prompt], found: Sequence[Scored], settings: dict[str, Any]) -> None:
+def _mean(rewards: Sequence[float | None], count: int) -> Interval:
+    """Of the replies that have one."""
+    known = [(place, reward) for place, reward in enumerate(rewards) if reward is not None]
+    if len(known) < 2:
+        return Interval(math.nan, -math.inf, math.inf, f"{len(known)} of {count} replies have a reward")
+    return mean_interval([reward for _, reward in known], [place for place, _ in known])
+
+
+def _write(
+    args: Args,
+    asked: Sequence[Prompt],
+    found: Sequence[Scored],
+    settings: dict[str, Any],
+    chosen: Mapping[int, str],
+) -> None:
     """replies.jsonl, trace.html, results.json and pareto.png."""
     records = [
         {
@@ -278,20 +375,18 @@ def _write(args: Args, asked: Sequence[Prompt], found: Sequence[Scored], setting
     on_page = [
         record
         for record in records
-        if record["index"] < args.shown and record["method"] in ("base", "dense", f"sparse {SPARSE:.0%}")
+        if record["index"] in chosen and record["method"] in ("base", "dense", f"sparse {SPARSE:.0%}")
     ]
-    write_text(args.out / "trace.html", trace_page(on_page, "Steering in the embedded world"))
+    page = trace_page(on_page, "Steering in the embedded world", chosen)
+    write_text(args.out / "trace.html", page)
     results = {"measures": ["gold", "proxy"], "rows": [_row(scored) for scored in found]}
     write_text(args.out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     draw_pareto(results, args.out / "pareto.png")
 
 
 def _row(scored: Scored) -> dict[str, Any]:
-    tally, count = scored.tally, range(len(scored.replies))
-    means: dict[str, Interval] = {
-        "gold": bootstrap_mean(scored.gold, count),
-        "proxy": bootstrap_mean(scored.proxy, count),
-    }
+    tally, count = scored.tally, len(scored.replies)
+    means = {"gold": _mean(scored.gold, count), "proxy": _mean(scored.proxy, count)}
     return {
         "name": scored.setting.name,
         "kind": scored.setting.kind,
@@ -299,7 +394,7 @@ def _row(scored: Scored) -> dict[str, Any]:
         "ratio": tally.junctions / max(tally.tokens, 1),
         "threshold": runner.json_threshold(scored.setting.threshold),
         "rewards": {name: interval.to_json() for name, interval in means.items()},
-        "tokens_per_second": tally.tokens_per_second,
+        "tokens_per_second": tokens_per_second(tally.tokens, scored.seconds),
     }
 
 
@@ -309,10 +404,12 @@ def _next(args: Args, folder: Path, threshold: float) -> str:
     return f"""
 written to {args.out}: trace.html (open it in a browser), pareto.png, replies.jsonl, results.json
 
-Next, words of your own; or a Qwen3 or Llama-3 checkpoint of your own, a folder or a Hub id:
+Next, words of your own, or a conversation:
   python -m decode.generate --policy {folder / "policy"} --value {folder / VALUE} \\
-      --threshold {threshold:.2f} --compare --prompt "How do I bake bread on a rainy day?"
-  python -m decode.chat --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base"""
+      --threshold {threshold:.4g} --compare --prompt "How do I bake bread on a rainy day?"
+  python -m decode.chat --policy {folder / "policy"} --value {folder / VALUE} --threshold {threshold:.4g}
+Or a Qwen3 or Llama-3 checkpoint, a folder or a Hub id, alone or with a value model of yours (--value):
+  python -m decode.chat --policy Qwen/Qwen3-1.7B"""
 
 
 if __name__ == "__main__":

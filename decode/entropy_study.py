@@ -1,11 +1,11 @@
 r"""Does high entropy foretell value spread? What steering at junctions takes for granted, measured.
 
     # On the embedded world, whose gold reward reads every finished text (about 5 minutes on 2 cores):
-    python -m decode.entropy_study --policy out/world/models/policy --value out/world/models/value \
-        --prompts out/world/models/prompts/test.jsonl --out out/entropy
+    python -m decode.entropy_study --policy sia_jax/world/models/policy --value sia_jax/world/models/value \
+        --prompts sia_jax/world/models/prompts/test.jsonl --out out/entropy
 
     # The part that needs no gold reward, for any policy and value model:
-    python -m decode.entropy_study --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base \
+    python -m decode.entropy_study --policy Qwen/Qwen3-1.7B-Base --value out/vm-1.7b/best \
         --prompts prompts.jsonl --continuations 0 --out out/entropy
 
 1. The policy alone, at temperature 1, replies to each prompt. At every position there are the C candidates,
@@ -37,7 +37,7 @@ from typing import Any, Literal
 import numpy as np
 import tyro
 
-from decode import runner
+from decode import preflight, runner
 from decode.entropy_parts import (
     Continuations,
     Place,
@@ -138,8 +138,8 @@ def main(args: Args) -> None:
         with locked(folders=(Path(args.out),)):
             prompts = read_prompts(Path(args.prompts))
             policy = runner.prepare(args.sampling)
-            for prompt in prompts:
-                runner.policy_ids(policy, prompt, args.sampling)
+            value = preflight.value_without_weights(args.sampling, policy)
+            preflight.policy_ids(prompts, runner.Models(policy, value), args.sampling)
             if args.continuations:
                 _check_gold(prompts, has_tokenizer=policy.tokenizer is not None)
             journal = StudyJournal(

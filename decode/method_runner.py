@@ -4,6 +4,7 @@ There is one program for each structure: the policy alone, and the steered polic
 (`sia_jax.evaluation.methods.SCHEDULES`), each for each n. Thresholds and probabilities are traced.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -19,7 +20,7 @@ import sia_jax
 from decode import runner
 from decode.runner import Models, Row, Runner, SamplingArgs
 from sia_jax.data.chat import Message
-from sia_jax.decoding.search import last_values
+from sia_jax.decoding.search import best_branches, last_values
 from sia_jax.evaluation.methods import GATE, GateNumbers, Method
 from sia_jax.evaluation.reply_cost import (
     ReplyFlops,
@@ -29,7 +30,7 @@ from sia_jax.evaluation.reply_cost import (
     steering_flops,
 )
 from sia_jax.reports.reply import Reply
-from sia_jax.rewards.labelling import Labeller
+from sia_jax.rewards.labelling import Labeller, Outcome
 
 Aside = Callable[[str], AbstractContextManager[Any]]
 """Says what goes on that is not the work itself, while it goes on."""
@@ -51,15 +52,30 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Rewards:
+    """What the reward model says of some replies to each prompt."""
+
+    rewards: list[list[float | None]]
+    """None: a reply that it cannot score."""
+    why: list[list[str]]
+    """Why not."""
+    tokens: list[list[int]]
+    """Of the conversations; 0 where the template refuses one."""
+    seconds: float
+    """Those of compiling left out."""
+
+
+@dataclass(frozen=True)
 class Chosen:
     """The reply that a method gives to a prompt, and what it took."""
 
     reply: Reply
     branch: int
-    scores: list[float] | None
-    """Of all n replies, what was chosen by; None if there was nothing to choose."""
-    proxy: float
-    """Reward of the reply."""
+    scores: list[float | None] | None
+    """Of all n replies, what was chosen by (None: one without); None if there was nothing to choose."""
+    proxy: float | None
+    """Reward of the reply; None: the reward model could not score it, and `unscored` says why."""
+    unscored: str
     sampled_tokens: int
     sampled_junctions: int
     """Of all n replies."""
@@ -78,6 +94,7 @@ class MethodRunner:
       batch: replies at a time, those of best-of-n among them.
       aside: entered while something is compiled.
       template: variables of the reward model's chat template.
+      reward_tokens: of the longest conversation that is scored; None: as many as the reward model holds.
     """
 
     def __init__(
@@ -88,13 +105,14 @@ class MethodRunner:
         batch: int,
         aside: Aside,
         template: Mapping[str, str] | None = None,
+        reward_tokens: int | None = None,
     ):
         assert models.value is not None
         self._models, self._args, self._batch, self._aside = models, args, batch, aside
         self._value = models.value.config
         self._machines: dict[tuple[bool, int, float], Runner] = {}
         self._warm: set[tuple[int, tuple[int, int]]] = set()
-        self._reward = Scorer(reward, aside, template)
+        self._reward = Scorer(reward, aside, template, reward_tokens)
 
     def rows(self, method: Method) -> int:
         """Prompts of a batch."""
@@ -110,9 +128,6 @@ class MethodRunner:
           gate: its numbers.
           jobs: at most `rows(method)`.
           shape: lengths of the buffers for the prompts of policy and value model.
-
-        Raises:
-          ValueError: a reply that the reward model cannot score.
         """
         machine = self._machine(method)
         if machine.needs_compiling(shape):
@@ -122,29 +137,30 @@ class MethodRunner:
         numbers = (gate.rate,) if method.is_steered else None
         prompt, samples, seconds = machine.sample(rows, shape, self._args, numbers)
         groups = machine.read(prompt, samples, len(rows), self._args)
-        scores: list[list[float]] | None = None
-        counts: list[list[int]] = []
+        scores: list[list[float | None]] | None = None
+        found: Rewards | None = None
+        conversations = [job.messages for job in jobs]
         if method.chooser == "value":
             scores, more = self._last_values(method, prompt, samples, groups, shape)
             seconds += more
         elif method.chooser == "reward":
-            scores, counts, more = self._reward.score([job.messages for job in jobs], groups)
-            seconds += more
-        best = (
-            [0] * len(jobs) if scores is None else [_best(*pair) for pair in zip(scores, groups, strict=True)]
-        )
-        if method.chooser == "reward":
-            assert scores is not None
-            proxies = [own[branch] for own, branch in zip(scores, best, strict=True)]
-        else:
+            found = self._reward.score(conversations, groups)
+            scores = found.rewards
+            seconds += found.seconds
+        best = [0] * len(jobs) if scores is None else choose(scores, groups)
+        counts = [] if found is None else found.tokens
+        if found is None:
             chosen = [[group[branch]] for group, branch in zip(groups, best, strict=True)]
-            proxies = [own[0] for own in self._reward.score([job.messages for job in jobs], chosen)[0]]
+            found, kept = self._reward.score(conversations, chosen), [0] * len(jobs)
+        else:
+            kept = best
         return [
             Chosen(
                 reply=group[best[i]],
                 branch=best[i],
                 scores=None if scores is None else scores[i],
-                proxy=proxies[i],
+                proxy=found.rewards[i][kept[i]],
+                unscored=found.why[i][kept[i]],
                 sampled_tokens=sum(len(reply.tokens) for reply in group),
                 sampled_junctions=sum(reply.num_junctions for reply in group),
                 seconds=seconds / len(jobs),
@@ -173,8 +189,8 @@ class MethodRunner:
         samples: sia_jax.Samples,
         groups: Sequence[Sequence[Reply]],
         shape: tuple[int, int],
-    ) -> tuple[list[list[float]], float]:
-        """The value of each reply's last token, and the seconds that it took."""
+    ) -> tuple[list[list[float | None]], float]:
+        """The value of each reply's last token, None where it is not finite, and the seconds that it took."""
         config = sia_jax.SamplerConfig(
             policy=self._models.policy.config,
             value=self._value,
@@ -197,7 +213,8 @@ class MethodRunner:
         begin = time.perf_counter()
         values = call()
         seconds = time.perf_counter() - begin
-        return values.reshape(-1, method.n)[: len(groups)].tolist(), seconds
+        rows = values.reshape(-1, method.n)[: len(groups)].tolist()
+        return [[x if math.isfinite(x) else None for x in row] for row in rows], seconds
 
     def _flops(
         self, method: Method, row: Row, group: Sequence[Reply], conversations: Sequence[int]
@@ -224,28 +241,34 @@ class Scorer:
       model: with a tokenizer.
       aside: entered while a length is compiled.
       template: variables of its chat template.
+      max_tokens: of the longest conversation that is scored; None: as many as the model holds.
     """
 
-    def __init__(self, model: sia_jax.RewardModel, aside: Aside, template: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        model: sia_jax.RewardModel,
+        aside: Aside,
+        template: Mapping[str, str] | None = None,
+        max_tokens: int | None = None,
+    ):
         self.model, self._template = model, dict(template or {})
         self._aside, self._compiling_seconds = aside, 0.0
-        self._labeller = Labeller(model, batch_tokens=_BATCH_TOKENS, compiling=self._compiling)
+        self._labeller = Labeller(
+            model,
+            batch_tokens=_BATCH_TOKENS,
+            max_tokens=model.config.max_position_embeddings if max_tokens is None else max_tokens,
+            compiling=self._compiling,
+        )
 
-    def score(
-        self, prompts: Sequence[Sequence[Message]], groups: Sequence[Sequence[Reply]]
-    ) -> tuple[list[list[float]], list[list[int]], float]:
+    def score(self, prompts: Sequence[Sequence[Message]], groups: Sequence[Sequence[Reply]]) -> Rewards:
         """Score some replies to each prompt; an empty reply has a reward too.
+
+        A reply that the template refuses, that is too long, or whose reward is no number has none, and the
+        others have theirs.
 
         Args:
           prompts: conversations that end with the user.
           groups: replies to each.
-
-        Returns:
-          (rewards; tokens of the conversations; seconds, those of compiling left out).
-
-        Raises:
-          ValueError: a conversation that is too long or that the template refuses, or a reward that is no
-            number.
         """
         begin, compiled = time.perf_counter(), self._compiling_seconds
         places = [(i, j) for i, group in enumerate(groups) for j in range(len(group))]
@@ -254,20 +277,20 @@ class Scorer:
             messages = [*prompts[i], {"role": "assistant", "content": groups[i][j].text}]
             try:
                 ids = self.model.conversation_ids(messages, **self._template)
-            except TemplateError as error:
-                raise ValueError(f"the reward model's chat template refuses a reply: {error}") from error
+            except (TemplateError, ValueError) as error:
+                refused = f"the reward model's chat template refuses it: {error}"
+                found.append(Outcome(number, 0, None, "not a conversation", refused))
+                continue
             found += self._labeller.add_ids(number, ids)
         found += [outcome for batch in self._labeller.finish() for outcome in batch]
-        rewards: list[list[float]] = [[0.0] * len(group) for group in groups]
+        rewards: list[list[float | None]] = [[None] * len(group) for group in groups]
+        why = [[""] * len(group) for group in groups]
         tokens = [[0] * len(group) for group in groups]
         for outcome in found:
-            if outcome.reward is None:
-                advice = "; lower --max-new-tokens" if outcome.reason == "too long" else ""
-                raise ValueError(f"a reply has no reward: {outcome.why}{advice}")
             i, j = places[outcome.index]
-            rewards[i][j], tokens[i][j] = outcome.reward, outcome.tokens
+            rewards[i][j], tokens[i][j], why[i][j] = outcome.reward, outcome.tokens, outcome.why
         compiling = self._compiling_seconds - compiled
-        return rewards, tokens, time.perf_counter() - begin - compiling
+        return Rewards(rewards, why, tokens, time.perf_counter() - begin - compiling)
 
     @contextmanager
     def _compiling(self, length: int) -> Iterator[None]:
@@ -283,7 +306,9 @@ def common_shape(shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return [widest] * len(shapes) if max(widest) <= _ONE_BUFFER else list(shapes)
 
 
-def _best(scores: Sequence[float], group: Sequence[Reply]) -> int:
-    """The branch with the largest score, the first of equal ones; one that was not finite comes last."""
-    failed = sia_jax.FinishReason.NON_FINITE
-    return max(range(len(group)), key=lambda j: (group[j].finish_reason != failed, scores[j], -j))
+def choose(scores: Sequence[Sequence[float | None]], groups: Sequence[Sequence[Reply]]) -> list[int]:
+    """The branch that is chosen of each prompt's replies, as `best_branches` has it for best-of-N."""
+    numbers = np.array([[math.nan if x is None else x for x in row] for row in scores], np.float32)
+    failed = [[reply.finish_reason == sia_jax.FinishReason.NON_FINITE for reply in group] for group in groups]
+    found: list[int] = np.asarray(best_branches(numbers, np.array(failed))).tolist()
+    return found

@@ -230,7 +230,7 @@ def load_models(args: SamplingArgs) -> Models:
     try:
         value = sia_jax.load_value_model(
             args.value,
-            _value_backbone(args) or policy,
+            value_backbone(args) or policy,
             policy=policy,
             check_base=args.check_base,
             dtype=dtype,
@@ -266,7 +266,7 @@ def settings(args: SamplingArgs) -> dict[str, Any]:
     preset = steering(args)
     numbers = {name: _given(getattr(args, name), getattr(preset, name)) for name in KNOBS}
     models: dict[str, Any] = {}
-    for name, path in (("policy", args.policy), ("value_backbone", _value_backbone(args))):
+    for name, path in (("policy", args.policy), ("value_backbone", value_backbone(args))):
         models[name] = None if path is None else checkpoint_name(path)
         models[f"{name}_fingerprint"] = (
             None if path is None else fingerprint_of_folder(resolve_checkpoint(path))[:16]
@@ -512,7 +512,7 @@ def _check_ids(name: str, ids: Sequence[int], model: ModelConfig, args: Sampling
         )
 
 
-def _value_backbone(args: SamplingArgs) -> str | None:
+def value_backbone(args: SamplingArgs) -> str | None:
     """What lies under the value model: as told, or what it brings itself. None: the policy."""
     if args.value is None or args.value_backbone is not None:
         return args.value_backbone

@@ -107,9 +107,23 @@ def best_of_n(
             "be chosen only where there is no other"
         )
     scores, failed = scores.reshape(rows, n), failed.reshape(rows, n)
-    # Not below the smallest finite number, where only failed replies are.
-    order = jnp.where(failed, -jnp.inf, jnp.maximum(scores, jnp.finfo(jnp.float32).min))
-    return BestOfN(samples, scores, jnp.argmax(order, axis=-1).astype(jnp.int32))
+    return BestOfN(samples, scores, best_branches(scores, failed))
+
+
+def best_branches(scores: Any, failed: Any) -> Int[Array, " B"]:
+    """Which of N replies is chosen, wherever there are several: the largest score that is a number.
+
+    The first of equal ones. A reply without a score (NaN, or -inf) is chosen where none has one, and one that
+    failed where all have: then the first.
+
+    Args:
+      scores: [B, N].
+      failed: [B, N] whether a reply ended in numbers that were not finite; whatever its score.
+    """
+    scores = jnp.asarray(scores, jnp.float32)
+    lowest = jnp.finfo(jnp.float32).min
+    order = jnp.maximum(jnp.where(jnp.isnan(scores), lowest, scores), lowest)
+    return jnp.argmax(jnp.where(jnp.asarray(failed), -jnp.inf, order), axis=-1).astype(jnp.int32)
 
 
 def last_values(

@@ -1,18 +1,18 @@
 """Thresholds in nats for shares of steered tokens, and the file that they stand in.
 
-A threshold is a quantile of the gate's entropy along the policy's own replies. It belongs to that policy, to
+A threshold parts the gate's entropies along the policy's own replies. It belongs to that policy, to
 its candidates and to the way its tokens are drawn: with another one it would steer another share.
 """
 
 import hashlib
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from sia_jax.files.strict_json import kind_of, parse_object
 
 FORMAT = "sia_jax calibration 1"
 """Stands in the file; a reader refuses any other."""
@@ -55,6 +55,18 @@ class Calibration:
                 "with decode.calibrate"
             )
 
+    def cautions(self) -> dict[float, str]:
+        """By ratio, what must be known of a threshold that gives another share (`share_caution`)."""
+        tokens = self.facts.get("tokens")
+        rows = {row["ratio"]: row.get("share") for row in self.facts["thresholds"]}
+        found = {}
+        for ratio, share in rows.items():
+            if isinstance(share, int | float) and isinstance(tokens, int) and tokens > 0:
+                caution = share_caution(float(ratio), float(share), tokens)
+                if caution:
+                    found[float(ratio)] = f"{self.path}: {caution}"
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """What a user of the thresholds records of them."""
         thresholds = [{"ratio": r, "threshold": t} for r, t in self.thresholds.items()]
@@ -67,24 +79,59 @@ class Calibration:
 
 
 def threshold_for(entropies: np.ndarray, ratio: float) -> float:
-    """The 1 - ratio quantile: a share `ratio` of the tokens has H >= threshold.
+    """The threshold that steers the share of tokens nearest to a ratio; a token is steered if H >= threshold.
+
+    Between two neighbouring entropies any threshold steers the same tokens; it is the middle. Tokens of equal
+    entropy are steered together or not at all, so the share may be another than the ratio: of a nearer and a
+    farther side the nearer, of two that are as near the one that steers fewer.
 
     Args:
-      entropies: [n] nats, of the tokens of all replies.
+      entropies: [n] nats, as the gate sees them (float32).
       ratio: in (0, 1).
 
     Raises:
-      ValueError: no entropies, one that is no number, or a ratio that has no quantile.
+      ValueError: no entropies, one that is no number, or a ratio that is no share.
     """
     if not 0 < ratio < 1:
         raise ValueError(f"a ratio must lie between 0 and 1, both excluded, got {ratio}")
     if not len(entropies) or not np.isfinite(entropies).all():
         raise ValueError(f"expected finite entropies, at least one, got {len(entropies)} of them")
-    return float(np.quantile(np.asarray(entropies, np.float64), 1 - ratio))
+    h, counts = np.unique(np.asarray(entropies, np.float32), return_counts=True)
+    # Shares of the thresholds that begin at each entropy, and of one above them all.
+    shares = np.append(np.cumsum(counts[::-1])[::-1] / counts.sum(), 0.0)
+    distances = np.abs(shares - ratio)
+    nearest = int(np.flatnonzero(distances <= distances.min() + 1e-12)[-1])
+    if nearest == len(h):
+        return float(np.nextafter(h[-1], np.float32(np.inf)))
+    if nearest == 0:
+        return float(h[0])
+    middle = np.float32((float(h[nearest - 1]) + float(h[nearest])) / 2)
+    return float(middle if middle > h[nearest - 1] else h[nearest])
+
+
+def realised_share(entropies: np.ndarray, threshold: float) -> float:
+    """The share of tokens that a threshold steers, as the gate compares."""
+    return float(np.mean(np.asarray(entropies, np.float32) >= np.float32(threshold)))
+
+
+def share_caution(ratio: float, share: float, tokens: int) -> str:
+    """What must be said of a share that is not the one asked for; empty if it is, as near as it can be.
+
+    Args:
+      ratio: asked for.
+      share: of all tokens that have at least the threshold's entropy.
+      tokens: how many there are.
+    """
+    if abs(share - ratio) <= max(1 / tokens, 0.05 * min(ratio, 1 - ratio)):
+        return ""
+    return (
+        f"no threshold steers {ratio:.4g} of the tokens, since many have the same entropy: the nearest "
+        f"steers {share:.4g} of them"
+    )
 
 
 def calibrate(entropies: np.ndarray, ratios: Sequence[float], source: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a file of thresholds.
+    """The content of a file of thresholds, each with the share that it really steers of these tokens.
 
     Args:
       entropies: [n] nats.
@@ -94,8 +141,8 @@ def calibrate(entropies: np.ndarray, ratios: Sequence[float], source: Mapping[st
     rows = []
     for ratio in ratios:
         threshold = threshold_for(entropies, ratio)
-        share = float(np.mean(entropies >= np.float32(threshold)))  # as the gate compares
-        rows.append({"ratio": ratio, "threshold": threshold, "share": round(share, 6)})
+        share = round(realised_share(entropies, threshold), 6)
+        rows.append({"ratio": ratio, "threshold": threshold, "share": share})
     return {"format": FORMAT, "thresholds": rows, "tokens": len(entropies), **source}
 
 
@@ -109,18 +156,46 @@ def read_calibration(path: Path) -> Calibration:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of thresholds; decode.calibrate makes one")
     content = path.read_bytes()
+    facts = parse_object(content, str(path), like=f'{{"format": "{FORMAT}", "thresholds": [...]}}')
     try:
-        facts = json.loads(content)
-        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        if facts.get("format") != FORMAT:
             raise ValueError(f"it does not say {FORMAT!r}")
-        thresholds = {float(row["ratio"]): float(row["threshold"]) for row in facts["thresholds"]}
-        settings = dict(facts["settings"])
-    except (ValueError, KeyError, TypeError) as error:
-        why = f"no {error} in it" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path}: this is no file of decode.calibrate: {why}") from None
-    if not thresholds or any(math.isnan(x) for pair in thresholds.items() for x in pair):
-        raise ValueError(f"{path}: expected thresholds that are numbers, got {thresholds}")
+        thresholds, settings = _thresholds(facts.get("thresholds")), facts.get("settings")
+        if not isinstance(settings, dict):
+            raise ValueError(f"settings must be an object, got {kind_of(settings)}")
+    except ValueError as error:
+        raise ValueError(f"{path}: this is no file of decode.calibrate: {error}") from None
     return Calibration(path, hashlib.sha256(content).hexdigest(), thresholds, settings, facts)
+
+
+def _thresholds(rows: Any) -> dict[float, float]:
+    """Ratio -> nats.
+
+    Raises:
+      ValueError: anything else than one finite threshold and, if any, one share for each of some ratios.
+    """
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(f"thresholds must be a list, at least one, got {kind_of(rows)}")
+    found: dict[float, float] = {}
+    for row in rows:
+        if not isinstance(row, dict):
+            raise ValueError(f"a threshold must be an object, got {kind_of(row)}")
+        ratio, threshold, share = (_number(row.get(name)) for name in ("ratio", "threshold", "share"))
+        if ratio is None or not 0 < ratio < 1 or ratio in found:
+            raise ValueError(f"ratio must be a number between 0 and 1, each once, got {row.get('ratio')!r}")
+        if threshold is None:
+            raise ValueError(f"expected thresholds that are numbers, got {row.get('threshold')!r}")
+        if "share" in row and (share is None or not 0 <= share <= 1):
+            raise ValueError(f"share must be a number from 0 to 1, got {row['share']!r}")
+        found[ratio] = threshold
+    return found
+
+
+def _number(value: Any) -> float | None:
+    """A finite number of JSON; None: it is none."""
+    if type(value) not in (int, float) or not abs(value) < 1e30:
+        return None
+    return float(value)
 
 
 def _source(facts: Mapping[str, Any]) -> dict[str, Any]:

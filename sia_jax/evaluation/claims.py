@@ -3,8 +3,14 @@
 A verdict is a function of the numbers alone. A difference is there if its 95% interval leaves 0 out. That a
 method *matches* dense steering is more than that no difference was found: it must be shown to keep nine
 tenths of what dense steering gains over the base. All three replied to the same prompts, so this is one
-paired difference, method - (0.9 dense + 0.1 base), in which the uncertainty of the gain has its part. The
-intervals are those of single comparisons; no claim is a choice of the best of many.
+paired difference, method - (0.9 dense + 0.1 base), in which the uncertainty of the gain has its part.
+
+The intervals are those of single comparisons, and none is corrected for how many there are: where no method
+were better than another, each comparison would still say "better" once in 40, and "worse" as often
+(`expected_by_chance`). A claim that holds as a whole needs all of its comparisons, and no correction; that
+one holds at *some* ratio is a choice among several.
+
+With fewer prompts than an interval takes (`FEWEST`) nothing is claimed.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sia_jax.evaluation.comparison import Comparison, Measure, Measured
-from sia_jax.evaluation.statistics import Interval
+from sia_jax.evaluation.statistics import FEWEST, LEVEL, Interval
 
 MARGIN = 0.1
 """Share of dense steering's gain over the base that a method may lose and still match it."""
@@ -39,7 +45,8 @@ class Finding:
     def text(self) -> str:
         """'entropy 20% against random 20%: +0.310 [+0.224, +0.401], better'."""
         kept = "" if self.kept is None else f", {_signed(self.kept)} beyond nine tenths of the gain"
-        return f"{self.what}: {_signed(self.difference)}{kept}, {self.outcome}"
+        why = "" if self.difference.is_known else f" (no interval: {self.difference.why})"
+        return f"{self.what}: {_signed(self.difference)}{why}{kept}, {self.outcome}"
 
 
 @dataclass(frozen=True)
@@ -69,11 +76,20 @@ def judge(comparison: Comparison, measure: Measure) -> list[Claim]:
       comparison: of all methods.
       measure: "gold" or "proxy".
     """
-    return [
+    claims = [
         _sparse_matches_dense(comparison, measure),
         _entropy_beats_random(comparison, measure),
         _composes_with_best_of_n(comparison, measure),
     ]
+    if comparison.prompts >= FEWEST:
+        return claims
+    few = f"A claim takes {FEWEST} prompts or more, got {comparison.prompts}."
+    return [Claim(claim.name, "was not tested", few, ()) for claim in claims]
+
+
+def expected_by_chance(comparisons: int) -> float:
+    """How many of so many comparisons without any difference would be said to be better."""
+    return comparisons * (1 - LEVEL) / 2
 
 
 def _signed(interval: Interval) -> str:
@@ -98,7 +114,7 @@ def _sparse_matches_dense(comparison: Comparison, measure: Measure) -> Claim:
     statement = f"Dense steering gains {_signed(gain)} over the base. " + _where(
         findings, "Matched or beaten at", "At no ratio is dense steering shown to be matched"
     )
-    if gain.low <= 0:
+    if not gain.low > 0:
         statement += " Dense steering itself is not shown to gain anything, so there is little to match."
     return Claim(name, _verdict(findings), statement, tuple(findings))
 
@@ -182,6 +198,8 @@ def _finding(
 
 
 def _better(found: Interval) -> tuple[str, bool, bool]:
+    if not found.is_known:
+        return "undecided", False, False
     if found.low > 0:
         return "better", True, False
     return ("worse", False, True) if found.high < 0 else ("no difference shown", False, False)

@@ -1,5 +1,10 @@
-"""Methods compared on the same prompts under the same seeds: means, differences, shares, costs."""
+"""Methods compared on the same prompts under the same seeds: means, differences, shares, costs.
 
+A reply that the reward model could not score has no proxy reward. It counts in no mean; of a difference both
+replies of the pair are left out; and it is said how many were.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -7,16 +12,20 @@ from typing import Any, Literal
 import numpy as np
 
 from sia_jax.evaluation.methods import Method
-from sia_jax.evaluation.statistics import Interval, bootstrap_mean, paired_difference
+from sia_jax.evaluation.statistics import Interval, paired_difference
 
 Measure = Literal["gold", "proxy"]
 
 MEASURES: tuple[Measure, ...] = ("gold", "proxy")
 
+MEASURED_SECONDS = 5.0
+"""Below so many seconds of sampling, tokens/s are those of a few batches: noise, and not told."""
+
 Record = Mapping[str, Any]
 """What became of one prompt under one seed and one method.
 
-Its "index" and "seed"; "gold" and "proxy", the rewards of the reply that was chosen ("gold" may be None);
+Its "index" and "seed"; "gold" and "proxy", the rewards of the reply that was chosen ("gold" is None of all
+records or of none; "proxy" is None where the reward model could not score the reply);
 its "length" and "finish_reason"; "sampled_tokens" and "sampled_junctions" of all replies that were sampled
 for it; "seconds", its share of its batch; "flops" by model; "threshold" and "rate".
 """
@@ -46,8 +55,13 @@ class Measured:
         return sum(record["sampled_junctions"] for record in self.records) / max(sampled, 1)
 
     def rewards(self, measure: Measure) -> np.ndarray:
-        """[n] gold or proxy."""
+        """[n] gold or proxy; NaN where there is none."""
         return np.array([record[measure] for record in self.records], np.float64)
+
+    @property
+    def unscored(self) -> int:
+        """Replies without a proxy reward."""
+        return int(np.isnan(self.rewards("proxy")).sum())
 
 
 class Comparison:
@@ -82,6 +96,16 @@ class Comparison:
         self.measures: tuple[Measure, ...] = MEASURES if given == {True} else ("proxy",)
         """What there is of gold and proxy; the first one is what counts."""
 
+    @property
+    def prompts(self) -> int:
+        """How many there are."""
+        return len(set(self.measured[0].prompts))
+
+    @property
+    def seeds(self) -> list[int]:
+        """Under which they were replied to."""
+        return sorted({record["seed"] for record in self.measured[0].records})
+
     def find(self, kind: str, ratio: float | None = None, n: int = 1) -> Measured | None:
         """The method of a kind, if it was measured."""
         return next(
@@ -91,7 +115,8 @@ class Comparison:
 
     def mean(self, one: Measured, measure: Measure) -> Interval:
         """Of a method's rewards."""
-        return bootstrap_mean(one.rewards(measure), one.prompts, resamples=self._resamples)
+        rewards = one.rewards(measure)
+        return self._difference(rewards, np.zeros_like(rewards), one.prompts)
 
     def difference(self, one: Measured, other: Measured, measure: Measure) -> Interval:
         """By how much a method earns more than another on the same prompts under the same seeds."""
@@ -99,7 +124,16 @@ class Comparison:
 
     def beyond(self, one: Measured, rewards: np.ndarray, measure: Measure) -> Interval:
         """By how much a method earns more than given rewards, [n], of the same prompts and seeds."""
-        return paired_difference(one.rewards(measure), rewards, one.prompts, resamples=self._resamples)
+        return self._difference(one.rewards(measure), rewards, one.prompts)
+
+    def _difference(self, values: np.ndarray, others: np.ndarray, prompts: Sequence[int]) -> Interval:
+        """Of the pairs in which both replies have a reward."""
+        both = np.isfinite(values) & np.isfinite(others)
+        left = [prompt for prompt, has in zip(prompts, both, strict=True) if has]
+        if len(set(left)) < 2:
+            mean = float(np.mean((values - others)[both])) if left else math.nan
+            return Interval(mean, -math.inf, math.inf, f"{len(set(left))} prompts with a reward of both")
+        return paired_difference(values[both], others[both], left, resamples=self._resamples)
 
     def row(self, one: Measured) -> dict[str, Any]:
         """All that is reported of a method; JSON."""
@@ -123,11 +157,8 @@ class Comparison:
                 for name, rival in rivals.items()
                 if rival is not None and rival is not one
             },
-            "tokens_per_second": _tokens_per_second(one.records),
-            "tokens_per_second_by_seed": [
-                _tokens_per_second([record for record in one.records if record["seed"] == seed])
-                for seed in sorted({record["seed"] for record in one.records})
-            ],
+            "tokens_per_second": tokens_per_second(one.tokens, _seconds(one.records)),
+            "tokens_per_second_by_seed": [_rate_of(one.records, seed) for seed in self.seeds],
             "flops_per_token": {
                 model: sum(record["flops"][model] for record in one.records) / max(one.tokens, 1)
                 for model in ("policy", "value", "reward")
@@ -135,10 +166,20 @@ class Comparison:
             "length": one.tokens / count,
             "cut": ends.count("length") / count,
             "non_finite": ends.count("non_finite"),
+            "unscored": one.unscored,
         }
 
 
-def _tokens_per_second(records: Sequence[Record]) -> float:
-    """Of the replies that were chosen."""
-    tokens = sum(record["length"] for record in records)
-    return float(tokens / max(sum(record["seconds"] for record in records), 1e-9))
+def tokens_per_second(tokens: int, seconds: float) -> float | None:
+    """The rate; None where it was measured for less than `MEASURED_SECONDS`."""
+    return tokens / seconds if seconds >= MEASURED_SECONDS else None
+
+
+def _rate_of(records: Sequence[Record], seed: int) -> float | None:
+    """Of the replies that were chosen under a seed."""
+    own = [record for record in records if record["seed"] == seed]
+    return tokens_per_second(sum(record["length"] for record in own), _seconds(own))
+
+
+def _seconds(records: Sequence[Record]) -> float:
+    return float(sum(record["seconds"] for record in records))

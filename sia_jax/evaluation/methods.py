@@ -3,13 +3,20 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from sia_jax.steering.gates import Bernoulli, Entropy, Gate
 
 Kind = Literal["base", "dense", "entropy", "random"]
 Chooser = Literal["value", "reward"]
 """What picks among N replies: the value of the last token, or the reward model."""
+
+Group = Literal["base", "best-of", "dense", "entropy", "random", "combined"]
+"""What is asked for by name: best-of is the policy's, combined is an entropy gate's."""
+
+GROUPS: tuple[Group, ...] = get_args(Group)
+
+NEED_THRESHOLDS: tuple[Group, ...] = ("entropy", "combined")
 
 GATE: Gate = Entropy() | Bernoulli(0.0)
 """One program for every steered method: its numbers make an entropy gate of it, a random or a dense one."""
@@ -61,6 +68,11 @@ class Method:
         return self.kind != "base"
 
     @property
+    def work(self) -> float:
+        """What a reply costs, roughly, in unsteered replies: to tell when a run is done."""
+        return self.n * (1 + 3 * self.schedule * self.is_steered)
+
+    @property
     def schedule(self) -> float:
         """The share of junctions that its program is laid out for."""
         share = 1.0 if self.ratio is None else self.ratio
@@ -73,30 +85,40 @@ def plan_methods(
     combined: tuple[float, int] | None = None,
     base_chooser: Chooser = "reward",
     combined_choosers: Sequence[Chooser] = ("reward", "value"),
+    groups: Sequence[Group] = GROUPS,
 ) -> list[Method]:
     """The methods of a comparison, each random gate after the entropy gate whose share it takes.
 
     Args:
-      ratios: of the entropy and random gates.
+      ratios: of the entropy and random gates; none where no such gate is asked for.
       best_of: numbers of replies that the policy alone chooses among.
       combined: (ratio, n) of an entropy gate with best-of-n; None: none.
       base_chooser: of the policy alone.
       combined_choosers: of the combination, which is measured with each.
+      groups: what is asked for.
 
     Raises:
-      ValueError: a ratio, an n or a chooser that does not fit, or one that stands there twice.
+      ValueError: a group, a ratio, an n or a chooser that does not fit, or one that stands there twice.
     """
-    if not ratios or any(not 0 < ratio < 1 for ratio in ratios) or len(set(ratios)) < len(ratios):
+    if not groups or set(groups) - set(GROUPS) or len(set(groups)) < len(groups):
+        raise ValueError(f"methods must be different ones of {', '.join(GROUPS)}, got {list(groups)}")
+    gated = [group for group in groups if group in ("entropy", "random", "combined")]
+    if any(not 0 < ratio < 1 for ratio in ratios) or len(set(ratios)) < len(ratios) or (gated and not ratios):
         raise ValueError(
             f"ratios must lie between 0 and 1, be different and at least one, got {list(ratios)}"
         )
     if any(n < 2 for n in best_of) or len(set(best_of)) < len(best_of):
         raise ValueError(f"best-of-n needs n of 2 or more, each once, got {list(best_of)}")
     ratios = sorted(ratios)
-    methods = [Method("base"), *(Method("base", n=n, chooser=base_chooser) for n in sorted(best_of))]
-    methods += [Method("dense"), *(Method("entropy", ratio) for ratio in ratios)]
-    methods += [Method("random", ratio) for ratio in ratios]
-    if combined is not None:
+    parts: dict[Group, list[Method]] = {
+        "base": [Method("base")],
+        "best-of": [Method("base", n=n, chooser=base_chooser) for n in sorted(best_of)],
+        "dense": [Method("dense")],
+        "entropy": [Method("entropy", ratio) for ratio in ratios],
+        "random": [Method("random", ratio) for ratio in ratios],
+        "combined": [],
+    }
+    if combined is not None and "combined" in groups:
         ratio, n = combined
         if ratio not in ratios:
             raise ValueError(f"there is no threshold for a ratio of {ratio:g}, only for {ratios}")
@@ -104,7 +126,10 @@ def plan_methods(
             raise ValueError(
                 f"the choosers must be different and at least one, got {list(combined_choosers)}"
             )
-        methods += [Method("entropy", ratio, n, chooser) for chooser in combined_choosers]
+        parts["combined"] = [Method("entropy", ratio, n, chooser) for chooser in combined_choosers]
+    methods = [method for group in GROUPS if group in groups for method in parts[group]]
+    if not methods:
+        raise ValueError(f"there is nothing to measure: {', '.join(groups)} with no n to choose among")
     return methods
 
 
@@ -114,7 +139,7 @@ def gate_numbers(method: Method, threshold: float | None, realised: float | None
     Args:
       method: any.
       threshold: calibrated for its ratio, nats; of entropy gates.
-      realised: the share that the entropy gate of its ratio has steered; of random gates.
+      realised: the probability of random gates: the share that the entropy gate of their ratio has steered.
     """
     if method.kind == "entropy":
         assert threshold is not None

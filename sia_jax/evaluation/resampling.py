@@ -1,6 +1,7 @@
 """A bootstrap of any figures whatever, by drawing clusters: prompts, with all that belongs to them.
 
-Of means alone `sia_jax.evaluation.statistics` has a faster one; correlations and ratios are no means.
+Of means `sia_jax.evaluation.statistics` has better intervals; correlations and ratios are no means. These
+here are percentiles, which are too short where there are few clusters (docs/intervals.md has how much).
 """
 
 from collections.abc import Callable
@@ -9,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sia_jax.evaluation.statistics import LEVEL
+
+FEWEST = 100
+"""Clusters from which there is an interval: of means, it then holds 93 to 95 of 100."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ def bootstrap(
     """Figures of all clusters, each with an interval from resamples of the clusters.
 
     A resample draws as many clusters as there are, with replacement, so it is told by how often each was
-    drawn. Resamples in which a figure is NaN have no part in its interval. Of one cluster alone there is no
-    interval, since it says nothing of others.
+    drawn. Resamples in which a figure is NaN have no part in its interval. Of fewer than `FEWEST` clusters
+    there is none.
 
     Args:
       figures: from how often each cluster was drawn, [clusters], to numbers by name; what belongs to a
@@ -43,14 +47,14 @@ def bootstrap(
         raise ValueError(f"expected at least one cluster and one resample, got {clusters} and {resamples}")
     counts = np.random.default_rng(seed).multinomial(clusters, np.full(clusters, 1 / clusters), resamples)
     estimates = figures(np.ones(clusters))
+    if clusters < FEWEST:
+        return {name: Figure(float(estimate), np.nan, np.nan) for name, estimate in estimates.items()}
     drawn = [figures(count.astype(np.float64)) for count in counts]
     tail = (1 - LEVEL) / 2
     found = {}
     for name, estimate in estimates.items():
         sample = np.array([each[name] for each in drawn])
         sample = sample[np.isfinite(sample)]
-        low, high = (
-            np.quantile(sample, (tail, 1 - tail)) if len(sample) and clusters > 1 else (np.nan, np.nan)
-        )
+        low, high = np.quantile(sample, (tail, 1 - tail)) if len(sample) else (np.nan, np.nan)
         found[name] = Figure(float(estimate), float(low), float(high))
     return found

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sia_jax.evaluation.entropy_study import ALIKE, MARGIN, P_VALUE, Drawn, Measured, Population
+from sia_jax.evaluation.resampling import FEWEST
 from sia_jax.files.writing import make_folder, replacing
 
 _SCOPES = {"all": "all positions", "branching": "those that branch"}
@@ -45,7 +46,10 @@ def section(summary: dict[str, Any], picture: str) -> str:
             f"{summary['continuations']:,} in all. Where a position does not branch, its gold variance is "
             "taken as 0, and not measured. "
         )
-    text += "Brackets: 95% intervals, from a bootstrap that draws prompts.\n\n"
+    text += (
+        "Brackets: 95% intervals, from a bootstrap that draws prompts; none ([?, ?]) below "
+        f"{FEWEST} prompts.\n\n"
+    )
     rows = [
         (
             text_of,

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sia_jax.evaluation.claims import expected_by_chance
+from sia_jax.evaluation.comparison import MEASURED_SECONDS
 from sia_jax.evaluation.methods import SCHEDULES
-from sia_jax.evaluation.statistics import Interval
+from sia_jax.evaluation.statistics import FEWEST, FEWEST_OTHERS, Interval
 from sia_jax.files.writing import make_folder, replacing
 
 Results = Mapping[str, Any]
@@ -47,12 +49,14 @@ def evaluation_table(results: Results) -> str:
                 row["name"],
                 setting(row),
                 f"{row['ratio']:.1%}" if row["kind"] != "base" else "",
-                Interval(**row["rewards"][main]).text(),
+                Interval.from_json(row["rewards"][main]).text(),
                 *(
-                    Interval(**differences[rival][main]).text(signed=True) if rival in differences else ""
+                    Interval.from_json(differences[rival][main]).text(signed=True)
+                    if rival in differences
+                    else ""
                     for rival in ("base", "dense")
                 ),
-                *(Interval(**row["rewards"][measure]).text() for measure in measures[1:]),
+                *(Interval.from_json(row["rewards"][measure]).text() for measure in measures[1:]),
                 _rates(row["tokens_per_second_by_seed"]),
                 *(
                     f"{flops[model] / 1e6:,.3g}" if flops[model] else ""
@@ -80,9 +84,12 @@ def setting(row: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _rates(rates: Sequence[float]) -> str:
-    """'950 to 1,400': the slowest and the fastest, to two digits."""
-    ends = [float(f"{rate:.2g}") for rate in (min(rates), max(rates))]
+def _rates(rates: Sequence[float | None]) -> str:
+    """'950 to 1,400': the slowest and the fastest, to two digits; nothing where one is not known."""
+    known = [rate for rate in rates if rate is not None]
+    if len(known) < len(rates):
+        return ""
+    ends = [float(f"{rate:.2g}") for rate in (min(known), max(known))]
     return " to ".join(dict.fromkeys(f"{end:,.{0 if end >= 10 else 1}f}" for end in ends))
 
 
@@ -121,11 +128,11 @@ def draw_pareto(results: Results, path: Path) -> None:
 
 def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], measure: str) -> None:
     def points(chosen: Sequence[Mapping[str, Any]], label: str, colour: str, **style: Any) -> None:
-        rewards = [row["rewards"][measure] for row in chosen]
-        means = [reward["mean"] for reward in rewards]
-        # The bootstrap's ends may lie on one side of the mean by rounding.
-        below = [max(reward["mean"] - reward["low"], 0.0) for reward in rewards]
-        above = [max(reward["high"] - reward["mean"], 0.0) for reward in rewards]
+        rewards = [Interval.from_json(row["rewards"][measure]) for row in chosen]
+        means = [reward.mean for reward in rewards]
+        # An interval that is not known is drawn as none.
+        below = [reward.mean - reward.low if reward.is_known else 0.0 for reward in rewards]
+        above = [reward.high - reward.mean if reward.is_known else 0.0 for reward in rewards]
         ratios = [100 * row["ratio"] for row in chosen]
         axes.errorbar(
             ratios, means, yerr=(below, above), label=label, color=colour, capsize=3, linewidth=1.4, **style
@@ -141,7 +148,7 @@ def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], measure: str) -> None:
         if chosen:
             points(chosen, label, _COLOURS[kind], fmt=marker, markersize=6)
         if chosen and kind in ("base", "dense"):
-            mean = chosen[0]["rewards"][measure]["mean"]
+            mean = Interval.from_json(chosen[0]["rewards"][measure]).mean
             axes.axhline(mean, color=_COLOURS[kind], linewidth=0.8, linestyle=":", zorder=0)
     markers = iter("^vP<>X")
     for row in rows:
@@ -175,24 +182,27 @@ def evaluation_page(
         f"{results['rows'][0]['replies']:,} replies a method",
         f"temperature {settings['temperature']:g}, beta {settings['beta']:g}, C = "
         f"{settings['num_candidates']}, at most {settings['max_new_tokens']} new tokens",
-        f"thresholds of `{calibration['file']}` (sha256 {calibration['sha256'][:16]}), from "
-        f"{calibration['tokens']:,} tokens of the policy's own replies to `{calibration['prompts']}`",
+        *(
+            []
+            if calibration is None
+            else [
+                f"thresholds of `{calibration['file']}` (sha256 {calibration['sha256'][:16]}), from "
+                f"{calibration['tokens']:,} tokens of the policy's own replies to `{calibration['prompts']}`"
+            ]
+        ),
         f"sampled at commit {', '.join(results['commits'])} on {'; '.join(results['machines'])}",
         f"this page: commit {results['commit']}, {results['time']}",
         *(f"{what}: commit {commit}" for what, commit in results.get("world", {}).items()),
     ]
     commands = "".join(
-        f"{command}\n" for command in (calibration.get("command"), results["command"]) if command
+        f"{command}\n" for command in ((calibration or {}).get("command"), results["command"]) if command
     )
     sections = [
         f"# {title}\n",
         "Made by `decode.evaluate`; not edited by hand.\n",
         *([introduction.rstrip() + "\n"] if introduction else []),
         "## What holds\n",
-        "Every verdict is computed from the intervals that stand under it. An interval is that of 95% of "
-        f"{results['resamples']:,} bootstrap resamples of the prompts; differences are paired, by prompt and "
-        "seed, and each interval is that of its own comparison alone. A method matches dense steering if it "
-        "is shown to keep nine tenths of what that gains over the base.\n",
+        f"{_verdicts(results)}\n",
         claims_text(results),
         "## All methods\n",
         evaluation_table(results),
@@ -223,6 +233,22 @@ def with_pictures_named(text: str, prefix: str) -> tuple[str, dict[str, str]]:
     return text, names
 
 
+def _verdicts(results: Results) -> str:
+    """How intervals and verdicts come about, and what is not corrected."""
+    count = results["comparisons"]
+    return (
+        "Every verdict is computed from the intervals that stand under it. An interval of 95% is the wider, "
+        f"at either end, of Student's t and the studentised bootstrap ({results['resamples']:,} resamples), "
+        "both over prompts, each with its replies under all seeds; differences are paired, by prompt and "
+        f"seed. With fewer than {FEWEST} prompts there is no interval and no claim, and no interval where "
+        f"fewer than {FEWEST_OTHERS} prompts have another value than the commonest: [?]. Each interval is "
+        "that of its own comparison, and nothing is corrected for their number: of the "
+        f"{count} comparisons that stand under the claims, {expected_by_chance(count):.1f} would be expected "
+        "to say better by chance alone if no method differed from another. A method matches dense steering "
+        "if it is shown to keep nine tenths of what that gains over the base."
+    )
+
+
 def _explanations(results: Results) -> str:
     rows = results["rows"]
     cut = max(rows, key=lambda row: row["cut"])
@@ -231,7 +257,8 @@ def _explanations(results: Results) -> str:
         "Random gates steer with the probability p that the entropy gate of their line has realised under "
         "the same seed. Tokens/s are tokens of finished replies over the time of all that a method does: "
         "every candidate of best-of-N and the pass that chooses among them, prefill, but no compiling, and "
-        "not the scoring of the result; to two digits, of the slowest and the fastest seed. Where others "
+        "not the scoring of the result; to two digits, of the slowest and the fastest seed, and not told "
+        f"where one took less than {MEASURED_SECONDS:g} s. Where others "
         "share the machine, another run may lie outside of that. Programs are laid out for shares of "
         f"{layouts}; a method runs in "
         "the next one. FLOPs count every token that a model must read for a method, without padding, per "
@@ -242,4 +269,11 @@ def _explanations(results: Results) -> str:
     if failed:
         counts = ", ".join(f"{row['name']}: {row['non_finite']}" for row in failed)
         text += f" Replies that ended in numbers that were not finite: {counts}."
+    unscored = [row for row in rows if row["unscored"]]
+    if unscored:
+        counts = ", ".join(f"{row['name']}: {row['unscored']}" for row in unscored)
+        text += (
+            " Replies that the reward model could not score, which are left out of its means, and out of a "
+            f"difference with their partners: {counts}."
+        )
     return text + "\n"

@@ -12,10 +12,12 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.text import Text
 
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.terminal import rate
@@ -38,6 +40,15 @@ def waiting(console: Terminal, what: str) -> Iterator[None]:
         yield
 
 
+class _Rates(ProgressColumn):
+    """How fast it goes; or what goes on besides, and since when: 'compiling base, since 12 s'."""
+
+    def render(self, task: Task) -> Text:
+        since = task.fields["since"]
+        more = "" if since is None else f", since {time.perf_counter() - since:.0f} s"
+        return Text(f"{task.fields['rates']}{more}", "dim")
+
+
 class _Shown:
     """The bar, or the lines; who uses it says what is counted."""
 
@@ -48,10 +59,10 @@ class _Shown:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             count,
-            TextColumn("{task.fields[rates]}", style="dim", markup=False),
+            _Rates(),
         )
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task(noun, total=total, completed=completed, rates="")
+        self._task = self._bar.add_task(noun, total=total, completed=completed, rates="", since=None)
 
     def _show(self, completed: float, done: str, rates: str) -> None:
         """Move the bar; a log gets a line of `done` and `rates` if the last one is long ago."""
@@ -79,10 +90,20 @@ class RunProgress(_Shown):
       total: replies of the whole run.
       done: those that were there before.
       noun: what is counted, if not replies.
+      work: what is missing, where one reply costs more than another; None: they cost the same.
     """
 
-    def __init__(self, console: Terminal, total: int, done: int = 0, noun: str = "replies"):
+    def __init__(
+        self,
+        console: Terminal,
+        total: int,
+        done: int = 0,
+        noun: str = "replies",
+        *,
+        work: float | None = None,
+    ):
         super().__init__(console, noun, MofNCompleteColumn(), total, done)
+        self._work, self._worked = work, 0.0
         self._total, self._done = total, done
         self._new = self._tokens = 0
         self._seconds = 0.0  # in which replies were made: compiling does not count
@@ -97,13 +118,32 @@ class RunProgress(_Shown):
     def aside(self, what: str) -> Iterator[None]:
         """Say what goes on that is not the work itself, and leave it out of the rates."""
         begin = time.perf_counter()
-        self._bar.update(self._task, rates=what)
-        yield
+        self._bar.update(self._task, rates=what, since=begin)
+        try:
+            yield
+        finally:
+            self._bar.update(self._task, rates="", since=None)
         self._since += time.perf_counter() - begin
 
-    def advance(self, replies: int, tokens: int) -> None:
-        """So many replies, of so many tokens, were made since the last call."""
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was made yet."""
+        return not self._new
+
+    def left(self) -> float | None:
+        """Seconds until the last is due; None where nobody knows, or nothing is left."""
+        missing = self._total - self._done - self._new
+        if not self._new or not missing:
+            return None
+        seconds = max(self._seconds, 1e-9)
+        if self._work is not None and self._worked:
+            return (self._work - self._worked) * seconds / self._worked
+        return missing * seconds / self._new
+
+    def advance(self, replies: int, tokens: int, work: float = 0.0) -> None:
+        """So many replies, of so many tokens, were made since the last call; `work` is their share of it."""
         now = time.perf_counter()
+        self._worked += work
         self._new, self._tokens = self._new + replies, self._tokens + tokens
         self._seconds, self._since = self._seconds + now - self._since, now
         done = self._done + self._new
@@ -112,10 +152,8 @@ class RunProgress(_Shown):
     def rates(self) -> str:
         """'2.1 replies/s, 270 tok/s, 03:20 left'."""
         seconds = max(self._seconds, 1e-9)
-        missing = self._total - self._done - self._new
-        left = missing * seconds / self._new if self._new and missing else None
         replies, tokens = rate(self._new / seconds), rate(self._tokens / seconds)
-        return _joined(f"{replies} {self._noun}/s, {tokens} tok/s", left)
+        return _joined(f"{replies} {self._noun}/s, {tokens} tok/s", self.left())
 
     def __enter__(self) -> Self:
         self._since = time.perf_counter()
@@ -146,7 +184,12 @@ def _joined(rates: str, seconds_left: float | None) -> str:
     """'12 replies/s, 03:20 left'; the rates alone where nobody knows, or nothing is left."""
     if seconds_left is None:
         return rates
-    left = round(seconds_left)
+    return f"{rates}, {clock(seconds_left)} left"
+
+
+def clock(seconds: float) -> str:
+    """'03:20', or '1:03:20' from an hour on."""
+    left = round(seconds)
     hours, minutes = divmod(left // 60, 60)
-    clock = f"{minutes:02}:{left % 60:02}"
-    return f"{rates}, {hours}:{clock} left" if hours else f"{rates}, {clock} left"
+    text = f"{minutes:02}:{left % 60:02}"
+    return f"{hours}:{text}" if hours else text

@@ -9,7 +9,7 @@ import html
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -17,12 +17,13 @@ from sia_jax.files.shown import shown
 from sia_jax.reports.trace_record import Record, check_record
 
 
-def trace_page(records: Sequence[Record], title: str) -> str:
+def trace_page(records: Sequence[Record], title: str, notes: Mapping[int, str] | None = None) -> str:
     """The page of some replies: those to one prompt side by side, prompts one below the other.
 
     Args:
       records: as `decode.generate --record` writes them, in any order.
       title: of the page.
+      notes: what stands over a prompt, by its index; these come first, in this order.
 
     Raises:
       ValueError: no records, or one without candidates, without texts, or with anything else in its fields.
@@ -35,19 +36,30 @@ def trace_page(records: Sequence[Record], title: str) -> str:
     # Base stands first, the others as they come.
     methods = dict.fromkeys(["base", *(record["method"] for record in records)])
     place = {method: number for number, method in enumerate(methods)}
-    for record in sorted(records, key=lambda r: (r["index"], r["branch"], place[r["method"]])):
+    notes = dict(notes or {})
+    order = {index: number for number, index in enumerate(notes)}
+
+    def rank(record: Record) -> tuple[int, int, int, int]:
+        index = record["index"]
+        return order.get(index, len(order)), index, record["branch"], place[record["method"]]
+
+    for record in sorted(records, key=rank):
         groups.setdefault(record["index"], []).append(record)
     # Shades are of one scale on the whole page: that of the most uncertain token on it.
     most = max((h for record in records for h in record["entropy"] if h is not None), default=0.0)
     sections: list[str] = []
     data: list[list[dict[str, Any]]] = []
-    for group in groups.values():
+    differing = 0
+    for index, group in groups.items():
+        differs = len({"".join(record["pieces"]) for record in group}) > 1
+        differing += differs
         articles = []
         for record in group:
             articles.append(_article(record, len(data), most))
             data.append([_token(record, t) for t in range(len(record["tokens"]))])
         sections.append(
-            f"<section>{_before(group[0])}<h2>{_text(_prompt(group[0]))}</h2>\n"
+            f"<section{'' if differs else ' data-same'}>{_note(notes.get(index))}{_before(group[0])}"
+            f"<h2>{_text(_prompt(group[0]))}</h2>\n"
             f'<div class="replies">\n{"".join(articles)}</div></section>\n'
         )
     settings = records[0]["settings"]
@@ -59,12 +71,53 @@ def trace_page(records: Sequence[Record], title: str) -> str:
         "policy": html.escape(_policy(page)),
         "title": _text(title),
         "subtitle": _text(f"{settings['policy']}{steered}; {len(records)} replies"),
+        "summary": _summary(records, methods),
+        "no_filter": ""
+        if differing < len(groups) and any(len(group) > 1 for group in groups.values())
+        else " hidden",
+        "differing": f"{differing} of {len(groups)}",
         "most": f"{most:.2f}",
         "sections": "".join(sections),
         "data": packed,
     }
     pieces = page.split("{{")
     return pieces[0] + "".join(_filled(piece, parts) for piece in pieces[1:])
+
+
+def _note(text: str | None) -> str:
+    return "" if text is None else f'<p class="why">{_text(text)}</p>\n'
+
+
+def _summary(records: Sequence[Record], methods: Mapping[str, None]) -> str:
+    """A line for each method: how much it said, how much of that was steered and shifted, mean rewards."""
+    rewards = [name for name in ("gold", "proxy") if any(r.get(name) is not None for r in records)]
+    titles = ["", "prompts", "replies", "tokens", "steered", "shifted", *(f"mean {name}" for name in rewards)]
+    rows = ["".join(f"<th>{title}</th>" for title in titles)]
+    for method in methods:
+        own = [record for record in records if record["method"] == method]
+        if not own:
+            continue
+        tokens = sum(record["length"] for record in own)
+        cells = [
+            _text(method),
+            f"{len({record['index'] for record in own}):,}",
+            f"{len(own):,}",
+            f"{tokens:,}",
+            *(f"{sum(sum(r[name]) for r in own) / max(tokens, 1):.0%}" for name in ("junction", "shifted")),
+            *(_mean([record.get(name) for record in own]) for name in rewards),
+        ]
+        rows.append("".join(f"<td>{cell}</td>" for cell in cells))
+    lines = "".join(f"<tr>{row}</tr>\n" for row in rows)
+    return f'<div class="wide"><table class="summary">\n{lines}</table></div>'
+
+
+def _mean(numbers: Sequence[float | None]) -> str:
+    """Of those that are known, and how many that are where it is not all."""
+    known = [number for number in numbers if number is not None]
+    if not known:
+        return ""
+    count = "" if len(known) == len(numbers) else f" (of {len(known):,})"
+    return f"{sum(known) / len(known):+.2f}{count}"
 
 
 def _policy(page: str) -> str:

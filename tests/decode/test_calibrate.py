@@ -10,10 +10,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from decode import calibrate, generate, runner
 from decode.calibrate import Args
-from sia_jax.evaluation.calibration import read_calibration, threshold_for
+from sia_jax.evaluation.calibration import (
+    FORMAT,
+    read_calibration,
+    realised_share,
+    share_caution,
+    threshold_for,
+)
+from sia_jax.evaluation.calibration import calibrate as make_thresholds
 from tests.support.evaluating import LENGTH, calibration_args, save_models_and_prompts
 
 
@@ -184,7 +193,7 @@ def test_a_file_is_bound_to_policy_and_sampling(folder: Path) -> None:
 def test_other_files_are_no_thresholds(tmp_path: Path, content: str) -> None:
     path = tmp_path / "t.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match="this is no file of"):
+    with pytest.raises(ValueError, match=r"t\.json: .*(this is no file of|expected)"):
         read_calibration(path)
 
 
@@ -192,3 +201,107 @@ def test_thresholds_of_no_entropies_are_refused() -> None:
     for entropies in ([], [math.nan], [1.0, math.inf]):
         with pytest.raises(ValueError, match="expected finite entropies"):
             threshold_for(np.array(entropies), 0.5)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([0.0, 1e-30, 0.25, 0.25 + 2**-25, 1.0, 2.3]) | st.floats(0, 3, width=32), min_size=1
+    ),
+    st.floats(0.001, 0.999),
+)
+def test_no_other_threshold_steers_a_share_nearer_to_the_ratio(entropies: list[float], ratio: float) -> None:
+    """Of all that could be: at each entropy, and above them all; however many are equal."""
+    h = np.array(entropies, np.float32)
+    found = realised_share(h, threshold_for(h, ratio))
+    others = [realised_share(h, float(x)) for x in [*h, np.nextafter(h.max(), np.float32(9))]]
+    nearest = min(abs(share - ratio) for share in others)
+    assert abs(found - ratio) <= nearest + 1e-9
+    as_near = [share for share in others if abs(share - ratio) <= nearest + 1e-13]
+    assert found == pytest.approx(min(as_near))
+
+
+def test_tied_entropies_give_the_share_that_is_nearer_and_say_so() -> None:
+    h = np.concatenate([np.zeros(50), np.linspace(0.01, 1, 50)]).astype(np.float32)
+    rows = make_thresholds(h, [0.2, 0.5, 0.6, 0.8], {})["thresholds"]
+    assert [row["share"] for row in rows] == [0.2, 0.5, 0.5, 1.0]
+    said = [share_caution(row["ratio"], row["share"], len(h)) for row in rows]
+    assert said[:2] == ["", ""]
+    assert said[2].startswith("no threshold steers 0.6 of the tokens, since many have the same entropy")
+    assert said[2].endswith("the nearest steers 0.5 of them")
+    assert said[3].endswith("the nearest steers 1 of them")
+
+
+def test_a_run_is_warned_of_thresholds_that_give_another_share(folder: Path, tmp_path: Path) -> None:
+    content = json.loads((folder / "thresholds.json").read_text())
+    content["thresholds"] = [
+        {"ratio": 0.6, "threshold": 1.0, "share": 0.5},
+        {"ratio": 0.8, "threshold": 0.5, "share": 0.8},
+    ]
+    content["tokens"] = 1000
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(content))
+    cautions = read_calibration(path).cautions()
+    assert list(cautions) == [0.6]
+    assert "the nearest steers 0.5 of them" in cautions[0.6]
+
+
+def test_calibration_warns_where_no_threshold_gives_the_share(
+    args: Args, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if all entropies that were sampled were one number: of replies that are there."""
+
+    def sample(args: Args, prompts: Any, ids: Any, entropies: Any, journal: Any, messages: Any) -> None:
+        journal.__enter__()
+        for prompt in prompts:
+            for branch in range(args.samples):
+                record = {"index": prompt.index, "id": prompt.id, "branch": branch}
+                journal.write(record | {"entropy": [0.5] * 7})
+        journal.__exit__(None, None, None)
+
+    monkeypatch.setattr(calibrate, "_sample", sample)
+    calibrate.main(args)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "100.0% of the tokens: H >= 0.5000 nats" in told
+    assert "warning: no threshold steers 0.6 of the tokens" in told
+    rows = json.loads(Path(args.out).read_text())["thresholds"]
+    assert [row["share"] for row in rows] == [1.0, 1.0]
+
+
+ROW = {"ratio": 0.2, "threshold": 1.0, "share": 0.2}
+GOOD = {"format": FORMAT, "thresholds": [ROW], "settings": {}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD | {"thresholds": []},
+        GOOD | {"thresholds": {}},
+        GOOD | {"thresholds": [3]},
+        GOOD | {"thresholds": [ROW, ROW]},
+        GOOD | {"settings": "ab"},
+        GOOD | {"settings": None},
+        *(
+            GOOD | {"thresholds": [ROW | {name: value}]}
+            for name in ("ratio", "threshold", "share")
+            for value in ("0.2", True, None, [], {}, 10**400, "inf")
+        ),
+        GOOD | {"thresholds": [ROW | {"ratio": 1}]},
+        GOOD | {"thresholds": [ROW | {"share": 1.5}]},
+    ],
+)
+def test_thresholds_of_any_other_json_are_refused_by_name(tmp_path: Path, content: dict[str, Any]) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"t\.json"):
+        read_calibration(path)
+    path.write_text(json.dumps(GOOD))
+    assert read_calibration(path).thresholds == {0.2: 1.0}
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe{", b"[" * 100_000, b'{"a": 1, "a": 2}', b'{"format": NaN}'])
+def test_thresholds_that_are_no_json_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "t.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"t\.json"):
+        read_calibration(path)

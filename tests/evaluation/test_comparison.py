@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sia_jax.evaluation.claims import Claim, Finding, judge
+from sia_jax.evaluation.claims import Claim, Finding, expected_by_chance, judge
 from sia_jax.evaluation.comparison import Comparison, Measure
 from sia_jax.evaluation.methods import Method, plan_methods
 from sia_jax.evaluation.statistics import Interval, paired_difference
@@ -212,3 +212,91 @@ def test_methods_are_planned_in_an_order_in_which_shares_are_known() -> None:
 def test_plans_that_make_no_sense_are_refused(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plan_methods(*arguments)
+
+
+def some_records(**changes: Any) -> tuple[list[Method], dict[str, list[dict[str, Any]]]]:
+    """The usual comparison's records, each with changes that may be functions of the record."""
+    comparison = made_up(USUAL, 0.1)
+    records = {
+        one.method.key: [
+            dict(record) | {name: f(one.method, record) for name, f in changes.items()}
+            for record in one.records
+        ]
+        for one in comparison.measured
+    }
+    return [one.method for one in comparison.measured], records
+
+
+def test_with_few_prompts_nothing_is_claimed_whatever_the_means() -> None:
+    methods, records = some_records()
+    few = {key: [record for record in own if record["index"] < 19] for key, own in records.items()}
+    comparison = Comparison(methods, few, resamples=100)
+    for claim in judge(comparison, "gold"):
+        assert claim.verdict == "was not tested"
+        assert claim.statement == "A claim takes 20 prompts or more, got 19."
+    row = comparison.row(comparison.measured[3])
+    assert row["rewards"]["gold"]["low"] is None
+    assert row["differences"]["base"]["gold"]["why"] == "19 prompts, of 20 needed"
+    enough = {key: [record for record in own if record["index"] < 20] for key, own in records.items()}
+    verdicts = [claim.verdict for claim in judge(Comparison(methods, enough, resamples=500), "gold")]
+    assert "was not tested" not in verdicts
+
+
+def test_methods_that_differ_at_few_prompts_are_not_called_better() -> None:
+    """Nine prompts of forty at which one earns much more: all of them would be chance, or none."""
+
+    def gold(method: Method, record: dict[str, Any]) -> float:
+        return 5.0 * (method.key == "entropy-0.2" and record["index"] < 9)
+
+    claim = judge(Comparison(*some_records(gold=gold), resamples=200), "gold")[1]
+    assert claim.findings[0].difference.mean == pytest.approx(5 * 9 / 40)
+    assert claim.findings[0].outcome == "undecided"
+    assert "(no interval: 9 of 40 prompts have another value" in claim.findings[0].text
+    assert claim.verdict == "is not shown"
+
+
+def test_pairs_without_a_reward_are_left_out_and_counted() -> None:
+    def proxy(method: Method, record: dict[str, Any]) -> float | None:
+        missing = method.key == "dense" and record["index"] % 10 == 3 and record["seed"] == 1
+        return None if missing else float(record["proxy"])
+
+    methods, records = some_records(proxy=proxy)
+    comparison = Comparison(methods, records, resamples=200)
+    dense, base = comparison.find("dense"), comparison.find("base")
+    assert dense is not None
+    assert base is not None
+    assert (dense.unscored, base.unscored) == (4, 0)
+    kept = np.isfinite(dense.rewards("proxy"))
+    assert kept.sum() == PROMPTS * SEEDS - 4
+    found = comparison.difference(dense, base, "proxy")
+    assert found.mean == pytest.approx(np.mean((dense.rewards("proxy") - base.rewards("proxy"))[kept]))
+    assert comparison.mean(dense, "proxy").mean == pytest.approx(np.mean(dense.rewards("proxy")[kept]))
+    assert comparison.row(dense)["unscored"] == 4
+
+
+def test_a_method_without_any_proxy_reward_has_no_mean() -> None:
+    methods, records = some_records(proxy=lambda method, record: None)
+    comparison = Comparison(methods, records, resamples=50)
+    assert comparison.row(comparison.measured[0])["rewards"]["proxy"]["mean"] is None
+    assert {claim.verdict for claim in judge(comparison, "proxy")} <= {"is not shown", "was not tested"}
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(0.05, False), (0.5, True)])
+def test_speeds_that_were_measured_for_a_moment_are_not_told(seconds: float, told: bool) -> None:
+    methods, records = some_records(seconds=lambda method, record: seconds)
+    comparison = Comparison(methods, records, resamples=50)
+    row = comparison.row(comparison.measured[0])
+    assert (row["tokens_per_second_by_seed"] == [None] * SEEDS) != told
+    assert (row["tokens_per_second"] is None) != told
+
+
+def test_of_forty_comparisons_without_a_difference_one_says_better_by_chance() -> None:
+    assert expected_by_chance(40) == pytest.approx(1)
+
+
+def test_some_methods_may_be_left_out() -> None:
+    methods = plan_methods([0.2], (4,), (0.2, 4), groups=("dense", "base"))
+    assert [method.key for method in methods] == ["base", "dense"]
+    assert [method.key for method in plan_methods([], (4,), groups=("best-of",))] == [
+        "base-best-of-4-by-reward"
+    ]

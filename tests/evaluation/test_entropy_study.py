@@ -10,7 +10,7 @@ from sia_jax.evaluation.entropy_study import Drawn, Population, measure, study
 from sia_jax.evaluation.resampling import bootstrap
 from sia_jax.evaluation.spread import draw_by_stratum, quantile_bins
 
-PROMPTS, BINS, M = 60, 4, 24
+PROMPTS, BINS, M = 120, 4, 24
 ROOT = "reliability"
 
 

@@ -137,3 +137,43 @@ def test_pointing_and_arrow_keys_show_the_candidates_of_a_token(tab: Tab) -> Non
     assert tab.evaluate("document.activeElement.classList.contains('j')")
     assert tab.evaluate("+document.activeElement.dataset.t") > place
     assert tab.complaints == []
+
+
+def test_the_panel_hides_no_text_and_folds(tab: Tab) -> None:
+    """Text and panel share the window: whatever is scrolled to is seen."""
+    seen = """(() => {
+      const panel = document.querySelector('aside');
+      // An end of the reply has no width, and is nowhere to be seen.
+      const nodes = [...document.querySelectorAll('article .t')].filter(node => node.offsetWidth > 0);
+      return [nodes[0], nodes.at(-1)].map(node => {
+        node.scrollIntoView({block: 'center'});
+        const a = node.getClientRects()[0], b = panel.getBoundingClientRect();
+        const x = a.x + a.width / 2, y = a.y + a.height / 2;
+        const apart = a.right <= b.left || a.bottom <= b.top;
+        return apart && y > 0 && y < innerHeight && document.elementFromPoint(x, y) === node;
+      });
+    })()"""
+    assert tab.evaluate(seen) == [True, True]
+    height = "document.querySelector('#text').clientHeight * document.querySelector('#text').clientWidth"
+    before = tab.evaluate(height)
+    tab.evaluate("document.querySelector('#fold').click()")
+    assert tab.evaluate(height) > before
+    assert tab.evaluate("document.querySelector('#fold').getAttribute('aria-expanded')") == "false"
+    assert tab.evaluate(seen) == [True, True]
+    tab.evaluate("document.querySelector('#fold').click()")
+    assert tab.evaluate(height) == before
+
+
+def test_the_words_are_explained_and_the_page_can_show_only_what_differs(
+    browser: Browser, page: Path
+) -> None:
+    tab = browser.open(page.as_uri(), *SIZES["wide"], "light")
+    tab.evaluate("document.querySelector('summary').click()")
+    assert tab.evaluate("document.querySelector('dl').getBoundingClientRect().height") > 50
+    tab.evaluate("document.querySelector('section').dataset.same = ''")
+    visible = "[...document.querySelectorAll('section')].filter(s => s.offsetHeight).length"
+    assert tab.evaluate(visible) == 2
+    for expected in (1, 2):
+        tab.evaluate("document.querySelector('#only').click()")
+        assert tab.evaluate(visible) == expected
+    assert tab.complaints == []

@@ -44,6 +44,7 @@ def results() -> dict[str, Any]:
         "prompts": {"file": "test.jsonl", "count": 40, "sha256": "e" * 64},
         "seeds": [0, 1],
         "resamples": 500,
+        "comparisons": 10,
         "measures": list(comparison.measures),
         "rows": [comparison.row(measured) for measured in comparison.measured],
         "claims": {m: [claim.to_json() for claim in judge(comparison, m)] for m in comparison.measures},

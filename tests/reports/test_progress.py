@@ -96,3 +96,35 @@ def test_a_run_that_goes_on_counts_what_was_there_but_times_only_what_is_new(clo
         clock.now += 50
         bar.advance(100, 3000)
     assert log.getvalue().splitlines() == ["900 of 1,000 steps, 2.0 steps/s, 60 tok/s, 00:50 left"]
+
+
+def test_a_terminal_says_what_is_waited_for_and_since_when(clock: Clock) -> None:
+    screen = io.StringIO()
+    with RunProgress(Terminal(file=screen, width=100, force_terminal=True), 100) as bar:
+        with bar.aside("compiling base"):
+            clock.now += 12
+            bar._bar.refresh()
+        clock.now += 1
+        bar.advance(50, 100)
+        bar._bar.refresh()
+    assert "compiling base, since 12 s" in screen.getvalue()
+    assert "since" not in screen.getvalue().rpartition("50/100")[2]
+
+
+def test_the_time_left_is_that_of_the_work_where_one_reply_costs_more_than_another(clock: Clock) -> None:
+    bar = RunProgress(Terminal(file=io.StringIO()), 30, work=100.0)
+    assert (bar.is_new, bar.left()) == (True, None)
+    clock.now += 10
+    bar.advance(10, 100, 10.0)
+    assert (bar.is_new, bar.left()) == (False, pytest.approx(90))
+    clock.now += 45
+    bar.advance(10, 100, 45.0)
+    assert bar.left() == pytest.approx(45)
+    clock.now += 45
+    bar.advance(10, 100, 45.0)
+    assert bar.left() is None
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "00:00"), (200, "03:20"), (3800, "1:03:20")])
+def test_times_are_told_as_a_clock_does(seconds: float, text: str) -> None:
+    assert progress.clock(seconds) == text

@@ -138,7 +138,7 @@ def test_replies_to_one_prompt_stand_side_by_side_and_prompts_below_each_other()
         make_record(index=0),
     ]
     text = trace_page(records, "a title")
-    sections = text.split("<section>")[1:]
+    sections = re.split("<section[^>]*>", text)[1:]
     headings = [re.findall("<h3>(.*?)</h3>", section) for section in sections]
     assert headings == [["steered", "steered 2"], ["base", "steered"]]
     assert [given["data-reply"] for name, given in Page(text).elements if name == "article"] == list("0123")
@@ -176,7 +176,7 @@ def test_a_conversation_is_shown_from_its_beginning() -> None:
 
 
 def test_rewards_are_shown_where_a_record_has_them() -> None:
-    assert "gold" not in trace_page([make_record()], "a title")
+    assert "mean gold" not in trace_page([make_record()], "a title")
     text = trace_page(
         [make_record(gold=-0.25, proxy=None), make_record(index=1, gold=1, proxy=0.5)], "a title"
     )
@@ -293,3 +293,51 @@ def test_the_page_lets_nothing_run_but_its_own_script_and_style() -> None:
         assert rules[rule].split() == hashes
         assert len(hashes) == 1
     assert text.index("Content-Security-Policy") < text.index("<style>")
+
+
+def cells(text: str) -> list[list[str]]:
+    """The lines of the summary."""
+    table = re.search(r'<table class="summary">(.*?)</table>', text, re.DOTALL)
+    assert table is not None
+    return [re.findall("<t[hd]>(.*?)</t[hd]>", line) for line in table[1].strip().splitlines()]
+
+
+def test_the_summary_counts_prompts_tokens_steering_and_rewards_of_each_method() -> None:
+    steered = [make_record(gold=1.0, proxy=0.5), make_record(index=1, gold=2.0, proxy=None)]
+    base = make_record(method="base", junction=[False] * 3, shifted=[False] * 3, gold=-1, proxy=0.25)
+    assert cells(trace_page([*steered, base], "a title")) == [
+        ["", "prompts", "replies", "tokens", "steered", "shifted", "mean gold", "mean proxy"],
+        ["base", "1", "1", "3", "0%", "0%", "-1.00", "+0.25"],
+        ["steered", "2", "2", "6", "33%", "33%", "+1.50", "+0.50 (of 1)"],
+    ]
+    assert cells(trace_page([make_record()], "a title"))[0][-1] == "shifted"
+
+
+def test_prompts_whose_replies_are_the_same_can_be_hidden_where_others_differ() -> None:
+    same = [make_record(), make_record(method="base")]
+    other = [make_record(index=1), make_record(index=1, method="base", pieces=["yes", "ah", "no"])]
+    text = trace_page(same + other, "a title")
+    assert re.findall("<section( data-same)?>", text) == [" data-same", ""]
+    assert "only prompts whose replies differ (1 of 2)" in text
+    hidden = '<label class="only" hidden>'
+    assert hidden not in text
+    for records in (other, [make_record(), make_record(index=1)]):  # nothing to choose
+        assert hidden in trace_page(records, "a title")
+
+
+def test_notes_stand_over_their_prompts_which_come_first_in_their_order() -> None:
+    records = [make_record(index=i, prompt=[{"role": "user", "content": f"p{i}"}]) for i in range(3)]
+    text = trace_page(records, "a title", {2: f"the largest {HOSTILE}", 0: "no change"})
+    assert Page(text).titles == ["p2", "p0", "p1"]
+    notes = re.findall('<p class="why">(.*?)</p>', text)
+    assert [note[:11] for note in notes] == ["the largest", "no change"]
+    assert len(Page(text).scripts) == 2
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["candidates", "entropy", "threshold", "junction", "value", "tilted", "shifted", "KL", "gold", "proxy"],
+)
+def test_the_page_says_what_its_words_mean(word: str) -> None:
+    terms = re.findall("<dt>(.*?)</dt><dd>(.{30,}?)</dd>", trace_page([make_record()], "a title"))
+    assert any(word in term for term, _ in terms)

@@ -3,8 +3,10 @@
 python -m tests.support.demo_outputs out/demo
 """
 
+import html
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -36,7 +38,10 @@ def check(folder: Path) -> None:
         assert math.isclose(row["rewards"]["gold"]["mean"], np.mean([r["gold"] for r in own]), abs_tol=1e-6)
         steered = sum(sum(r["junction"]) for r in own) / sum(r["length"] for r in own)
         assert math.isclose(row["ratio"], steered, abs_tol=1e-9)
-        assert row["tokens_per_second"] > 0
+        assert row["tokens_per_second"] is None or row["tokens_per_second"] > 0
+        for interval in row["rewards"].values():
+            assert (interval["low"] is None) == (count < 20)
+            assert count < 20 or interval["low"] <= interval["mean"] <= interval["high"]
     ratios = [row["ratio"] for row in rows.values()]
     assert ratios[0] == 0
     assert ratios[-1] == 1
@@ -74,9 +79,24 @@ def _check_page(page: str, records: list[dict]) -> None:
     assert page.lstrip().startswith("<!doctype html>")
     assert "http://" not in page
     assert "https://" not in page
-    shown = [record for record in records if f">{record['prompt'][0]['content']}</h2>" in page]
+    shown = [record for record in records if _title(record) in page]
     assert {record["method"] for record in shown} >= {"base", "dense"}
-    assert page.count("<article ") == 3 * len({record["index"] for record in shown})
+    indices = {record["index"] for record in shown}
+    assert page.count("<article ") == 3 * len(indices)
+    # By a stated rule: the largest gain of sparse steering comes first, the largest loss is there.
+    gold = {(record["index"], record["method"]): record["gold"] for record in records}
+    gains = {i: gold[i, "sparse 20%"] - gold[i, "base"] for i, method in gold if method == "base"}
+    titles = re.findall("<h2>(.*?)</h2>", page)
+    first = next(record for record in shown if f">{titles[0]}</h2>" == _title(record))
+    assert gains[first["index"]] == max(gains.values())
+    if len(indices) >= 3:
+        assert min(gains.values()) in {gains[i] for i in indices}
+    for word in ("What the words mean", "mean gold", "mean proxy", "Content-Security-Policy"):
+        assert word in page
+
+
+def _title(record: dict) -> str:
+    return f">{html.escape(record['prompt'][0]['content'])}</h2>"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,179 @@
+"""The options of `decode.evaluate`, and what can be said of them before any model is read."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from decode import runner
+from decode.runner import SamplingArgs
+from sia_jax.cli import Count, File, Flag, Float, Folder, Int
+from sia_jax.data.prompts import PromptLine, read_prompts
+from sia_jax.evaluation.calibration import Calibration
+from sia_jax.evaluation.methods import GROUPS, NEED_THRESHOLDS, Chooser, Group, Method, plan_methods
+from sia_jax.files.outputs import check_outputs
+from sia_jax.world.prompts import Prompt, find_prompt
+
+WRITTEN = ("replies.jsonl", "results.json", "results.md", "pareto.png")
+"""What stands in OUT at the end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args(SamplingArgs):
+    """Compare methods."""
+
+    value: Annotated[str, tyro.conf.arg(metavar="DIR")] = field()
+    """The value model: a folder, or else a Hub id."""
+    reward: Folder
+    """The reward model, which gives the proxy reward: a folder, or else a Hub id."""
+    reward_date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
+    """The date that the reward model's chat template writes; must be given if it writes today's."""
+    reward_max_tokens: Int = None
+    """Of the longest conversation that is scored. Without: as many as the reward model holds."""
+    prompts: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    """A file of prompts, as of decode.generate."""
+    thresholds: File = None
+    """What decode.calibrate wrote for this policy; for entropy gates."""
+    methods: Annotated[tuple[Group, ...], tyro.conf.arg(metavar="NAME")] = GROUPS
+    """What is compared. best-of is of the policy alone, combined of an entropy gate. A random gate without
+    the entropy gate steers at its ratio itself."""
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    """The folder of the results."""
+    seeds: Count = 3
+    """Replies to each prompt under each method: of seeds --seed, --seed + 1, ..."""
+    ratios: tuple[float, ...] = ()
+    """Only these of the file's ratios. Without: all."""
+    best_of: tuple[int, ...] = (4, 8)
+    """Numbers of replies that the policy alone chooses among."""
+    combined: Count = 4
+    """Number of replies that entropy-gated steering chooses among; 0: leave that out."""
+    combined_ratio: Float = None
+    """At which of the ratios. Without: the one nearest to 0.2."""
+    base_chooser: Chooser = "reward"
+    """What chooses among replies of the policy alone: the reward model, or the value of the last token."""
+    sia_chooser: Literal["reward", "value", "both"] = "both"
+    """What chooses among steered replies; both: each is a method of its own."""
+    gold: Flag = False
+    """Also give the gold reward. Only for prompts of the embedded world."""
+    batch: Count = 64
+    """Replies that are sampled at a time."""
+    resamples: Count = 10_000
+    """Of the bootstrap."""
+    page: File = None
+    """A .md file for the page; its picture goes beside it."""
+    title: str = "Methods compared"
+    """Of the page."""
+    introduction: File = None
+    """A file of Markdown that the page begins with."""
+    appendix: File = None
+    """Another one, such as entropy_study.md, that stands near the page's end; its pictures are copied too."""
+    overwrite: Flag = False
+    """Begin anew, whatever OUT holds."""
+
+    preset: Annotated[Literal["paper", "official"], tyro.conf.Suppress] = "paper"
+    threshold: Annotated[float | None, tyro.conf.Suppress] = None
+
+
+def picture_of(page: Path) -> Path:
+    """Where the picture of a page goes."""
+    return page.with_name(f"{page.stem}-pareto.png")
+
+
+def check_options(args: Args) -> None:
+    """Numbers in their ranges, and outputs that are no inputs.
+
+    Raises:
+      FileNotFoundError, ValueError: what is wrong.
+    """
+    runner.check_options(args)
+    for name in ("seeds", "batch", "resamples"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name} must be 1 or more, got {getattr(args, name)}")
+    if args.combined < 0 or args.combined == 1:
+        raise ValueError(f"--combined must be 2 or more, or 0 for none, got {args.combined}")
+    if args.page is not None and Path(args.page).suffix != ".md":
+        raise ValueError(f"--page must be a .md file, got {args.page}")
+    for name in ("introduction", "appendix"):
+        file = getattr(args, name)
+        if file is not None and not Path(file).is_file():
+            raise FileNotFoundError(f"--{name}: there is no file {file}")
+    out, page = Path(args.out), None if args.page is None else Path(args.page)
+    check_outputs(
+        inputs={
+            "--prompts": args.prompts,
+            "--thresholds": args.thresholds,
+            "--reward": args.reward,
+            "--introduction": args.introduction,
+            "--appendix": args.appendix,
+            **runner.model_folders(args),
+        },
+        files={
+            **{f"--out's {name}": out / name for name in WRITTEN},
+            "--page": page,
+            "--page's picture": None if page is None else picture_of(page),
+        },
+    )
+
+
+def read(args: Args) -> list[PromptLine]:
+    """The prompts.
+
+    Raises:
+      FileNotFoundError, ValueError: what is wrong with them.
+    """
+    prompts = read_prompts(Path(args.prompts), args.system)
+    for prompt in prompts:
+        if prompt.messages is None:
+            raise ValueError(f"prompt {prompt.id!r} is one of ids, and a reward model scores conversations")
+        if prompt.seed is not None or prompt.threshold is not None:
+            raise ValueError(f"prompt {prompt.id!r} brings a seed or a threshold, which the methods set")
+    if len(prompts) < 2:
+        raise ValueError(f"{args.prompts} has 1 prompt, and an interval takes 2 or more, better some hundred")
+    return prompts
+
+
+def subject(prompt: PromptLine) -> Prompt:
+    """The world's prompt of a line.
+
+    Raises:
+      ValueError: it is none of them, or has another text.
+    """
+    try:
+        found = find_prompt(str(prompt.id))
+    except KeyError as error:
+        raise ValueError(f"--gold is for prompts of the embedded world: {error.args[0]}") from None
+    if prompt.messages != found.messages:
+        raise ValueError(f"prompt {prompt.id!r} has another text than the world's: {found.text!r}")
+    return found
+
+
+def methods_of(args: Args, calibration: Calibration | None) -> list[Method]:
+    """What is compared.
+
+    Raises:
+      ValueError: thresholds that are needed and not there, or what `plan_methods` finds.
+    """
+    gated = [
+        name for name in args.methods if name in NEED_THRESHOLDS and (name != "combined" or args.combined)
+    ]
+    if calibration is None and gated:
+        others = [name for name in args.methods if name not in NEED_THRESHOLDS]
+        others = [name for name in others if name != "random" or args.ratios]
+        raise ValueError(
+            f"the methods {' and '.join(gated)} need --thresholds FILE, which decode.calibrate makes; or "
+            f"leave them out: --methods {' '.join(others) or 'base dense'}"
+        )
+    known = sorted(calibration.thresholds) if calibration is not None else sorted(args.ratios)
+    unknown = sorted(set(args.ratios) - set(known))
+    if unknown:
+        raise ValueError(f"{args.thresholds} has thresholds for ratios {known}, not for {unknown}")
+    ratios = list(args.ratios) or known
+    if "random" in args.methods and not ratios:
+        raise ValueError("random gates need --ratios, or --thresholds whose ratios they take")
+    combined = None
+    if args.combined and ratios:
+        nearest = min(ratios, key=lambda ratio: abs(ratio - 0.2))
+        combined = (nearest if args.combined_ratio is None else args.combined_ratio, args.combined)
+    choosers: tuple[Chooser, ...] = ("reward", "value") if args.sia_chooser == "both" else (args.sia_chooser,)
+    return plan_methods(ratios, args.best_of, combined, args.base_chooser, choosers, args.methods)

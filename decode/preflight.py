@@ -1,0 +1,133 @@
+"""Every prompt against all models that will read it, before anything is sampled."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from jinja2 import TemplateError
+
+import sia_jax
+from decode import runner
+from decode.runner import Models, SamplingArgs
+from sia_jax.checkpoints.config_json import read_config
+from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
+from sia_jax.checkpoints.vocabulary import load_tokenizer
+from sia_jax.data.prompts import PromptLine
+from sia_jax.models.config import ValueConfig
+from sia_jax.rewards.labelling import check_tokenizer
+
+TOLD = 20
+"""Offenders that are told with what is wrong; of more than these the ids."""
+
+
+def policy_ids(
+    prompts: Sequence[PromptLine],
+    models: Models,
+    args: SamplingArgs,
+    reward: Callable[[PromptLine], None] = lambda prompt: None,
+) -> list[Sequence[int]]:
+    """The prompts as the policy sees them, each fit for the policy, the value and the reward model.
+
+    Args:
+      prompts: all of them.
+      models: with or without weights; without a value model it is not asked.
+      args: of the run.
+      reward: raises ValueError for a prompt whose replies could not be scored.
+
+    Raises:
+      ValueError: prompts that do not fit, all of them by their ids.
+    """
+    found: list[Sequence[int]] = []
+    wrong: dict[str | int, list[str]] = {}
+    for prompt in prompts:
+        own: Sequence[int] = ()
+        problems = []
+        try:
+            own = runner.policy_ids(models.policy, prompt, args)
+            runner.value_ids(models, prompt, own, args)
+        except (ValueError, TemplateError) as error:
+            problems.append(str(error))
+        try:
+            reward(prompt)
+        except (ValueError, TemplateError) as error:
+            problems.append(str(error))
+        found.append(own)
+        if problems:
+            wrong[prompt.id] = problems
+    if wrong:
+        raise ValueError(_report(wrong, len(prompts)))
+    return found
+
+
+def value_without_weights(args: SamplingArgs, policy: sia_jax.Policy) -> sia_jax.ValueModel | None:
+    """The value model as far as prompts need it: its size and its tokenizer.
+
+    Args:
+      args: of the run.
+      policy: under the value model, where it brings no backbone of its own.
+    """
+    if args.value is None:
+        return None
+    folder, backbone = resolve_checkpoint(args.value), runner.value_backbone(args)
+    base = resolve_checkpoint(backbone) if backbone is not None else None
+    config = policy.config if base is None else read_config(base).model
+    tokenizer = load_tokenizer(folder) or (policy.tokenizer if base is None else load_tokenizer(base))
+    name = checkpoint_name(args.value)
+    return sia_jax.ValueModel(ValueConfig(config), {}, None, tokenizer, name)
+
+
+def reward_check(
+    path: str, max_tokens: int | None, template: Mapping[str, str], max_new_tokens: int
+) -> Callable[[PromptLine], None]:
+    """What finds out whether replies to a prompt can be scored: by template, roles, and the longest reply.
+
+    The longest reply is taken to have --max-new-tokens tokens for the reward model too. One of another
+    tokenizer may still have more; then it is not scored, and counted.
+
+    Args:
+      path: of the reward model.
+      max_tokens: of a conversation; None: as many as the model holds.
+      template: variables of its chat template.
+      max_new_tokens: of a reply.
+
+    Raises:
+      ValueError: --reward-max-tokens is more than the model holds, or a tokenizer of another model.
+    """
+    folder = resolve_checkpoint(path)
+    config = read_config(folder).model
+    model = sia_jax.RewardModel(config, {}, load_tokenizer(folder), checkpoint_name(path))
+    check_tokenizer(model)
+    held = config.max_position_embeddings
+    if max_tokens is not None and not 1 <= max_tokens <= held:
+        raise ValueError(
+            f"--reward-max-tokens must lie in 1 .. {held}, what the reward model holds, got {max_tokens}"
+        )
+    most = held if max_tokens is None else max_tokens
+
+    def check(prompt: PromptLine) -> None:
+        assert prompt.messages is not None
+        reply = {"role": "assistant", "content": "a"}
+        try:
+            shortest = len(model.conversation_ids([*prompt.messages, reply], **template)) - 1
+        except (ValueError, TemplateError) as error:
+            raise ValueError(
+                f"prompt {prompt.id!r}: the reward model's chat template refuses it: {error}"
+            ) from error
+        if shortest + max_new_tokens > most:
+            more = "" if most == held else f", raise --reward-max-tokens (the model holds {held:,})"
+            raise ValueError(
+                f"prompt {prompt.id!r} has {shortest:,} ids for the reward model, and with the longest reply "
+                f"{shortest + max_new_tokens:,}, of at most {most:,}; cut it, or lower --max-new-tokens{more}"
+            )
+
+    return check
+
+
+def _report(wrong: Mapping[str | int, Sequence[str]], total: int) -> str:
+    """All that do not fit: some with what is wrong, the rest by their ids."""
+    if len(wrong) == 1:
+        return "; ".join(next(iter(wrong.values())))
+    ids = list(wrong)
+    lines = [f"{len(wrong):,} of {total:,} prompts do not fit the models:"]
+    lines += [f"  {'; '.join(wrong[name])}" for name in ids[:TOLD]]
+    if len(ids) > TOLD:
+        lines.append(f"  and likewise {', '.join(repr(name) for name in ids[TOLD:])}")
+    return "\n".join(lines)
