@@ -100,7 +100,11 @@ def structure(middle: float, **options: Any) -> Structure:
 
 
 def steering(gate: gates.Gate | None = None, tilt: tilts.Tilt | None = None, **fields: Any) -> SteeringConfig:
-    given = {"gate": gate or gates.Entropy(), "tilt": tilt or tilts.Additive(), "num_candidates": 6}
+    given = {
+        "gate": gates.Entropy() if gate is None else gate,
+        "tilt": tilts.Additive() if tilt is None else tilt,
+        "num_candidates": 6,
+    }
     return SteeringConfig(**(given | fields))
 
 
