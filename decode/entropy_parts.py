@@ -277,7 +277,6 @@ class Continuations:
             policy=models.policy.config,
             steering=plain.config.steering,
             max_new_tokens=args.max_new_tokens,
-            num_tokens=plain.config.num_tokens,
             branches=count,
         )
 

@@ -22,6 +22,7 @@ from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated
 from sia_jax.data.chat import PromptForm, Tokenizer, date_variables, prompt_form
 from sia_jax.data.prompts import PromptLine, check_seed
+from sia_jax.data.token_ids import with_tokens
 from sia_jax.decoding.checks import check_knob
 from sia_jax.models.config import ModelConfig
 from sia_jax.reports.reply import Reply, read_replies
@@ -184,8 +185,9 @@ def prepare(args: SamplingArgs) -> sia_jax.Policy:
     for other in (args.value, args.value_backbone):
         if other is not None:
             resolve_checkpoint(other)
-    model = read_config(folder).model
-    policy = sia_jax.Policy(model, {}, load_tokenizer(folder), checkpoint_name(args.policy))
+    tokenizer = load_tokenizer(folder)
+    model = with_tokens(read_config(folder).model, tokenizer)
+    policy = sia_jax.Policy(model, {}, tokenizer, checkpoint_name(args.policy))
     check_numbers(args, model)
     if args.stop and policy.tokenizer is None:
         raise ValueError(f"--stop needs a tokenizer, and {folder} has none")
@@ -366,9 +368,6 @@ class Runner:
         tokenizer, policy = models.policy.tokenizer, models.policy.config
         rows = whole_rows(args, rows)
         self.models, self.rows, self.tokenizer = models, rows, tokenizer
-        num_tokens = None
-        if tokenizer is not None:
-            num_tokens = min(policy.vocab_size, max(tokenizer.get_vocab().values()) + 1)
         if expected_ratio is None:
             expected_ratio = 1.0 if threshold(args) == -math.inf else 0.2
         self.config = sia_jax.SamplerConfig.auto(
@@ -379,7 +378,6 @@ class Runner:
             steering=steering(args) if structure is None else structure,
             max_new_tokens=args.max_new_tokens,
             record=record,
-            num_tokens=num_tokens,
             branches=branches,
             mesh=mesh_of(args),
         )

@@ -25,6 +25,8 @@ def test_the_python_examples_of_the_readme_run(tmp_path, monkeypatch, capsys):
     exec(steer, names)
     samples = names["samples"]
     assert samples.tokens.shape == (1, 128)
+    known = set(names["policy"].tokenizer.get_vocab().values())
+    assert set(np.asarray(samples.tokens).flat) <= known
     assert 0 < names["samples"].junction.mean() < 1
     assert names["text"].split()[-1][-1] in ".!"
     assert names["text"] in capsys.readouterr().out

@@ -68,7 +68,8 @@ from sia_jax.data.sources import Format, Source, open_source
 from sia_jax.data.sources.conversations import OpenConversation, Rejected
 from sia_jax.data.sources.official import write_official
 from sia_jax.data.sources.own import write_conversations
-from sia_jax.data.tokenise import num_tokens, stop_id, tokenise
+from sia_jax.data.token_ids import num_tokens
+from sia_jax.data.tokenise import stop_id, tokenise
 from sia_jax.models.config import Family
 from sia_jax.reports.progress import ReadProgress
 from sia_jax.reports.terminal import visible

@@ -22,6 +22,7 @@ from sia_jax.checkpoints.tensors import (
     write_text_atomically,
 )
 from sia_jax.checkpoints.vocabulary import copy_tokenizer, load_tokenizer, save_tokenizer
+from sia_jax.data.token_ids import with_tokens
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.transformer import abstract_model
 from sia_jax.pretrained import Policy, RewardModel
@@ -44,7 +45,8 @@ def load_policy(path: str | Path, *, dtype: Any = None, mesh: Mesh | None = None
       mesh: shard the weights over it by the partition rules; None: the default device.
 
     Returns:
-      The policy; its tokenizer is None if the folder has none.
+      The policy; its tokenizer is None if the folder has none. Its config says which ids have a token, so
+      that no other is drawn.
 
     Raises:
       FileNotFoundError: no such folder or Hub id, no config.json, no weights, or shards missing.
@@ -72,7 +74,7 @@ def load_policy(path: str | Path, *, dtype: Any = None, mesh: Mesh | None = None
         check_tensors(file, expected)
     tokenizer = load_tokenizer(folder)  # before the weights, so that what is broken shows at once
     params = place_tensors(file, expected, _dtype(checkpoint, dtype), mesh)
-    return Policy(checkpoint.model, params, tokenizer, checkpoint_name(path))
+    return Policy(with_tokens(checkpoint.model, tokenizer), params, tokenizer, checkpoint_name(path))
 
 
 def load_reward_model(path: str | Path, *, dtype: Any = None, mesh: Mesh | None = None) -> RewardModel:

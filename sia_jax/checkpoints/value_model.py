@@ -41,6 +41,7 @@ from sia_jax.checkpoints.tensors import (
 )
 from sia_jax.checkpoints.torch_pickle import read_torch_file, write_torch_file
 from sia_jax.checkpoints.vocabulary import check_same_vocabulary, load_tokenizer
+from sia_jax.data.token_ids import with_tokens
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import check_adapter, merge_lora
 from sia_jax.parallel.mesh import shard_params
@@ -300,9 +301,7 @@ def _read_official_head(path: Path, hidden_size: int) -> Params:
 
 def _check_vocabulary(policy: Policy, config: ModelConfig, tokenizer: Any, name: str) -> None:
     """Every id that the policy can emit must have a row in the value model's embedding, and mean the same."""
-    ids = policy.config.vocab_size
-    if policy.tokenizer is not None:
-        ids = min(ids, max(policy.tokenizer.get_vocab().values()) + 1)  # vocabularies are padded
+    ids = with_tokens(policy.config, policy.tokenizer).num_tokens or policy.config.vocab_size
     if config.vocab_size < ids:
         raise ValueError(
             f"the policy {policy.name} has {ids} ids, the value model {name} knows {config.vocab_size}; "

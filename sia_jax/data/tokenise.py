@@ -52,8 +52,3 @@ def stop_id(tokenizer: Tokenizer, family: Family) -> int:
             f"{family!r}; use the value model's own tokenizer"
         )
     return int(ids[0])
-
-
-def num_tokens(tokenizer: Tokenizer) -> int:
-    """One more than the largest id that has a token."""
-    return max(tokenizer.get_vocab().values()) + 1

@@ -41,7 +41,7 @@ def check_params(policy: Params, value: Params | None, config: SamplerConfig) ->
     if value is None or config.value is None:
         return
     _check_tree("value model", value, _value_shapes(config.value, value))
-    if config.value.lora is not None and config.value.backbone != config.policy:
+    if config.value.lora is not None and config.value.backbone.network != config.policy.network:
         raise ValueError(
             "a value model that is an adapter lies over the policy's weights, so its backbone must be the "
             f"policy's {config.policy}, got {config.value.backbone}; merge it into its own base to steer "

@@ -28,7 +28,8 @@ class SamplerConfig:
     record: Literal["candidates"] | None = None
     """"candidates" adds the candidates of every position and the KL of what was sampled from."""
     num_tokens: int | None = None
-    """Ids from here on have no token; None: all of the vocabulary have one."""
+    """Ids from here on have no token, and all before have one; None: as `policy` says, which for a loaded one
+    is what its tokenizer knows."""
     branches: int = 1
     """Replies for each prompt, which is prefilled once; reply j of a prompt uses fold_in(key, j)."""
 
@@ -64,10 +65,9 @@ class SamplerConfig:
             raise ValueError(
                 f"num_tokens must lie in 1 .. {v} (the policy's vocabulary), got {self.num_tokens}"
             )
-        if c > self.real_tokens:
-            raise ValueError(
-                f"num_candidates must be at most {self.real_tokens} (ids with a token), got {c}; lower it"
-            )
+        known = self.real_tokens - sum(end - first for first, end in self.unused_ids)
+        if c > known:
+            raise ValueError(f"num_candidates must be at most {known} (ids with a token), got {c}; lower it")
         if self.record not in (None, "candidates"):
             raise ValueError(f"record must be None or 'candidates', got {self.record!r}")
         if self.value is None:
@@ -85,8 +85,13 @@ class SamplerConfig:
 
     @property
     def real_tokens(self) -> int:
-        """Ids that have a token."""
-        return self.policy.vocab_size if self.num_tokens is None else self.num_tokens
+        """One more than the last id that has a token."""
+        return self.num_tokens or self.policy.num_tokens or self.policy.vocab_size
+
+    @property
+    def unused_ids(self) -> tuple[tuple[int, int], ...]:
+        """Ranges of ids below `real_tokens` that have no token; none where `num_tokens` is given."""
+        return self.policy.unused_ids if self.num_tokens is None else ()
 
     @property
     def row_groups(self) -> int:

@@ -40,7 +40,7 @@ def decide(
     """
     steering, index = config.steering, state.lengths
     finite = jnp.all(jnp.isfinite(logits), axis=-1)
-    m = processors.mask_ids(logits, config.real_tokens, settings.banned_ids)
+    m = processors.mask_ids(logits, config.real_tokens, settings.banned_ids, config.unused_ids)
     processed = _process(m, state, settings)
     # The order of ids knows one zero: a top_k would put -0.0 below 0.0, and a comparison would not.
     processed = jnp.where(processed == 0, 0, processed)

@@ -1,6 +1,6 @@
 """The static description of a decoder: everything that shapes the compiled program, and nothing else."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from sia_jax.models.lora import LoraConfig
@@ -53,6 +53,11 @@ class ModelConfig:
     bos_token_id: int | None = None
     pad_token_id: int | None = None
     initializer_range: float = field(default=0.02, repr=False)
+    num_tokens: int | None = None
+    """Ids from here on have no token: one more than the last that the checkpoint's tokenizer knows. None: all
+    have one."""
+    unused_ids: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+    """Ranges of ids below `num_tokens` that have no token either: (first, one past the last), in order."""
 
     def __post_init__(self) -> None:
         sizes = {
@@ -78,6 +83,18 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even (rotary pairs), got {self.head_dim}")
+        if self.num_tokens is not None and not 1 <= self.num_tokens <= self.vocab_size:
+            raise ValueError(
+                f"num_tokens must lie in 1 .. {self.vocab_size} (the vocabulary), got {self.num_tokens}"
+            )
+        bounds = [0, *(bound for ids in self.unused_ids for bound in ids), self.num_tokens or self.vocab_size]
+        if bounds != sorted(bounds):
+            raise ValueError(f"unused_ids must be ranges in order, within num_tokens, got {self.unused_ids}")
+
+    @property
+    def network(self) -> "ModelConfig":
+        """This configuration without what it says of tokens: equal for all tokenizers over one network."""
+        return replace(self, num_tokens=None, unused_ids=())
 
     @property
     def qk_norm(self) -> bool:

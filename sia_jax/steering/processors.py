@@ -4,12 +4,18 @@ They come before candidates, gates and filters. (A penalty that comes after the 
 model has chosen; a peer that did so lost three quarters of its reward.)
 """
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 
 def mask_ids(
-    logits: Float[Array, "B V"], num_tokens: int, banned_ids: Int[Array, "B X"]
+    logits: Float[Array, "B V"],
+    num_tokens: int,
+    banned_ids: Int[Array, "B X"],
+    unused_ids: Sequence[tuple[int, int]] = (),
 ) -> Float[Array, "B V"]:
     """-inf for ids that have no token and for banned ones.
 
@@ -17,8 +23,14 @@ def mask_ids(
       logits: [B, V] of the model.
       num_tokens: ids from here on have no token (vocabularies are padded).
       banned_ids: [B, X]; an id of -1 bans nothing.
+      unused_ids: static ranges below `num_tokens` without a token: (first, one past the last).
     """
-    if num_tokens < logits.shape[-1]:
+    if unused_ids:
+        known = np.arange(logits.shape[-1]) < num_tokens  # a constant of V bytes in the program
+        for first, end in unused_ids:
+            known[first:end] = False
+        logits = jnp.where(known, logits, -jnp.inf)
+    elif num_tokens < logits.shape[-1]:
         logits = jnp.where(jnp.arange(logits.shape[-1]) < num_tokens, logits, -jnp.inf)
     return logits.at[_places(logits, banned_ids)].set(-jnp.inf, mode="drop")
 

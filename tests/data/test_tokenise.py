@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerBase
 
 from sia_jax.data.chat import family_of, turn_end, value_prompt
 from sia_jax.data.sources.conversations import Conversation
-from sia_jax.data.tokenise import num_tokens, stop_id, tokenise
+from sia_jax.data.token_ids import num_tokens
+from sia_jax.data.tokenise import stop_id, tokenise
 from tests.support.tokenizers import save_llama3_tokenizer, save_qwen3_tokenizer
 
 STOPS = {"qwen3": "<|im_end|>", "llama": "<|eot_id|>"}

@@ -124,7 +124,7 @@ def own_replies(policy: sia_jax.Policy, ids: list[int], keys: jax.Array, room: i
         sia_jax.Prompt.pack([ids] * M, policy_length=64, value_length=64),
         np.inf,
         rng_key=keys,
-        config=sia_jax.SamplerConfig(policy=policy.config, max_new_tokens=LENGTH, num_tokens=346),
+        config=sia_jax.SamplerConfig(policy=policy.config, max_new_tokens=LENGTH),
         knobs=sia_jax.Knobs(max_new_tokens=room),
     )
     tokens, lengths = np.asarray(samples.tokens), np.asarray(samples.lengths)

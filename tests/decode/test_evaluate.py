@@ -122,7 +122,6 @@ def test_replies_and_rewards_are_those_of_the_library(lines: Lines, folder: Path
         value=value.config,
         steering=sia_jax.SteeringConfig(gate=GATE),
         max_new_tokens=LENGTH,
-        num_tokens=max(policy.tokenizer.get_vocab().values()) + 1,
     )
     params = sia_jax.SteeringParams(policy.params, value.params)
     prompts = read_prompts(Path(args.prompts))[:4]

@@ -278,7 +278,7 @@ def reply_of(program: Program, row: Row, mutation: str | None = None) -> Reply:
         key=row.key,
         threshold=row.threshold,
         max_new_tokens=row.max_new_tokens,
-        num_tokens=program.config.num_tokens,
+        num_tokens=program.config.real_tokens,
         **{name: getattr(row, name) for name in _NUMBERS},
         stop_ids=row.stop_ids,
         banned_ids=row.banned_ids,

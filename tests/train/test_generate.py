@@ -78,9 +78,7 @@ def stopped(args: Args) -> str:
 
 def test_the_ids_are_those_of_sampling_each_prompt_alone_with_its_key(args: Args, finished: Path) -> None:
     policy = sia_jax.load_policy(args.sampling.policy or "")
-    config = sia_jax.SamplerConfig(
-        policy=policy.config, max_new_tokens=LENGTH, num_tokens=len(policy.tokenizer)
-    )
+    config = sia_jax.SamplerConfig(policy=policy.config, max_new_tokens=LENGTH)
     seen = 0
     for question, found in replies(finished).items():
         ids = policy.prompt_ids([{"role": "user", "content": question}])
