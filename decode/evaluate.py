@@ -38,7 +38,6 @@ from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Count, File, Flag, Float, Folder, command, explained, goes_on, memory_explained
-from sia_jax.data.chat import date_variables
 from sia_jax.data.prompts import PromptLine, read_prompts
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.claims import judge
@@ -54,6 +53,7 @@ from sia_jax.reports.evaluation import (
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.provenance import head_commit, last_commit, machine
+from sia_jax.text.forms import Prompting, date_variables
 from sia_jax.world import gold as world_gold
 from sia_jax.world.prompts import Prompt, find_prompt
 
@@ -142,9 +142,11 @@ class _Evaluation:
         self.prompts = _read(args)
         self.subjects = [_subject(prompt) for prompt in self.prompts] if args.gold else None
         self.policy = runner.prepare(args)
-        self.ids = [runner.policy_ids(self.policy, prompt, args) for prompt in self.prompts]
-        self.settings = _settings(args)
+        prompting = runner.prompting(self.policy, args)
+        runner.announce(prompting, self.prompts, messages)
+        self.ids = [runner.policy_ids(self.policy, prompt, args, prompting) for prompt in self.prompts]
         self._template = _reward_template(args)
+        self.settings = _settings(args, prompting, self._template)
         self.calibration = read_calibration(Path(args.thresholds))
         self.calibration.check(self.settings)
         self.methods = _methods(args, self.calibration)
@@ -419,14 +421,15 @@ def _subject(prompt: PromptLine) -> Prompt:
     return found
 
 
-def _settings(args: Args) -> dict[str, Any]:
+def _settings(args: Args, prompting: Prompting | None, reward_template: dict[str, str]) -> dict[str, Any]:
     """What the replies and their rewards depend on, but for method and seed."""
-    settings = {name: x for name, x in runner.settings(args).items() if name not in ("threshold", "seed")}
+    whole = runner.settings(args, prompting)
+    settings = {name: x for name, x in whole.items() if name not in ("threshold", "seed")}
     folder = resolve_checkpoint(args.reward)
     return settings | {
         "reward": checkpoint_name(args.reward),
         "reward_fingerprint": fingerprint_of_reward_model(folder)[:16],
-        "reward_date_string": args.reward_date_string,
+        "reward_date_string": reward_template.get("date_string"),
         "prompts_sha256": hashlib.sha256(Path(args.prompts).read_bytes()).hexdigest(),
         "system": args.system,
         "gold": args.gold,

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from jax.sharding import Mesh
-from jinja2 import TemplateError
+from rich.console import Console
 
 import sia_jax
 from sia_jax.checkpoints.config_json import read_config
@@ -20,12 +21,14 @@ from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.value_model import fingerprint_of_value_model, own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated
-from sia_jax.data.chat import PromptForm, Tokenizer, date_variables, prompt_form
 from sia_jax.data.prompts import PromptLine, check_seed
 from sia_jax.data.token_ids import with_tokens
 from sia_jax.decoding.checks import check_knob
 from sia_jax.models.config import ModelConfig
 from sia_jax.reports.reply import Reply, read_replies
+from sia_jax.text.forms import Prompting, settle
+from sia_jax.text.templates import TemplateRefusal
+from sia_jax.text.tokenizer import Tokenizer
 
 PRESETS = {"paper": sia_jax.SteeringConfig(), "official": sia_jax.SteeringConfig.official()}
 """Structures of steering by name; an option given explicitly overrides."""
@@ -85,7 +88,8 @@ class SamplingArgs:
     """Of everything random."""
 
     prompt_form: Literal["auto", "chat", "raw"] = "auto"
-    """chat: the policy's chat template; raw: plain text for base models; auto: by the policy's name."""
+    """chat: the policy's chat template; raw: plain text, as the official code prompts base models; auto: raw
+    for the paper's base models, without a template, and with --preset official; else chat."""
     thinking: Flag = False
     """Let Qwen3 think before it replies."""
     date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
@@ -185,13 +189,17 @@ def prepare(args: SamplingArgs) -> sia_jax.Policy:
     for other in (args.value, args.value_backbone):
         if other is not None:
             resolve_checkpoint(other)
-    tokenizer = load_tokenizer(folder)
-    model = with_tokens(read_config(folder).model, tokenizer)
-    policy = sia_jax.Policy(model, {}, tokenizer, checkpoint_name(args.policy))
-    check_numbers(args, model)
+    policy = _without_weights(folder, args)
+    check_numbers(args, policy.config)
     if args.stop and policy.tokenizer is None:
         raise ValueError(f"--stop needs a tokenizer, and {folder} has none")
     return policy
+
+
+def _without_weights(folder: Path, args: SamplingArgs) -> sia_jax.Policy:
+    tokenizer = load_tokenizer(folder)
+    model = with_tokens(read_config(folder).model, tokenizer)
+    return sia_jax.Policy(model, {}, tokenizer, checkpoint_name(args.policy))
 
 
 def check_numbers(args: SamplingArgs, model: ModelConfig) -> None:
@@ -247,12 +255,18 @@ def threshold(args: SamplingArgs) -> float:
     return 1.0 if args.threshold is None else args.threshold
 
 
-def settings(args: SamplingArgs) -> dict[str, Any]:
+def settings(args: SamplingArgs, found: Prompting | None = None) -> dict[str, Any]:
     """What the replies of a run depend on, but for their prompts; JSON.
+
+    Args:
+      args: the options.
+      found: what `prompting` finds; None: it is found here.
 
     Raises:
       FileNotFoundError, ValueError: a checkpoint that cannot be read.
     """
+    folder = resolve_checkpoint(args.policy)
+    found = found or prompting(_without_weights(folder, args), args)
     preset = steering(args)
     numbers = {name: _given(getattr(args, name), getattr(preset, name)) for name in KNOBS}
     models: dict[str, Any] = {}
@@ -274,9 +288,10 @@ def settings(args: SamplingArgs) -> dict[str, Any]:
         "max_new_tokens": args.max_new_tokens,
         "stop": list(args.stop),
         "seed": args.seed,
-        "prompt_form": args.prompt_form,
+        # What they came to: another release, or another name of the folder, may choose otherwise.
+        "prompt_form": None if found is None else found.form,
         "thinking": args.thinking,
-        "date_string": args.date_string,
+        "date_string": None if found is None else found.date_string,
     }
 
 
@@ -285,36 +300,61 @@ def json_threshold(number: float) -> float | str:
     return number if math.isfinite(number) else str(number)
 
 
-def policy_ids(policy: sia_jax.Policy, prompt: PromptLine, args: SamplingArgs) -> Sequence[int]:
+def prompting(policy: sia_jax.Policy, args: SamplingArgs) -> Prompting | None:
+    """What the options on prompts come to for this policy; None: it has no tokenizer, and takes ids alone.
+
+    Raises:
+      ValueError: a template that writes today's date, or one that cannot be read.
+    """
+    if policy.tokenizer is None:
+        return None
+    return settle(
+        policy.name,
+        policy.tokenizer,
+        form=args.prompt_form,
+        thinking=args.thinking,
+        date_string=args.date_string,
+        official=args.preset == "official",
+    )
+
+
+def announce(found: Prompting | None, prompts: Sequence[PromptLine], messages: Console) -> None:
+    """Say once how the prompts are made, and why; of prompts in ids there is nothing to say."""
+    if found is not None and any(prompt.messages is not None for prompt in prompts):
+        for line in found.why:
+            messages.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def policy_ids(
+    policy: sia_jax.Policy, prompt: PromptLine, args: SamplingArgs, found: Prompting | None = None
+) -> Sequence[int]:
     """A prompt as the policy sees it.
+
+    Args:
+      policy: with or without weights.
+      prompt: a conversation, or ids.
+      args: the options.
+      found: what `prompting` finds, so that it is not found for each prompt; None: it is found here.
 
     Raises:
       ValueError: ids that the policy does not know, a prompt that leaves no room for the reply, or what
-        `Policy.prompt_ids` finds.
+        `prompting` and `Policy.prompt_ids` find.
     """
     if prompt.messages is None:
         assert prompt.policy_ids is not None
         ids: Sequence[int] = prompt.policy_ids
     else:
-        form, variables = _form(policy, args)
+        found = found or prompting(policy, args)
         try:
-            ids = policy.prompt_ids(prompt.messages, form, enable_thinking=args.thinking, **variables)
-        except TemplateError as error:
+            # Without a tokenizer `Policy.prompt_ids` says what is missing.
+            form, variables = (None, {}) if found is None else (found.form, found.variables)
+            ids = policy.prompt_ids(prompt.messages, form, **variables)
+        except TemplateRefusal as error:
             raise ValueError(
-                f"prompt {prompt.id!r}: the policy's chat template refuses it: {error}"
+                f"prompt {prompt.id!r}: the policy's chat template refuses it: {error.why}"
             ) from error
     _check_ids(f"prompt {prompt.id!r}", ids, policy.config, args)
     return ids
-
-
-def _form(policy: sia_jax.Policy, args: SamplingArgs) -> tuple[PromptForm | None, dict[str, str]]:
-    """How the policy is prompted, and the variables of its template."""
-    form = None if args.prompt_form == "auto" else args.prompt_form
-    if policy.tokenizer is None:  # which `Policy.prompt_ids` says better
-        return form, {}
-    if (form or prompt_form(policy.name, policy.tokenizer)) == "raw" and args.date_string is None:
-        return form, {}
-    return form, date_variables(policy.tokenizer, args.date_string, str(args.policy))
 
 
 def value_ids(

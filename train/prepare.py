@@ -61,7 +61,6 @@ from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Flag, Int, explained, goes_on
-from sia_jax.data.chat import Tokenizer, family_of
 from sia_jax.data.records import Record, read_records, set_folder, write_records
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Format, Source, open_source
@@ -70,9 +69,10 @@ from sia_jax.data.sources.official import write_official
 from sia_jax.data.sources.own import write_conversations
 from sia_jax.data.token_ids import num_tokens
 from sia_jax.data.tokenise import stop_id, tokenise
-from sia_jax.models.config import Family
 from sia_jax.reports.progress import ReadProgress
 from sia_jax.reports.terminal import visible
+from sia_jax.text.markup import Markup, markup_of, read_markup
+from sia_jax.text.tokenizer import Tokenizer
 from train.generation import CUT, PARTIAL, Generation, GenerationArgs, Prompts, ReplyJournal
 
 REPORT = "report.json"
@@ -118,7 +118,7 @@ def main(args: Args) -> None:
             if args.export_official is not None:
                 unfinished = args.export_official
                 with messages.status(f"writing {unfinished}"):
-                    write_official(Path(unfinished), read_records(Path(args.out)), report["family"])
+                    write_official(Path(unfinished), read_records(Path(args.out)), _markup(report))
                 console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
             if args.export_conversations is not None:
                 unfinished = args.export_conversations
@@ -151,7 +151,7 @@ def prepare(args: Args, messages: Console) -> dict[str, Any]:
     _check(args, out)
     generation = None if args.sampling.generate is None else Generation(args.sampling, args.max_length)
     tokenizer = _tokenizer(args) if generation is None else generation.tokenizer
-    family = family_of(tokenizer)
+    markup = markup_of(tokenizer)
     path = Path(args.input)
     vocab_size = num_tokens(tokenizer)
     source = open_source(
@@ -166,7 +166,7 @@ def prepare(args: Args, messages: Console) -> dict[str, Any]:
         "format": args.format,
         "input": path.name,
         "tokenizer": checkpoint_name(args.tokenizer or args.sampling.policy or ""),
-        "family": family,
+        "markup": markup.to_json(),
         "vocab_size": vocab_size,
         "max_length": args.max_length,
         "limit": args.limit,
@@ -175,7 +175,7 @@ def prepare(args: Args, messages: Console) -> dict[str, Any]:
     if generation is not None:
         return _generate(args, generation, source, settings, counts, messages)
     with ReadProgress(messages, "replies") as progress:
-        records = _records(source, tokenizer, family, args, counts, progress)
+        records = _records(source, tokenizer, markup, args, counts, progress)
         return _write(out, records, settings, counts, overwrite=args.overwrite)
 
 
@@ -238,7 +238,13 @@ def _stop_ids(args: Args, report: dict[str, Any]) -> list[int]:
     """The tokens in one of which a complete reply ends."""
     if args.sampling.generate is not None:
         return list(report["generation"]["stop_ids"])
-    return [stop_id(_tokenizer(args), report["family"])]
+    return [stop_id(_tokenizer(args), _markup(report))]
+
+
+def _markup(report: dict[str, Any]) -> Markup:
+    markup = read_markup(report["markup"], REPORT)
+    assert markup is not None
+    return markup
 
 
 def _tokenizer(args: Args) -> Tokenizer:
@@ -342,7 +348,7 @@ class _Counts:
 def _records(
     source: Source,
     tokenizer: Tokenizer,
-    family: Family,
+    markup: Markup,
     args: Args,
     counts: _Counts,
     progress: ReadProgress,
@@ -354,7 +360,7 @@ def _records(
             counts.rejections.add(found.reason, found.place)
             continue
         assert not isinstance(found, OpenConversation)
-        record = found if isinstance(found, Record) else tokenise(tokenizer, found, family)
+        record = found if isinstance(found, Record) else tokenise(tokenizer, found, markup)
         place = source.files.place if isinstance(found, Record) else found.place
         prompt, reply = len(record.prompt_ids), len(record.reply_ids)
         counts.lengths.append((prompt, reply))

@@ -48,6 +48,7 @@ from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone, save_backbone
 from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.value_model import OWN_BACKBONE, fingerprint_of_value_model, own_backbone
+from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Folder, explained, memory_explained
 from sia_jax.data.prompts import check_seed
 from sia_jax.data.records import read_records, trajectories
@@ -61,6 +62,7 @@ from sia_jax.models.lora import ATTENTION_PROJECTIONS, LoraConfig, init_lora
 from sia_jax.parallel.mesh import make_mesh, shard_params
 from sia_jax.pretrained import ValueModel, mesh_of
 from sia_jax.reports.training import MetricsLog, draw_curves
+from sia_jax.text.markup import Markup, read_markup, recorded_markup
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import OptimizerConfig, TrainConfig
 from sia_jax.training.loop import Finished, LoopConfig, StepReport, run, split, total_steps
@@ -163,6 +165,10 @@ def _train(args: Args, console: Console) -> None:
     steps = total_steps(len(data), args.batch_size, args.epochs)
     teacher = _teacher(args, model_config, model)
     config = _config(args, model_config, teacher, steps)
+    # The form of the set's prompts; what was not prepared here is in the form of the base's tokenizer.
+    markup = recorded_markup(
+        read_markup(source.meta.get("markup"), str(args.data)), load_tokenizer(base_folder)
+    )
     frozen, state = _begin(args, config, model, teacher, mesh)
     del model  # of a full run it would stay as a second copy of every weight
     if chief:
@@ -203,14 +209,14 @@ def _train(args: Args, console: Console) -> None:
         sys.exit(interruption.exit_status)
     best, best_step = checkpoints.restore(finished.state, best=True), finished.progress.best_step
     checkpoints.close()
-    _export(args, config, frozen, finished.state, args.out / "last", finished)
+    _export(args, config, markup, frozen, finished.state, args.out / "last", finished)
     if best_step is not None and (best is None or best[1]["best_step"] != best_step):
         raise ValueError(
             f"the best weights, of step {best_step}, are not in {checkpoints.folder / 'best'} as they were "
             f"written; {args.out / 'last'} holds those of the end; for the best, train in a new --out"
         )
     if best is not None:
-        _export(args, config, frozen, best[0], args.out / "best", finished)
+        _export(args, config, markup, frozen, best[0], args.out / "best", finished)
     if chief:
         console.print(
             f"wrote {args.out}: last, {'best, ' if best else ''}metrics.jsonl, curves.png", highlight=False
@@ -346,7 +352,13 @@ def _teacher_fingerprint(teacher: str) -> str:
 
 
 def _export(
-    args: Args, config: TrainConfig, frozen: Params, state: TrainState, folder: Path, finished: Finished
+    args: Args,
+    config: TrainConfig,
+    markup: Markup | None,
+    frozen: Params,
+    state: TrainState,
+    folder: Path,
+    finished: Finished,
 ) -> None:
     """Write a value model, and its backbone if that was trained.
 
@@ -365,6 +377,7 @@ def _export(
         model,
         None,
         folder.name,
+        markup,
     )
     extra = {
         "step": int(state.step),

@@ -9,8 +9,9 @@ Ours:
     value_head.safetensors   the head's tensors
     value_model.json         kind and rank of the head, the base's name and the fingerprint of its weights
 
-Either may have a folder backbone/ beside these: the base itself, where all of its weights were trained too.
-The adapter then changes nothing.
+Either JSON file may say under "markup" how prompts mark their turns; the published ones do not, and are
+prompted as their tokenizer has it. Either layout may have a folder backbone/ beside these: the base itself,
+where all of its weights were trained too. The adapter then changes nothing.
 """
 
 import contextlib
@@ -46,6 +47,7 @@ from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import check_adapter, merge_lora
 from sia_jax.parallel.mesh import shard_params
 from sia_jax.pretrained import Policy, ValueModel, mesh_of
+from sia_jax.text.markup import read_markup, recorded_markup
 from sia_jax.types import Params, flatten_names
 
 OFFICIAL_HEAD = "token_reward_head.pt"
@@ -111,6 +113,7 @@ def load_value_model(
     if check_base:
         adapter_base = read_adapter_config(folder / "lora_weights").base_model
         _check_base(folder, saved, adapter_base, digest, base_name)
+    markup = read_markup(saved.get("markup"), f"{folder}: its JSON file")
     lora_config, lora, _ = load_adapter(folder / "lora_weights", model_config, mesh)
     kind, rank, head = _load_head(folder, saved, model_config)
     if steered is not None:
@@ -124,10 +127,10 @@ def load_value_model(
         params = {"lora": lora, "value_head": head}
         if mesh is None:  # beside the policy, on whichever device it lies
             params = jax.device_put(params, base["norm"]["weight"].sharding)
-        return ValueModel(config, params, base, tokenizer, name)
+        return ValueModel(config, params, base, tokenizer, name, markup)
     _, base = load_backbone(base_folder, dtype=dtype, mesh=mesh)
     params = {"model": merge_lora(base, lora, lora_config), "value_head": head}
-    return ValueModel(ValueConfig(model_config, kind, rank), params, None, tokenizer, name)
+    return ValueModel(ValueConfig(model_config, kind, rank), params, None, tokenizer, name, markup)
 
 
 def own_backbone(path: str | Path) -> Path | None:
@@ -225,6 +228,9 @@ def save_value_model(
             "head_rank": value.config.head_rank,
         }
         config_name = OUR_CONFIG
+    markup = recorded_markup(value.markup, value.tokenizer)
+    if markup is not None:
+        saved["markup"] = markup.to_json()
     save_adapter(folder / "lora_weights", value.params["lora"], lora, base_model, backbone.num_layers)
     write_text_atomically(folder / config_name, json.dumps(saved | (extra or {}), indent=2) + "\n")
 

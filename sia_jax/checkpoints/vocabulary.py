@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from sia_jax.data.chat import Tokenizer
+from sia_jax.text.tokenizer import Tokenizer
 
 _FILES = (
     *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "tokenizer.model"),
     *("added_tokens.json", "special_tokens_map.json"),
 )
 _TEMPLATE = "chat_template.jinja"  # beside them; older checkpoints have it in tokenizer_config.json
+_OLD_TEMPLATE = "chat_template.json"  # where processors had it, which transformers reads only for those
 # Any of these sets holds a whole vocabulary.
 _VOCABULARIES = ({"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"tokenizer.model"})
 
@@ -49,13 +51,16 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
 
     try:
         # Left to itself, trust_remote_code asks on stdin.
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the readers raise what they like; tokenizers a bare Exception
         broken = [name for name in present if name.endswith(".json") and not _is_object(folder / name)]
         raise ValueError(
             f"{folder}: cannot read the tokenizer from {', '.join(sorted(broken or present))} "
             f"({type(error).__name__}: {error}); copy the files from the original checkpoint again"
         ) from error
+    if not tokenizer.chat_template and (folder / _OLD_TEMPLATE).is_file():
+        tokenizer.chat_template = _old_template(folder / _OLD_TEMPLATE)
+    return tokenizer
 
 
 def save_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
@@ -82,7 +87,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
       source: a checkpoint, with or without a tokenizer.
       target: an existing folder.
     """
-    for name in (*_FILES, _TEMPLATE):
+    for name in (*_FILES, _TEMPLATE, _OLD_TEMPLATE):
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
 
@@ -131,6 +136,22 @@ def _torch_not_missed() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_of_something_else)
+
+
+def _old_template(path: Path) -> Any:
+    """A template, or several by name.
+
+    Raises:
+      ValueError: the file holds none.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        return found["chat_template"]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path}: expected {{"chat_template": "..."}} ({type(error).__name__}: {error}); copy the file '
+            "from the original checkpoint again, or remove it"
+        ) from None
 
 
 def _is_object(path: Path) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sia_jax.data.chat import Tokenizer
+from sia_jax.text.tokenizer import Tokenizer
 
 _REPLACEMENT = "\ufffd"
 """What decoders write for bytes that are no character, or not one yet."""

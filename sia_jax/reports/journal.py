@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from sia_jax.text.forms import unsettled
+
 
 class Journal:
     """Records of a run, one strict JSON line each, written and flushed one at a time, inside `with journal:`.
@@ -114,5 +116,5 @@ class Journal:
         differing = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
         if differing:
             changes = ", ".join(f"{n} {theirs.get(n)!r} (now {ours.get(n)!r})" for n in differing)
-            raise ValueError(f"it was written with other settings: {changes}")
+            raise ValueError(f"it was written with other settings: {changes}{unsettled(theirs)}")
         return self._key(record)

@@ -21,6 +21,7 @@ from decode.generate import Args
 from decode.runner import Row
 from sia_jax.data.chat import value_prompt
 from sia_jax.data.prompts import parse_prompts, read_prompts
+from sia_jax.text.markup import CHATML
 from tests.support.checkpoints import assert_same_trees, save_tiny_policy, save_tiny_value_model
 from tests.support.tokenizers import save_qwen3_tokenizer
 
@@ -98,7 +99,7 @@ def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def value_tokens(line: dict[str, Any], args: Args) -> int:
     """What the value model must read: its prompt, the unsteered tokens, 10 candidates at each junction."""
-    prompt = value_prompt(runner.prepare(args).tokenizer, line["prompt"], "qwen3")
+    prompt = value_prompt(runner.prepare(args).tokenizer, line["prompt"], CHATML)
     places = [t for t, junction in enumerate(line["junction"]) if junction]
     return len(prompt) + places[-1] - (len(places) - 1) + 10 * len(places) if places else 0
 
@@ -284,7 +285,7 @@ def test_jsonl_prompts(args: Args, finished: Path, tmp_path: Path) -> None:
     policy = runner.prepare(args)
     ids = {
         "prompt_ids": policy.prompt_ids(turns),
-        "value_ids": value_prompt(policy.tokenizer, turns, "qwen3"),
+        "value_ids": value_prompt(policy.tokenizer, turns, CHATML),
     }
     prompts = [
         {"messages": turns, "id": "messages"},
@@ -511,7 +512,7 @@ def test_a_prompt_that_the_template_refuses_is_named(args: Args, folder: Path) -
     assert policy.tokenizer is not None
     policy.tokenizer.chat_template = "{{ raise_exception('no system messages here') }}"
     (prompt,) = parse_prompts(b"Hello", "file", False)
-    with pytest.raises(ValueError, match="prompt 0: the policy's chat template refuses it: no system mess"):
+    with pytest.raises(ValueError, match="prompt 0: the policy's chat template refuses it: line 1: no"):
         runner.policy_ids(policy, prompt, replace(args, prompt_form="chat"))
 
 

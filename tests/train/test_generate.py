@@ -15,6 +15,7 @@ import tyro
 import sia_jax
 from sia_jax.data.chat import value_prompt
 from sia_jax.data.records import read_records
+from sia_jax.text.markup import CHATML
 from tests.support.checkpoints import save_tiny_policy, tiny_policy
 from tests.support.generating import (
     LENGTH,
@@ -174,7 +175,7 @@ def test_records_for_steering_have_the_value_models_prompts(
     assert "--record-prompt" not in capsys.readouterr().err
     tokenizer = sia_jax.load_policy(args.sampling.policy or "").tokenizer
     for ours, theirs in zip(read_records(finished), read_records(tmp_path / "value"), strict=True):
-        assert theirs.prompt_ids.tolist() == value_prompt(tokenizer, ours.messages[:-1], "qwen3")
+        assert theirs.prompt_ids.tolist() == value_prompt(tokenizer, ours.messages[:-1], CHATML)
         assert theirs.reply_ids.tolist() == ours.reply_ids.tolist()
     rows = json.loads(exported.read_text())
     assert [row["rm_prompt"] for row in rows] == [
