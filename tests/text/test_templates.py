@@ -212,7 +212,7 @@ def test_any_template_gives_a_text_or_a_value_error(pieces: list[str]) -> None:
         found = render(checkpoint("".join(pieces) or "a"), MESSAGES)
     except ValueError as error:
         found = str(error)
-        assert found.startswith("some/checkpoint: the chat template")  # noqa: PT017  (it, or a text)
+        assert found.startswith("some/checkpoint: the chat template")
     assert isinstance(found, str)
 
 
