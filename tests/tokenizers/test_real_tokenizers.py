@@ -53,7 +53,8 @@ QWEN3 = Real(
 )
 LLAMA31 = Real(
     *("Llama-3.1", "llama", 128_256, 128_256, (128_009,), (128_001, 128_008, 128_009)),
-    *(("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"), LLAMA3, False),
+    # The package's file names its special tokens as Llama 3 did: 128008 became <|eom_id|> with 3.1.
+    *(("<|end_of_text|>", "<|reserved_special_token_4|>", "<|eot_id|>"), LLAMA3, False),
 )
 
 
@@ -207,23 +208,30 @@ def sampled(loaded: Loaded, threshold: float, seed: int, **knobs: Any) -> sia_ja
     )
 
 
-@pytest.mark.parametrize("threshold", [-np.inf, 11.0, np.inf], ids=["dense", "sparse", "unsteered"])
+@pytest.fixture(scope="module")
+def middle(loaded: Loaded) -> float:
+    """An entropy that half of the tokens exceed."""
+    return float(np.median(np.asarray(sampled(loaded, np.inf, 100).entropy)))
+
+
+@pytest.mark.parametrize("steered", ["all", "some", "none"])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_no_id_without_a_token_is_drawn(loaded: Loaded, threshold: float, seed: int) -> None:
-    samples = sampled(loaded, threshold, seed)
+def test_no_id_without_a_token_is_drawn(loaded: Loaded, middle: float, steered: str, seed: int) -> None:
+    samples = sampled(loaded, {"all": -np.inf, "some": middle, "none": np.inf}[steered], seed)
     assert np.asarray(samples.lengths).min() == LENGTH  # among so many, none ends a reply
     tokens = np.asarray(samples.tokens)
     assert tokens.max() < loaded.real.tokens
     assert None not in loaded.tokenizer.convert_ids_to_tokens(tokens.reshape(-1).tolist())
-    steered = np.asarray(samples.junction).mean()
-    assert {-np.inf: steered == 1, 11.0: 0 < steered < 1, np.inf: steered == 0}[threshold]
+    share = np.asarray(samples.junction).mean()
+    assert share == {"all": 1, "none": 0}.get(steered, share)
+    assert 0 < share < 1 or steered != "some"
 
 
-def test_a_reply_ends_in_each_of_the_stop_ids_and_only_there(loaded: Loaded) -> None:
+def test_a_reply_ends_in_each_of_the_stop_ids_and_only_there(loaded: Loaded, middle: float) -> None:
     ids = sorted(loaded.policy.config.eos_token_ids)
     seen = set()
     for seed in range(4):
-        samples = sampled(loaded, 11.0, seed, bias_ids=ids, bias=[9.0] * len(ids))
+        samples = sampled(loaded, middle, seed, bias_ids=ids, bias=[9.0] * len(ids))
         for tokens, length in zip(np.asarray(samples.tokens), np.asarray(samples.lengths), strict=True):
             assert not set(tokens[: length - 1].tolist()) & set(ids)
             if length < LENGTH:
@@ -286,14 +294,14 @@ def _byte_name(byte: int) -> str:
 
 
 def test_a_reply_of_the_program_is_the_text_of_its_ids(
-    loaded: Loaded, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    loaded: Loaded, middle: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "replies.jsonl"
     generate.main(
         generate.Args(
             policy=str(loaded.folder / "tiny"),
             value=str(loaded.folder / "value"),
-            threshold=11.0,
+            threshold=middle,
             prompt=("Hi", "Why?", "卵は何分? 🍳"),
             max_new_tokens=LENGTH,
             output=str(output),
