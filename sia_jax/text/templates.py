@@ -21,11 +21,11 @@ from typing import IO, Any
 from sia_jax.text import template_worker
 from sia_jax.text.tokenizer import Tokenizer
 
-LONGEST_TEMPLATE = 1 << 19
+LONGEST_TEMPLATE = 1 << 17
 """Characters; the longest published ones have some twenty thousand."""
 
 _WALL_SECONDS = 60.0  # until a process that gives no answer, and takes no processor time either, is given up
-_LEAST, _TIMES = 20_000, 16  # a text may have so many characters, and so many for each of its input's
+_LEAST, _TIMES = 20_000, 16  # characters that a text may have, and that it may have for each of its input's
 
 
 class TemplateRefusal(ValueError):
@@ -71,11 +71,9 @@ def render(
     except (TypeError, ValueError) as error:
         raise ValueError(f"the variables of a chat template must be JSON: {error}") from None
     template = template_of(tokenizer, chat_template)
-    answer = _ask(
-        tokenizer,
-        template,
-        {"ask": "text", "variables": seen, "limit": _LEAST + _TIMES * (size + len(template))},
-    )
+    # And the template's own words around each message, in front of them all, and behind them.
+    limit = _LEAST + _TIMES * size + (len(messages) + 2) * len(template)
+    answer = _ask(tokenizer, template, {"ask": "text", "variables": seen, "limit": limit})
     text = str(answer["text"])
     try:
         text.encode()

@@ -78,7 +78,7 @@ WRONG = {
     "brackets": ("{{ " + "(" * 20_000 + "1" + ")" * 20_000 + " }}", "nested too deeply"),
     "blocks": ("{% if 1 %}" * 150 + "{% endif %}" * 150, "too many"),
     "half a surrogate pair": ("{{ '\ud83d' }}", "half a surrogate pair at character 0"),
-    "a template of megabytes": ("a" * (LONGEST_TEMPLATE + 1), "at most 524,288 are taken"),
+    "a template that is too long": ("a" * (LONGEST_TEMPLATE + 1), "at most 131,072 are taken"),
 }
 
 
