@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jinja2 import TemplateError
 
 import sia_jax
 from decode import runner
@@ -30,6 +29,7 @@ from sia_jax.evaluation.reply_cost import (
 )
 from sia_jax.reports.reply import Reply
 from sia_jax.rewards.labelling import Labeller
+from sia_jax.text.templates import TemplateRefusal
 
 Aside = Callable[[str], AbstractContextManager[Any]]
 """Says what goes on that is not the work itself, while it goes on."""
@@ -254,8 +254,8 @@ class Scorer:
             messages = [*prompts[i], {"role": "assistant", "content": groups[i][j].text}]
             try:
                 ids = self.model.conversation_ids(messages, **self._template)
-            except TemplateError as error:
-                raise ValueError(f"the reward model's chat template refuses a reply: {error}") from error
+            except TemplateRefusal as error:
+                raise ValueError(f"the reward model's chat template refuses a reply: {error.why}") from error
             found += self._labeller.add_ids(number, ids)
         found += [outcome for batch in self._labeller.finish() for outcome in batch]
         rewards: list[list[float]] = [[0.0] * len(group) for group in groups]

@@ -188,6 +188,8 @@ def _generate(
     messages: Console,
 ) -> dict[str, Any]:
     """Sample what is missing; then write the set and its report."""
+    for line in generation.prompting.why:
+        messages.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
     with ReadProgress(messages, "prompts") as progress:
         prompts = generation.read_prompts(source, args.limit, counts.rejections, progress)
     if not prompts.distinct:

@@ -47,7 +47,7 @@ from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone, save_backbone
 from sia_jax.checkpoints.tensors import write_text_atomically
-from sia_jax.checkpoints.value_model import OWN_BACKBONE, fingerprint_of_value_model, own_backbone
+from sia_jax.checkpoints.value_model import OWN_BACKBONE, fingerprint_with_backbone, own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Folder, explained, memory_explained
 from sia_jax.data.prompts import check_seed
@@ -62,7 +62,7 @@ from sia_jax.models.lora import ATTENTION_PROJECTIONS, LoraConfig, init_lora
 from sia_jax.parallel.mesh import make_mesh, shard_params
 from sia_jax.pretrained import ValueModel, mesh_of
 from sia_jax.reports.training import MetricsLog, draw_curves
-from sia_jax.text.markup import Markup, read_markup, recorded_markup
+from sia_jax.text.markup import Markup, markup_of_set
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import OptimizerConfig, TrainConfig
 from sia_jax.training.loop import Finished, LoopConfig, StepReport, run, split, total_steps
@@ -165,10 +165,7 @@ def _train(args: Args, console: Console) -> None:
     steps = total_steps(len(data), args.batch_size, args.epochs)
     teacher = _teacher(args, model_config, model)
     config = _config(args, model_config, teacher, steps)
-    # The form of the set's prompts; what was not prepared here is in the form of the base's tokenizer.
-    markup = recorded_markup(
-        read_markup(source.meta.get("markup"), str(args.data)), load_tokenizer(base_folder)
-    )
+    markup = markup_of_set(source.meta, str(args.data), load_tokenizer(base_folder))
     frozen, state = _begin(args, config, model, teacher, mesh)
     del model  # of a full run it would stay as a second copy of every weight
     if chief:
@@ -329,7 +326,7 @@ def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -
         digest.update(trajectory.prompt_ids.tobytes() + b"|" + trajectory.reply_ids.tobytes())
         digest.update(trajectory.group.encode() + b"|")  # which decides what is held out
     now["data_sha256"] = digest.hexdigest()[:16]
-    now["teacher_fingerprint"] = None if args.teacher is None else _teacher_fingerprint(args.teacher)
+    now["teacher_fingerprint"] = None if args.teacher is None else fingerprint_with_backbone(args.teacher)
     free = {"out", "data", "base", "teacher", "mesh", "distributed"}
     free |= {"max_steps", "keep", "layout", "patience"}
     path = args.out / "settings.json"
@@ -340,15 +337,6 @@ def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -
             changes = ", ".join(f"{n} {before.get(n)!r} (now {now[n]!r})" for n in differing)
             raise ValueError(f"{args.out} holds a run with other settings: {changes}; name another --out")
     write_text_atomically(path, json.dumps(now, indent=2) + "\n")
-
-
-def _teacher_fingerprint(teacher: str) -> str:
-    """Of adapter, head and backbone."""
-    folder = resolve_checkpoint(teacher)
-    parts = [fingerprint_of_value_model(folder)]
-    if (own := own_backbone(teacher)) is not None:
-        parts.append(fingerprint_of_folder(own))
-    return "+".join(part[:16] for part in parts)
 
 
 def _export(

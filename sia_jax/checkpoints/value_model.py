@@ -163,6 +163,18 @@ def fingerprint_of_value_model(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def fingerprint_with_backbone(path: str | Path) -> str:
+    """Of adapter, head and, where the value model brings it, the backbone.
+
+    Args:
+      path: the value model's folder, or else a Hub id.
+    """
+    parts = [fingerprint_of_value_model(resolve_checkpoint(path))]
+    if (own := own_backbone(path)) is not None:
+        parts.append(fingerprint_of_folder(own))
+    return "+".join(part[:16] for part in parts)
+
+
 def save_value_model(
     value: ValueModel,
     folder: str | Path,

@@ -118,6 +118,15 @@ def read_markup(recorded: Any, source: str) -> Markup | None:
     return markup
 
 
+def markup_of_set(meta: Mapping[str, Any], source: str, tokenizer: Tokenizer | None) -> Markup | None:
+    """The markup of a set's prompts: the recorded one, else that of the base's tokenizer, None if unknown.
+
+    Raises:
+      ValueError: what is recorded is no markup.
+    """
+    return recorded_markup(read_markup(meta.get("markup"), source), tokenizer)
+
+
 def recorded_markup(markup: Markup | None, tokenizer: Tokenizer | None) -> Markup | None:
     """What a value model records when it is saved: its markup, else its tokenizer's, None if unknown."""
     if markup is not None or tokenizer is None:

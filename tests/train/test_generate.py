@@ -169,7 +169,10 @@ def test_records_for_steering_have_the_value_models_prompts(
     args: Args, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare.main(vary(args, tmp_path / "policy"))
-    assert "to steer there leave out --record-prompt policy" in plain(capsys.readouterr().err)
+    said = plain(capsys.readouterr().err)
+    assert "to steer there leave out --record-prompt policy" in said
+    assert said.count("prompt form: chat, the checkpoint's template (the checkpoint has one)") == 1
+    assert report_of(tmp_path / "policy")["generation"]["prompt_form"] == "chat"
     exported = tmp_path / "official.json"
     prepare.main(vary(args, tmp_path / "value", record_prompt="value", export_official=str(exported)))
     assert "--record-prompt" not in capsys.readouterr().err
