@@ -254,7 +254,10 @@ def test_prompts_that_the_chat_template_refuses_are_left_out(args: Args, tmp_pat
     )
     report = report_of(tmp_path / "set")
     assert report["rejected"] == {
-        "the chat template refuses it": {"count": 1, "first": ["prompts.jsonl, line 1 (no system messages)"]}
+        "the chat template refuses it": {
+            "count": 1,
+            "first": ["prompts.jsonl, line 1 (line 1: no system messages)"],
+        }
     }
     assert (report["prompts"]["found"], report["kept"]) == (1, 1)
 
