@@ -3,6 +3,7 @@
 #   .venv          JAX and the tools, no torch   (python3 is 3.11; .venv-3.12 when it is 3.12, and so on)
 #   .venv-parity   borrows .venv and adds torch and peft, for the tests and benchmarks against PyTorch
 #   .venv-tpu      borrows .venv and adds libtpu, whose compiler runs without a TPU
+#   .venv-oldest   borrows .venv and puts the oldest transformers that is allowed before its own
 
 SHELL  := /bin/sh
 PYTHON ?= python3
@@ -18,16 +19,18 @@ ifeq ($(VERSION),3.11)
   CONSTRAINTS := constraints.txt
 else
   SUFFIX      := -$(VERSION)
-  CONSTRAINTS := $(if $(filter 3.12,$(VERSION)),constraints-3.12.txt)
+  CONSTRAINTS := $(wildcard constraints-$(VERSION).txt)
 endif
 
 VENV   := .venv$(SUFFIX)
 PARITY := .venv-parity$(SUFFIX)
 TPU    := .venv-tpu$(SUFFIX)
+OLDEST := .venv-oldest$(SUFFIX)
 # The stamps are written last: an install that was cut short leaves none and is begun again from nothing.
 STAMP        := $(VENV)/.ready-$(FULL)
 PARITY_STAMP := $(PARITY)/.ready-$(FULL)
 TPU_STAMP    := $(TPU)/.ready-$(FULL)
+OLDEST_STAMP := $(OLDEST)/.ready-$(FULL)
 
 PIP := -m pip --disable-pip-version-check --no-input install -qq $(CONSTRAINTS:%=-c %)
 
@@ -36,31 +39,47 @@ WORLD := sia_jax/world/models
 # glibc gives the buffers of each step back to the kernel, and the next one pays for their pages again.
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
-.PHONY: help env test demo check-demo world world-report check parity parity-env bench bench-training pages tpu tpu-training tpu-sampling clean
+.PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report parity parity-env bench \
+  bench-training pages tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'Sparse Inference-time Alignment in JAX. Each target builds the environment it needs, once.'
+	@echo 'Sparse Inference-time Alignment in JAX. Each target builds the environment it needs, once (a minute or two).'
+	@echo 'Times are those of two CPU cores.'
 	@echo
-	@echo '  make demo      steer the embedded models; see replies side by side   (start here)'
-	@echo '  make test      run the tests                               (ARGS="-k name" runs a few)'
-	@echo '  make check     lint (ruff) and type-check (mypy)'
-	@echo '  make parity    compare with the PyTorch implementation     (adds torch, in .venv-parity)'
-	@echo '  make bench     time both implementations                   (adds torch, in .venv-parity)'
-	@echo '  make bench-training   the same for training'
-	@echo '  make world     make the embedded models again, from a seed (within an hour; in out/world/)'
-	@echo '  make world-report  compare the methods on the embedded models (docs/world.md; an hour)'
-	@echo '  make pages     open the pages of replies in headless Chromium (pictures in out/pages/)'
-	@echo '  make tpu       compile training and sampling for a TPU slice   (adds libtpu, in .venv-tpu; eight minutes)'
-	@echo '  make env       only build .venv;  then: . .venv/bin/activate'
-	@echo '  make clean     remove environments and caches              (keeps out/)'
+	@echo '  make demo            1 min  steer the embedded models; see replies side by side   (start here)'
+	@echo '  make smoke         0.5 min  does this installation work? loads, samples, trains, a line for each'
+	@echo '  make test           10 min  the tests                                    (ARGS="-k name" runs a few)'
+	@echo '  make test-long      10 min  the rest: laws, kills, processes, a whole tiny world'
+	@echo '  make test-oldest     1 min  tokenizers and templates under the oldest transformers allowed'
+	@echo '  make check           1 min  lint (ruff) and type-check (mypy)'
+	@echo '  make parity          4 min  compare with PyTorch, transformers and peft  (adds torch, 2 min, once)'
+	@echo '  make bench          20 min  time the sampler and PyTorch                 (adds torch)'
+	@echo '  make bench-training 10 min  the same for training                        (adds torch)'
+	@echo '  make world           1 h    make the embedded models again from a seed, in out/world/'
+	@echo '  make world-report    1 h    compare the methods on the embedded models   (docs/world.md)'
+	@echo '  make pages           1 min  open the pages of replies in headless Chromium (pictures in out/pages/)'
+	@echo '  make tpu             8 min  compile training and sampling for a TPU slice (adds libtpu)'
+	@echo '  make env           1-2 min  only build .venv;  then: . .venv/bin/activate, and sia --help'
+	@echo '  make clean                  remove environments and caches               (keeps out/)'
 	@echo
 	@echo 'Another interpreter: make test PYTHON=python3.12           (its environment is .venv-3.12)'
 
 env: $(STAMP)
 
+PYTEST := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(VENV)/bin/python $(PYTEST) -m 'not long' $(ARGS)
+
+test-long: $(STAMP)
+	$(VENV)/bin/python $(PYTEST) -m long $(ARGS)
+
+test-oldest: $(OLDEST_STAMP)
+	$(OLDEST)/bin/python -m pytest -p no:cacheprovider tests/data tests/checkpoints/test_vocabulary.py $(ARGS)
+
+smoke: $(STAMP)
+	$(VENV)/bin/python -m decode.smoke $(ARGS)
 
 demo: $(STAMP)
 	$(VENV)/bin/python -m decode.demo $(ARGS)
@@ -93,7 +112,7 @@ check: $(STAMP)
 	$(VENV)/bin/shellcheck train/launch/*.sh .ci/run
 
 parity: $(PARITY_STAMP)
-	$(PARITY)/bin/python -m pytest -p no:cacheprovider -n $(WORKERS) --dist loadfile tests/parity $(ARGS)
+	$(PARITY)/bin/python $(PYTEST) -p no:cacheprovider tests/parity $(ARGS)
 
 parity-env: $(PARITY_STAMP)
 
@@ -115,18 +134,18 @@ tpu-sampling: $(TPU_STAMP)
 	$(TPU)/bin/python -m decode.compile_tpu $(ARGS)
 
 clean:
-	rm -rf .venv .venv-3.* .venv-parity .venv-parity-3.* .venv-tpu .venv-tpu-3.* build dist *.egg-info
+	rm -rf .venv .venv-3.* .venv-parity .venv-parity-3.* .venv-tpu .venv-tpu-3.* .venv-oldest .venv-oldest-3.* build dist *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp that exists (something it depends on changed) means: update in place. No stamp: start from nothing.
 $(STAMP): pyproject.toml $(CONSTRAINTS)
-	@test -n "$(FULL)" || { echo 'No $(PYTHON) here. Install Python 3.11 or 3.12, or name one: make env PYTHON=…' >&2; exit 1; }
+	@test -n "$(FULL)" || { echo 'No $(PYTHON) here. Install Python 3.11, 3.12 or 3.13, or name one: make env PYTHON=…' >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo 'Python $(FULL) is too old: 3.11 or later is needed (make env PYTHON=python3.11).' >&2; exit 1; }
 	@test -n "$(CONSTRAINTS)" \
-	  || echo 'Python $(VERSION) has no tested set of versions (3.11 and 3.12 do): installing the newest allowed.' >&2
-	@echo 'Building $(VENV) for Python $(FULL) (a minute or two, once) …'
+	  || echo 'There is no tested set of versions for Python $(VERSION) (3.11 to 3.13 have): installing the newest allowed.' >&2
+	@echo 'Building $(VENV) for Python $(FULL): some 90 packages, a minute or two, once …'
 	@if test -e $@; then rm $@; else $(PYTHON) -m venv --clear $(VENV); fi
 	@$(VENV)/bin/python $(PIP) -e '.[dev]'
 	@touch $@
@@ -147,6 +166,15 @@ $(TPU_STAMP): $(STAMP)
 	@$(PYTHON) -m venv --clear $(TPU)
 	@$(TPU)/bin/python -c "$$BORROW" $(VENV) tpu
 	@$(TPU)/bin/python $(PIP) -r $(TPU)/requirements.txt
+	@touch $@
+
+# Its own packages come before those that it borrows.
+$(OLDEST_STAMP): $(STAMP) tests/oldest.txt
+	@echo 'Building $(OLDEST): $(VENV) with the oldest transformers …'
+	@$(PYTHON) -m venv --clear $(OLDEST)
+	@$(OLDEST)/bin/python -c "$$BORROW" $(VENV) parity
+	@$(OLDEST)/bin/python -m pip --disable-pip-version-check --no-input install -qq --ignore-installed --no-deps \
+	  -r tests/oldest.txt
 	@touch $@
 
 # Arguments: the environment to borrow, and the group of pyproject.toml to add, as requirements.txt.

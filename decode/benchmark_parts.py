@@ -13,6 +13,7 @@ import numpy as np
 import sia_jax
 from decode.benchmark_systems import SamplerSystem, Timing
 from sia_jax.decoding import policy_pass, value_pass
+from sia_jax.decoding.burst import value_backbone
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.sample import SteeringParams, make_settings, start
@@ -40,7 +41,8 @@ def time_parts(
     params, settings, prompt = _inputs(system, config, prompts)
     model, batch = config.policy, len(prompts)
     columns = prompt.policy_tokens.shape[1] + new_tokens // 2
-    step_floor = machine.floor_seconds(decode_step_cost(model, batch, columns))
+    itemsize = params.policy["model"]["embed_tokens"]["weight"].dtype.itemsize
+    step_floor = machine.floor_seconds(decode_step_cost(model, batch, columns, itemsize))
     steps, calls = timing.counts["policy_steps"], timing.counts["value_calls"]
     assert config.places is not None
     assert config.slots is not None
@@ -48,10 +50,14 @@ def time_parts(
     needed = (timing.counts["value_needed"] - prefilled) / max(calls, 1)
     served = timing.counts["steered"] * timing.tokens / max(calls, 1)
     pass_floor = machine.floor_seconds(
-        pass_cost(model, needed, columns_seen=columns, columns_read=served * columns)
+        pass_cost(model, needed, columns_seen=columns, columns_read=served * columns, itemsize=itemsize)
     )
     prefill = pass_cost(
-        model, prompt.policy_tokens.size, columns_seen=prompt.policy_tokens.shape[1] / 2, columns_read=0
+        model,
+        prompt.policy_tokens.size,
+        columns_seen=prompt.policy_tokens.shape[1] / 2,
+        columns_read=0,
+        itemsize=itemsize,
     )
     span = math.ceil((1 - system.expected_ratio) / system.expected_ratio)
     seconds = {name: _seconds(part, params, prompt, settings, span, config) for name, part in _PARTS.items()}
@@ -170,9 +176,8 @@ def _value_pass(
     params: SteeringParams, prompt: Prompt, settings: Settings, state: DecodeState, config: SamplerConfig
 ) -> DecodeState:
     assert params.value is not None
-    return value_pass.value_pass(
-        params.value["model"], params.value["value_head"], None, prompt, settings, state, config
-    )
+    model, adapter = value_backbone(params.policy, params.value, config)
+    return value_pass.value_pass(model, params.value["value_head"], adapter, prompt, settings, state, config)
 
 
 def _prefill(

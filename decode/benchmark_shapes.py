@@ -1,12 +1,15 @@
 """The shapes that figures are quoted for, and random weights of them."""
 
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import jax
 
 import sia_jax
+from sia_jax.evaluation.tpu import QWEN3_1_7B
 from sia_jax.models.config import HeadKind, ModelConfig, RopeConfig, ValueConfig
 from sia_jax.models.heads import init_value_head
+from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.models.transformer import init_model
 from sia_jax.types import Params
 
@@ -36,6 +39,30 @@ _TINY = replace(
 )
 SHAPES = {"mini": _MINI, "tiny": _TINY}
 """"tiny" only shows that the programs run."""
+REAL_SHAPES = {
+    "1.7B": QWEN3_1_7B,
+    "0.6B": replace(QWEN3_1_7B, hidden_size=1024, intermediate_size=3072),
+    "tiny": replace(_TINY, tie_word_embeddings=True),
+}
+"""Of Qwen3 models that there are; "tiny" again only shows that the programs run."""
+
+
+class Weights(Protocol):
+    """What a timed sampler needs of its models."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of the policy."""
+
+    @property
+    def policy(self) -> Params:
+        """The policy's tree."""
+
+    def value_config(self, head: HeadKind) -> ValueConfig:
+        """Of the value model with that head."""
+
+    def params(self, head: HeadKind | None) -> sia_jax.SteeringParams:
+        """The weights of a sampler; None: of an unsteered one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +95,38 @@ class Models:
         """The weights of a sampler; None: of an unsteered one."""
         value = None if head is None else {"model": self.value_model, "value_head": self.heads[head]}
         return sia_jax.SteeringParams(self.policy, value)
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedModels:
+    """A policy with tied embeddings, and a value model that is an adapter over its weights."""
+
+    config: ModelConfig
+    policy: Params
+    lora: Params
+    heads: dict[HeadKind, Params]
+
+    @staticmethod
+    def random(config: ModelConfig, dtype: Any) -> "AdaptedModels":
+        """The same weights every time, made on the device; the adapter and the heads are float32."""
+        policy_key, lora_key, head_key = jax.random.split(jax.random.key(0), 3)
+        model = init_model(config, policy_key, dtype)  # not jitted: on a GPU that took XLA two minutes
+        lora = init_lora(model, _ADAPTER, lora_key)
+        kinds: tuple[HeadKind, ...] = ("scalar", "vocab")
+        heads = {kind: init_value_head(_value_config(config, kind), head_key) for kind in kinds}
+        return AdaptedModels(config, {"model": model}, lora, heads)
+
+    def value_config(self, head: HeadKind) -> ValueConfig:
+        """Of the value model with that head."""
+        return replace(_value_config(self.config, head), lora=_ADAPTER)
+
+    def params(self, head: HeadKind | None) -> sia_jax.SteeringParams:
+        """The weights of a sampler; None: of an unsteered one."""
+        value = None if head is None else {"lora": self.lora, "value_head": self.heads[head]}
+        return sia_jax.SteeringParams(self.policy, value)
+
+
+_ADAPTER = LoraConfig()
 
 
 def _value_config(config: ModelConfig, head: HeadKind) -> ValueConfig:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import sia_jax
-from decode.benchmark_shapes import Models
+from decode.benchmark_shapes import Weights
 from sia_jax.models import run
 from sia_jax.models.cache import KVCache, Layout
 from sia_jax.models.config import HeadKind, ModelConfig
@@ -41,7 +41,7 @@ System = Callable[[list[list[int]], int], Timing]
 class SamplerSystem:
     """`sia_jax.sample` in one setting; the configuration is compiled once for each shape."""
 
-    models: Models
+    models: Weights
     ratio: float | None
     """Share of junctions; None: no value model. 0 keeps the value model in a program that never meets one."""
     head: HeadKind = "scalar"
@@ -92,7 +92,7 @@ class SamplerSystem:
 class BareLoop:
     """Prefill and greedy decoding around a decoding step: no record, no entropy, no draw."""
 
-    models: Models
+    models: Weights
 
     def __call__(self, prompts: list[list[int]], new_tokens: int) -> Timing:
         """Decode once."""

@@ -1,13 +1,15 @@
-"""Talk with a steered model.
+r"""Talk with a steered model.
 
-    python -m decode.chat --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base
-    python -m decode.chat --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base --stop "Human:" --threshold 1.2
-    echo "How do I keep basil alive in winter?" | python -m decode.chat --policy Qwen3-1.7B
+    python -m decode.chat --policy Qwen/Qwen3-1.7B-Base --value out/vm/best
+    python -m decode.chat --policy Qwen/Qwen3-1.7B-Base --value out/vm/best \
+        --stop "Human:" --threshold 1.2
+    echo "How do I keep basil alive in winter?" | python -m decode.chat --policy Qwen/Qwen3-1.7B
 
 The conversation is kept. Junctions are magenta, and underlined where the value model changed the token. /help
 lists the commands: /compare shows the last reply beside what the policy alone would have said, /candidates
 what stood to choice at its junctions, and /threshold, /beta, /temperature and /seed change the numbers; none
-of them compiles anything. Ctrl-C drops a reply, end of file or /quit ends the program.
+of them compiles anything. A turn that begins with a slash is typed with two. Ctrl-C clears the line, or drops
+the reply that is being written; end of file or /quit ends the program.
 """
 
 import contextlib
@@ -19,16 +21,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
 from rich.text import Text
 
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import explained, memory_explained
+from sia_jax.cli import memory_explained, program
 from sia_jax.data.prompts import PromptLine
 from sia_jax.data.text import token_text
 from sia_jax.models.run import bucket_length
+from sia_jax.reports.console import Terminal
+from sia_jax.reports.progress import waiting
 from sia_jax.reports.reply import Reply
 from sia_jax.reports.terminal import candidates_table, legend, reply_text, side_by_side, summary
 
@@ -40,16 +42,13 @@ class Args(SamplingArgs):
 
 def main(args: Args) -> None:
     """Talk until the input ends; exits with 1 if something is wrong with options or files."""
-    console = Console()
-    try:
-        with explained("decode.chat"):
-            runner.check_options(args)
-            if runner.prepare(args).tokenizer is None:
-                raise ValueError(f"{args.policy} has no tokenizer, and a conversation needs one")
-            with console.status("loading the models"):
-                models = runner.load_models(args)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    console = Terminal()
+    with program("decode.chat"):
+        runner.check_options(args)
+        if runner.prepare(args).tokenizer is None:
+            raise ValueError(f"{args.policy} has no tokenizer, and a conversation needs one")
+        with waiting(console, "loading the models"):
+            models = runner.load_models(args)
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (arrow keys and history in input())
@@ -57,8 +56,11 @@ def main(args: Args) -> None:
     chat.greet()
     while True:
         try:
-            line = console.input("[bold]>[/bold] ")
-        except (EOFError, KeyboardInterrupt):
+            line = console.input(Text("> ", "bold"))
+        except KeyboardInterrupt:  # what was typed is dropped, as in a shell
+            console.print()
+            continue
+        except EOFError:
             console.print()
             return
         except UnicodeDecodeError as error:
@@ -85,7 +87,7 @@ class Chat:
       console: where everything is shown.
     """
 
-    def __init__(self, args: Args, models: runner.Models, console: Console):
+    def __init__(self, args: Args, models: runner.Models, console: Terminal):
         self.args = args
         self.models = models
         self.console = console
@@ -93,6 +95,8 @@ class Chat:
         self._prompting = runner.prompting(models.policy, args)
         self.messages: list[dict[str, str]] = []
         self.last: Reply | None = None
+        self._last_args = args
+        """What the last reply was written with."""
         self._commands: dict[str, tuple[str, Callable[[str, str], None]]] = {
             "/reset": ("forget the conversation", self._reset),
             "/threshold": (
@@ -106,6 +110,7 @@ class Chat:
             "/candidates": ("what stood to choice at the junctions of the last reply", self._candidates),
             "/help": ("this", self._help),
             "/quit": ("end; so does the end of the input", self._help),
+            "//": ("a turn that begins with a slash: //etc says /etc", self._help),
         }
         self._reset()
 
@@ -127,14 +132,18 @@ class Chat:
           ValueError: a number that cannot be, or a conversation that has become too long; nothing has changed
             then.
         """
-        if line.startswith("/"):
+        if line.startswith("/") and not line.startswith("//"):
             command, _, rest = line.partition(" ")
             if command == "/quit":
                 return False
             if command not in self._commands:
-                raise ValueError(f"there is no {command}; /help lists the commands")
+                raise ValueError(
+                    f"there is no {command}; /help lists the commands, and a turn that begins with a slash "
+                    f"is typed with two: /{command}"
+                )
             self._commands[command][1](command[1:], rest.strip())
         elif line:
+            line = line.removeprefix("/")
             turns = [*self.messages, {"role": "user", "content": line}]
             reply, seconds = self._reply(turns, self.args)
             self.console.print(reply_text(reply))
@@ -142,6 +151,7 @@ class Chat:
             self.console.print(Text(summary(reply, seconds, steered=steered), "dim"))
             self.messages = [*turns, {"role": "assistant", "content": reply.text}]
             self.last = reply
+            self._last_args = self.args
         return True
 
     def _reply(self, turns: list[dict[str, str]], args: Args) -> tuple[Reply, float]:
@@ -154,11 +164,12 @@ class Chat:
             raise ValueError(f"{error}; /reset begins anew") from None
         shape = bucket_length(len(ids)), bucket_length(len(value_ids))
         if self.machine.needs_compiling(shape):
-            with self.console.status(f"compiling for conversations of up to {shape[0]} tokens"):
+            what = f"compiling for conversations of up to {shape[0]} tokens, once"
+            with waiting(self.console, what):
                 self.machine.compile(shape)
         turn = sum(message["role"] == "assistant" for message in turns)
         row = Row(ids, value_ids, runner.prompt_key(args.seed, turn), runner.threshold(args))
-        with self.console.status("writing"):
+        with waiting(self.console, "writing"):
             ((reply,),), seconds = self.machine.run([row], shape, args)
         return reply, seconds
 
@@ -180,22 +191,22 @@ class Chat:
             self.args = changed
         self.console.print(f"{name} {self._setting(name)}", style="dim", highlight=False)
 
-    def _setting(self, name: str) -> str:
+    def _setting(self, name: str, args: Args | None = None) -> str:
+        args = args or self.args
         if name == "threshold":
-            return f"{runner.threshold(self.args):g}"
-        value = getattr(self.args, name)
-        return f"{getattr(runner.steering(self.args), name) if value is None else value:g}"
+            return f"{runner.threshold(args):g}"
+        value = getattr(args, name)
+        return f"{getattr(runner.steering(args), name) if value is None else value:g}"
 
     def _compare(self, *_: str) -> None:
         if self.models.value is None:
             raise ValueError("without a value model there is nothing to compare: start with --value DIR")
         if self.last is None:
             raise ValueError("there is no reply yet")
-        turns = self.messages[:-1]
-        base, _seconds = self._reply(turns, replace(self.args, threshold=math.inf))
-        steered, _seconds = self._reply(turns, self.args)
-        titles = ("base", f"steered, threshold {self._setting('threshold')}, beta {self._setting('beta')}")
-        self.console.print(side_by_side(base, steered, titles))
+        with_ = self._last_args
+        base, _seconds = self._reply(self.messages[:-1], replace(with_, threshold=math.inf))
+        numbers = f"threshold {self._setting('threshold', with_)}, beta {self._setting('beta', with_)}"
+        self.console.print(side_by_side(base, self.last, ("base", f"steered, {numbers}")))
 
     def _candidates(self, *_: str) -> None:
         if self.last is None:
@@ -214,7 +225,7 @@ class Chat:
                 if name in ("threshold", "beta", "temperature", "seed")
                 else ""
             )
-            self.console.print(f"[bold]{command:14}[/bold]{escape(what)}[dim]{now}[/dim]", highlight=False)
+            self.console.print(Text.assemble((f"{command:14}", "bold"), what, (now, "dim")))
 
 
 if __name__ == "__main__":

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 import sia_jax
 from sia_jax.data.prompts import PromptLine
 from sia_jax.models.config import ModelConfig
+from sia_jax.reports.console import Terminal
 from sia_jax.text.forms import Prompting, settle
 from sia_jax.text.templates import TemplateRefusal
 
@@ -33,11 +32,11 @@ def prompting(policy: sia_jax.Policy, args: "SamplingArgs") -> Prompting | None:
     )
 
 
-def announce(found: Prompting | None, prompts: Sequence[PromptLine], messages: Console) -> None:
+def announce(found: Prompting | None, prompts: Sequence[PromptLine], messages: Terminal) -> None:
     """Say once how the prompts are made, and why; of prompts in ids there is nothing to say."""
     if found is not None and any(prompt.messages is not None for prompt in prompts):
         for line in found.why:
-            messages.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+            messages.say(line, "dim")
 
 
 def policy_ids(

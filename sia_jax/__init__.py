@@ -1,40 +1,28 @@
 """Sparse Inference-time Alignment (SIA) in JAX/Flax: steer a language model at its junctions."""
 
-from sia_jax.checkpoints.huggingface import load_policy, load_reward_model, save_policy, save_reward_model
-from sia_jax.checkpoints.value_model import load_value_model, save_value_model
-from sia_jax.decoding.config import SamplerConfig
-from sia_jax.decoding.prompt import Prompt
-from sia_jax.decoding.sample import SteeringParams, sample
-from sia_jax.decoding.search import BestOfN, best_of_n
-from sia_jax.decoding.state import FinishReason, Samples
-from sia_jax.models.config import ModelConfig, ValueConfig
-from sia_jax.models.lora import LoraConfig
-from sia_jax.parallel.mesh import make_mesh
-from sia_jax.pretrained import Policy, RewardModel, ValueModel
-from sia_jax.steering.config import Knobs, SteeringConfig
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "BestOfN",
-    "FinishReason",
-    "Knobs",
-    "LoraConfig",
-    "ModelConfig",
-    "Policy",
-    "Prompt",
-    "RewardModel",
-    "SamplerConfig",
-    "Samples",
-    "SteeringConfig",
-    "SteeringParams",
-    "ValueConfig",
-    "ValueModel",
-    "best_of_n",
-    "load_policy",
-    "load_reward_model",
-    "load_value_model",
-    "make_mesh",
-    "sample",
-    "save_policy",
-    "save_reward_model",
-    "save_value_model",
-]
+if TYPE_CHECKING:
+    from sia_jax.public import *
+    from sia_jax.public import __all__ as __all__
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """A public name. The first that is asked for imports JAX, which `sia --help` need not wait for."""
+    if name.startswith("__") and name != "__all__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Not `from sia_jax import public`, which would ask for an attribute of that name first.
+    public = importlib.import_module("sia_jax.public")
+    names = public.__all__
+    globals().update({known: getattr(public, known) for known in names}, __all__=names)
+    if name not in globals():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    """The public names, for those who press Tab."""
+    return sorted({*globals(), *__getattr__("__all__")})

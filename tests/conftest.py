@@ -6,22 +6,51 @@ from pathlib import Path
 import jax
 import pytest
 
+from tests.support.file_progress import FileProgress
+
 # What rich would take for wishes of the terminal, whose pictures the tests compare.
 for name in ("TERM", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
     os.environ.pop(name, None)
 
 jax.config.update("jax_num_cpu_devices", 8)
 
-LONGEST = ("training", "decoding", "train")
+LONGEST = (
+    "training/test_objective.py",
+    "decoding/test_promises.py",
+    "models/test_golden_parity.py",
+    "decode/test_generate.py",
+    "train/test_value_model.py",
+    "decoding/test_against_oracle.py",
+    "decoding/test_search.py",
+    "decoding/test_program.py",
+    "training/test_resuming.py",
+    "decoding/test_over_a_mesh.py",
+    "decoding/test_law.py",
+    "decoding/test_identities.py",
+    "decode/test_evaluate.py",
+    "rewards/test_labelling.py",
+    "parallel/test_mesh.py",
+    "house/test_installed.py",
+)
+"""Files by the time that they take."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """A line for each file instead of a dot for each test; -v and -vv stay as they are."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and config.option.verbose <= 0:
+        reporter.showfspath = False
+        config.pluginmanager.register(FileProgress(reporter), "file-progress")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Folders with the longest files first: two workers take whole files, and none should begin a long one
-    when the other has ended."""
+    """The longest files first: two workers take whole files, and none should begin a long one when the other
+    has ended."""
     root = Path(__file__).parent
 
     def rank(item: pytest.Item) -> int:
-        parts = item.path.relative_to(root).parts
-        return LONGEST.index(parts[0]) if parts[0] in LONGEST else len(LONGEST)
+        name = item.path.relative_to(root).as_posix()
+        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
     items.sort(key=rank)

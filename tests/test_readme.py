@@ -1,4 +1,4 @@
-"""The README's examples run as they stand, on the embedded models and on tiny ones of the names it uses."""
+"""The pages' examples run as they stand, on the embedded models and on tiny ones of the names they use."""
 
 import re
 from pathlib import Path
@@ -7,13 +7,18 @@ import numpy as np
 import pytest
 
 import sia_jax
+from sia_jax.console import find_programs
 from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model, tiny_reward_model
 from tests.support.tokenizers import save_qwen3_tokenizer
 
 
-def test_the_python_examples_of_the_readme_run(tmp_path, monkeypatch, capsys):
-    readme = (Path(__file__).parent.parent / "README.md").read_text()
-    steer, own = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+def test_the_python_examples_of_the_readme_and_the_reference_run(tmp_path, monkeypatch, capsys):
+    root = Path(__file__).parents[1]
+    steer, own = (
+        block
+        for page in ("README.md", "docs/reference.md")
+        for block in re.findall(r"```python\n(.*?)```", (root / page).read_text(), flags=re.DOTALL)
+    )
     base, reward = tmp_path / "Qwen/Qwen3-1.7B-Base", tmp_path / "Skywork/Skywork-Reward-V2-Qwen3-1.7B"
     policy = save_tiny_policy(base, vocab_size=400, max_position_embeddings=1024)
     save_tiny_value_model(tmp_path / "Runyi-Hu/SIA/VM-Qwen3-1.7B-Base", policy, layout="official")
@@ -30,6 +35,7 @@ def test_the_python_examples_of_the_readme_run(tmp_path, monkeypatch, capsys):
     assert 0 < names["samples"].junction.mean() < 1
     assert names["text"].split()[-1][-1] in ".!"
     assert names["text"] in capsys.readouterr().out
+    names = {}
     exec(own, names)
     assert np.isfinite(names["score"]).all()
 
@@ -37,3 +43,34 @@ def test_the_python_examples_of_the_readme_run(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("name", sia_jax.__all__)
 def test_every_public_name_has_a_docstring(name):
     assert getattr(sia_jax, name).__doc__
+
+
+def test_the_pages_name_files_targets_and_programs_that_are_there():
+    root = Path(__file__).parents[1]
+    targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), flags=re.MULTILINE))
+    programs = {one.words for one in find_programs()}
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/reference.md"):
+        text = (root / page).read_text()
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+            assert ((root / page).parent / link).exists(), f"{page}: {link}"
+        commands = [
+            line
+            for block in re.findall(r"```\n(.*?)```", text, flags=re.DOTALL)
+            for line in block.splitlines()
+        ]
+        commands += re.findall(r"`([^`\n]+)`", text)
+        for command in commands:
+            words = command.split("#")[0].split()
+            if words[:1] == ["make"] and len(words) > 1:
+                assert words[1] in targets, f"{page}: {command}"
+            if words[:1] == ["sia"] and len(words) > 1 and words[1].islower():
+                assert tuple(words[1:2]) in programs or tuple(words[1:3]) in programs, f"{page}: {command}"
+
+
+def test_every_target_says_what_it_is_for_and_how_long_it_takes():
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: (.*?[^\\])$", makefile, flags=re.MULTILINE | re.DOTALL)
+    told = dict(re.findall(r"@echo '  make ([a-z-]+) +([\d.-]+ (?:min|h)\b)?", makefile))
+    inner = {"help", "check-demo", "parity-env", "tpu-training", "tpu-sampling"}
+    assert set(told) == set(phony.replace("\\\n", " ").split()) - inner
+    assert {name for name, time in told.items() if not time} == {"clean"}

@@ -2,26 +2,29 @@ r"""Raw data in, a set of tokenised replies out, which is what a value model lea
 
     # All completions of UltraFeedback, a folder of .jsonl files, for a value model on Qwen3-1.7B-Base:
     python -m train.prepare --format ultrafeedback --input UltraFeedback \
-        --tokenizer Qwen3-1.7B-Base --out data/uf
+        --tokenizer Qwen/Qwen3-1.7B-Base --out data/uf
 
     # One's own replies and rewards, one JSON object a line:
-    python -m train.prepare --format jsonl --input mine.jsonl --tokenizer Qwen3-1.7B-Base --out data/mine
+    python -m train.prepare --format jsonl --input mine.jsonl --tokenizer Qwen/Qwen3-1.7B-Base --out data/mine
 
     # Without rewards: as text to train.label, and back with them:
-    python -m train.prepare --format ultrafeedback --input UltraFeedback --tokenizer Qwen3-1.7B-Base \
+    python -m train.prepare --format ultrafeedback --input UltraFeedback --tokenizer Qwen/Qwen3-1.7B-Base \
         --out data/unlabelled --export-conversations replies.jsonl
-    python -m train.label --input replies.jsonl --reward-model Skywork-Reward-V2-Qwen3-8B --out labelled.jsonl
-    python -m train.prepare --format jsonl --input labelled.jsonl --tokenizer Qwen3-1.7B-Base --out data/uf
+    python -m train.label --input replies.jsonl --reward Skywork/Skywork-Reward-V2-Qwen3-8B \
+        --out labelled.jsonl
+    python -m train.prepare --format jsonl --input labelled.jsonl \
+        --tokenizer Qwen/Qwen3-1.7B-Base --out data/uf
 
     # Four replies of the policy itself to every prompt, and a reward to each; both go on if they are stopped:
-    python -m train.prepare --generate 4 --policy Qwen3-1.7B \
+    python -m train.prepare --generate 4 --policy Qwen/Qwen3-1.7B \
         --format ultrafeedback --input UltraFeedback --out data/sampled
-    python -m train.label --input data/sampled --reward-model Skywork-Reward-V2-Qwen3-8B --out data/labelled
+    python -m train.label --input data/sampled --reward Skywork/Skywork-Reward-V2-Qwen3-8B --out data/labelled
 
     # What the official SIA code has made and scored; and the other way round:
-    python -m train.prepare --format official --input train.json --tokenizer Qwen3-1.7B-Base --out data/theirs
+    python -m train.prepare --format official --input train.json \
+        --tokenizer Qwen/Qwen3-1.7B-Base --out data/theirs
     python -m train.prepare --format wildguardmix --input wildguard_train.parquet \
-        --tokenizer Qwen3-1.7B-Base --out data/wg --export-official data/wg.json
+        --tokenizer Qwen/Qwen3-1.7B-Base --out data/wg --export-official data/wg.json
 
 Formats, each a file or a folder of files, which are read in the order of their names:
 
@@ -53,15 +56,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
-from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Flag, Int, explained, goes_on
-from sia_jax.data.records import Record, read_records, set_folder, write_records
+from sia_jax.cli import Flag, Int, goes_on, program
+from sia_jax.data.records import Record, read_records, set_folder, unfinished_folder, write_records
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Format, Source, open_source
 from sia_jax.data.sources.conversations import OpenConversation, Rejected
@@ -69,8 +70,12 @@ from sia_jax.data.sources.official import write_official
 from sia_jax.data.sources.own import write_conversations
 from sia_jax.data.token_ids import num_tokens
 from sia_jax.data.tokenise import stop_id, tokenise
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.shown import shown
+from sia_jax.files.writing import write_text
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.progress import ReadProgress
-from sia_jax.reports.terminal import visible
 from sia_jax.text.markup import Markup, markup_of, read_markup
 from sia_jax.text.tokenizer import Tokenizer
 from train.generation import CUT, PARTIAL, Generation, GenerationArgs, Prompts, ReplyJournal
@@ -108,10 +113,21 @@ class Args:
 
 def main(args: Args) -> None:
     """Prepare; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
-    messages, console = Console(stderr=True), Console()
-    unfinished, journal = args.out, Path(args.out) / PARTIAL
-    try:
-        with explained("train.prepare"):
+    console, journal = Terminal(), Path(args.out) / PARTIAL
+    unfinished = args.out
+
+    def interrupted() -> str:
+        sampled = (
+            f"; {journal} has what was sampled, and {goes_on(args.overwrite)}" if journal.exists() else ""
+        )
+        return f"interrupted; {unfinished} is as it was{sampled}"
+
+    exported = tuple(
+        None if path is None else Path(path) for path in (args.export_official, args.export_conversations)
+    )
+    with program("train.prepare", interrupted=interrupted) as messages:
+        _check(args, Path(args.out))
+        with locked(folders=(Path(args.out),), files=exported):
             report = prepare(args, messages)
             console.print(summary(report))
             console.print(f"written to {args.out}", highlight=False, soft_wrap=True)
@@ -129,16 +145,10 @@ def main(args: Args) -> None:
                 console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
             # Last: until then the same command ends what a kill has left undone.
             journal.unlink(missing_ok=True)
-    except KeyboardInterrupt:
-        sampled = (
-            f"; {journal} has what was sampled, and {goes_on(args.overwrite)}" if journal.exists() else ""
-        )
-        messages.print(f"\ninterrupted; {unfinished} is as it was{sampled}", highlight=False, soft_wrap=True)
-        sys.exit(130)
 
 
-def prepare(args: Args, messages: Console) -> dict[str, Any]:
-    """Write the set and its report.
+def prepare(args: Args, messages: Terminal) -> dict[str, Any]:
+    """Write the set and its report, of options that were checked.
 
     Returns:
       The report.
@@ -148,7 +158,6 @@ def prepare(args: Args, messages: Console) -> dict[str, Any]:
       SystemExit: interrupted while it sampled; what was sampled is in the journal.
     """
     out = Path(args.out)
-    _check(args, out)
     generation = None if args.sampling.generate is None else Generation(args.sampling, args.max_length)
     tokenizer = _tokenizer(args) if generation is None else generation.tokenizer
     markup = markup_of(tokenizer)
@@ -185,11 +194,11 @@ def _generate(
     source: Source,
     settings: dict[str, Any],
     counts: "_Counts",
-    messages: Console,
+    messages: Terminal,
 ) -> dict[str, Any]:
     """Sample what is missing; then write the set and its report."""
     for line in generation.prompting.why:
-        messages.print(line, style="dim", markup=False, highlight=False, soft_wrap=True)
+        messages.say(line, "dim")
     with ReadProgress(messages, "prompts") as progress:
         prompts = generation.read_prompts(source, args.limit, counts.rejections, progress)
     if not prompts.distinct:
@@ -232,7 +241,7 @@ def _write(
     write_records(out, records, lambda: settings | {"counts": counts.to_json()}, overwrite=overwrite)
     report = {**settings, **counts.to_json()}
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    write_text_atomically(out / REPORT, text + "\n")
+    write_text(out / REPORT, text + "\n")
     return report
 
 
@@ -265,7 +274,7 @@ def summary(report: dict[str, Any]) -> Table:
     table.add_column(overflow="fold")
 
     def row(title: str, text: str) -> None:
-        table.add_row(Text(title), Text(visible(text)))  # as they are: names of files may have brackets
+        table.add_row(Text(title), Text(shown(text)))
 
     kept, groups, prompts = report["kept"], report["groups"], report.get("prompts")
     limited = kept if prompts is None else prompts["kept"]
@@ -405,6 +414,16 @@ def _check(args: Args, out: Path) -> None:
     _check_sampling(args)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out must be a folder, {out} is a file")
+    check_outputs(
+        inputs={"--input": args.input, "--tokenizer": args.tokenizer, "--policy": args.sampling.policy},
+        files={
+            "--out's report": out / REPORT,
+            "--out's journal": out / PARTIAL,
+            "--export-official": args.export_official,
+            "--export-conversations": args.export_conversations,
+        },
+        folders={"--out's set": set_folder(out), "--out's unfinished set": unfinished_folder(out)},
+    )
     if args.overwrite:
         return
     unfinished = (out / PARTIAL).exists()

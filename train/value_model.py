@@ -1,18 +1,18 @@
 r"""Train a value model: V(x, y_<=t), which foretells from any prefix the reward of the whole reply.
 
     # The paper's recipe: LoRA on a frozen backbone, 3 epochs, batches of 16 trajectories.
-    python -m train.value_model --data data/ultrafeedback --base Qwen3-1.7B-Base --out out/vm-1.7b
+    python -m train.value_model --data data/ultrafeedback --base Qwen/Qwen3-1.7B-Base --out out/vm-1.7b
 
     # On 8 devices, weights split over 4 of them; layers recomputed to save memory:
-    python -m train.value_model --data data/ultrafeedback --base Qwen3-4B-Base --out out/vm-4b \
+    python -m train.value_model --data data/ultrafeedback --base Qwen/Qwen3-4B-Base --out out/vm-4b \
         --mesh 2 4 1 --rows 8 --remat
 
     # Every weight of the backbone; out/vm-full/best/backbone is then a checkpoint of its own:
-    python -m train.value_model --data data/ultrafeedback --base Qwen3-0.6B-Base --out out/vm-full \
+    python -m train.value_model --data data/ultrafeedback --base Qwen/Qwen3-0.6B-Base --out out/vm-full \
         --trained full --learning-rate 1e-5
 
     # A vocab head, distilled from a scalar one:
-    python -m train.value_model --data data/ultrafeedback --base Qwen3-1.7B-Base --out out/vm-vocab \
+    python -m train.value_model --data data/ultrafeedback --base Qwen/Qwen3-1.7B-Base --out out/vm-vocab \
         --head vocab --head-rank 64 --objective distil --teacher out/vm-1.7b/best
 
 --data is what train.prepare and train.label made. --out holds metrics.jsonl, curves.png, checkpoints/, and at
@@ -22,11 +22,9 @@ start the same command again: it goes on to the same numbers.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -39,36 +37,38 @@ import numpy as np
 import tyro
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import sia_jax
 from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone, save_backbone
-from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.value_model import OWN_BACKBONE, fingerprint_with_backbone, own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Folder, explained, memory_explained
+from sia_jax.cli import Folder, Int, memory_explained, program
 from sia_jax.data.prompts import check_seed
-from sia_jax.data.records import read_records, trajectories
+from sia_jax.data.records import read_records, set_folder, trajectories
 from sia_jax.data.trajectories import Trajectory
-from sia_jax.evaluation.regression import Fit
-from sia_jax.evaluation.roofline import measure_machine, peak_flops, training_flops
+from sia_jax.evaluation.regression import comparable_pairs
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.writing import write_text
 from sia_jax.interruption import Interruption
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, LoraConfig, init_lora
 from sia_jax.parallel.mesh import make_mesh, shard_params
 from sia_jax.pretrained import ValueModel, mesh_of
-from sia_jax.reports.training import MetricsLog, draw_curves
+from sia_jax.reports.console import Terminal
+from sia_jax.reports.training import few_to_tell
 from sia_jax.text.markup import Markup, markup_of_set
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import OptimizerConfig, TrainConfig
-from sia_jax.training.loop import Finished, LoopConfig, StepReport, run, split, total_steps
-from sia_jax.training.optimizer import learning_rate
+from sia_jax.training.loop import Finished, LoopConfig, evaluations_apart, run, split, total_steps
 from sia_jax.training.step import TrainState, init_state
 from sia_jax.types import Params
+from train.value_model_view import RunView
+
+SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,26 +93,36 @@ class Args:
     teacher: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """A value model over the same base, or with a backbone of its own, for distil."""
     rank: int = 16
+    """Of the adapter's matrices."""
     alpha: float = 32.0
+    """The adapter's change is scaled by alpha / rank."""
     dropout: float = 0.1
+    """Share of the adapter's inputs that a step drops."""
     targets: tuple[str, ...] = ATTENTION_PROJECTIONS
     """Projections that the adapter changes."""
 
     learning_rate: float = 1e-4
+    """Of AdamW, at its highest."""
     weight_decay: float = 1e-4
+    """Taken off each trained weight in a step, times the learning rate and the weight."""
     clip_norm: float = 1.0
+    """Largest norm of a step's gradient; a larger one is scaled down to it."""
     schedule: Literal["constant", "cosine"] = "constant"
+    """cosine: the learning rate falls to a tenth by the end of the run."""
     warmup_steps: int = 0
-    batch_size: int = 16
+    """Steps in which the learning rate rises from 0."""
+    batch_size: Annotated[int, tyro.conf.arg(aliases=["--batch"])] = 16
     """Trajectories of a step."""
     epochs: int = 3
+    """Passes over the data."""
     row_length: int = 1024
     """Tokens of a packed row; longer trajectories are kept out, and counted."""
     rows: int = 1
     """Rows that run at a time; a multiple of the mesh's data times fsdp."""
-    held_out: float = 0.01
-    """Share of the prompts to evaluate on."""
+    held_out: Annotated[float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint="")] = None
+    """Share of the prompts to evaluate on. Default: 1%, but 20 prompts if those are a fifth or less."""
     seed: int = 0
+    """Of the weights that are trained, the order of the data, and what is held out."""
 
     mesh: Annotated[tuple[int, int, int], tyro.conf.arg(metavar="DATA FSDP TENSOR")] = (1, 1, 1)
     """Devices that replicate the weights, split them, and split heads and features."""
@@ -123,8 +133,10 @@ class Args:
     remat: bool = False
     """Recompute layers in the backward pass: less memory, a third more work."""
 
-    evaluate_every: int = 200
+    evaluate_every: Int = None
+    """Steps. Default: 200, but four times in a shorter run."""
     checkpoint_every: int = 200
+    """Steps."""
     keep: int = 3
     """Checkpoints that stay, beside the best."""
     patience: int | None = None
@@ -137,20 +149,32 @@ class Args:
 
 def main(args: Args) -> None:
     """Train; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
-    console = Console(stderr=True)
-    try:
-        with explained("train.value_model", FloatingPointError):
-            if args.distributed:
-                jax.distributed.initialize()
+    kept = "interrupted; the same command goes on from the last checkpoint"
+    with program("train.value_model", FloatingPointError, interrupted=lambda: kept) as console:
+        _check_places(args)
+        if args.distributed:
+            jax.distributed.initialize()
+        # Of several processes the first one writes.
+        with locked(folders=(args.out,)) if jax.process_index() == 0 else nullcontext():
             _train(args, console)
-    except KeyboardInterrupt:
-        console.print("\ninterrupted; the same command goes on from the last checkpoint")
-        sys.exit(130)
 
 
-def _train(args: Args, console: Console) -> None:
+def _check_places(args: Args) -> None:
+    """What is written is nothing that is read.
+
+    Raises:
+      ValueError: it is, and what.
+    """
+    check_outputs(
+        inputs={"--data": set_folder(args.data), "--base": args.base, "--teacher": args.teacher},
+        files={f"--out's {name}": args.out / name for name in ("metrics.jsonl", "curves.png", SETTINGS)},
+        folders={f"--out's {name}": args.out / name for name in ("checkpoints", "last", "best")},
+    )
+
+
+def _train(args: Args, console: Terminal) -> None:
     chief = jax.process_index() == 0
-    loop = _loop(args)
+    _loop(args, 1)  # what is wrong with its numbers is said before anything is loaded
     base_folder = resolve_checkpoint(args.base)
     mesh = None if args.mesh == (1, 1, 1) else make_mesh(*args.mesh)
     source = read_records(args.data)
@@ -163,13 +187,13 @@ def _train(args: Args, console: Console) -> None:
         why = f": {rejected.describe()}" if rejected.total else ""
         raise ValueError(f"{args.data} holds nothing to train on{why}")
     steps = total_steps(len(data), args.batch_size, args.epochs)
+    loop = _loop(args, steps)
     teacher = _teacher(args, model_config, model)
     config = _config(args, model_config, teacher, steps)
     markup = markup_of_set(source.meta, str(args.data), load_tokenizer(base_folder))
     frozen, state = _begin(args, config, model, teacher, mesh)
     del model  # of a full run it would stay as a second copy of every weight
     if chief:
-        args.out.mkdir(parents=True, exist_ok=True)
         _write_settings(args, base_folder, found)
         if rejected.total:
             console.print(f"kept out: {rejected.describe()}", highlight=False, soft_wrap=True)
@@ -177,7 +201,10 @@ def _train(args: Args, console: Console) -> None:
             f"{len(data):,} trajectories to train on, {len(held_out):,} held out; {steps:,} steps",
             highlight=False,
         )
-    view = _View(args, config, model_config, steps, console, chief)
+        pairs = comparable_pairs([t.reward for t in held_out], [t.group for t in held_out])
+        if warning := few_to_tell(len(held_out), pairs):
+            console.print(f"{warning}; --held-out 0.2 holds out more", style="yellow", highlight=False)
+    view = RunView(args.out, args.base, config, steps, console, chief=chief)
     checkpoints = Checkpoints(args.out / "checkpoints", args.keep)
     # Of several processes each would stop at a step of its own; there a signal does what it always does.
     interruption = Interruption()
@@ -238,16 +265,17 @@ def _dtype(args: Args) -> Any:
     return jnp.dtype("float32")
 
 
-def _loop(args: Args) -> LoopConfig:
+def _loop(args: Args, steps: int) -> LoopConfig:
+    """How a run of so many steps goes through its data."""
     if args.batch_size < 1:
-        raise ValueError(f"--batch-size must be 1 or more, got {args.batch_size}")
+        raise ValueError(f"--batch must be 1 or more, got {args.batch_size}")
     check_seed(args.seed)
     return LoopConfig(
         epochs=args.epochs,
         row_length=args.row_length,
         rows=args.rows,
         seed=args.seed,
-        evaluate_every=args.evaluate_every,
+        evaluate_every=evaluations_apart(steps) if args.evaluate_every is None else args.evaluate_every,
         checkpoint_every=args.checkpoint_every,
         patience=args.patience,
         max_steps=args.max_steps,
@@ -329,14 +357,14 @@ def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -
     now["teacher_fingerprint"] = None if args.teacher is None else fingerprint_with_backbone(args.teacher)
     free = {"out", "data", "base", "teacher", "mesh", "distributed"}
     free |= {"max_steps", "keep", "layout", "patience"}
-    path = args.out / "settings.json"
+    path = args.out / SETTINGS
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         differing = [n for n in now if n not in free and before.get(n) != now[n]]
         if differing:
             changes = ", ".join(f"{n} {before.get(n)!r} (now {now[n]!r})" for n in differing)
             raise ValueError(f"{args.out} holds a run with other settings: {changes}; name another --out")
-    write_text_atomically(path, json.dumps(now, indent=2) + "\n")
+    write_text(path, json.dumps(now, indent=2) + "\n")
 
 
 def _export(
@@ -392,106 +420,6 @@ def _whole(array: jax.Array) -> Any:
     if array.is_fully_addressable:
         return array
     return multihost_utils.process_allgather(array, tiled=True)
-
-
-@functools.cache
-def _measured_flops() -> float:
-    """Of a device that no table knows."""
-    return measure_machine(64, 1024).flops_per_second
-
-
-class _View:
-    """What is seen and written of a run while it goes on."""
-
-    def __init__(
-        self, args: Args, config: TrainConfig, model: ModelConfig, steps: int, console: Console, chief: bool
-    ):
-        self.log = MetricsLog(args.out / "metrics.jsonl")
-        self._args, self._model, self._chief, self._console = args, model, chief, console
-        self._rate = learning_rate(config.optimizer)
-        self._peak: float | None = None
-        self._drawn, self._drawing = time.perf_counter(), 1.0
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}", style="dim"),
-        )
-        self._bar = Progress(*columns, console=console, disable=not (chief and console.is_terminal))
-        self._task = self._bar.add_task("steps", total=steps, numbers="compiling")
-
-    def __enter__(self) -> "_View":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def start(self, step: int) -> None:
-        """The run goes on from `step`."""
-        devices = jax.devices()
-        self._peak = (peak_flops(devices[0]) or _measured_flops()) * len(devices)
-        if devices[0].platform == "cpu":
-            self._peak /= len(devices)  # several CPU devices are one CPU
-        if self._chief:
-            self.log.begin(step)
-            if step:
-                self._console.print(f"{self._args.out}: going on after step {step:,}", highlight=False)
-        self._bar.update(self._task, completed=step)
-
-    def step(self, report: StepReport) -> None:
-        """A step is done."""
-        if not self._chief:
-            return
-        assert self._peak is not None
-        args = self._args
-        columns = report.tokens / args.batch_size / 2
-        flops = training_flops(
-            self._model,
-            report.tokens,
-            columns,
-            weights=args.trained == "full",
-            activations=args.trained != "head",
-            remat=args.remat,
-        )
-        numbers = dataclasses.asdict(report) | {
-            "kind": "step",
-            "learning_rate": float(self._rate(report.step - 1)),
-            "tokens_per_second": report.tokens / report.seconds,
-            "mfu": flops / report.seconds / self._peak,
-        }
-        self.log.write(numbers)
-        text = (
-            f"loss {report.loss:.4f}, {numbers['tokens_per_second']:,.0f} tokens/s, MFU {numbers['mfu']:.0%}"
-        )
-        self._bar.update(self._task, completed=report.step, numbers=text)
-
-    def draw(self) -> None:
-        """Draw the curves so far."""
-        if not self._chief:
-            return
-        begin, args = time.perf_counter(), self._args
-        draw_curves(self.log.read(), args.out / "curves.png", f"{args.out.name}: {args.base}")
-        self._drawn = time.perf_counter()
-        self._drawing = self._drawn - begin
-
-    def evaluation(self, step: int, loss: float, found: Fit) -> None:
-        """The held-out prompts were evaluated."""
-        if not self._chief:
-            return
-        line = {"kind": "evaluation", "step": step, "loss": loss, "rmse": found.rmse} | dataclasses.asdict(
-            found
-        )
-        self.log.write(line)
-        # Drawing takes a second or two: while it is young, a picture is not drawn again.
-        if time.perf_counter() - self._drawn >= 20 * self._drawing:
-            self.draw()
-        self._console.print(
-            f"step {step:,}: held out loss {loss:.4f}, MAE {found.mae:.3f}, R2 {found.r2:.3f}, pairs in "
-            f"order {found.rank_agreement:.1%}",
-            highlight=False,
-        )
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 import json
 import logging
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from sia_jax.files.writing import copy_file, make_folder, publish, staging, writing
 from sia_jax.text.tokenizer import Tokenizer
 
 _FILES = (
@@ -51,7 +50,9 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
 
     try:
         # Left to itself, trust_remote_code asks on stdin.
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, **special_tokens_for_4(folder)
+        )
     except Exception as error:  # the readers raise what they like; tokenizers a bare Exception
         broken = [name for name in present if name.endswith(".json") and not _is_object(folder / name)]
         raise ValueError(
@@ -63,6 +64,24 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
     return tokenizer
 
 
+def special_tokens_for_4(folder: Path, installed: str | None = None) -> dict[str, Any]:
+    """What transformers 4 must be told of a tokenizer that transformers 5 has saved; nothing else.
+
+    Both have a field `extra_special_tokens`. In 5 it is a list, which 4 calls `additional_special_tokens`.
+
+    Args:
+      folder: of the tokenizer's files.
+      installed: the version of transformers; by default of the one that is installed.
+    """
+    path = folder / "tokenizer_config.json"
+    if int((installed or version("transformers")).split(".")[0]) > 4 or not path.is_file():
+        return {}
+    extra = json.loads(path.read_text(encoding="utf-8")).get("extra_special_tokens")
+    if not isinstance(extra, list):
+        return {}
+    return {"additional_special_tokens": extra, "extra_special_tokens": {}}
+
+
 def save_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
     """Save a tokenizer, if there is one, file by file: readers see each as it was or as it will be.
 
@@ -72,12 +91,13 @@ def save_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
     """
     if tokenizer is None:
         return
-    with TemporaryDirectory(prefix=".tokenizer-", dir=folder) as new:
-        tokenizer.save_pretrained(new)
-        for path in sorted(path for path in Path(new).rglob("*") if path.is_file()):
+    with staging(folder, "tokenizer") as new:
+        with writing(folder / "tokenizer.json"):
+            tokenizer.save_pretrained(str(new))
+        for path in sorted(path for path in new.rglob("*") if path.is_file()):
             target = folder / path.relative_to(new)
-            target.parent.mkdir(exist_ok=True)  # further chat templates have a folder
-            os.replace(path, target)
+            make_folder(target.parent)  # further chat templates have a folder
+            publish(path, target)
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
@@ -89,7 +109,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     """
     for name in (*_FILES, _TEMPLATE, _OLD_TEMPLATE):
         if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+            copy_file(source / name, target / name)
 
 
 def check_same_vocabulary(

@@ -11,7 +11,7 @@ import math
 import operator
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,9 @@ import numpy as np
 from sia_jax.data.chat import Message, check_messages
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.trajectories import Trajectory, check_trajectory
+from sia_jax.extras import installed_with
+from sia_jax.files.lock import locked
+from sia_jax.files.writing import WriteError, write_text, writing
 
 NAME = "sia_trajectories"
 VERSION = "1.0.0"
@@ -113,13 +116,25 @@ def write_records(
 
     Raises:
       FileExistsError: there is a set already.
-      ValueError: no records, or meta that is not JSON or has names that the set itself uses.
+      OSError: it cannot be written; what was there is as it was.
+      ValueError: another run writes there, there are no records, or meta is not JSON or has names that the
+        set itself uses.
     """
-    finished, unfinished = set_folder(folder), folder / _UNFINISHED
+    with locked(files=(unfinished_folder(folder),)):
+        return _write_records(folder, records, meta, overwrite=overwrite)
+
+
+def _write_records(
+    folder: Path,
+    records: Iterable[Record],
+    meta: dict[str, Any] | Callable[[], dict[str, Any]],
+    *,
+    overwrite: bool,
+) -> int:
+    finished, unfinished = set_folder(folder), unfinished_folder(folder)
     _clear(folder)
     if finished.exists() and not overwrite:
         raise FileExistsError(f"{folder} holds a set already; name another folder, or overwrite it")
-    is_new = not folder.exists()
     try:
         new = set_folder(unfinished)
         count = _write_files(unfinished, records)
@@ -133,9 +148,6 @@ def write_records(
         _clear(folder)
     except BaseException:  # KeyboardInterrupt too
         _clear(folder)
-        if is_new:
-            with suppress(OSError):
-                folder.rmdir()
         raise
     return count
 
@@ -153,9 +165,7 @@ def read_records(folder: Path) -> RecordSource:
             raise FileNotFoundError(
                 f"{folder} holds a set that was never finished: its run was stopped; run it again"
             )
-        raise FileNotFoundError(
-            f"{folder}: there is no set of records in it; python -m train.prepare makes one"
-        )
+        raise FileNotFoundError(f"{folder}: there is no set of records in it; sia train prepare makes one")
     meta = _read_meta(finished)
     for name, size in meta["files"].items():
         path = finished / name
@@ -163,7 +173,8 @@ def read_records(folder: Path) -> RecordSource:
         if got != size:
             found = "is missing" if got is None else f"has {got:,} bytes"
             raise ValueError(f"{path} {found}, expected {size:,} bytes; copy the set again, or make it anew")
-    import tensorflow_datasets as tfds
+    with installed_with("train"):
+        import tensorflow_datasets as tfds
 
     rows = tfds.builder_from_directory(finished).as_data_source("train")
     if len(rows) != meta["records"]:
@@ -172,6 +183,11 @@ def read_records(folder: Path) -> RecordSource:
             "make it anew"
         )
     return RecordSource(folder, meta, rows)
+
+
+def unfinished_folder(folder: Path) -> Path:
+    """Where a set is made, in a data folder."""
+    return folder / _UNFINISHED
 
 
 def set_folder(folder: Path) -> Path:
@@ -223,10 +239,32 @@ def _write_files(folder: Path, records: Iterable[Record]) -> int:
     writer.initialize_splits(["train"])
     count, rest = 0, iter(records)
     while batch := list(islice(rest, _BATCH)):
-        writer.add_examples({"train": [_encode(record) for record in batch]})
+        encoded = [_encode(record) for record in batch]
+        with _written(folder):
+            writer.add_examples({"train": encoded})
         count += len(batch)
-    writer.close_all()
+    with _written(folder):
+        writer.close_all()
     return count
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Around what writes shards, whose errors are of many kinds: each comes out as one of writing the set.
+
+    Raises:
+      WriteError: in place of any of them.
+    """
+    try:
+        with writing(set_folder(folder)):
+            yield
+    except WriteError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())[:300]
+        raise WriteError(
+            f"{set_folder(folder)} cannot be written ({type(error).__name__}: {why}); make room on the disk"
+        ) from error
 
 
 def _encode(record: Record) -> dict[str, Any]:
@@ -259,7 +297,7 @@ def _write_meta(folder: Path, count: int, meta: dict[str, Any]) -> None:
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     whole = {"format_version": FORMAT_VERSION, "records": count, "files": files} | meta
     text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / _META).write_text(text + "\n", encoding="utf-8")
+    write_text(folder / _META, text + "\n")
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

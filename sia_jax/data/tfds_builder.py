@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
-from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from sia_jax.data.records import VERSION
+from sia_jax.extras import installed_with
+
+with installed_with("train"):
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 
 class SiaTrajectories(tfds.core.GeneratorBasedBuilder):
@@ -41,8 +44,7 @@ class SiaTrajectories(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         raise ValueError(
-            f"{self.data_dir}: there is no set here, and this builder only reads; "
-            "python -m train.prepare makes one"
+            f"{self.data_dir}: there is no set here, and this builder only reads; sia train prepare makes one"
         )
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:

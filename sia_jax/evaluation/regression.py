@@ -17,6 +17,8 @@ class Fit:
     """1 - sum (p - r)^2 / sum (r - mean r)^2: 0 is what the mean of the targets would get."""
     rank_agreement: float
     """Share of pairs of one group, unequal in r, that p orders as r does; ties in p count half."""
+    pairs: int
+    """Pairs of one group that are unequal in r."""
 
     @property
     def rmse(self) -> float:
@@ -45,7 +47,7 @@ def fit(predictions: Sequence[float], targets: Sequence[float], groups: Sequence
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         members.setdefault(group, []).append(index)
-    agreed = pairs = 0.0
+    agreed, pairs = 0.0, 0
     for own in members.values():
         first, second = np.triu_indices(len(own), 1)
         a, b = np.array(own)[first], np.array(own)[second]
@@ -58,4 +60,15 @@ def fit(predictions: Sequence[float], targets: Sequence[float], groups: Sequence
         mae=float(np.mean(np.abs(errors))),
         r2=float(1 - np.sum(errors**2) / spread) if spread > 0 else float("nan"),
         rank_agreement=agreed / pairs if pairs else float("nan"),
+        pairs=pairs,
     )
+
+
+def comparable_pairs(targets: Sequence[float], groups: Sequence[str]) -> int:
+    """Pairs of targets of one group that are unequal: what `Fit.rank_agreement` is a share of.
+
+    Args:
+      targets: [n].
+      groups: [n] what belongs together.
+    """
+    return fit(targets, targets, groups).pairs if len(targets) else 0

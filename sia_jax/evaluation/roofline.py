@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -142,18 +143,19 @@ class Machine:
         return max(cost.bytes / self.bytes_per_second, cost.flops / self.flops_per_second)
 
 
-def measure_machine(megabytes: int = 512, matrix: int = 2048) -> Machine:
-    """Measure the device: the best rate at which it reads memory and multiplies float32 matrices.
+def measure_machine(megabytes: int = 512, matrix: int = 2048, dtype: Any = jnp.float32) -> Machine:
+    """Measure the device: the best rate at which it moves memory and multiplies matrices.
 
     Each rate is the best of several kernels and of several tries, for a floor must not be beaten.
 
     Args:
       megabytes: what a bandwidth kernel reads; well over the last cache.
       matrix: width of the square matrices.
+      dtype: of what is read and multiplied.
     """
-    rows = megabytes * 2**20 // (4 * 4096)
-    x = jnp.ones((rows, 4096), jnp.float32)
-    vector = jnp.ones((4096,), jnp.float32)
+    rows = megabytes * 2**20 // (jnp.dtype(dtype).itemsize * 4096)
+    x = jnp.ones((rows, 4096), dtype)
+    vector = jnp.ones((4096,), dtype)
     kernels: list[Callable[[], object]] = [lambda: _matvec(x, vector), lambda: _sum(x)]
     if jax.default_backend() == "cpu":
         host = np.ones((rows, 4096), np.float32)
@@ -161,7 +163,9 @@ def measure_machine(megabytes: int = 512, matrix: int = 2048) -> Machine:
         pool = ThreadPoolExecutor(len(parts))
         kernels.append(lambda: list(pool.map(np.max, parts)))
     bandwidth = max(x.nbytes / best_seconds(kernel) for kernel in kernels)
-    square = jnp.ones((matrix, matrix), jnp.float32)
+    if jax.default_backend() != "cpu":  # a GPU copies faster than it reads alone
+        bandwidth = max(bandwidth, 2 * x.nbytes / best_seconds(lambda: _negative(x)))
+    square = jnp.ones((matrix, matrix), dtype)
     peak = 2 * matrix**3 / best_seconds(lambda: _matmul(square, square))
     return Machine(bandwidth, peak)
 
@@ -198,5 +202,10 @@ def _sum(x: jax.Array) -> jax.Array:
 
 
 @jax.jit
+def _negative(x: jax.Array) -> jax.Array:
+    return -x
+
+
+@jax.jit
 def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.matmul(a, b, precision="highest")
+    return jnp.matmul(a, b, precision="highest" if a.dtype == jnp.float32 else None)

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sia_jax.files.writing import write_text
+
 
 def write_page(records: Path, page: Path) -> None:
     """Make the page from the newest JSON record of each kind, shape and device.
@@ -19,11 +21,11 @@ def write_page(records: Path, page: Path) -> None:
         newest[record["kind"], record["shape"], record["device"]] = record | {"file": path.name}
     head = (
         "# Benchmarks\n\n"
-        "Made by `decode.benchmark` and `train.benchmark` from the records in `benchmarks/`; not edited by "
-        "hand.\n"
+        "Made by `decode.benchmark`, `decode.benchmark_gpu` and `train.benchmark` from the records in "
+        "`benchmarks/`; not edited by hand.\n"
         "A floor is the larger of bytes over bandwidth and FLOPs over peak, both measured in the same run.\n"
     )
-    page.write_text("\n".join([head, *map(section, newest.values())]))
+    write_text(page, "\n".join([head, *map(section, newest.values())]))
 
 
 def section(record: dict[str, Any]) -> str:
@@ -41,10 +43,16 @@ def section(record: dict[str, Any]) -> str:
 
 
 def _sampler(record: dict[str, Any]) -> str:
-    parts = "".join(
-        f"\nWhere the time goes: {name}, batch 16\n\n"
+    title = f'## The sampler, shape "{record["shape"]}"'
+    return f"{title}\n\n{_run(record)}\n{_targets(record)}\n{_systems(record)}{_parts(record)}"
+
+
+def _parts(record: dict[str, Any]) -> str:
+    columns = ("part", "runs", "ms each", "floor, ms", "share of the call")
+    return "".join(
+        f"\nWhere the time goes: {name}, batch {record.get('parts_batch', 16)}\n\n"
         + _table(
-            ("part", "runs", "ms each", "floor, ms", "share of the call"),
+            columns,
             (
                 (
                     row["part"],
@@ -58,8 +66,64 @@ def _sampler(record: dict[str, Any]) -> str:
         )
         for name, rows in record["parts"].items()
     )
-    title = f'## The sampler, shape "{record["shape"]}"'
-    return f"{title}\n\n{_run(record)}\n{_targets(record)}\n{_systems(record)}{parts}"
+
+
+def _gpu(record: dict[str, Any]) -> str:
+    columns = (
+        "batch",
+        "system",
+        "tokens/s (best)",
+        "ms for a token of each row",
+        "policy's floor, ms",
+        "above it, ms",
+        "floor / time",
+        "of unsteered",
+        "steered",
+        "policy steps",
+        "value passes",
+        "first call, s",
+    )
+    rows = (
+        (
+            str(row["batch"]),
+            row["system"],
+            f"{row['tokens_per_second']:.0f} ({row['best_tokens_per_second']:.0f})",
+            f"{row['ms_per_token_of_each_row']:.2f}",
+            f"{row['policy_floor_ms']:.2f}",
+            f"{row['ms_per_token_of_each_row'] - row['policy_floor_ms']:.2f}",
+            f"{row['of_floor']:.2f}",
+            f"{row['of_unsteered']:.2f}" if "of_unsteered" in row else "",
+            f"{row['counts']['steered']:.0%}" if row["counts"] else "",
+            str(row["counts"].get("policy_steps", "")),
+            str(row["counts"].get("value_calls", "")),
+            f"{row['first_call_seconds']:.1f}",
+        )
+        for row in record["rows"]
+    )
+    targets = f"{_targets(record)}\n" if record["targets"] else ""
+    missing = ", ".join(f"{row['system']} at batch {row['batch']}" for row in record["left_out"])
+    return (
+        f'## Decoding on a GPU, shape "{record["shape"]}"\n\n{_run(record)}'
+        "The value model is an adapter over the policy's weights; the floor is of the policy's step alone.\n"
+        + (f"Not timed, for the run was cut short: {missing}.\n" if missing else "")
+        + f"\n{targets}{_table(columns, rows)}{_kernels(record)}{_parts(record)}"
+    )
+
+
+def _kernels(record: dict[str, Any]) -> str:
+    return "".join(
+        f"\nKernels of a call under the profiler, for which they are launched one by one: {name}. "
+        f"{found['launches']} kernels; one ran for {found['busy_ms']:.1f} of {found['span_ms']:.1f} ms. "
+        "The dearest:\n\n"
+        + _table(
+            ("kernel", "runs", "µs each", "share of the kernels' time"),
+            (
+                (f"`{kernel}`", str(runs), f"{1e3 * ms / runs:.1f}", f"{ms / found['busy_ms']:.0%}")
+                for kernel, runs, ms in found["rows"][:12]
+            ),
+        )
+        for name, found in record["kernels"].items()
+    )
 
 
 def _sampler_sweep(record: dict[str, Any]) -> str:
@@ -90,7 +154,9 @@ def _targets(record: dict[str, Any]) -> str:
     return _table(
         ("measured against", "measured", "target", ""),
         (
-            (row["name"], f"{row['value']:.2f}", f"{row['target']:g}", "met" if row["met"] else "missed")
+            (row["name"], "", f"{row['target']:g}", "not timed")
+            if row["value"] is None
+            else (row["name"], f"{row['value']:.2f}", f"{row['target']:g}", "met" if row["met"] else "missed")
             for row in record["targets"]
         ),
     )
@@ -163,7 +229,7 @@ def _run(record: dict[str, Any]) -> str:
         f"{record['peak_gflop_per_s']:.0f} GFLOP/s; commit {record['commit']}, {record['time']}, Python "
         f"{record['python']}, {versions}; load {record['load_average']:.1f} "
         f"(`{record.get('file', 'not saved')}`).\n"
-        f"{shape}, float32; {_sizes(record)}.\n"
+        f"{shape}, {record.get('dtype', 'float32')}; {_sizes(record)}.\n"
     )
 
 
@@ -183,6 +249,7 @@ def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 _SECTIONS = {
     "decode_step": _decode_step,
+    "gpu": _gpu,
     "sampler": _sampler,
     "sampler_sweep": _sampler_sweep,
     "training": _training,

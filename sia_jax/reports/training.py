@@ -6,6 +6,38 @@ from typing import Any
 
 import numpy as np
 
+from sia_jax.evaluation.regression import Fit
+from sia_jax.files.writing import replacing, write_text, writing
+
+FEW = 30
+"""Replies, or pairs of them, from which a number about them says something."""
+
+
+def describe_fit(loss: float, found: Fit) -> str:
+    """'loss 0.0312, MAE 0.141, R2 0.83 (of 120 replies), pairs in order 91% (of 340)'."""
+    order = f"{found.rank_agreement:.0%}" if found.pairs else "unknown"
+    return (
+        f"loss {loss:.4f}, MAE {found.mae:.3f}, R2 {found.r2:.3f} (of {found.count:,} "
+        f"repl{'y' if found.count == 1 else 'ies'}), pairs in order {order} (of {found.pairs:,})"
+    )
+
+
+def few_to_tell(replies: int, pairs: int) -> str | None:
+    """What the held-out part is too small for; None: it is large enough, or nothing is held out.
+
+    Args:
+      replies: held out.
+      pairs: of them, to one prompt each, with different rewards.
+    """
+    if not replies or (replies >= FEW and pairs >= FEW):
+        return None
+    if replies < FEW:
+        return f"{replies} held-out replies are too few to tell how good a value model is (under {FEW})"
+    return (
+        f"only {pairs} pairs of held-out replies to one prompt have different rewards: how many are in order "
+        f"says nothing (under {FEW})"
+    )
+
 
 class MetricsLog:
     """`metrics.jsonl`: a line for each step and each evaluation, each with its "step".
@@ -23,14 +55,12 @@ class MetricsLog:
     def begin(self, step: int) -> None:
         """Keep what belongs to steps up to `step`."""
         kept = [json.dumps(line) + "\n" for line in self.read() if line["step"] <= step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(kept))
-        partial.replace(self.path)
+        write_text(self.path, "".join(kept))
 
     def write(self, line: dict[str, Any]) -> None:
         """Add a line; what is not finite becomes null."""
         finite = {k: None if isinstance(x, float) and not np.isfinite(x) else x for k, x in line.items()}
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(finite, allow_nan=False) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
@@ -87,4 +117,5 @@ def draw_curves(lines: list[dict[str, Any]], path: Path, title: str) -> None:
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    with replacing(path) as new:
+        figure.savefig(new, dpi=110, format="png")

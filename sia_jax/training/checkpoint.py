@@ -15,10 +15,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from jaxtyping import Array
 
+from sia_jax.extras import installed_with
 from sia_jax.training.step import TrainState
+
+with installed_with("train"):
+    import orbax.checkpoint as ocp
 
 _LOG = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float
 
+from sia_jax.extras import installed_with
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.heads import lm_head
 from sia_jax.models.run import hidden_states
@@ -16,6 +16,9 @@ from sia_jax.training.config import OptimizerConfig
 from sia_jax.training.optimizer import make_optimizer
 from sia_jax.training.step import TrainState
 from sia_jax.types import Params
+
+with installed_with("train"):
+    import optax
 
 
 @functools.partial(jax.jit, static_argnames="optimizer")

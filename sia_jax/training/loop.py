@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
@@ -19,11 +18,15 @@ from jax.sharding import PartitionSpec as P
 from sia_jax.data.packing import pack
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.regression import Fit, fit
+from sia_jax.extras import installed_with
 from sia_jax.training.batch import PackedBatch
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.step import StepMetrics, TrainState, predict, train_step
 from sia_jax.types import Params
+
+with installed_with("train"):
+    import grain
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,11 @@ class Finished:
 def total_steps(count: int, batch_size: int, epochs: int) -> int:
     """ceil(count * epochs / batch_size): a batch may reach into the next epoch; the last may be smaller."""
     return math.ceil(count * epochs / batch_size)
+
+
+def evaluations_apart(steps: int) -> int:
+    """Steps between two evaluations where no number is asked for: 200, or a quarter of a shorter run."""
+    return max(min(200, steps // 4), 1)
 
 
 def batches(data: Sequence[Trajectory], config: TrainConfig, loop: LoopConfig) -> Any:
@@ -307,6 +315,15 @@ def _tell(
     return now
 
 
+FEWEST_HELD_OUT = 20
+"""Prompts that are held out where no share is asked for, if that is at most a fifth of them."""
+
+
+def held_out_share(prompts: int) -> float:
+    """The share of so many prompts to hold out where none is asked for: max(1%, min(20 prompts, 20%))."""
+    return max(0.01, min(FEWEST_HELD_OUT / max(prompts, 1), 0.2))
+
+
 def held_out_groups(groups: Sequence[str], share: float, seed: int) -> set[str]:
     """The groups to hold out: about `share` of them, the same ones whatever the order of the data.
 
@@ -328,7 +345,11 @@ def held_out_groups(groups: Sequence[str], share: float, seed: int) -> set[str]:
     return {names[i] for i in picked}
 
 
-def split(data: Sequence[Trajectory], share: float, seed: int) -> tuple[list[Trajectory], list[Trajectory]]:
-    """(to train on, held out), by whole groups."""
-    out = held_out_groups([t.group for t in data], share, seed)
+def split(
+    data: Sequence[Trajectory], share: float | None, seed: int
+) -> tuple[list[Trajectory], list[Trajectory]]:
+    """(to train on, held out), by whole groups; without a share `held_out_share`."""
+    groups = [t.group for t in data]
+    share = held_out_share(len(set(groups))) if share is None else share
+    out = held_out_groups(groups, share, seed)
     return [t for t in data if t.group not in out], [t for t in data if t.group in out]

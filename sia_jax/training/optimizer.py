@@ -1,8 +1,10 @@
 """AdamW as the paper runs it, and its learning rate."""
 
-import optax
-
+from sia_jax.extras import installed_with
 from sia_jax.training.config import OptimizerConfig
+
+with installed_with("train"):
+    import optax
 
 
 def learning_rate(config: OptimizerConfig) -> optax.Schedule:

@@ -11,11 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, UInt32
 
+from sia_jax.extras import installed_with
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.heads import value_head
 from sia_jax.models.lora import Adapter
@@ -27,6 +27,9 @@ from sia_jax.training.batch import PackedBatch, PackedRows, micro_batch
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.optimizer import make_optimizer
 from sia_jax.types import Params, flatten_names, unflatten_names
+
+with installed_with("train"):
+    import optax
 
 
 @jax.tree_util.register_dataclass

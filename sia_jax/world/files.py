@@ -16,6 +16,6 @@ def world_models() -> Path:
     if not (folder / "policy").is_dir():
         raise FileNotFoundError(
             f"{folder} has no models; take the whole repository, or make them again: "
-            "python -m train.world --out out/world"
+            "sia train world --out out/world"
         )
     return folder

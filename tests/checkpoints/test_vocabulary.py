@@ -12,7 +12,12 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from sia_jax.checkpoints.vocabulary import check_same_vocabulary, copy_tokenizer, load_tokenizer
+from sia_jax.checkpoints.vocabulary import (
+    check_same_vocabulary,
+    copy_tokenizer,
+    load_tokenizer,
+    special_tokens_for_4,
+)
 from tests.support.tokenizers import (
     LLAMA3_SPECIAL,
     QWEN3_PLAIN,
@@ -213,9 +218,8 @@ def test_loading_a_tokenizer_says_nothing_of_torch_and_leaves_the_other_warnings
     )
     root = Path(__file__).parents[2]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert [line for line in run.stderr.splitlines() if "PyTorch" in line] == [
-        "[transformers] PyTorch was not found, and this is said"
-    ]
+    said = [line.removeprefix("[transformers] ") for line in run.stderr.splitlines()]  # 4 has no such prefix
+    assert [line for line in said if "PyTorch" in line] == ["PyTorch was not found, and this is said"]
 
 
 # One vocabulary for two models
@@ -283,3 +287,17 @@ def test_another_family_is_refused_with_its_size_five_examples_and_a_remedy(
     assert message.count(" != ") == 5
     assert f"({differing[0]}: {policy.convert_ids_to_tokens(differing[0])!r} != " in message
     assert "; take a value model that was trained on the policy's tokenizer" in message
+
+
+@pytest.mark.parametrize("installed", ["4.51.3", "4.57.6", "5.0.0", "5.23.0"])
+@pytest.mark.parametrize("extra", [["<|a|>", "<|b|>"], {"image_token": "<|a|>"}, None])
+def test_a_list_of_special_tokens_has_another_name_in_transformers_4(
+    tmp_path: Path, installed: str, extra: Any
+) -> None:
+    fields = {} if extra is None else {"extra_special_tokens": extra}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(fields))
+    told = special_tokens_for_4(tmp_path, installed)
+    if installed < "5" and isinstance(extra, list):
+        assert told == {"additional_special_tokens": extra, "extra_special_tokens": {}}
+    else:
+        assert told == {}

@@ -150,7 +150,7 @@ def test_the_builder_makes_no_set_by_itself(tmp_path: Path) -> None:
     import sia_jax.data.tfds_builder  # noqa: F401, registers the name
 
     builder = tfds.builder("sia_trajectories", data_dir=tmp_path, file_format="array_record")
-    with pytest.raises(ValueError, match=r"this builder only reads; python -m train\.prepare makes one"):
+    with pytest.raises(ValueError, match=r"this builder only reads; sia train prepare makes one"):
         builder.download_and_prepare()
 
 
@@ -326,7 +326,7 @@ def test_a_run_that_is_killed_while_it_replaces_a_set_leaves_the_old_one(folder:
 
 def test_a_folder_without_a_set_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(FileNotFoundError, match=r"no set of records in it; python -m train\.prepare"):
+        with pytest.raises(FileNotFoundError, match=r"no set of records in it; sia train prepare"):
             read_records(folder)
 
 

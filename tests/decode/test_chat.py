@@ -13,6 +13,7 @@ from decode import chat, runner
 from decode.chat import Args
 from sia_jax import Policy
 from sia_jax.data.prompts import PromptLine
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.reply import Reply
 from sia_jax.text.forms import Prompting
 from tests.reports.test_terminal import make_reply
@@ -100,6 +101,44 @@ def test_a_conversation_and_its_commands(talk: Talk) -> None:
     assert f"{first[1]} tokens, {first[2]}% steered, {first[3]} shifted, {first[4]}" in table
 
 
+def test_a_comparison_shows_the_last_reply_whatever_was_changed_since(talk: Talk) -> None:
+    shown = talk("Hello", "/threshold inf", "/seed 9", "/compare", "/candidates", "/quit")
+    ((_, count, steered, shifted, end),) = replies(shown)
+    assert "steered, threshold 2.1, beta 1" in shown
+    assert f"{count} tokens, {steered}% steered, {shifted} shifted, {end}" in shown[shown.index("beta 1") :]
+    assert "candidates: token·policy·value" in shown
+
+
+def test_a_turn_that_begins_with_a_slash_is_typed_with_two(talk: Talk) -> None:
+    shown = talk("//etc", "/reset", "/etc", "/quit")
+    assert len(replies(shown)) == 1
+    assert "there is no /etc" in shown
+    assert "is typed with two: //etc" in " ".join(shown.split())
+
+
+def test_two_slashes_send_one(args: Args, monkeypatch: pytest.MonkeyPatch) -> None:
+    talker = chat.Chat(args, runner.load_models(args), Terminal(quiet=True))
+    talker.take("//etc/hosts")
+    assert talker.messages[0] == {"role": "user", "content": "/etc/hosts"}
+
+
+def test_ctrl_c_clears_the_line_and_the_conversation_goes_on(
+    args: Args, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = iter([KeyboardInterrupt(), "/beta 2", KeyboardInterrupt(), EOFError()])
+
+    def typed(*_: object) -> str:
+        line = next(lines)
+        if isinstance(line, BaseException):
+            raise line
+        return line
+
+    monkeypatch.setattr(Terminal, "input", typed)
+    chat.main(args)
+    assert "beta 2" in capsys.readouterr().out
+    assert next(lines, None) is None
+
+
 def test_commands_that_need_no_reply(talk: Talk) -> None:
     shown = talk(
         "/nonsense",
@@ -147,7 +186,7 @@ def test_turns_are_kept(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen[0] == ["Be brief.", "Hello"]
     assert seen[1] == [*seen[0], "An egg.", "x" * 200]  # too long: the turn is dropped
     assert seen[2] == [*seen[0], "An egg.", "And?"]
-    assert seen[3:] == [seen[2], seen[2], seen[0]]
+    assert seen[3:] == [seen[2], seen[0]]
     assert replies(shown) == [("An egg.", "2", "50", "0", "length")] * 3
 
 

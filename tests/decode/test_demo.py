@@ -10,6 +10,7 @@ from sia_jax.world import files
 from tests.support.demo_outputs import check
 
 
+@pytest.mark.long
 def test_the_demo_writes_replies_numbers_a_page_and_a_picture(tmp_path, capsys):
     main(Args(out=tmp_path, prompts=12, shown=2))
     check(tmp_path)
@@ -70,5 +71,5 @@ def test_numbers_that_do_not_fit_are_refused(options, message, tmp_path):
 
 def test_a_folder_without_models_is_refused_with_the_way_to_make_them(monkeypatch, tmp_path):
     monkeypatch.setattr(files, "__file__", str(tmp_path / "files.py"))
-    with pytest.raises(SystemExit, match=r"make them again: python -m train\.world"):
+    with pytest.raises(SystemExit, match=r"make them again: sia train world"):
         main(Args(out=tmp_path))

@@ -23,6 +23,7 @@ from sia_jax.data.chat import value_prompt
 from sia_jax.data.prompts import parse_prompts, read_prompts
 from sia_jax.text.markup import CHATML
 from tests.support.checkpoints import assert_same_trees, save_tiny_policy, save_tiny_value_model
+from tests.support.marks import long
 from tests.support.tokenizers import save_qwen3_tokenizer
 
 # Of one bucket, so that one program serves them.
@@ -266,7 +267,9 @@ def test_overwrite(args: Args, finished: Path, tmp_path: Path, no_loading: None)
     assert path.read_text() == "no JSON\n"  # nothing is lost before there is something to write
 
 
-@pytest.mark.parametrize("options", [{"batch": 5}, {"mesh": (2, 2, 2), "batch": 5}], ids=["batch", "mesh"])
+@pytest.mark.parametrize(
+    "options", [{"batch": 5}, long({"mesh": (2, 2, 2), "batch": 5})], ids=["batch", "mesh"]
+)
 def test_neither_the_batch_nor_a_mesh_changes_anything(
     options: dict[str, Any], args: Args, finished: Path, tmp_path: Path
 ) -> None:

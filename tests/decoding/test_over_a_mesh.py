@@ -125,6 +125,7 @@ def test_replies_on_a_mesh_are_those_of_one_device(on_one_device, shape):
     assert {shard.data.shape[0] for shard in spread.samples.tokens.addressable_shards} == {spread.rows}
 
 
+@pytest.mark.long
 def test_branches_a_vocab_head_and_candidates_are_those_of_one_device():
     params, config = setup("vocab")
     config, mesh = replace(config, record="candidates"), make_mesh(4, 1, 2)

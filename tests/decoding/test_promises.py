@@ -15,6 +15,7 @@ from sia_jax.decoding import sample as sampler
 from sia_jax.decoding.state import Samples
 from sia_jax.steering import gates
 from sia_jax.steering.config import SteeringConfig
+from tests.support.marks import long
 from tests.support.sampling import (
     PROMPT_LENGTH,
     VALUE_PROMPT_LENGTH,
@@ -136,7 +137,10 @@ def test_other_rows_knobs_change_no_bit(head, numbers):
 # Between schedules and programs: one reply
 
 
-@pytest.mark.parametrize(("head", "shape"), PROGRAMS)
+@pytest.mark.parametrize(
+    ("head", "shape"),
+    [case if case == PROGRAMS[1] else long(*case) for case in PROGRAMS],
+)
 def test_slots_places_buffers_chunks_quorum_and_patience_change_no_reply(head, shape):
     program, rows, schedules = program_of(head, shape), rows_of(head), set()
     for quorum in (1, 2, ROWS):
@@ -147,7 +151,7 @@ def test_slots_places_buffers_chunks_quorum_and_patience_change_no_reply(head, s
     assert len(schedules) > 2
 
 
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("batch", [1, long(2)])
 def test_the_size_of_the_batch_changes_no_reply(batch):
     program, rows = program_of("scalar"), rows_of("scalar")
     for first in range(0, ROWS, batch):
@@ -155,6 +159,7 @@ def test_the_size_of_the_batch_changes_no_reply(batch):
         assert_agrees(program, run(program, some), some)
 
 
+@pytest.mark.long
 def test_an_adapter_kept_apart_and_one_merged_give_one_reply():
     program, rows = program_of("scalar", merged=True), rows_of("scalar")
     assert "lora" not in program.params.value

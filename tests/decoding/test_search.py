@@ -12,6 +12,7 @@ import sia_jax
 from sia_jax.decoding import search
 from sia_jax.decoding.search import BestOfN, last_values
 from tests.support.checkpoints import assert_close, tiny_policy, tiny_value_model
+from tests.support.marks import long
 
 PROMPTS, VALUE_PROMPTS = [[5, 9, 12], [7, 3, 40, 41]], [[6, 5, 9], [8, 7, 3, 40, 41]]
 N = 3
@@ -36,7 +37,7 @@ def best(**changes: Any) -> BestOfN:
     return sia_jax.best_of_n(**(setting()[1] | changes))
 
 
-@pytest.mark.parametrize("head", ["scalar", "vocab"])
+@pytest.mark.parametrize("head", ["scalar", long("vocab")])
 def test_without_a_score_the_largest_value_of_a_last_token_wins(head: str) -> None:
     value, arguments = setting(head)
     found = sia_jax.best_of_n(**arguments)

@@ -72,6 +72,7 @@ def exchanged(remat: bool) -> list[Collective]:
     return collectives(program(remat), make_mesh(*MESH).shape)
 
 
+@pytest.mark.long
 def test_devices_send_each_other_what_the_formulas_say_and_nothing_else():
     expected = step_exchanges(tiny(True), make_mesh(*MESH), rows=1, row_length=LENGTH, dtype="f16")
     wrong = unexpected(exchanged(True), expected, most=LAYER_BYTES)

@@ -26,6 +26,7 @@ def test_numbers_by_hand():
     assert found.mae == pytest.approx((1 + 1 + 1 + 4) / 4)
     assert found.r2 == pytest.approx(1 - 19 / 9)
     assert found.rank_agreement == (1 + 0.5) / 2  # a tie counts half
+    assert found.pairs == 2
 
 
 def test_pairs_are_counted_within_a_group_and_where_rewards_differ():

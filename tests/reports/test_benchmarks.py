@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,46 @@ def test_the_page_in_the_repository_is_the_one_made_from_its_records(tmp_path):
 def test_a_record_of_no_known_kind_is_refused():
     with pytest.raises(ValueError, match="records are of kinds"):
         section({"kind": "dreams"})
+
+
+def test_a_gpu_run_shows_rates_floors_kernels_and_what_was_not_timed():
+    counts = {"steered": 0.2, "policy_steps": 145, "value_calls": 108}
+    row = {
+        "system": "20% steered",
+        "batch": 16,
+        "tokens_per_second": 2401.3,
+        "best_tokens_per_second": 2405.4,
+        "ms_per_token_of_each_row": 6.663,
+        "policy_floor_ms": 0.958,
+        "of_floor": 0.144,
+        "of_unsteered": 0.369,
+        "first_call_seconds": 34.93,
+        "counts": counts,
+    }
+    target = {"name": "floor / time, unsteered, batch 16", "target": 0.65, "met": False}
+    record = json.loads(min(DOCS.glob("benchmarks/*-gpu.json")).read_text()) | {
+        "rows": [row, row | {"system": "bare greedy loop", "counts": {}}],
+        "targets": [target | {"value": 0.39}, target | {"value": None}],
+        "left_out": [{"system": "dense", "batch": 1}],
+        "kernels": {
+            "dense, batch 16": {
+                "busy_ms": 200.0,
+                "span_ms": 300.0,
+                "launches": 9,
+                "rows": [["gemm_fusion_dot", 4, 50.0]],
+            }
+        },
+    }
+    text = section(record)
+    assert (
+        "| 16 | 20% steered | 2401 (2405) | 6.66 | 0.96 | 5.71 | 0.14 | 0.37 | 20% | 145 | 108 | 34.9 |"
+        in text
+    )
+    assert (
+        "| 16 | bare greedy loop | 2401 (2405) | 6.66 | 0.96 | 5.71 | 0.14 | 0.37 |  |  |  | 34.9 |" in text
+    )
+    assert "| floor / time, unsteered, batch 16 | 0.39 | 0.65 | missed |" in text
+    assert "| floor / time, unsteered, batch 16 |  | 0.65 | not timed |" in text
+    assert "cut short: dense at batch 1." in text
+    assert "9 kernels; one ran for 200.0 of 300.0 ms" in text
+    assert "| `gemm_fusion_dot` | 4 | 12500.0 | 25% |" in text

@@ -181,7 +181,7 @@ def test_errors_come_before_the_weights(
 
 
 def test_the_output_must_not_be_the_input(args: Args, no_loading: None) -> None:
-    with pytest.raises(SystemExit, match=r"--out and --input are both .*; name another file to write to"):
+    with pytest.raises(SystemExit, match=r"--out and --input are both .*; name another place to write to"):
         label.main(replace(args, out=args.input))
 
 
@@ -250,4 +250,4 @@ def test_help(tmp_path: Path) -> None:
         assert f"--{name.replace('_', '-')}" in shown.stdout
     missing = subprocess.run(command[:-1], cwd=ROOT, capture_output=True, text=True, check=False)
     assert missing.returncode == 2
-    assert "--reward-model" in missing.stderr + missing.stdout
+    assert "--reward" in missing.stderr + missing.stdout

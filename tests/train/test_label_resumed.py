@@ -121,6 +121,7 @@ assert run(killed) == 0
 """
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bytes(
     args: Args, folder: Path, tmp_path: Path
 ) -> None:
@@ -261,7 +262,7 @@ def test_a_journal_that_is_none_is_refused(
         label.main(replace(args, out=str(begun)))
 
 
-@pytest.mark.parametrize("name", ["write_text_atomically", "_show"])
+@pytest.mark.parametrize("name", ["write_text", "_show"])
 def test_what_was_scored_survives_a_failure_at_the_end(
     args: Args, finished: Path, begun: Path, no_loading: None, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

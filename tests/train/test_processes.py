@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import sia_jax
 from sia_jax.data.records import Record, write_records
@@ -18,6 +19,7 @@ from train.value_model import Args, main
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_two_processes_that_share_a_backbone_train_and_export_what_one_does(tmp_path):
     policy = save_tiny_policy(tmp_path / "base", num_layers=1)
     records = [

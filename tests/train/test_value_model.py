@@ -15,21 +15,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rich.console import Console
 
 import sia_jax
 from sia_jax.data.records import Record, read_records, write_records
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.heads import init_value_head
+from sia_jax.reports.console import Terminal
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import TrainConfig
-from sia_jax.training.loop import StepReport, held_out_groups
+from sia_jax.training.loop import StepReport, evaluations_apart, held_out_groups, held_out_share
 from sia_jax.training.step import init_state
 from sia_jax.types import flatten_names
 from tests.support.checkpoints import assert_close, assert_same_trees, random_tokens, save_tiny_policy
 from tests.support.trajectories import random_trajectories
-from train import value_model
+from train import value_model, value_model_view
 from train.value_model import Args, main
+from train.value_model_view import RunView
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"epochs": 2, "batch_size": 8, "row_length": 32, "rows": 2, "rank": 4, "learning_rate": 1e-2}
@@ -263,15 +264,45 @@ def test_teacher_and_student_may_differ_in_what_is_trained(teacher, student, fol
     assert np.all(np.isfinite(losses))
 
 
+def test_a_short_run_is_evaluated_at_least_four_times_on_enough_prompts(folders, tmp_path, capsys):
+    options = {"held_out": None, "evaluate_every": None, "epochs": 1, "batch_size": 4}
+    train(folders, tmp_path, **options)
+    evaluations = [line for line in metrics(tmp_path) if line["kind"] == "evaluation"]
+    groups = {record.group for record in read_records(folders[0]) if record.id not in ("long", "bare")}
+    held_out = held_out_groups(sorted(groups), held_out_share(len(groups)), 0)
+    assert len(evaluations) >= 4
+    assert len(held_out) == round(len(groups) / 5)
+    said = " ".join(capsys.readouterr().err.split())
+    count, pairs = evaluations[-1]["count"], evaluations[-1]["pairs"]
+    assert f"(of {count} replies)" in said
+    assert f"(of {pairs})" in said
+    assert f"{count} held-out replies are too few to tell" in said
+
+
+@pytest.mark.parametrize(
+    ("prompts", "held_out"), [(1, 0), (2, 1), (10, 2), (50, 10), (100, 20), (1000, 20), (10_000, 100)]
+)
+def test_where_no_share_is_asked_for_twenty_prompts_or_a_fifth_are_held_out(prompts, held_out):
+    names = [str(i) for i in range(prompts)]
+    assert len(held_out_groups(names, held_out_share(prompts), 0)) == held_out
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 7, 100, 799, 800, 801, 100_000])
+def test_a_run_of_four_steps_or_more_is_evaluated_four_times(steps):
+    apart = evaluations_apart(steps)
+    assert 1 <= apart <= 200
+    assert steps // apart >= min(steps, 4)
+
+
 def test_flops_are_those_of_what_is_trained(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(value_model, "peak_flops", lambda device: 1e9)
+    monkeypatch.setattr(value_model_view, "peak_flops", lambda device: 1e9)
     model = sia_jax.load_policy(folders[1]).config
     found = {}
     for trained in ("head", "lora", "full"):
         (tmp_path / trained).mkdir()
         args = Args(data=folders[0], base="", out=tmp_path / trained, trained=trained)
         config = value_model._config(args, model, None, 9)
-        view = value_model._View(args, config, model, 9, Console(quiet=True), chief=True)
+        view = RunView(args.out, args.base, config, 9, Terminal(quiet=True), chief=True)
         view.start(0)
         view.step(StepReport(1, 0.1, 1.0, 1.0, 1.0, 1.0, 1.0, tokens=900, computed=1000, seconds=2.0))
         (found[trained],) = (line["mfu"] for line in metrics(tmp_path / trained))
@@ -305,7 +336,7 @@ def test_the_official_layout(folders, tmp_path):
         ({"mesh": (3, 1, 1)}, "devices"),
         ({"rows": 0}, "rows"),
         ({"epochs": 0}, "epochs"),
-        ({"batch_size": 0}, "--batch-size must be 1 or more, got 0"),
+        ({"batch_size": 0}, "--batch must be 1 or more, got 0"),
         ({"seed": -1}, "seed must be an integer in 0 .."),
         ({"head": "vocab"}, "head_rank"),
         ({"objective": "distil"}, "teacher"),

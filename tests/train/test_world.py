@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
 
 import sia_jax
 from sia_jax.data.records import read_records
 from sia_jax.data.sources import open_source
+from sia_jax.reports.console import Terminal
 from sia_jax.types import flatten_names
 from sia_jax.world.prompts import prompts
 from train import world
@@ -21,7 +21,7 @@ from train.world_card import _made_by
 from train.world_data import preference_data
 from train.world_stages import STAGES, World
 
-QUIET = Console(quiet=True)
+QUIET = Terminal(quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,7 @@ def best_evaluation(made: World, name: str) -> dict[str, float]:
     return min((line for line in lines if line["kind"] == "evaluation"), key=lambda line: line["loss"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["value", "value-token", "value-vocab", "value-small"])
 def test_a_value_model_foretells_held_out_rewards_better_than_any_constant(made, name):
     found = best_evaluation(made, name)
@@ -44,6 +45,7 @@ def test_a_value_model_foretells_held_out_rewards_better_than_any_constant(made,
     assert found["rank_agreement"] > 0.55
 
 
+@pytest.mark.long
 def test_every_model_loads_and_steers_the_policy(made):
     policy = sia_jax.load_policy(made.models / "policy")
     reward = sia_jax.load_reward_model(made.models / "reward")
@@ -62,16 +64,19 @@ def test_every_model_loads_and_steers_the_policy(made):
     assert np.isfinite(np.asarray(reward.score([scored], [len(scored)]))).all()
 
 
+@pytest.mark.long
 def test_the_policy_has_learned_which_tokens_are_likely(made):
     nats = json.loads((made.runs / "scores.json").read_text())["policy"]["nats"]
     assert nats < 0.6 * math.log(made.size.vocab_size)  # of a uniform guess
 
 
+@pytest.mark.long
 def test_replies_were_sampled_to_training_prompts_only(made):
     training = {prompt.text for prompt in prompts("train")}
     assert {record.messages[0]["content"] for record in read_records(made.runs / "labelled")} <= training
 
 
+@pytest.mark.long
 def test_the_same_seed_makes_the_same_tokenizer_prompts_and_weights(made, tmp_path):
     again = World(tmp_path / "again", 3, "tiny")
     again.out.mkdir()
@@ -89,6 +94,7 @@ def test_another_seed_makes_other_text():
     assert (keys[0] != keys[1]).any()
 
 
+@pytest.mark.long
 def test_a_world_that_is_there_is_left_as_it_is(made, capsys):
     before = {path: path.stat().st_mtime_ns for path in made.models.rglob("*.safetensors")}
     make(World(made.out, 3, "tiny"), QUIET)
@@ -120,6 +126,7 @@ def test_the_card_names_the_software_of_each_stage_where_it_differs():
     assert _made_by(two) == "commit `a`, jax 1 (text, policy); commit `b`, jax 1 (reward)"
 
 
+@pytest.mark.long
 def test_a_world_that_is_whole_keeps_the_software_that_made_it(made, monkeypatch):
     card = (made.models / "MODEL_CARD.md").read_text()
     monkeypatch.setattr(world, "software", lambda: "commit `another`")
@@ -134,6 +141,7 @@ def test_a_seed_that_is_none_is_refused_before_anything_is_written(seed, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_folders_of_something_else_are_refused(made, tmp_path, capsys):
     with pytest.raises(ValueError, match="world of other settings"):
         Diary.of(World(made.out, 4, "tiny"))
@@ -143,6 +151,7 @@ def test_folders_of_something_else_are_refused(made, tmp_path, capsys):
     assert "holds something else than a world" in str(stopped.value)
 
 
+@pytest.mark.long
 def test_the_card_tells_what_the_models_score(made):
     card = (made.models / "MODEL_CARD.md").read_text()
     scores = json.loads((made.runs / "scores.json").read_text())
@@ -154,12 +163,14 @@ def test_the_card_tells_what_the_models_score(made):
         assert f"`{folder.name}/`" in card or folder.name == "MODEL_CARD.md"
 
 
+@pytest.mark.long
 def test_no_file_names_a_folder_of_this_machine(made):
     for path in made.models.rglob("*"):
         if path.is_file():
             assert str(made.out).encode() not in path.read_bytes(), path
 
 
+@pytest.mark.long
 def test_the_prompts_are_files_that_the_programs_read(made):
     for split in ("train", "validation", "test"):
         path = made.models / "prompts" / f"{split}.jsonl"
@@ -168,6 +179,7 @@ def test_the_prompts_are_files_that_the_programs_read(made):
         assert found == [(prompt.id, prompt.text) for prompt in prompts(split)]
 
 
+@pytest.mark.long
 def test_pairs_go_into_batches_whole_and_side_by_side(made):
     pairs = preference_data(made.tokenizer, 3, 40, 0.7)
     tokens, lengths = pairs.batch(np.array([7, 21, 30]))
@@ -182,6 +194,7 @@ def test_pairs_go_into_batches_whole_and_side_by_side(made):
         assert text.endswith("<|im_end|>\n")
 
 
+@pytest.mark.long
 def test_weights_are_finite_and_of_the_size_that_is_said(made):
     policy = sia_jax.load_policy(made.models / "policy")
     leaves = flatten_names(policy.params).values()

@@ -59,12 +59,14 @@ def one_device(tmp_path_factory) -> list[float]:
     return losses(start(tmp_path_factory.mktemp("one")))[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
 def test_a_mesh_of_eight_devices_has_the_losses_of_one(mesh, one_device, tmp_path):
     found = losses(start(tmp_path, "--devices", 8, "--mesh", *mesh))[0]
     assert found == pytest.approx(one_device, rel=1e-5)
 
 
+@pytest.mark.long
 def test_two_processes_of_four_devices_have_the_losses_of_one(one_device, tmp_path):
     port = free_port()
     common = ("--devices", 4, "--mesh", 2, 2, 2, "--processes", 2, "--port", port)

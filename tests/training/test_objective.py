@@ -22,6 +22,7 @@ from sia_jax.training.loop import LoopConfig, run
 from sia_jax.training.step import init_state, predict, train_step, trajectory_losses
 from sia_jax.types import Params, flatten_names, unflatten_names
 from tests.support.checkpoints import tiny_policy, tiny_value_model
+from tests.support.marks import long
 from tests.support.oracle_network import NumpyModel
 from tests.support.trajectories import batch_loss, random_trajectories
 
@@ -139,7 +140,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_equation_in_float64(trained,
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16])
-@pytest.mark.parametrize("length", [26, 64, 400])
+@pytest.mark.parametrize("length", [26, 64, long(400)])
 def test_however_a_batch_is_packed_the_step_is_the_same(rows, length):
     frozen, tree, config = case()
     trajectories = random_trajectories(16, config.value.backbone.vocab_size)

@@ -18,6 +18,7 @@ import pytest
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import OptimizerConfig
 from sia_jax.training.language import init_full_state
+from tests.support.marks import long
 from tests.support.tiny_training import process_environment
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +61,7 @@ def assert_equal_weights(folder: Path, expected: dict[str, np.ndarray]) -> None:
         np.testing.assert_array_equal(actual[name], array, err_msg=name)
 
 
-@pytest.fixture(scope="module", params=[1, 8], ids=["one device", "eight devices"])
+@pytest.fixture(scope="module", params=[1, long(8)], ids=["one device", "eight devices"])
 def uninterrupted(request, tmp_path_factory) -> tuple[int, dict[str, np.ndarray], list[str]]:
     folder = tmp_path_factory.mktemp("uninterrupted") / str(request.param)
     lines, _ = finish(folder, request.param)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sia_jax.extras import installed_with
+
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 """Of the files that are read from a folder."""
 
@@ -103,8 +105,9 @@ class RowFiles:
                 ) from None
 
     def _parquet(self, index: int, path: Path) -> Iterator[Row]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+        with installed_with("train"):
+            import pyarrow as pa
+            import pyarrow.parquet as pq
 
         number = 0
         try:

@@ -1,0 +1,230 @@
+"""How near a GPU's decoding comes to its memory's bandwidth, at the shapes of real models in bfloat16.
+
+    python -m decode.benchmark_gpu                          # Qwen3-1.7B; first calls take half a minute each
+    python -m decode.benchmark_gpu --shape 0.6B --minutes 2
+    python -m decode.benchmark_gpu --shape tiny --tries 1   # on a CPU: that everything runs
+
+Random weights, made on the device; the value model is an adapter over the policy's. Stop ids are ignored, the
+share of junctions is pinned by the Bernoulli gate. A time is that of the whole call, prefill included; the
+median of some calls after the first, whose seconds are given too, for it compiles. The floor is that of the
+policy's step alone: its bytes over the bandwidth, or its FLOPs over the peak, both measured in the same run.
+
+What the targets are set for is measured first, and the record is written after each row, so that a run may
+be cut short. Beside the rows it holds the kernels of a call, as the device's profiler records them, and the
+parts of a steered one. The record goes to docs/benchmarks/, and docs/benchmarks.md is made again.
+"""
+
+import functools
+import json
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import tyro
+from rich.console import Console
+from rich.markdown import Markdown
+
+from decode.benchmark import record_header
+from decode.benchmark_kernels import record_kernels
+from decode.benchmark_parts import time_parts
+from decode.benchmark_shapes import REAL_SHAPES, AdaptedModels
+from decode.benchmark_systems import BareLoop, SamplerSystem, System
+from sia_jax.cli import explained
+from sia_jax.evaluation.roofline import Machine, decode_step_cost, measure_machine
+from sia_jax.files.writing import write_text
+from sia_jax.reports.benchmarks import section, write_page
+
+TARGETS = {1: 0.5, 16: 0.65, 64: 0.5}
+"""Batch -> the share of the floor that an unsteered call of the 1.7B shape is to reach."""
+_UNSTEERED, _SPARSE, _BARE = "unsteered, full record", "20% steered", "bare greedy loop"
+_FIRST_SECONDS = 30.0
+"""Taken for a first row, before any has been timed."""
+
+
+@dataclass(frozen=True)
+class Args:
+    """Time the sampler on a GPU."""
+
+    shape: Literal["1.7B", "0.6B", "tiny"] = "1.7B"
+    """Of a Qwen3 model; "tiny" only shows that everything runs, in float32."""
+    batches: tuple[int, ...] = (16, 1, 64)
+    """In this order."""
+    prompt_tokens: int = 64
+    new_tokens: int = 128
+    """Ids a reply."""
+    tries: int = 3
+    """Timings of each system, after the first call."""
+    minutes: float = float("inf")
+    """Nothing is begun that the time left would not hold."""
+    commit: str | None = None
+    """To be recorded where the files are not a git checkout."""
+    traces: Path | None = None
+    """Folder for the profiler's own files, which XProf opens."""
+    out: Path = Path("docs/benchmarks")
+    """Folder of the JSON files; the page is written beside it."""
+
+
+class Clock:
+    """Says whether the time left holds another piece of work, by the dearest one so far."""
+
+    def __init__(self, minutes: float):
+        self._end = time.monotonic() + 60 * minutes
+        self._dearest = 0.0
+
+    def allows(self, pieces: int = 1) -> bool:
+        """Whether there is time for that many more."""
+        return time.monotonic() + 1.3 * pieces * (self._dearest or _FIRST_SECONDS) < self._end
+
+    def spent(self, seconds: float) -> None:
+        """Tell what a piece took."""
+        self._dearest = max(self._dearest, seconds)
+
+
+def main(args: Args) -> None:
+    """Measure, record, and draw the page."""
+    console = Console()
+    with explained("decode.benchmark_gpu"):
+        least = min(args.tries, args.prompt_tokens, *args.batches)
+        if least < 1 or args.new_tokens < 4:
+            raise ValueError(
+                "--tries, --prompt-tokens and --batches must be 1 or more and --new-tokens 4 or more, got "
+                f"{args.tries}, {args.prompt_tokens}, {args.batches} and {args.new_tokens}"
+            )
+    clock = Clock(args.minutes)
+    dtype = jnp.dtype(jnp.float32 if args.shape == "tiny" else jnp.bfloat16)
+    console.print("measuring the machine's bandwidth and peak ...")
+    machine = measure_machine(64, 512) if args.shape == "tiny" else measure_machine(4096, 8192, dtype)
+    models = AdaptedModels.random(REAL_SHAPES[args.shape], dtype)
+    record = record_header(args.shape, models.config, machine) | {
+        "kind": "gpu",
+        "dtype": dtype.name,
+        "prompt_tokens": args.prompt_tokens,
+        "new_tokens": args.new_tokens,
+        "tries": args.tries,
+        "rows": [],
+        "targets": [],
+        "left_out": [],
+        "kernels": {},
+        "parts": {},
+        "parts_batch": args.batches[0],
+    }
+    if args.commit:
+        record["commit"] = args.commit
+    path = args.out / f"{record['time'].replace(':', '')}-gpu.json"
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    def save() -> None:
+        write_text(path, json.dumps(record, indent=1) + "\n")
+        write_page(args.out, args.out.with_suffix(".md"))
+
+    for name, system, batch in _jobs(models, args):
+        if not clock.allows():
+            console.print(f"[yellow]no time is left for batch {batch}: {name}[/yellow]")
+            record["left_out"].append({"system": name, "batch": batch})
+            continue
+        row = _row(name, system, batch, models, machine, args, clock)
+        record["rows"].append(row)
+        _compare(record["rows"])
+        record["targets"] = _targets(record["rows"]) if args.shape == "1.7B" else []
+        save()
+        console.print_json(data=row, indent=None)
+        if name == _UNSTEERED or (name, batch) == (_SPARSE, args.batches[0]):
+            record["kernels"] |= _kernels(name, system, batch, models, args)
+            save()
+    done = {(row["system"], row["batch"]) for row in record["rows"]}
+    if (_SPARSE, args.batches[0]) in done and clock.allows(2):
+        record["parts"] = _parts(models, machine, args)
+    save()
+    console.print(Markdown(section(record)))
+    console.print(f"wrote {path} and {args.out.with_suffix('.md')}")
+
+
+def _jobs(models: AdaptedModels, args: Args) -> list[tuple[str, System, int]]:
+    unsteered, sparse = SamplerSystem(models, None), SamplerSystem(models, 0.2)
+    dense = SamplerSystem(models, 1.0, expected_ratio=1.0)
+    systems: dict[str, System] = {
+        _UNSTEERED: unsteered,
+        _SPARSE: sparse,
+        "dense": dense,
+        _BARE: BareLoop(models),
+    }
+    return [(name, system, batch) for name, system in systems.items() for batch in args.batches]
+
+
+def _row(
+    name: str, system: System, batch: int, models: AdaptedModels, machine: Machine, args: Args, clock: Clock
+) -> dict[str, Any]:
+    """Time one system at one batch."""
+    began = time.monotonic()
+    prompts = _prompts(models, batch, args.prompt_tokens)
+    first, *timings = [system(prompts, args.new_tokens) for _ in range(args.tries + 1)]
+    clock.spent(time.monotonic() - began)
+    seconds = statistics.median(timing.seconds for timing in timings)
+    itemsize = models.policy["model"]["embed_tokens"]["weight"].dtype.itemsize
+    columns = args.prompt_tokens + args.new_tokens / 2
+    floor = machine.floor_seconds(decode_step_cost(models.config, batch, columns, itemsize))
+    return {
+        "system": name,
+        "batch": batch,
+        "tokens_per_second": first.tokens / seconds,
+        "best_tokens_per_second": first.tokens / min(timing.seconds for timing in timings),
+        "ms_per_token_of_each_row": 1e3 * seconds / args.new_tokens,
+        "policy_floor_ms": 1e3 * floor,
+        "of_floor": floor / (seconds / args.new_tokens),
+        "first_call_seconds": first.seconds,
+        "counts": first.counts,
+    }
+
+
+def _compare(rows: list[dict[str, Any]]) -> None:
+    """Add to each row its speed over that of the unsteered sampler at its batch."""
+    plain = {row["batch"]: row["tokens_per_second"] for row in rows if row["system"] == _UNSTEERED}
+    for row in rows:
+        if row["batch"] in plain:
+            row["of_unsteered"] = row["tokens_per_second"] / plain[row["batch"]]
+
+
+def _targets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found = {row["batch"]: row["of_floor"] for row in rows if row["system"] == _UNSTEERED}
+    return [
+        {
+            "name": f"floor / time, unsteered, batch {batch}",
+            "value": found.get(batch),
+            "target": target,
+            "met": found.get(batch, 0.0) >= target,
+        }
+        for batch, target in TARGETS.items()
+    ]
+
+
+def _kernels(
+    name: str, system: System, batch: int, models: AdaptedModels, args: Args
+) -> dict[str, dict[str, Any]]:
+    """What the device's profiler sees of a call; nothing where it sees nothing."""
+    call = functools.partial(system, _prompts(models, batch, args.prompt_tokens), args.new_tokens)
+    label = f"{name}, batch {batch}"
+    kept = args.traces and args.traces / f"{args.shape} {label}.xplane.pb".replace(" ", "_")
+    kernels = record_kernels(call, kept)
+    return {} if kernels is None else {label: asdict(kernels)}
+
+
+def _parts(models: AdaptedModels, machine: Machine, args: Args) -> dict[str, list[dict[str, Any]]]:
+    """Where the time of a steered call goes, at the first of the batches."""
+    sparse = SamplerSystem(models, 0.2)
+    prompts = _prompts(models, args.batches[0], args.prompt_tokens)
+    timings = [sparse(prompts, args.new_tokens) for _ in range(args.tries)]
+    best = min(timings, key=lambda timing: timing.seconds)
+    return {_SPARSE: time_parts(sparse, best, prompts, args.new_tokens, machine)}
+
+
+def _prompts(models: AdaptedModels, batch: int, length: int) -> list[list[int]]:
+    ids = jax.random.randint(jax.random.key(1), (batch, length), 0, models.config.vocab_size)
+    return ids.tolist()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

@@ -1,0 +1,201 @@
+"""The console command `sia`: it lists the programs of decode/, train/ and configs/, and runs one.
+
+    sia                             # a line for each program
+    sia generate --help
+    sia train value-model --data data/uf --base Qwen/Qwen3-1.7B-Base --out out/vm
+
+A program is a module of these folders that ends in `main(tyro.cli(Args, description=__doc__))`. In a checkout
+the folders lie beside sia_jax/, and `python -m decode.generate` runs one as well; a wheel carries them in
+sia_jax/programs/. Nothing that takes time is imported before a program is chosen.
+"""
+
+import difflib
+import importlib
+import os
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sia_jax
+from sia_jax.extras import MissingExtraError
+
+FOLDERS = {
+    "decode": "Generate, and measure:",
+    "train": "Prepare data, and train:",
+    "configs": "Training runs of the paper:",
+}
+"""What the programs of a folder are for. Those of decode are called by their names alone."""
+HELP = ("-h", "--help", "help")
+
+
+@dataclass(frozen=True)
+class Program:
+    """One that can be run."""
+
+    module: str
+    """train.value_model."""
+    summary: str
+    """The first line of its docstring."""
+
+    @property
+    def folder(self) -> str:
+        """Where it lies: train."""
+        return self.module.split(".")[0]
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What follows `sia`: ("train", "value-model")."""
+        folder, name = self.module.replace("_", "-").split(".")
+        return (name,) if folder == "decode" else (folder, name)
+
+    def names(self, folder: str | None = None) -> set[tuple[str, ...]]:
+        """What it may be called, with hyphens: as it is listed, and as messages name it, train.value-model.
+
+        Args:
+          folder: the one whose programs alone are told of.
+        """
+        name = self.words[-1]
+        names = {self.words, (self.folder, name), (f"{self.folder}.{name}",)}
+        return names if folder is None else {*names, (name,)}
+
+
+def main(arguments: Sequence[str] | None = None, *, folder: str | None = None) -> None:
+    """Run the program that the arguments name, or list them.
+
+    Exits with 0 after a list or --version, with 2 where no program has the name, else as the program does.
+
+    Args:
+      arguments: those of the command line by default.
+      folder: of whose programs alone the arguments tell, for `python -m decode`.
+    """
+    try:
+        _main(list(sys.argv[1:] if arguments is None else arguments), folder)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has what was wanted (`sia generate --help | head`); the rest goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + 13)  # SIGPIPE
+
+
+def _main(words: list[str], folder: str | None) -> None:
+    """`main` of a list of words."""
+    programs = [one for one in find_programs() if folder in (None, one.folder)]
+    if words[:1] == ["--version"]:
+        print(f"sia_jax {sia_jax.__version__}")
+        return
+    if not words or words[0] in HELP:
+        _list(programs)
+        return
+    called = {name: program for program in programs for name in program.names(folder)}
+    for count in (2, 1):
+        program = called.get(tuple(word.replace("_", "-") for word in words[:count]))
+        if program is not None:
+            run(program, words[count:])
+            return
+    group = [one for one in programs if one.words[0] == words[0]]
+    if group and (len(words) == 1 or words[1] in HELP):
+        _list(group)
+        return
+    sys.exit(_refuse(words, called, whole_group=bool(group)))
+
+
+def run(program: Program, arguments: Sequence[str]) -> None:
+    """Run one program with these options."""
+    root = str(programs_folder())
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    try:
+        module = importlib.import_module(program.module)
+    except MissingExtraError as error:
+        sys.exit(f"{program.module}: {error}")
+    import tyro
+
+    args = tyro.cli(
+        module.Args,
+        args=list(arguments),
+        prog=invocation(program.module),
+        description=said(module.__doc__ or ""),
+        **({"default": module.ARGS} if hasattr(module, "ARGS") else {}),
+    )
+    module.main(args)
+
+
+def find_programs() -> list[Program]:
+    """All programs, in the order in which they are listed; their files are read, and not imported."""
+    found = []
+    for folder in FOLDERS:
+        for path in sorted((programs_folder() / folder).glob("[!_]*.py")):
+            text = path.read_text(encoding="utf-8")
+            if '\nif __name__ == "__main__":\n' in text:
+                first = text.partition("\n")[0].removeprefix("r").strip('"')
+                found.append(Program(f"{folder}.{path.stem}", first))
+    return found
+
+
+def programs_folder() -> Path:
+    """The folder that holds decode/, train/ and configs/.
+
+    Raises:
+      FileNotFoundError: the installation lacks them.
+    """
+    here = Path(__file__).parent
+    for folder in (here / "programs", here.parent):
+        if (folder / "decode/generate.py").is_file():
+            return folder
+    raise FileNotFoundError(f"no programs in {here / 'programs'} or {here.parent}: install sia_jax again")
+
+
+def invocation(module: str) -> str:
+    """How a program is called by the one who called this: "sia generate", or "python -m decode.generate"."""
+    in_checkout = programs_folder() == Path(__file__).parents[1]
+    if in_checkout and not _called_as_sia():
+        return f"python -m {module}"
+    return " ".join(("sia", *Program(module, "").words))
+
+
+def said(text: str) -> str:
+    """A text in which programs are called as the reader has called this one."""
+    return re.sub(
+        rf"\bpython -m ((?:{'|'.join(FOLDERS)})\.\w+)", lambda found: invocation(found.group(1)), text
+    )
+
+
+def _called_as_sia() -> bool:
+    """Whether this process is `sia` or `python -m sia_jax`."""
+    called = Path(sys.argv[0])
+    return called.stem == "sia" or called == Path(__file__).with_name("__main__.py")
+
+
+def _list(programs: Sequence[Program]) -> None:
+    """Print a line for each, and how one is called."""
+    calls = {one: invocation(one.module) for one in programs}
+    width = max(map(len, calls.values()))
+    room = max(20, shutil.get_terminal_size((140, 24)).columns - width - 4)
+    for folder, title in FOLDERS.items():
+        group = [one for one in programs if one.folder == folder]
+        if group:
+            print(title)
+        for one in group:
+            print(f"  {calls[one]:{width}}  {textwrap.shorten(one.summary, room, placeholder=' …')}")
+    example = next((one for one in programs if one.words == ("generate",)), programs[0])
+    print(f"\nOptions of a program: {calls[example]} --help")
+
+
+def _refuse(words: Sequence[str], called: Mapping[tuple[str, ...], Program], whole_group: bool) -> int:
+    """Say that there is no such program, and which are called nearly so; the exit status."""
+    name = " ".join(words[: 2 if whole_group else 1])
+    names = {" ".join(name): program for name, program in called.items()}
+    for program in called.values():
+        names.setdefault(program.words[-1], program)
+    near: list[str] = []
+    for wanted in (" ".join(words[:2]), name):
+        for one in difflib.get_close_matches(wanted.replace("_", "-"), names, n=3):
+            if (call := invocation(names[one].module)) not in near:
+                near.append(call)
+    print(f"there is no program {name!r}", file=sys.stderr)
+    print(f"did you mean {' or '.join(near)}?" if near else "all of them: sia --help", file=sys.stderr)
+    return 2

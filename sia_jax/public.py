@@ -1,0 +1,40 @@
+"""The names that `import sia_jax` offers; all are imported when the first is asked for."""
+
+from sia_jax.checkpoints.huggingface import load_policy, load_reward_model, save_policy, save_reward_model
+from sia_jax.checkpoints.value_model import load_value_model, save_value_model
+from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.prompt import Prompt
+from sia_jax.decoding.sample import SteeringParams, sample
+from sia_jax.decoding.search import BestOfN, best_of_n
+from sia_jax.decoding.state import FinishReason, Samples
+from sia_jax.models.config import ModelConfig, ValueConfig
+from sia_jax.models.lora import LoraConfig
+from sia_jax.parallel.mesh import make_mesh
+from sia_jax.pretrained import Policy, RewardModel, ValueModel
+from sia_jax.steering.config import Knobs, SteeringConfig
+
+__all__ = [
+    "BestOfN",
+    "FinishReason",
+    "Knobs",
+    "LoraConfig",
+    "ModelConfig",
+    "Policy",
+    "Prompt",
+    "RewardModel",
+    "SamplerConfig",
+    "Samples",
+    "SteeringConfig",
+    "SteeringParams",
+    "ValueConfig",
+    "ValueModel",
+    "best_of_n",
+    "load_policy",
+    "load_reward_model",
+    "load_value_model",
+    "make_mesh",
+    "sample",
+    "save_policy",
+    "save_reward_model",
+    "save_value_model",
+]

@@ -1,0 +1,131 @@
+"""decode.benchmark_gpu at a tiny shape: rows, targets, what is left out; and how kernels are added up."""
+
+import json
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import pytest
+
+from decode import benchmark_gpu
+from decode.benchmark_gpu import Args, Clock, main
+from decode.benchmark_kernels import record_kernels, sum_kernels
+from decode.benchmark_shapes import REAL_SHAPES, AdaptedModels
+from decode.benchmark_systems import BareLoop, SamplerSystem, Timing
+from sia_jax.decoding.checks import check_params
+from sia_jax.evaluation.roofline import Machine
+from sia_jax.models.config import ModelConfig
+
+
+@pytest.fixture
+def fake_machine(monkeypatch):
+    monkeypatch.setattr(benchmark_gpu, "measure_machine", lambda *_: Machine(1e6, 1e12))
+    monkeypatch.setattr(benchmark_gpu, "time_parts", lambda *_: [])
+
+
+def record_of(folder):
+    (path,) = folder.glob("*-gpu.json")
+    return json.loads(path.read_text())
+
+
+def test_a_run_is_recorded_and_drawn(tmp_path, monkeypatch, fake_machine):
+    monkeypatch.setattr(benchmark_gpu, "_jobs", lambda models, _: [("bare greedy loop", BareLoop(models), 2)])
+    out = tmp_path / "benchmarks"
+    main(Args(shape="tiny", batches=(2,), prompt_tokens=4, new_tokens=4, tries=1, commit="abc", out=out))
+    record = record_of(out)
+    (row,) = record["rows"]
+    assert (record["commit"], record["dtype"], record["kernels"]) == ("abc", "float32", {})
+    assert 0 < row["of_floor"] == pytest.approx(row["policy_floor_ms"] / row["ms_per_token_of_each_row"])
+    assert 'Decoding on a GPU, shape "tiny"' in out.with_suffix(".md").read_text()
+
+
+def test_the_sampler_is_given_the_policy_s_weights_in_bfloat16_and_an_adapter():
+    models = AdaptedModels.random(REAL_SHAPES["tiny"], jnp.bfloat16)
+    params = models.params("scalar")
+    check_params(params.policy, params.value, SamplerSystem(models, 0.2).config(2, 4))
+    assert params.policy["model"]["embed_tokens"]["weight"].dtype == jnp.bfloat16
+    assert "lm_head" not in params.policy
+    assert set(params.value) == {"lora", "value_head"}
+    assert models.params(None).value is None
+
+
+def test_the_first_call_is_apart_and_ratios_are_to_the_unsteered_at_a_batch(
+    tmp_path, monkeypatch, fake_machine
+):
+    def system(seconds):
+        taken = iter([100.0, seconds, 3 * seconds, seconds])
+        return lambda prompts, new_tokens: Timing(next(taken), len(prompts) * new_tokens)
+
+    jobs = [
+        ("unsteered, full record", system(1.0), 16),
+        ("unsteered, full record", system(0.5), 1),
+        ("dense", system(4.0), 16),
+    ]
+    monkeypatch.setattr(benchmark_gpu, "_jobs", lambda *_: jobs)
+    monkeypatch.setattr(benchmark_gpu, "_kernels", lambda *_: {})
+    tiny = AdaptedModels.random(REAL_SHAPES["tiny"], jnp.bfloat16)
+    monkeypatch.setattr(benchmark_gpu, "AdaptedModels", SimpleNamespace(random=lambda *_: tiny))
+    out = tmp_path / "benchmarks"
+    main(Args(batches=(16, 1), new_tokens=4, out=out))
+    record = record_of(out)
+    assert [row["tokens_per_second"] for row in record["rows"]] == [64.0, 8.0, 16.0]
+    assert [row["first_call_seconds"] for row in record["rows"]] == [100.0] * 3
+    assert [row["of_unsteered"] for row in record["rows"]] == [1.0, 1.0, 0.25]
+    assert [(row["value"] is None, row["met"]) for row in record["targets"]] == [
+        (False, True),
+        (False, True),
+        (True, False),
+    ]
+
+
+def test_what_the_time_left_does_not_hold_is_left_out_and_named(tmp_path, fake_machine):
+    out = tmp_path / "benchmarks"
+    main(Args(shape="tiny", batches=(2, 1), minutes=0.1, out=out))
+    record = record_of(out)
+    assert record["rows"] == []
+    assert [(row["system"], row["batch"]) for row in record["left_out"][:2]] == [
+        ("unsteered, full record", 2),
+        ("unsteered, full record", 1),
+    ]
+    assert len(record["left_out"]) == 8
+
+
+def test_a_clock_asks_for_the_dearest_piece_so_far():
+    clock = Clock(1)
+    assert clock.allows()
+    assert not clock.allows(2)
+    clock.spent(10)
+    clock.spent(5)
+    assert clock.allows(4)
+    assert not clock.allows(5)
+
+
+@pytest.mark.parametrize(("shape", "parameters"), [("1.7B", 1_720_574_976), ("0.6B", 596_049_920)])
+def test_the_shapes_have_the_sizes_of_the_published_models(shape: str, parameters: int):
+    config: ModelConfig = REAL_SHAPES[shape]
+    assert config.num_parameters == parameters
+
+
+def test_kernels_of_one_name_are_added_and_overlaps_counted_once():
+    def events(*spans):
+        return [SimpleNamespace(name=n, start_ns=a, duration_ns=b - a) for n, a, b in spans]
+
+    lines = [
+        SimpleNamespace(
+            name="Stream #1", events=events(("gemm.12", 0, 4e6), ("add_3", 6e6, 7e6), ("gemm", 9e6, 10e6))
+        ),
+        SimpleNamespace(name="Stream #2", events=events(("copy", 3e6, 5e6))),
+        SimpleNamespace(name="XLA Ops", events=events(("gemm", 0, 10e6))),
+    ]
+    planes = [
+        SimpleNamespace(name="/host:CPU", lines=[]),
+        SimpleNamespace(name="/device:GPU:0", lines=lines),
+    ]
+    found = sum_kernels(planes, most=2)
+    assert (found.busy_ms, found.span_ms, found.launches) == (7.0, 10.0, 4)
+    assert found.rows == [("gemm", 2, 5.0), ("copy", 1, 2.0)]
+
+
+def test_a_cpu_leaves_no_record_of_kernels(tmp_path):
+    kept = tmp_path / "traces" / "call.xplane.pb"
+    assert record_kernels(lambda: None, kept) is None
+    assert kept.exists()

@@ -1,0 +1,229 @@
+"""What all programs promise: foreign text is text on the terminal, inputs stay, one run writes at a time."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import decode.benchmark
+import train.benchmark
+from decode import calibrate, chat, demo, entropy_study, evaluate, generate, trace
+from sia_jax.data.records import unfinished_folder, write_records
+from sia_jax.files.lock import locked
+from tests.reports.test_trace import make_record
+from train import label, prepare, value_model, world
+
+HOSTILE = "a\x1b]0;owned\x07\x9b2J\u202e[/b][red]:smile:"
+SHOWN = "a␛]0;owned␇\\x9b2J\\u202e[/b][red]:smile:"
+RAW = "\x1b\x07\x9b\u202e"
+
+
+def ended(main: Callable[[Any], None], args: Any, capsys: pytest.CaptureFixture[str]) -> str:
+    """All that a program has printed, its last message too."""
+    last = ""
+    try:
+        main(args)
+    except SystemExit as end:
+        last = end.code if isinstance(end.code, str) else ""
+    captured = capsys.readouterr()
+    return captured.out + captured.err + last
+
+
+def every_program(bad: str, out: Path) -> list[tuple[Callable[[Any], None], Any]]:
+    """Each program that reads files, given a name of which there is none."""
+    models = {"policy": bad, "value": bad}
+    return [
+        (generate.main, generate.Args(policy=bad, prompt=("hi",))),
+        (generate.main, generate.Args(policy=bad, prompts=bad, output=str(out / "r.jsonl"))),
+        (trace.main, trace.Args(replies=Path(bad), output=out / "t.html")),
+        (chat.main, chat.Args(policy=bad)),
+        (demo.main, demo.Args(models=bad, out=out / "demo")),
+        (calibrate.main, calibrate.Args(policy=bad, prompts=bad, out=str(out / "t.json"))),
+        (
+            evaluate.main,
+            evaluate.Args(**models, reward=bad, prompts=bad, thresholds=bad, out=str(out / "e")),
+        ),
+        (entropy_study.main, entropy_study.Args(**models, prompts=bad, out=str(out / "s"))),
+        (prepare.main, prepare.Args(format="jsonl", input=bad, tokenizer=bad, out=str(out / "p"))),
+        (label.main, label.Args(input=bad, reward_model=bad, out=str(out / "l"))),
+        (value_model.main, value_model.Args(data=Path(bad), base=bad, out=out / "v")),
+    ]
+
+
+@pytest.mark.parametrize("number", range(11))
+def test_a_hostile_name_in_an_error_is_text(
+    number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    main, args = every_program(str(tmp_path / HOSTILE), tmp_path)[number]
+    text = ended(main, args, capsys)
+    assert not set(RAW) & set(text)
+    assert SHOWN in text
+
+
+def test_a_hostile_name_in_a_message_of_success_is_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replies = tmp_path / "replies.jsonl"
+    replies.write_text(json.dumps(make_record()) + "\n")
+    text = ended(trace.main, trace.Args(replies=replies, output=tmp_path / HOSTILE), capsys)
+    assert (tmp_path / HOSTILE).is_file()
+    assert f"{SHOWN}: 1 prompts" in text
+    assert not set(RAW) & set(text)
+
+
+def test_a_hostile_name_of_a_folder_that_is_no_world_is_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / HOSTILE).mkdir(parents=True)
+    (tmp_path / HOSTILE / "mine").write_text("mine")
+    text = ended(world.main, world.Args(out=tmp_path / HOSTILE), capsys)
+    assert f"{SHOWN} holds something else than a world" in text
+    assert not set(RAW) & set(text)
+
+
+Case = tuple[Callable[[Any], None], Any]
+
+
+def over_its_input(folder: Path, alias: Callable[[Path], Path]) -> dict[str, Case]:
+    """Programs whose output, under some name, is what they read."""
+    file, again = folder / "in.jsonl", alias(folder / "in.jsonl")
+    models: dict[str, Any] = {"policy": "none", "prompts": str(file)}
+    evaluated = {**models, "value": "none", "reward": "none"}
+    prepared: dict[str, Any] = {"format": "jsonl", "input": str(file), "tokenizer": "none"}
+    prepared |= {"out": str(folder / "set"), "overwrite": True}
+    return {
+        "generate": (generate.main, generate.Args(**models, output=str(again), overwrite=True)),
+        "trace": (trace.main, trace.Args(replies=file, output=again)),
+        "calibrate": (calibrate.main, calibrate.Args(**models, out=str(again), overwrite=True)),
+        "evaluate": (
+            evaluate.main,
+            evaluate.Args(
+                **{**evaluated, "prompts": str(again.with_name("replies.jsonl"))},
+                thresholds=str(file),
+                out=str(again.parent),
+                overwrite=True,
+            ),
+        ),
+        "entropy study": (
+            entropy_study.main,
+            entropy_study.Args(
+                policy="none",
+                value="none",
+                prompts=str(again.with_name("study.jsonl")),
+                out=str(again.parent),
+                overwrite=True,
+            ),
+        ),
+        "prepare, official": (prepare.main, prepare.Args(**prepared, export_official=str(again))),
+        "prepare, text": (prepare.main, prepare.Args(**prepared, export_conversations=str(again))),
+        "label": (
+            label.main,
+            label.Args(input=str(file), reward_model="none", out=str(again)),
+        ),
+        "value model": (
+            value_model.main,
+            value_model.Args(data=folder, base="none", teacher=str(folder / "best"), out=again.parent),
+        ),
+    }
+
+
+def itself(path: Path) -> Path:
+    return path
+
+
+def linked(path: Path) -> Path:
+    link = path.parent / "link.jsonl"
+    link.symlink_to(path)
+    return link
+
+
+def hard_linked(path: Path) -> Path:
+    os.link(path, path.parent / "hard.jsonl")
+    return path.parent / "hard.jsonl"
+
+
+def in_a_linked_folder(path: Path) -> Path:
+    path.parent.with_name("elsewhere").symlink_to(path.parent)
+    return path.parent.with_name("elsewhere") / path.name
+
+
+@pytest.mark.parametrize("alias", [itself, linked, hard_linked, in_a_linked_folder])
+def test_no_program_writes_over_what_it_reads_under_whatever_name(
+    alias: Callable[[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "folder"
+    (folder / "best").mkdir(parents=True)
+    for name in ("in.jsonl", "replies.jsonl", "study.jsonl", "best/head"):
+        (folder / name).write_text('{"prompt": "a", "response": "b"}\n')
+    for name, (main, args) in over_its_input(folder, alias).items():
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        text = ended(main, args, capsys)
+        assert "are both" in text, (name, text)
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before, name
+
+
+def writers(folder: Path) -> dict[str, tuple[Case, AbstractContextManager[None]]]:
+    """Programs, each with a lock on what it writes."""
+    out = folder / "out"
+    models: dict[str, Any] = {"policy": "none", "prompts": "none"}
+    whole = {"policy": "none", "value": "none", "prompts": "none", "out": str(out)}
+    return {
+        "generate": ((generate.main, generate.Args(**models, output=str(out))), locked(files=(out,))),
+        "trace": ((trace.main, trace.Args(replies=Path("none"), output=out)), locked(files=(out,))),
+        "calibrate": ((calibrate.main, calibrate.Args(**models, out=str(out))), locked(files=(out,))),
+        "evaluate": (
+            (evaluate.main, evaluate.Args(**whole, reward="none", thresholds="none")),
+            locked(folders=(out,)),
+        ),
+        "evaluate's page": (
+            (
+                evaluate.main,
+                evaluate.Args(**whole, reward="none", thresholds="none", page=str(folder / "page.md")),
+            ),
+            locked(files=(folder / "page.md",)),
+        ),
+        "entropy study": ((entropy_study.main, entropy_study.Args(**whole)), locked(folders=(out,))),
+        "demo": ((demo.main, demo.Args(out=out)), locked(folders=(out,))),
+        "benchmark": ((decode.benchmark.main, decode.benchmark.Args(out=out)), locked(folders=(out,))),
+        "training's": ((train.benchmark.main, train.benchmark.Args(out=out)), locked(folders=(out,))),
+        "prepare": (
+            (prepare.main, prepare.Args(format="jsonl", input="none", tokenizer="none", out=str(out))),
+            locked(folders=(out,)),
+        ),
+        "label": (
+            (label.main, label.Args(input="none", reward_model="none", out=str(out))),
+            locked(files=(out,)),
+        ),
+        "label's set": (
+            (label.main, label.Args(input=str(folder), reward_model="none", out=str(out))),
+            locked(folders=(out,)),
+        ),
+        "value model": (
+            (value_model.main, value_model.Args(data=Path("none"), base="none", out=out)),
+            locked(folders=(out,)),
+        ),
+        "world": ((world.main, world.Args(out=out)), locked(folders=(out,))),
+    }
+
+
+def test_every_program_refuses_at_its_start_to_write_where_another_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, ((main, args), held) in writers(tmp_path).items():
+        with held:
+            text = ended(main, args, capsys)
+        assert f"another run is writing it (process {os.getpid()} on " in text, (name, text)
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_writers_of_one_set_are_told_apart_below_the_programs_too(tmp_path: Path) -> None:
+    told = pytest.raises(ValueError, match="another run is writing it")
+    with locked(files=(unfinished_folder(tmp_path),)), told:
+        write_records(tmp_path, iter(()), {})
