@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
 import sia_jax
 from decode import generate
 from sia_jax.data.chat import value_prompt
@@ -17,8 +15,7 @@ from train import prepare, value_model
 QUESTIONS = ("Is it late?", "Where is the key?", "Who is it?", "Which train?")
 
 
-@pytest.mark.parametrize("layout", ["sia_jax", "official"])
-def test_a_llama_network_with_chatml_is_trained_and_steered_in_chatml(tmp_path: Path, layout: str) -> None:
+def test_a_llama_network_with_chatml_is_trained_and_steered_in_chatml(tmp_path: Path) -> None:
     tokenizer = save_qwen3_tokenizer(tmp_path / "tokenizer")
     end = tokenizer.eos_token_id
     options = {"num_layers": 1, "vocab_size": 352, "eos_token_ids": (end,), "bos_token_id": None}
@@ -45,7 +42,6 @@ def test_a_llama_network_with_chatml_is_trained_and_steered_in_chatml(tmp_path: 
             row_length=128,
             rank=4,
             held_out=0.0,
-            layout=layout,  # type: ignore[arg-type]
         )
     )
     policy = sia_jax.load_policy(tmp_path / "base")
@@ -53,8 +49,6 @@ def test_a_llama_network_with_chatml_is_trained_and_steered_in_chatml(tmp_path: 
     assert value.markup == CHATML
     turns = data[0].messages[:-1]
     assert value.prompt_ids(turns) == data[0].prompt_ids.tolist() == value_prompt(tokenizer, turns, CHATML)
-    if layout == "official":
-        return  # one sampler is enough
     generate.main(
         generate.Args(
             policy=str(tmp_path / "base"),
