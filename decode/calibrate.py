@@ -42,6 +42,7 @@ from sia_jax.reports.console import Terminal
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.reply import json_numbers
+from sia_jax.text.forms import Prompting
 
 _POLICY_ONLY = (
     "value",
@@ -51,6 +52,7 @@ _POLICY_ONLY = (
     "threshold",
     "beta",
 )
+
 """Settings of a steered run, which this is not."""
 
 
@@ -95,8 +97,10 @@ def run(args: Args, messages: Terminal) -> None:
     """
     prompts = read_prompts(Path(args.prompts), args.system)
     policy = runner.prepare(args)
-    ids = preflight.policy_ids(prompts, runner.Models(policy, None), args)
-    source = describe_source(args, len(prompts))
+    prompting = runner.prompting(policy, args)
+    runner.announce(prompting, prompts, messages)
+    ids = preflight.policy_ids(prompts, runner.Models(policy, None), args, prompting)
+    source = describe_source(args, len(prompts), prompting)
     if Path(args.out).exists() and not args.overwrite and not _partial(args).exists():
         _check_finished(args, source)
         messages.print(f"{args.out}: it is there already", highlight=False, soft_wrap=True)
@@ -207,14 +211,16 @@ def _key(args: Args, prompt: PromptLine) -> jax.Array:
     return runner.prompt_key(args.seed, prompt.index) if prompt.seed is None else runner.own_key(prompt.seed)
 
 
-def describe_source(args: Args, prompts: int) -> dict[str, Any]:
+def describe_source(args: Args, prompts: int, prompting: Prompting | None = None) -> dict[str, Any]:
     """What the entropies depend on.
 
     Args:
       args: of the run.
       prompts: how many there are.
+      prompting: how they are made (`runner.prompting`); None: it is found here.
     """
-    settings = {name: x for name, x in runner.settings(args).items() if name not in _POLICY_ONLY}
+    whole = runner.settings(args, prompting)
+    settings = {name: x for name, x in whole.items() if name not in _POLICY_ONLY}
     return {
         "settings": settings | {"system": args.system},
         "prompts": Path(args.prompts).name,

@@ -92,6 +92,7 @@ class Chat:
         self.models = models
         self.console = console
         self.machine = Runner(models, args, 1, record="candidates")
+        self._prompting = runner.prompting(models.policy, args)
         self.messages: list[dict[str, str]] = []
         self.last: Reply | None = None
         self._last_args = args
@@ -120,6 +121,9 @@ class Chat:
         self.console.print(Text.assemble((self.models.policy.name, "bold"), steered, ("  /help", "dim")))
         if value is not None:
             self.console.print(legend())
+        assert self._prompting is not None  # the policy has a tokenizer
+        for line in self._prompting.why:
+            self.console.print(Text(line, "dim"), soft_wrap=True)
 
     def take(self, line: str) -> bool:
         """Obey a command, or reply to a turn; False if the conversation is over.
@@ -154,7 +158,7 @@ class Chat:
         """The reply to a conversation, and the seconds it took. The same turn draws the same numbers."""
         prompt = PromptLine(0, "the conversation", tuple(turns))
         try:
-            ids = runner.policy_ids(self.models.policy, prompt, args)
+            ids = runner.policy_ids(self.models.policy, prompt, args, self._prompting)
             value_ids = runner.value_ids(self.models, prompt, ids, args)
         except ValueError as error:
             raise ValueError(f"{error}; /reset begins anew") from None

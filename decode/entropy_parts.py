@@ -125,9 +125,9 @@ def sample_replies(
       ValueError: the policy's logits, or values, are not finite.
     """
     assert models.value is not None
-    rows = []
+    rows, prompting = [], runner.prompting(models.policy, args)
     for prompt in prompts:
-        ids = runner.policy_ids(models.policy, prompt, args)
+        ids = runner.policy_ids(models.policy, prompt, args, prompting)
         own = runner.value_ids(models, prompt, ids, args)
         rows.append(Row(ids, own, runner.prompt_key(args.seed, prompt.index), math.inf))
     size = min(batch, len(rows))
@@ -266,7 +266,8 @@ class Continuations:
     ):
         self._models, self._args, self._count = models, args, count
         self._prompts, self._replies = prompts, replies
-        self._ids = [list(runner.policy_ids(models.policy, prompt, args)) for prompt in prompts]
+        prompting = runner.prompting(models.policy, args)
+        self._ids = [list(runner.policy_ids(models.policy, prompt, args, prompting)) for prompt in prompts]
         plain = Runner(Models(models.policy, None), args, 1)
         self._stops, self._tokenizer = set(plain.stop_ids.tolist()), models.policy.tokenizer
         self._stop_ids = plain.stop_ids

@@ -58,6 +58,7 @@ from sia_jax.files.writing import write_text
 from sia_jax.interruption import Interruption
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.entropy_study import plot, section
+from sia_jax.text.forms import Prompting
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import find_prompt
 
@@ -108,7 +109,8 @@ class Args:
     seed: Count = 0
     """Of everything random."""
     prompt_form: Literal["auto", "chat", "raw"] = "auto"
-    """chat: the policy's chat template; raw: plain text for base models; auto: by the policy's name."""
+    """chat: the policy's chat template; raw: plain text for base models; auto: the template, if the policy
+    has one and is none of the paper's base models."""
     thinking: Flag = False
     """Let Qwen3 think before it replies."""
 
@@ -139,11 +141,13 @@ def main(args: Args) -> None:
             prompts = read_prompts(Path(args.prompts))
             policy = runner.prepare(args.sampling)
             value = preflight.value_without_weights(args.sampling, policy)
-            preflight.policy_ids(prompts, runner.Models(policy, value), args.sampling)
+            prompting = runner.prompting(policy, args.sampling)
+            runner.announce(prompting, prompts, messages)
+            preflight.policy_ids(prompts, runner.Models(policy, value), args.sampling, prompting)
             if args.continuations:
                 _check_gold(prompts, has_tokenizer=policy.tokenizer is not None)
             journal = StudyJournal(
-                Path(args.out) / JOURNAL, _settings(args), prompts, overwrite=args.overwrite
+                Path(args.out) / JOURNAL, _settings(args, prompting), prompts, overwrite=args.overwrite
             )
             with Interruption() as interruption, journal:
                 places, population, drawn = _sample(args, prompts, journal, interruption, messages)
@@ -329,14 +333,14 @@ def _check_gold(prompts: list[PromptLine], *, has_tokenizer: bool) -> None:
         )
 
 
-def _settings(args: Args) -> dict[str, Any]:
+def _settings(args: Args, prompting: Prompting | None) -> dict[str, Any]:
     """What replies and rewards depend on, but for the prompts. Not --batch, which changes none."""
     names = (
         *("policy", "policy_fingerprint", "value", "value_fingerprint", "value_backbone"),
         *("value_backbone_fingerprint", "dtype", "num_candidates", "max_new_tokens", "seed", "prompt_form"),
         "thinking",
     )
-    whole = runner.settings(args.sampling)
+    whole = runner.settings(args.sampling, prompting)
     own = {name: getattr(args, name) for name in ("positions", "bins", "floor", "most", "continuations")}
     return {name: whole[name] for name in names} | own
 

@@ -41,7 +41,6 @@ from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import command, goes_on, program
-from sia_jax.data.chat import date_variables
 from sia_jax.evaluation.calibration import read_calibration
 from sia_jax.evaluation.claims import judge
 from sia_jax.evaluation.comparison import Comparison
@@ -58,6 +57,7 @@ from sia_jax.reports.evaluation import claims_text, draw_pareto, evaluation_tabl
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress, clock, waiting
 from sia_jax.reports.provenance import head_commit, machine
+from sia_jax.text.forms import Prompting, date_variables
 from sia_jax.world import gold as world_gold
 
 
@@ -94,13 +94,15 @@ class _Evaluation:
         self.prompts = read(args)
         self.subjects = [subject(prompt) for prompt in self.prompts] if args.gold else None
         self.policy = runner.prepare(args)
+        self._prompting = prompting = runner.prompting(self.policy, args)
+        runner.announce(prompting, self.prompts, messages)
         self._template = _reward_template(args)
         without_weights = runner.Models(self.policy, preflight.value_without_weights(args, self.policy))
         self._reward_check = preflight.reward_check(
             args.reward, args.reward_max_tokens, self._template, args.max_new_tokens
         )
-        self.ids = preflight.policy_ids(self.prompts, without_weights, args, self._reward_check)
-        self.settings = _settings(args)
+        self.ids = preflight.policy_ids(self.prompts, without_weights, args, prompting, self._reward_check)
+        self.settings = _settings(args, prompting, self._template)
         self.calibration = None
         if args.thresholds is not None:
             self.calibration = read_calibration(Path(args.thresholds))
@@ -185,7 +187,7 @@ class _Evaluation:
 
     def _rows(self, models: runner.Models) -> list[Row]:
         """The prompts as both models see them; key and threshold are each unit's own."""
-        preflight.policy_ids(self.prompts, models, self.args)  # by all that the value model's files say
+        preflight.policy_ids(self.prompts, models, self.args, self._prompting)  # by all that the value model's files say
         rows = []
         for prompt, own in zip(self.prompts, self.ids, strict=True):
             value_ids = runner.value_ids(models, prompt, own, self.args)
@@ -350,14 +352,15 @@ class _Evaluation:
         self.messages.print(text, highlight=False, soft_wrap=True)
 
 
-def _settings(args: Args) -> dict[str, Any]:
+def _settings(args: Args, prompting: Prompting | None, reward_template: dict[str, str]) -> dict[str, Any]:
     """What the replies and their rewards depend on, but for method and seed."""
-    settings = {name: x for name, x in runner.settings(args).items() if name not in ("threshold", "seed")}
+    whole = runner.settings(args, prompting)
+    settings = {name: x for name, x in whole.items() if name not in ("threshold", "seed")}
     folder = resolve_checkpoint(args.reward)
     return settings | {
         "reward": checkpoint_name(args.reward),
         "reward_fingerprint": fingerprint_of_reward_model(folder)[:16],
-        "reward_date_string": args.reward_date_string,
+        "reward_date_string": reward_template.get("date_string"),
         "prompts_sha256": hashlib.sha256(Path(args.prompts).read_bytes()).hexdigest(),
         "system": args.system,
         "reward_max_tokens": args.reward_max_tokens,

@@ -43,6 +43,7 @@ from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.reply import Reply
 from sia_jax.reports.terminal import Tally, legend, reply_text, side_by_side, summary
+from sia_jax.text.forms import Prompting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +93,10 @@ def run(args: Args, messages: Terminal) -> None:
     """
     prompts = _read(args)
     policy = runner.prepare(args)
-    ids = [runner.policy_ids(policy, prompt, args) for prompt in prompts]
-    journal = _open_journal(args, prompts)
+    found = runner.prompting(policy, args)
+    runner.announce(found, prompts, messages)
+    ids = [runner.policy_ids(policy, prompt, args, found) for prompt in prompts]
+    journal = _open_journal(args, prompts, found)
     if journal is None:
         replies, batches = _load(args, prompts, ids, messages)
         replies.show(batches, messages)
@@ -321,7 +324,7 @@ def _own(prompt: PromptLine, method: str, args: Args) -> dict[str, Any]:
     }
 
 
-def _open_journal(args: Args, prompts: list[PromptLine]) -> Journal | None:
+def _open_journal(args: Args, prompts: list[PromptLine], found: Prompting | None) -> Journal | None:
     if args.output is None:
         return None
     here = [json.dumps(runner.prompt_json(prompt)) for prompt in prompts]
@@ -337,7 +340,7 @@ def _open_journal(args: Args, prompts: list[PromptLine]) -> Journal | None:
             raise ValueError(f"the prompt at place {index} was another line: {changes}")
         return index, record["branch"], method
 
-    settings = runner.settings(args) | {"samples": args.samples, "record": args.record}
+    settings = runner.settings(args, found) | {"samples": args.samples, "record": args.record}
     return Journal(Path(args.output), settings, key, overwrite=args.overwrite)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jinja2 import TemplateError
 
 import sia_jax
 from decode import runner
@@ -31,6 +30,7 @@ from sia_jax.evaluation.reply_cost import (
 )
 from sia_jax.reports.reply import Reply
 from sia_jax.rewards.labelling import Labeller, Outcome
+from sia_jax.text.templates import TemplateRefusal
 
 Aside = Callable[[str], AbstractContextManager[Any]]
 """Says what goes on that is not the work itself, while it goes on."""
@@ -277,8 +277,8 @@ class Scorer:
             messages = [*prompts[i], {"role": "assistant", "content": groups[i][j].text}]
             try:
                 ids = self.model.conversation_ids(messages, **self._template)
-            except (TemplateError, ValueError) as error:
-                refused = f"the reward model's chat template refuses it: {error}"
+            except TemplateRefusal as error:
+                refused = f"the reward model's chat template refuses it: {error.why}"
                 found.append(Outcome(number, 0, None, "not a conversation", refused))
                 continue
             found += self._labeller.add_ids(number, ids)

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from jinja2 import TemplateError
-
 import sia_jax
 from decode import runner
 from decode.runner import Models, SamplingArgs
 from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
+from sia_jax.checkpoints.value_model import recorded_markup_of
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.prompts import PromptLine
 from sia_jax.models.config import ValueConfig
 from sia_jax.rewards.labelling import check_tokenizer
+from sia_jax.text.forms import Prompting
 
 TOLD = 20
 """Offenders that are told with what is wrong; of more than these the ids."""
@@ -22,6 +22,7 @@ def policy_ids(
     prompts: Sequence[PromptLine],
     models: Models,
     args: SamplingArgs,
+    prompting: Prompting | None,
     reward: Callable[[PromptLine], None] = lambda prompt: None,
 ) -> list[Sequence[int]]:
     """The prompts as the policy sees them, each fit for the policy, the value and the reward model.
@@ -30,6 +31,7 @@ def policy_ids(
       prompts: all of them.
       models: with or without weights; without a value model it is not asked.
       args: of the run.
+      prompting: how prompts are made, `runner.prompting`.
       reward: raises ValueError for a prompt whose replies could not be scored.
 
     Raises:
@@ -41,13 +43,13 @@ def policy_ids(
         own: Sequence[int] = ()
         problems = []
         try:
-            own = runner.policy_ids(models.policy, prompt, args)
+            own = runner.policy_ids(models.policy, prompt, args, prompting)
             runner.value_ids(models, prompt, own, args)
-        except (ValueError, TemplateError) as error:
+        except ValueError as error:
             problems.append(str(error))
         try:
             reward(prompt)
-        except (ValueError, TemplateError) as error:
+        except ValueError as error:
             problems.append(str(error))
         found.append(own)
         if problems:
@@ -71,7 +73,7 @@ def value_without_weights(args: SamplingArgs, policy: sia_jax.Policy) -> sia_jax
     config = policy.config if base is None else read_config(base).model
     tokenizer = load_tokenizer(folder) or (policy.tokenizer if base is None else load_tokenizer(base))
     name = checkpoint_name(args.value)
-    return sia_jax.ValueModel(ValueConfig(config), {}, None, tokenizer, name)
+    return sia_jax.ValueModel(ValueConfig(config), {}, None, tokenizer, name, recorded_markup_of(folder))
 
 
 def reward_check(
@@ -107,7 +109,7 @@ def reward_check(
         reply = {"role": "assistant", "content": "a"}
         try:
             shortest = len(model.conversation_ids([*prompt.messages, reply], **template)) - 1
-        except (ValueError, TemplateError) as error:
+        except ValueError as error:
             raise ValueError(
                 f"prompt {prompt.id!r}: the reward model's chat template refuses it: {error}"
             ) from error

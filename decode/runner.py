@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
@@ -11,21 +12,26 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from jax.sharding import Mesh
-from jinja2 import TemplateError
 
 import sia_jax
+from decode.prompting import announce as announce
+from decode.prompting import policy_ids as policy_ids
+from decode.prompting import prompt_json as prompt_json
+from decode.prompting import prompting as prompting
+from decode.prompting import value_ids as value_ids
 from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.value_model import fingerprint_of_value_model, own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated
-from sia_jax.data.chat import PromptForm, Tokenizer, date_variables, prompt_form
-from sia_jax.data.prompts import PromptLine, check_seed
+from sia_jax.data.prompts import check_seed
 from sia_jax.data.token_ids import with_tokens
 from sia_jax.decoding.checks import check_knob
 from sia_jax.models.config import ModelConfig
 from sia_jax.reports.reply import Reply, read_replies
+from sia_jax.text.forms import Prompting
+from sia_jax.text.tokenizer import Tokenizer
 
 PRESETS = {"paper": sia_jax.SteeringConfig(), "official": sia_jax.SteeringConfig.official()}
 """Structures of steering by name; an option given explicitly overrides."""
@@ -85,7 +91,8 @@ class SamplingArgs:
     """Of everything random."""
 
     prompt_form: Literal["auto", "chat", "raw"] = "auto"
-    """chat: the policy's chat template; raw: plain text for base models; auto: by the policy's name."""
+    """chat: the policy's chat template; raw: plain text, as the official code prompts base models; auto: raw
+    for the paper's base models, without a template, and with --preset official; else chat."""
     thinking: Flag = False
     """Let Qwen3 think before it replies."""
     date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
@@ -195,13 +202,17 @@ def prepare(args: SamplingArgs) -> sia_jax.Policy:
     for other in (args.value, args.value_backbone):
         if other is not None:
             resolve_checkpoint(other)
-    tokenizer = load_tokenizer(folder)
-    model = with_tokens(read_config(folder).model, tokenizer)
-    policy = sia_jax.Policy(model, {}, tokenizer, checkpoint_name(args.policy))
-    check_numbers(args, model)
+    policy = _without_weights(folder, args)
+    check_numbers(args, policy.config)
     if args.stop and policy.tokenizer is None:
         raise ValueError(f"--stop needs a tokenizer, and {folder} has none")
     return policy
+
+
+def _without_weights(folder: Path, args: SamplingArgs) -> sia_jax.Policy:
+    tokenizer = load_tokenizer(folder)
+    model = with_tokens(read_config(folder).model, tokenizer)
+    return sia_jax.Policy(model, {}, tokenizer, checkpoint_name(args.policy))
 
 
 def check_numbers(args: SamplingArgs, model: ModelConfig) -> None:
@@ -257,12 +268,18 @@ def threshold(args: SamplingArgs) -> float:
     return 1.0 if args.threshold is None else args.threshold
 
 
-def settings(args: SamplingArgs) -> dict[str, Any]:
+def settings(args: SamplingArgs, found: Prompting | None = None) -> dict[str, Any]:
     """What the replies of a run depend on, but for their prompts; JSON.
+
+    Args:
+      args: the options.
+      found: what `prompting` finds; None: it is found here.
 
     Raises:
       FileNotFoundError, ValueError: a checkpoint that cannot be read.
     """
+    folder = resolve_checkpoint(args.policy)
+    found = found or prompting(_without_weights(folder, args), args)
     preset = steering(args)
     numbers = {name: _given(getattr(args, name), getattr(preset, name)) for name in KNOBS}
     models: dict[str, Any] = {}
@@ -284,61 +301,16 @@ def settings(args: SamplingArgs) -> dict[str, Any]:
         "max_new_tokens": args.max_new_tokens,
         "stop": list(args.stop),
         "seed": args.seed,
-        "prompt_form": args.prompt_form,
+        # What they came to: another release, or another name of the folder, may choose otherwise.
+        "prompt_form": None if found is None else found.form,
         "thinking": args.thinking,
-        "date_string": args.date_string,
+        "date_string": None if found is None else found.date_string,
     }
 
 
 def json_threshold(number: float) -> float | str:
     """A threshold in strict JSON, which has no infinity: "inf" or "-inf"."""
     return number if math.isfinite(number) else str(number)
-
-
-def policy_ids(policy: sia_jax.Policy, prompt: PromptLine, args: SamplingArgs) -> Sequence[int]:
-    """A prompt as the policy sees it.
-
-    Raises:
-      ValueError: ids that the policy does not know, a prompt that leaves no room for the reply, or what
-        `Policy.prompt_ids` finds.
-    """
-    if prompt.messages is None:
-        assert prompt.policy_ids is not None
-        ids: Sequence[int] = prompt.policy_ids
-    else:
-        form, variables = _form(policy, args)
-        try:
-            ids = policy.prompt_ids(prompt.messages, form, enable_thinking=args.thinking, **variables)
-        except TemplateError as error:
-            raise ValueError(
-                f"prompt {prompt.id!r}: the policy's chat template refuses it: {error}"
-            ) from error
-    _check_ids(f"prompt {prompt.id!r}", ids, policy.config, args)
-    return ids
-
-
-def _form(policy: sia_jax.Policy, args: SamplingArgs) -> tuple[PromptForm | None, dict[str, str]]:
-    """How the policy is prompted, and the variables of its template."""
-    form = None if args.prompt_form == "auto" else args.prompt_form
-    if policy.tokenizer is None:  # which `Policy.prompt_ids` says better
-        return form, {}
-    if (form or prompt_form(policy.name, policy.tokenizer)) == "raw" and args.date_string is None:
-        return form, {}
-    return form, date_variables(policy.tokenizer, args.date_string, str(args.policy))
-
-
-def value_ids(
-    models: Models, prompt: PromptLine, policy_ids: Sequence[int], args: SamplingArgs
-) -> Sequence[int]:
-    """The same prompt as the value model sees it; see `policy_ids`."""
-    if models.value is None:
-        return policy_ids
-    if prompt.messages is None:
-        ids = policy_ids if prompt.value_ids is None else prompt.value_ids
-    else:
-        ids = models.value.prompt_ids(prompt.messages)
-    _check_ids(f"prompt {prompt.id!r}, for the value model", ids, models.value.config.backbone, args)
-    return ids
 
 
 def prompt_key(seed: int, index: int) -> jax.Array:
@@ -501,17 +473,6 @@ def _stops(
     return np.array(ids, np.int32), tuple(stop for stop in stops if stop not in special)
 
 
-def _check_ids(name: str, ids: Sequence[int], model: ModelConfig, args: SamplingArgs) -> None:
-    if max(ids) >= model.vocab_size:
-        raise ValueError(f"{name}: ids must lie in 0 .. {model.vocab_size - 1}, got {max(ids)}")
-    room = model.max_position_embeddings - args.max_new_tokens
-    if len(ids) > room:
-        raise ValueError(
-            f"{name} has {len(ids)} ids, and the model's {model.max_position_embeddings} positions less "
-            f"--max-new-tokens {args.max_new_tokens} leave room for {room}; cut it, or lower --max-new-tokens"
-        )
-
-
 def value_backbone(args: SamplingArgs) -> str | None:
     """What lies under the value model: as told, or what it brings itself. None: the policy."""
     if args.value is None or args.value_backbone is not None:
@@ -522,11 +483,3 @@ def value_backbone(args: SamplingArgs) -> str | None:
 
 def _given(value: Any, default: Any) -> Any:
     return default if value is None else value
-
-
-def prompt_json(prompt: PromptLine) -> Any:
-    """What a record says of its prompt: the conversation; of a prompt in ids, those."""
-    if prompt.messages is not None:
-        return [dict(message) for message in prompt.messages]
-    ids = {"prompt_ids": prompt.policy_ids, "value_ids": prompt.value_ids}
-    return {name: list(values) for name, values in ids.items() if values is not None}

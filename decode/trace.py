@@ -73,9 +73,7 @@ def read(path: Path) -> list[dict[str, Any]]:
       ValueError: a line that is no such record, and which.
     """
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file of replies; decode.generate --record --out writes one"
-        )
+        raise FileNotFoundError(f"{path}: no such file of replies; decode.generate --record --out writes one")
     records = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):

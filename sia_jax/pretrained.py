@@ -17,6 +17,8 @@ from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import Adapter
 from sia_jax.parallel.mesh import check_axes, row_sharding
 from sia_jax.reprs import shortened, weights
+from sia_jax.text.forms import PromptForm, prompt_form
+from sia_jax.text.markup import Markup
 from sia_jax.types import Params, flatten_names
 
 
@@ -53,18 +55,18 @@ class Policy:
         return run.batch_logits(self.params, padded, config=self.config)[:batch, :length]
 
     def prompt_ids(
-        self, messages: Sequence[chat.Message], form: chat.PromptForm | None = None, **template: Any
+        self, messages: Sequence[chat.Message], form: PromptForm | None = None, **template: Any
     ) -> list[int]:
         """The ids of a conversation that waits for the policy's reply; see `sia_jax.data.chat.policy_prompt`.
 
         Args:
           messages: [{"role": "user", "content": ...}, ...].
           form: "chat", the checkpoint's template, or "raw", the official form for base models; by default
-            as the checkpoint's name and tokenizer say (`sia_jax.data.chat.prompt_form`).
-          **template: passed to the chat template, e.g. enable_thinking=True.
+            the template, but for the paper's base models (`sia_jax.text.forms.prompt_form`).
+          **template: passed to the chat template, e.g. enable_thinking=True, which is off by default.
         """
         tokenizer = _need_tokenizer(self.tokenizer, self.name)
-        form = form or chat.prompt_form(self.name, tokenizer)
+        form = form or prompt_form(self.name, tokenizer)
         return chat.policy_prompt(tokenizer, messages, form=form, **template)
 
 
@@ -79,6 +81,8 @@ class ValueModel:
     """The policy's backbone under the adapter; None where `params` holds its own."""
     tokenizer: Any = None
     name: str = ""
+    markup: Markup | None = None
+    """How its prompts mark their turns; None: as its tokenizer has it (`sia_jax.text.markup.markup_of`)."""
 
     def __repr__(self) -> str:
         return _told(self)
@@ -116,7 +120,7 @@ class ValueModel:
     def prompt_ids(self, messages: Sequence[chat.Message]) -> list[int]:
         """The ids of the conversation in the value model's own form; see `sia_jax.data.chat.value_prompt`."""
         tokenizer = _need_tokenizer(self.tokenizer, self.name)
-        return chat.value_prompt(tokenizer, messages, self.config.backbone.family)
+        return chat.value_prompt(tokenizer, messages, self.markup)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -133,10 +137,9 @@ class RewardModel:
         return _told(self)
 
     def score(self, tokens: Any, lengths: Any) -> Float[Array, " B"]:
-        """The reward of each row, read at its last token.
+        """The reward of each row, read where transformers reads it: at its last token that is not the pad id.
 
-        The last token is where `lengths` says, whatever its id. (transformers looks for the rightmost id that
-        is not the pad id; the two agree unless a sequence ends in its pad id.)
+        That is the last one in all but models whose pad id also ends a turn.
 
         Args:
           tokens: [B, L] ids, padded on the right.
@@ -148,6 +151,7 @@ class RewardModel:
         Raises:
           ValueError: shapes, lengths or ids that do not fit.
         """
+        lengths = read_at(tokens, lengths, self.config)
         padded, checked = pad_batch(tokens, lengths, self.config, mesh_of(self.params))
         return run.batch_rewards(self.params, padded, checked, config=self.config)[: len(lengths)]
 
@@ -200,6 +204,29 @@ def pad_batch(
     if mesh is None:
         return jnp.asarray(padded), jnp.asarray(padded_lengths)
     return jax.device_put((padded, padded_lengths), row_sharding(mesh))
+
+
+def read_at(tokens: Any, lengths: Any, config: ModelConfig) -> np.ndarray:
+    """Where a reward model is read, as lengths: each row up to its last token that is not the pad id.
+
+    Sequence classification in transformers looks for that token, so it is where the model has learnt to
+    give its reward; a row of nothing but pad ids is read at its first. What does not fit is for `pad_batch`
+    to say.
+
+    Args:
+      tokens: [B, L] ids, padded on the right.
+      lengths: [B].
+      config: its pad id; None: rows are read at their ends.
+    """
+    tokens, lengths = np.asarray(tokens), np.asarray(lengths)
+    if config.pad_token_id is None or tokens.ndim != 2 or 0 in tokens.shape:
+        return lengths
+    if lengths.shape != tokens.shape[:1]:
+        return lengths
+    length = tokens.shape[1]
+    counts = (np.arange(length) < lengths[:, None]) & (tokens != config.pad_token_id)
+    last = length - np.argmax(counts[:, ::-1], axis=1)
+    return np.where(counts.any(axis=1), last, np.minimum(lengths, 1)).astype(lengths.dtype)
 
 
 def mesh_of(params: Params) -> Mesh | None:

@@ -18,12 +18,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import numpy as np
 import tyro
-from jinja2 import TemplateError
 
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
 from sia_jax.cli import Flag, Float, Int, Name, memory_explained
-from sia_jax.data.chat import Message, Tokenizer, date_variables, family_of, prompt_form, value_prompt
+from sia_jax.data.chat import Message, value_prompt
 from sia_jax.data.records import Record
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Source
@@ -34,6 +33,9 @@ from sia_jax.reports.console import Terminal
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import ReadProgress, RunProgress
 from sia_jax.reports.reply import Reply
+from sia_jax.text.markup import markup_of
+from sia_jax.text.templates import TemplateRefusal
+from sia_jax.text.tokenizer import Tokenizer
 
 PARTIAL = "replies.partial.jsonl"
 """The journal, in the folder of the set."""
@@ -69,7 +71,8 @@ class GenerationArgs:
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Of everything random."""
     prompt_form: Literal["auto", "chat", "raw"] = "auto"
-    """chat: the policy's chat template; raw: plain text for base models; auto: by the policy's name."""
+    """chat: the policy's chat template; raw: plain text for base models; auto: the template, if the policy
+    has one and is none of the paper's base models."""
     thinking: Flag = False
     """Let Qwen3 think before it replies."""
     date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
@@ -139,14 +142,18 @@ class Generation:
             seed=args.seed,
             prompt_form=args.prompt_form,
             thinking=args.thinking,
+            date_string=args.date_string,
         )
         runner.check_options(self._sampling)
         self._policy = runner.prepare(self._sampling)
         if self._policy.tokenizer is None:
             raise ValueError(f"{args.policy} has no tokenizer; --generate needs the policy's own")
         self.tokenizer: Tokenizer = self._policy.tokenizer
-        self._template = self._prompt_variables()
-        self._family = family_of(self.tokenizer)
+        found = runner.prompting(self._policy, self._sampling)
+        assert found is not None
+        self.prompting = found
+        """How the policy is prompted."""
+        self._markup = markup_of(self.tokenizer)
         self._most_policy = self._policy.config.max_position_embeddings - args.max_new_tokens
         self._most_record = max_length - args.max_new_tokens
         if min(self._most_policy, self._most_record) < 1:
@@ -164,11 +171,10 @@ class Generation:
     def settings(self) -> dict[str, Any]:
         """What the replies depend on, but for their prompts; JSON."""
         names = ("policy", "policy_fingerprint", "dtype", "temperature", "top_k", "top_p", "max_new_tokens")
-        whole = runner.settings(self._sampling)
+        whole = runner.settings(self._sampling, self.prompting)
         return {
             "replies": self.replies,
-            **{name: whole[name] for name in (*names, "seed", "prompt_form", "thinking")},
-            "date_string": self.args.date_string,
+            **{name: whole[name] for name in (*names, "seed", "prompt_form", "thinking", "date_string")},
             "stop_ids": list(self.stop_ids),
         }
 
@@ -197,8 +203,8 @@ class Generation:
             assert isinstance(entry, OpenConversation)
             try:
                 prompt = self._prompt(entry, source.files.current)
-            except TemplateError as error:
-                rejections.add("the chat template refuses it", f"{entry.place} ({error})")
+            except TemplateRefusal as error:
+                rejections.add("the chat template refuses it", f"{entry.place} ({error.why})")
                 continue
             found += 1
             if prompt.digest in seen:
@@ -280,20 +286,8 @@ class Generation:
         """Whether a value model would be given other ids than those in the records."""
         return prompt.record_ids.tolist() != self._value_ids(prompt.conversation.messages)
 
-    def _prompt_variables(self) -> dict[str, str]:
-        args = self.args
-        form = (
-            prompt_form(self._policy.name, self.tokenizer) if args.prompt_form == "auto" else args.prompt_form
-        )
-        if form == "raw" and args.date_string is None:
-            return {}
-        return date_variables(self.tokenizer, args.date_string, str(args.policy))
-
     def _prompt(self, conversation: OpenConversation, file: str) -> SourcePrompt:
-        form = None if self.args.prompt_form == "auto" else self.args.prompt_form
-        ids = self._policy.prompt_ids(
-            conversation.messages, form, enable_thinking=self.args.thinking, **self._template
-        )
+        ids = self._policy.prompt_ids(conversation.messages, self.prompting.form, **self.prompting.variables)
         policy_ids = np.array(ids, np.int32)
         record_ids = policy_ids
         if self.args.record_prompt == "value":
@@ -301,7 +295,7 @@ class Generation:
         return SourcePrompt(conversation, file, policy_ids, record_ids, _hash(policy_ids).hex())
 
     def _value_ids(self, messages: Sequence[Message]) -> list[int]:
-        return value_prompt(self.tokenizer, messages, self._family)
+        return value_prompt(self.tokenizer, messages, self._markup)
 
     def _problem(self, prompt: SourcePrompt) -> str | None:
         """Why it cannot be replied to, in words that can be counted."""

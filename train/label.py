@@ -35,7 +35,6 @@ from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Count, File, Flag, Folder, Int, goes_on, memory_explained, program
-from sia_jax.data.chat import date_variables
 from sia_jax.data.records import set_folder
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
@@ -46,6 +45,7 @@ from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.rewards import plot_rewards, reward_distribution
 from sia_jax.rewards.labelling import REASONS, Labeller, Outcome, check_tokenizer
+from sia_jax.text.forms import date_variables
 from train.label_data import Conversations, content_sha256, is_written, noun, read_rewards, survey
 
 
@@ -99,6 +99,9 @@ def run(args: Args, messages: Terminal) -> None:
     files = _Files(Path(args.out))
     mesh = None if args.mesh == (1, 1, 1) else sia_jax.make_mesh(*args.mesh)
     settings = _settings(args)
+    if args.date_string is None and settings["date_string"] is not None:
+        text = f"date: {settings['date_string']} (the chat template's own; --date-string sets another)"
+        messages.say(text, "dim")
     source = survey(Path(args.input), args.limit, relabel=args.relabel)
     identity = {"input_sha256": source.sha256, "limit": args.limit, "settings": settings}
     if not args.overwrite and not files.partial.exists() and is_written(files.out):
@@ -213,19 +216,20 @@ def _settings(args: Args) -> dict[str, Any]:
     check_tokenizer(model)
     # A template that is missing, or that does not know a variable, would fail on every line.
     sample = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    model.conversation_ids(sample, **_template(args))
-    date_variables(tokenizer, args.date_string, str(folder))
+    template = date_variables(tokenizer, args.date_string, str(folder))
+    model.conversation_ids(sample, **template)
     return {
         "reward_model": model.name,
         "reward_model_fingerprint": fingerprint_of_reward_model(folder)[:16],
         "dtype": checkpoint.dtype if args.dtype == "config" else args.dtype,
         "max_tokens": min(args.max_tokens, checkpoint.model.max_position_embeddings),
-        "date_string": args.date_string,
+        "date_string": template.get("date_string"),
     }
 
 
-def _template(args: Args) -> dict[str, str]:
-    return {} if args.date_string is None else {"date_string": args.date_string}
+def _template(settings: dict[str, Any]) -> dict[str, str]:
+    date = settings["date_string"]
+    return {} if date is None else {"date_string": date}
 
 
 def _score(
@@ -238,7 +242,7 @@ def _score(
         model,
         batch_tokens=args.batch_tokens,
         max_tokens=args.max_tokens,
-        template=_template(args),
+        template=_template(journal.settings),
         compiling=lambda length: progress.aside(f"compiling for conversations of up to {length} tokens"),
     )
 

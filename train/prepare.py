@@ -62,7 +62,6 @@ from rich.text import Text
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Flag, Int, goes_on, program
-from sia_jax.data.chat import Tokenizer, family_of
 from sia_jax.data.records import Record, read_records, set_folder, unfinished_folder, write_records
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Format, Source, open_source
@@ -75,9 +74,10 @@ from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.shown import shown
 from sia_jax.files.writing import write_text
-from sia_jax.models.config import Family
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.progress import ReadProgress
+from sia_jax.text.markup import Markup, markup_of, read_markup
+from sia_jax.text.tokenizer import Tokenizer
 from train.generation import CUT, PARTIAL, Generation, GenerationArgs, Prompts, ReplyJournal
 
 REPORT = "report.json"
@@ -134,7 +134,7 @@ def main(args: Args) -> None:
             if args.export_official is not None:
                 unfinished = args.export_official
                 with messages.status(f"writing {unfinished}"):
-                    write_official(Path(unfinished), read_records(Path(args.out)), report["family"])
+                    write_official(Path(unfinished), read_records(Path(args.out)), _markup(report))
                 console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
             if args.export_conversations is not None:
                 unfinished = args.export_conversations
@@ -160,7 +160,7 @@ def prepare(args: Args, messages: Terminal) -> dict[str, Any]:
     out = Path(args.out)
     generation = None if args.sampling.generate is None else Generation(args.sampling, args.max_length)
     tokenizer = _tokenizer(args) if generation is None else generation.tokenizer
-    family = family_of(tokenizer)
+    markup = markup_of(tokenizer)
     path = Path(args.input)
     vocab_size = num_tokens(tokenizer)
     source = open_source(
@@ -175,7 +175,7 @@ def prepare(args: Args, messages: Terminal) -> dict[str, Any]:
         "format": args.format,
         "input": path.name,
         "tokenizer": checkpoint_name(args.tokenizer or args.sampling.policy or ""),
-        "family": family,
+        "markup": markup.to_json(),
         "vocab_size": vocab_size,
         "max_length": args.max_length,
         "limit": args.limit,
@@ -184,7 +184,7 @@ def prepare(args: Args, messages: Terminal) -> dict[str, Any]:
     if generation is not None:
         return _generate(args, generation, source, settings, counts, messages)
     with ReadProgress(messages, "replies") as progress:
-        records = _records(source, tokenizer, family, args, counts, progress)
+        records = _records(source, tokenizer, markup, args, counts, progress)
         return _write(out, records, settings, counts, overwrite=args.overwrite)
 
 
@@ -197,6 +197,8 @@ def _generate(
     messages: Terminal,
 ) -> dict[str, Any]:
     """Sample what is missing; then write the set and its report."""
+    for line in generation.prompting.why:
+        messages.say(line, "dim")
     with ReadProgress(messages, "prompts") as progress:
         prompts = generation.read_prompts(source, args.limit, counts.rejections, progress)
     if not prompts.distinct:
@@ -247,7 +249,13 @@ def _stop_ids(args: Args, report: dict[str, Any]) -> list[int]:
     """The tokens in one of which a complete reply ends."""
     if args.sampling.generate is not None:
         return list(report["generation"]["stop_ids"])
-    return [stop_id(_tokenizer(args), report["family"])]
+    return [stop_id(_tokenizer(args), _markup(report))]
+
+
+def _markup(report: dict[str, Any]) -> Markup:
+    markup = read_markup(report["markup"], REPORT)
+    assert markup is not None
+    return markup
 
 
 def _tokenizer(args: Args) -> Tokenizer:
@@ -351,7 +359,7 @@ class _Counts:
 def _records(
     source: Source,
     tokenizer: Tokenizer,
-    family: Family,
+    markup: Markup,
     args: Args,
     counts: _Counts,
     progress: ReadProgress,
@@ -363,7 +371,7 @@ def _records(
             counts.rejections.add(found.reason, found.place)
             continue
         assert not isinstance(found, OpenConversation)
-        record = found if isinstance(found, Record) else tokenise(tokenizer, found, family)
+        record = found if isinstance(found, Record) else tokenise(tokenizer, found, markup)
         place = source.files.place if isinstance(found, Record) else found.place
         prompt, reply = len(record.prompt_ids), len(record.reply_ids)
         counts.lengths.append((prompt, reply))

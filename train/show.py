@@ -19,13 +19,14 @@ from rich.text import Text
 from sia_jax.checkpoints.hub import resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Count, Flag, Folder, program
-from sia_jax.data.chat import Tokenizer, family_of
 from sia_jax.data.records import Record, RecordSource, read_records
 from sia_jax.data.text import token_text
 from sia_jax.data.token_ids import num_tokens
 from sia_jax.data.tokenise import stop_id
 from sia_jax.files.shown import shown
 from sia_jax.reports.console import Terminal
+from sia_jax.text.markup import markup_of, markup_of_set
+from sia_jax.text.tokenizer import Tokenizer
 
 COLOURS = ("green", "cyan")
 """Of neighbouring tokens of a reply."""
@@ -81,7 +82,8 @@ def heading(source: RecordSource, number: int, tokenizer: Tokenizer) -> Text:
             "set was made with"
         )
     reward = "no reward" if record.reward is None else f"reward {record.reward:.4g}"
-    cut = "" if record.reply_ids[-1] == stop_id(tokenizer, family_of(tokenizer)) else ", cut by length"
+    markup = markup_of_set(source.meta, str(source.folder), tokenizer) or markup_of(tokenizer)
+    cut = "" if record.reply_ids[-1] == stop_id(tokenizer, markup) else ", cut by length"
     return Text(
         f"record {number:,} of {len(source):,}: id {shown(record.id)}, group {shown(record.group)}; "
         f"{len(record.prompt_ids)} tokens of prompt, {len(record.reply_ids)} of reply{cut}, {reward}",

@@ -42,7 +42,8 @@ import sia_jax
 from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone, save_backbone
-from sia_jax.checkpoints.value_model import OWN_BACKBONE, fingerprint_of_value_model, own_backbone
+from sia_jax.checkpoints.value_model import OWN_BACKBONE, fingerprint_with_backbone, own_backbone
+from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Folder, Int, memory_explained, program
 from sia_jax.data.prompts import check_seed
 from sia_jax.data.records import read_records, set_folder, trajectories
@@ -59,6 +60,7 @@ from sia_jax.parallel.mesh import make_mesh, shard_params
 from sia_jax.pretrained import ValueModel, mesh_of
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.training import few_to_tell
+from sia_jax.text.markup import Markup, markup_of_set
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import OptimizerConfig, TrainConfig
 from sia_jax.training.loop import Finished, LoopConfig, evaluations_apart, run, split, total_steps
@@ -188,6 +190,7 @@ def _train(args: Args, console: Terminal) -> None:
     loop = _loop(args, steps)
     teacher = _teacher(args, model_config, model)
     config = _config(args, model_config, teacher, steps)
+    markup = markup_of_set(source.meta, str(args.data), load_tokenizer(base_folder))
     frozen, state = _begin(args, config, model, teacher, mesh)
     del model  # of a full run it would stay as a second copy of every weight
     if chief:
@@ -230,14 +233,14 @@ def _train(args: Args, console: Terminal) -> None:
         sys.exit(interruption.exit_status)
     best, best_step = checkpoints.restore(finished.state, best=True), finished.progress.best_step
     checkpoints.close()
-    _export(args, config, frozen, finished.state, args.out / "last", finished)
+    _export(args, config, markup, frozen, finished.state, args.out / "last", finished)
     if best_step is not None and (best is None or best[1]["best_step"] != best_step):
         raise ValueError(
             f"the best weights, of step {best_step}, are not in {checkpoints.folder / 'best'} as they were "
             f"written; {args.out / 'last'} holds those of the end; for the best, train in a new --out"
         )
     if best is not None:
-        _export(args, config, frozen, best[0], args.out / "best", finished)
+        _export(args, config, markup, frozen, best[0], args.out / "best", finished)
     if chief:
         console.print(
             f"wrote {args.out}: last, {'best, ' if best else ''}metrics.jsonl, curves.png", highlight=False
@@ -351,7 +354,7 @@ def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -
         digest.update(trajectory.prompt_ids.tobytes() + b"|" + trajectory.reply_ids.tobytes())
         digest.update(trajectory.group.encode() + b"|")  # which decides what is held out
     now["data_sha256"] = digest.hexdigest()[:16]
-    now["teacher_fingerprint"] = None if args.teacher is None else _teacher_fingerprint(args.teacher)
+    now["teacher_fingerprint"] = None if args.teacher is None else fingerprint_with_backbone(args.teacher)
     free = {"out", "data", "base", "teacher", "mesh", "distributed"}
     free |= {"max_steps", "keep", "layout", "patience"}
     path = args.out / SETTINGS
@@ -364,17 +367,14 @@ def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -
     write_text(path, json.dumps(now, indent=2) + "\n")
 
 
-def _teacher_fingerprint(teacher: str) -> str:
-    """Of adapter, head and backbone."""
-    folder = resolve_checkpoint(teacher)
-    parts = [fingerprint_of_value_model(folder)]
-    if (own := own_backbone(teacher)) is not None:
-        parts.append(fingerprint_of_folder(own))
-    return "+".join(part[:16] for part in parts)
-
-
 def _export(
-    args: Args, config: TrainConfig, frozen: Params, state: TrainState, folder: Path, finished: Finished
+    args: Args,
+    config: TrainConfig,
+    markup: Markup | None,
+    frozen: Params,
+    state: TrainState,
+    folder: Path,
+    finished: Finished,
 ) -> None:
     """Write a value model, and its backbone if that was trained.
 
@@ -393,6 +393,7 @@ def _export(
         model,
         None,
         folder.name,
+        markup,
     )
     extra = {
         "step": int(state.step),

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sia_jax.data.chat import Message, Tokenizer, reward_conversation
+from sia_jax.data.chat import Message, reward_conversation
 from sia_jax.data.sources.conversations import Conversation
 from sia_jax.data.tokenise import tokenise
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.files.writing import write_text
+from sia_jax.text.markup import CHATML
+from sia_jax.text.tokenizer import Tokenizer
 from sia_jax.world.grammar import sample_reply
 from sia_jax.world.pairs import preference_pairs
 from sia_jax.world.practice import practice
@@ -44,7 +46,7 @@ def held_out_language_data(tokenizer: Tokenizer, seed: int, split: Split) -> lis
 
 def _trajectory(tokenizer: Tokenizer, number: int, prompt: Prompt, reply: str) -> Trajectory:
     found = Conversation(str(number), prompt.id, conversation(prompt, reply), place=f"dialogue {number}")
-    record = tokenise(tokenizer, found, "qwen3")
+    record = tokenise(tokenizer, found, CHATML)
     return Trajectory(record.prompt_ids, record.reply_ids, 0.0, number=number, group=prompt.id)
 
 

@@ -16,7 +16,6 @@ import sia_jax
 from sia_jax.checkpoints.fingerprint import fingerprint
 from sia_jax.checkpoints.value_model import OWN_BACKBONE
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.data.chat import Tokenizer
 from sia_jax.data.packing import pack
 from sia_jax.data.records import read_records
 from sia_jax.interruption import Interruption
@@ -26,6 +25,7 @@ from sia_jax.pretrained import Policy, RewardModel
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.training import MetricsLog
+from sia_jax.text.tokenizer import Tokenizer
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import OptimizerConfig
 from sia_jax.training.language import init_full_state, language_step

@@ -47,5 +47,14 @@ def resolve_checkpoint(path_or_id: str | Path) -> Path:
 
 
 def checkpoint_name(path_or_id: str | Path) -> str:
-    """The last part of a folder's path or Hub id: what people call the checkpoint."""
-    return Path(path_or_id).expanduser().name or Path(path_or_id).expanduser().resolve().name
+    """The last part of a folder's path or Hub id: what people call the checkpoint.
+
+    A folder of the Hub's cache is called by its commit, "models--Qwen--Qwen3-1.7B/snapshots/70d2...", and so
+    is a link to it meant: there the repository's name is what counts.
+    """
+    given = Path(path_or_id).expanduser()
+    for folder in (given.absolute(), given.resolve()):
+        repository = folder.parents[1].name if len(folder.parents) > 1 else ""
+        if folder.parent.name == "snapshots" and repository.startswith("models--"):
+            return repository.split("--")[-1]
+    return given.name or given.resolve().name

@@ -9,8 +9,9 @@ Ours:
     value_head.safetensors   the head's tensors
     value_model.json         kind and rank of the head, the base's name and the fingerprint of its weights
 
-Either may have a folder backbone/ beside these: the base itself, where all of its weights were trained too.
-The adapter then changes nothing.
+Either JSON file may say under "markup" how prompts mark their turns; the published ones do not, and are
+prompted as their tokenizer has it. Either layout may have a folder backbone/ beside these: the base itself,
+where all of its weights were trained too. The adapter then changes nothing.
 
 Merged (merge_and_unload of peft, or own training without an adapter): the head and the JSON file of either
 layout, the merged weights in backbone/, and no lora_weights/.
@@ -52,6 +53,7 @@ from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import LoraConfig, check_adapter, merge_lora
 from sia_jax.parallel.mesh import shard_params
 from sia_jax.pretrained import Policy, ValueModel, mesh_of
+from sia_jax.text.markup import Markup, read_markup, recorded_markup
 from sia_jax.types import Params, flatten_names
 
 OFFICIAL_HEAD = "token_reward_head.pt"
@@ -125,6 +127,7 @@ def load_value_model(
     if check_base and not merged:
         adapter_base = read_adapter_config(folder / ADAPTER).base_model
         _check_base(folder, saved, adapter_base, digest, base_name)
+    markup = recorded_markup_of(folder)
     lora_config: LoraConfig | None = None
     lora: Params = {}
     if not merged:
@@ -141,11 +144,11 @@ def load_value_model(
         params = {"lora": lora, "value_head": head}
         if mesh is None:  # beside the policy, on whichever device it lies
             params = jax.device_put(params, base["norm"]["weight"].sharding)
-        return ValueModel(config, params, base, tokenizer, name)
+        return ValueModel(config, params, base, tokenizer, name, markup)
     _, base = load_backbone(base_folder, dtype=dtype, mesh=mesh)
     model = base if lora_config is None else merge_lora(base, lora, lora_config)
     params = {"model": model, "value_head": head}
-    return ValueModel(ValueConfig(model_config, kind, rank), params, None, tokenizer, name)
+    return ValueModel(ValueConfig(model_config, kind, rank), params, None, tokenizer, name, markup)
 
 
 def own_backbone(path: str | Path) -> Path | None:
@@ -176,6 +179,18 @@ def fingerprint_of_value_model(folder: Path) -> str:
         ):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def fingerprint_with_backbone(path: str | Path) -> str:
+    """Of adapter, head and, where the value model brings it, the backbone.
+
+    Args:
+      path: the value model's folder, or else a Hub id.
+    """
+    parts = [fingerprint_of_value_model(resolve_checkpoint(path))]
+    if (own := own_backbone(path)) is not None:
+        parts.append(fingerprint_of_folder(own))
+    return "+".join(part[:16] for part in parts)
 
 
 def save_value_model(
@@ -243,6 +258,9 @@ def save_value_model(
             "head_rank": value.config.head_rank,
         }
         config_name = OUR_CONFIG
+    markup = recorded_markup(value.markup, value.tokenizer)
+    if markup is not None:
+        saved["markup"] = markup.to_json()
     save_adapter(folder / ADAPTER, value.params["lora"], lora, base_model, backbone.num_layers)
     write_text(folder / config_name, json.dumps(saved | (extra or {}), indent=2) + "\n")
 
@@ -283,6 +301,15 @@ def _check_merged(folder: Path, backbone: str | Path | Policy, check_base: bool)
             f"If the adapter was merged into {backbone}, put that into {folder / OWN_BACKBONE}/, or pass "
             "check_base=False"
         )
+
+
+def recorded_markup_of(folder: Path) -> Markup | None:
+    """How the prompts of a value model mark their turns, as its JSON file says; None: it does not say.
+
+    Raises:
+      ValueError: a file that cannot be read, or a markup that is none.
+    """
+    return read_markup(_read_saved_config(folder).get("markup"), f"{folder}: its JSON file")
 
 
 def _read_saved_config(folder: Path) -> dict[str, Any]:

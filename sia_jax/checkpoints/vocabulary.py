@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from sia_jax.checkpoints.files import check_whole
-from sia_jax.data.chat import Tokenizer
 from sia_jax.files.shown import shown_line
 from sia_jax.files.writing import copy_file, make_folder, publish, staging, writing
+from sia_jax.text.tokenizer import Tokenizer
 
 _FILES = (
     *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "tokenizer.model"),
     *("added_tokens.json", "special_tokens_map.json"),
 )
 _TEMPLATE = "chat_template.jinja"  # beside them; older checkpoints have it in tokenizer_config.json
+_OLD_TEMPLATE = "chat_template.json"  # where processors had it, which transformers reads only for those
 # Any of these sets holds a whole vocabulary.
 _VOCABULARIES = ({"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"tokenizer.model"})
 
@@ -54,7 +55,7 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
 
     try:
         # Left to itself, trust_remote_code asks on stdin.
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **special_tokens_for_4(folder)
         )
     except Exception as error:  # the readers raise what they like; tokenizers a bare Exception
@@ -64,6 +65,9 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
             f"({type(error).__name__}: {shown_line(error, 500)}); copy the files from the original "
             "checkpoint again"
         ) from error
+    if not tokenizer.chat_template and (folder / _OLD_TEMPLATE).is_file():
+        tokenizer.chat_template = _old_template(folder / _OLD_TEMPLATE)
+    return tokenizer
 
 
 def special_tokens_for_4(folder: Path, installed: str | None = None) -> dict[str, Any]:
@@ -109,7 +113,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
       source: a checkpoint, with or without a tokenizer.
       target: an existing folder.
     """
-    for name in (*_FILES, _TEMPLATE):
+    for name in (*_FILES, _TEMPLATE, _OLD_TEMPLATE):
         if (source / name).is_file():
             copy_file(source / name, target / name)
 
@@ -158,6 +162,22 @@ def _torch_not_missed() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_of_something_else)
+
+
+def _old_template(path: Path) -> Any:
+    """A template, or several by name.
+
+    Raises:
+      ValueError: the file holds none.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        return found["chat_template"]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path}: expected {{"chat_template": "..."}} ({type(error).__name__}: {error}); copy the file '
+            "from the original checkpoint again, or remove it"
+        ) from None
 
 
 def _is_object(path: Path) -> bool:

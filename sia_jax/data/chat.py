@@ -5,49 +5,16 @@ Contents are text and are taken as they are: a "Human:" inside one begins no tur
 user write one has to remove it first.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal
 
-from sia_jax.models.config import Family
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase as Tokenizer
-else:
-    Tokenizer = Any  # transformers takes seconds to import; who passes a tokenizer has paid them
+from sia_jax.text.forms import PromptForm
+from sia_jax.text.markup import Markup, check_markup, markup_of
+from sia_jax.text.templates import names_read, render
+from sia_jax.text.tokenizer import Tokenizer, exact_ids, opened_ids
 
 Message = Mapping[str, str]
 """{"role": "system" | "user" | "assistant", "content": text}."""
-
-PromptForm = Literal["chat", "raw"]
-"""How a policy is prompted: by its checkpoint's chat template, or as plain text."""
-
-
-@dataclass(frozen=True)
-class _Markup:
-    """How a family marks turns."""
-
-    start: str
-    """Opens the text."""
-    header: str
-    """Opens a turn."""
-    end: str
-    """Closes a turn."""
-
-    def open(self, role: str) -> str:
-        return self.header.format(role=role)
-
-    @property
-    def special_tokens(self) -> list[str]:
-        return re.findall(r"<\|\w+\|>", self.start + self.header + self.end)
-
-
-_MARKUP: dict[Family, _Markup] = {
-    "qwen3": _Markup("", "<|im_start|>{role}\n", "<|im_end|>\n"),
-    "llama": _Markup("<|begin_of_text|>", "<|start_header_id|>{role}<|end_header_id|>\n\n", "<|eot_id|>"),
-}
 
 
 def check_messages(messages: Sequence[Message], *, last: Literal["user", "assistant"] = "user") -> None:
@@ -96,74 +63,57 @@ def policy_prompt(
     *,
     form: PromptForm,
     enable_thinking: bool = False,
-    **template_kwargs: Any,
+    chat_template: str | None = None,
+    **variables: Any,
 ) -> list[int]:
     """The ids after which the policy writes its reply.
 
-    In form "chat" the template's text is tokenised as it is, and the BOS that a tokenizer puts in front of
-    every text is added if the template wrote none: one BOS, whichever of the two provides it. (The official
-    code cuts the template's, and has the tokenizer add its own.)
+    In form "chat" they are those of `apply_chat_template`, with what the tokenizer puts in front of every
+    text if the template does not write it: one BOS, whichever of the two provides it. What a tokenizer would
+    add behind a text, such as an EOS, is in neither form.
 
     Args:
       tokenizer: the policy's.
       messages: ends with the user.
-      form: "chat", the checkpoint's own template, or "raw", `raw_prompt_text`; see `prompt_form`.
+      form: "chat", the checkpoint's own template, or "raw", `raw_prompt_text`; see
+        `sia_jax.text.forms.prompt_form`.
       enable_thinking: of Qwen3's template: False puts an empty think block in front of the reply. A template
         without the switch takes False alone.
-      **template_kwargs: further variables of the template, such as date_string="26 Jul 2024" for Llama 3,
+      chat_template: the name of one of several templates that the checkpoint has; None: its default one.
+      **variables: further variables of the template, such as date_string="26 Jul 2024" for Llama 3,
         whose template otherwise may write today's date.
 
     Raises:
-      ValueError: not a conversation, no chat template, or a variable that the template does not know.
+      sia_jax.text.templates.TemplateRefusal: the template refuses these messages.
+      ValueError: not a conversation, no chat template, a broken one, or a variable that it does not know.
     """
     # Templates test `enable_thinking is false`: 0, None or "false" would switch thinking on.
     if not isinstance(enable_thinking, bool):
         raise ValueError(f"enable_thinking must be True or False, got {enable_thinking!r}")
     if form == "raw":
-        if enable_thinking or template_kwargs:
-            given = [*(["enable_thinking"] if enable_thinking else []), *template_kwargs]
-            raise ValueError(f"form 'raw' has no template for {given}; drop them, or use form 'chat'")
-        return tokenizer.encode(raw_prompt_text(messages))
+        given = {"enable_thinking": enable_thinking, "chat_template": chat_template is not None}
+        unused = [*(name for name, is_given in given.items() if is_given), *variables]
+        if unused:
+            raise ValueError(f"form 'raw' has no template for {unused}; drop them, or use form 'chat'")
+        return opened_ids(tokenizer, raw_prompt_text(messages))
     if form != "chat":
         raise ValueError(f"form must be 'chat' or 'raw', got {form!r}")
     check_messages(messages)
     if not tokenizer.chat_template:
         raise ValueError(f"{tokenizer.name_or_path}: the tokenizer has no chat template; use form='raw'")
     # Off is what a template without the switch does; on it cannot be.
-    _check_template_kwargs(
-        tokenizer, template_kwargs | ({"enable_thinking": True} if enable_thinking else {})
+    _check_variables(
+        tokenizer, chat_template, [*variables, *(["enable_thinking"] if enable_thinking else [])]
     )
-    text = _apply_template(
-        tokenizer, messages, add_generation_prompt=True, enable_thinking=enable_thinking, **template_kwargs
+    text = render(
+        tokenizer,
+        messages,
+        add_generation_prompt=True,
+        chat_template=chat_template,
+        enable_thinking=enable_thinking,
+        **variables,
     )
-    ids = tokenizer.encode(text, add_special_tokens=False)
-    bos = tokenizer.bos_token_id
-    adds_bos = bos is not None and tokenizer.encode("")[:1] == [bos]
-    return [bos, *ids] if adds_bos and ids[:1] != [bos] else ids
-
-
-def date_variables(
-    tokenizer: Tokenizer, date_string: str | None, name: str, option: str = "--date-string"
-) -> dict[str, str]:
-    """The template's variable for the date, for runs whose texts must be the same tomorrow.
-
-    Args:
-      tokenizer: a checkpoint's.
-      date_string: what the template is to write, such as "26 Jul 2024"; None: it writes no date.
-      name: what the error calls the checkpoint.
-      option: how a user gives the date.
-
-    Raises:
-      ValueError: no date, and the template would write today's.
-    """
-    if date_string is not None:
-        return {"date_string": date_string}
-    if tokenizer.chat_template and "strftime_now" in tokenizer.get_chat_template():
-        raise ValueError(
-            f"{name}: the chat template writes today's date into every conversation, and so another one "
-            f'tomorrow; fix it with {option} (in Python date_string=), e.g. "26 Jul 2024"'
-        )
-    return {}
+    return opened_ids(tokenizer, text)
 
 
 def raw_prompt_text(messages: Sequence[Message]) -> str:
@@ -179,23 +129,8 @@ def raw_prompt_text(messages: Sequence[Message]) -> str:
     return "".join(openings[m["role"]].format(m["content"]) for m in messages) + "Assistant:\n"
 
 
-def prompt_form(name: str, tokenizer: Tokenizer) -> PromptForm:
-    """How the official code prompts a checkpoint: "raw" for base models, whose template nobody trained.
-
-    A base model is a Qwen3 with "Base" in its name or a Llama without "Instruct"; so is, whatever its name, a
-    checkpoint without a chat template.
-
-    Args:
-      name: path or Hub id; only its last part counts.
-      tokenizer: the checkpoint's.
-    """
-    last = PurePath(name).name
-    base = "Base" in last if "Qwen3" in last else "Llama" in last and "Instruct" not in last
-    return "raw" if base or not tokenizer.chat_template else "chat"
-
-
-def value_prompt_text(messages: Sequence[Message], family: Family) -> str:
-    """The prompt of a value model: the turns in the family's markup, and the opened turn of the assistant.
+def value_prompt_text(messages: Sequence[Message], markup: Markup) -> str:
+    """The prompt of a value model: the turns in its markup, and the opened turn of the assistant.
 
     This is not what the checkpoint's chat template makes of the conversation: no think block, no date, and
     contents are not trimmed. On one user turn it is byte for byte what the official code trains on; when that
@@ -203,80 +138,58 @@ def value_prompt_text(messages: Sequence[Message], family: Family) -> str:
 
     Args:
       messages: ends with the user.
-      family: of the value model's backbone.
+      markup: the value model's.
 
     Raises:
-      ValueError: not a conversation, or an unknown family.
+      ValueError: not a conversation.
     """
     check_messages(messages)
-    markup = _markup(family)
     turns = "".join(markup.open(m["role"]) + m["content"] + markup.end for m in messages)
     return markup.start + turns + markup.open("assistant")
 
 
-def value_prompt(tokenizer: Tokenizer, messages: Sequence[Message], family: Family) -> list[int]:
-    """The ids of `value_prompt_text`, with nothing added: a family with a BOS has it in the text.
+def value_prompt(
+    tokenizer: Tokenizer, messages: Sequence[Message], markup: Markup | None = None
+) -> list[int]:
+    """The ids of `value_prompt_text`, with nothing added: a markup with a BOS has it in the text.
 
     Args:
       tokenizer: the value model's.
       messages: ends with the user.
-      family: of the value model's backbone.
+      markup: the value model's; None: the tokenizer's (`sia_jax.text.markup.markup_of`).
 
     Raises:
-      ValueError: not a conversation, an unknown family, or a tokenizer without the family's special tokens.
+      ValueError: not a conversation, or a tokenizer without the markup's special tokens.
     """
-    text = value_prompt_text(messages, family)
-    # A tokenizer of another family would take the marks for words.
-    missing = _missing_tokens(tokenizer, family)
-    if missing:
-        raise ValueError(
-            f"{tokenizer.name_or_path}: the tokenizer lacks the special tokens {missing} of family "
-            f"{family!r}; use the value model's own tokenizer"
-        )
-    return tokenizer.encode(text, add_special_tokens=False)
-
-
-def turn_end(family: Family) -> str:
-    """The special token that closes a turn, and with it a complete reply.
-
-    Raises:
-      ValueError: an unknown family.
-    """
-    return _markup(family).end.strip()
-
-
-def family_of(tokenizer: Tokenizer) -> Family:
-    """The family whose special tokens a tokenizer has.
-
-    Raises:
-      ValueError: it has those of none, or of several.
-    """
-    found = [family for family in _MARKUP if not _missing_tokens(tokenizer, family)]
-    if len(found) != 1:
-        tokens = {family: _markup(family).special_tokens for family in _MARKUP}
-        raise ValueError(
-            f"{tokenizer.name_or_path}: the tokenizer has the special tokens of {found or 'no family'}, "
-            f"expected those of one of {tokens}; use the value model's own tokenizer"
-        )
-    return found[0]
+    check_messages(messages)
+    if markup is None:
+        markup = markup_of(tokenizer)
+    check_markup(tokenizer, markup)
+    return exact_ids(tokenizer, value_prompt_text(messages, markup))
 
 
 def reward_conversation(
-    tokenizer: Tokenizer, messages: Sequence[Message], **template_kwargs: Any
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    *,
+    chat_template: str | None = None,
+    **variables: Any,
 ) -> list[int]:
-    """The ids of a finished conversation for a reward model, as the Skywork-Reward-V2 cards make them.
+    """The ids of a finished conversation for a reward model: those of `apply_chat_template`.
 
-    The checkpoint's chat template without a generation prompt; the BOS that it writes is cut and comes back
-    from the tokenizer.
+    What the tokenizer puts in front of every text is there once, as in `policy_prompt`; nothing stands behind
+    the template's text, so that the reward is read where the model learnt to give it.
 
     Args:
       tokenizer: the reward model's.
       messages: ends with the assistant.
-      **template_kwargs: further variables of the template, such as date_string="26 Jul 2024" for Llama 3,
+      chat_template: the name of one of several templates that the checkpoint has; None: its default one.
+      **variables: further variables of the template, such as date_string="26 Jul 2024" for Llama 3,
         whose template otherwise may write today's date.
 
     Raises:
-      ValueError: not a finished conversation, no chat template, or a variable that the template does not
+      sia_jax.text.templates.TemplateRefusal: the template refuses these messages.
+      ValueError: not a finished conversation, no chat template, a broken one, or a variable that it does not
         know.
     """
     check_messages(messages, last="assistant")
@@ -285,9 +198,8 @@ def reward_conversation(
             f"{tokenizer.name_or_path}: the tokenizer has no chat template, which scoring needs; "
             "use the reward model's own tokenizer"
         )
-    _check_template_kwargs(tokenizer, template_kwargs)
-    text = _apply_template(tokenizer, messages, **template_kwargs)
-    return tokenizer.encode(text.removeprefix(tokenizer.bos_token or ""))
+    _check_variables(tokenizer, chat_template, list(variables))
+    return opened_ids(tokenizer, render(tokenizer, messages, chat_template=chat_template, **variables))
 
 
 def _check_content(name: str, content: Any) -> None:
@@ -302,25 +214,7 @@ def _check_content(name: str, content: Any) -> None:
         ) from None
 
 
-def _markup(family: Family) -> _Markup:
-    if family not in _MARKUP:
-        raise ValueError(f"family must be one of {sorted(_MARKUP)}, got {family!r}")
-    return _MARKUP[family]
-
-
-def _missing_tokens(tokenizer: Tokenizer, family: Family) -> list[str]:
-    special = dict.fromkeys(_markup(family).special_tokens)
-    return [token for token in special if len(tokenizer.encode(token, add_special_tokens=False)) != 1]
-
-
-def _check_template_kwargs(tokenizer: Tokenizer, template_kwargs: dict[str, Any]) -> None:
+def _check_variables(tokenizer: Tokenizer, chat_template: str | None, given: list[str]) -> None:
     # A variable that the template never reads would be dropped without a word, a misspelt one too.
-    template = tokenizer.get_chat_template()
-    unknown = [name for name in template_kwargs if not re.search(rf"\b{re.escape(name)}\b", template)]
-    if unknown:
+    if given and (unknown := [name for name in given if name not in names_read(tokenizer, chat_template)]):
         raise ValueError(f"{tokenizer.name_or_path}: the chat template has no variables {unknown}; drop them")
-
-
-def _apply_template(tokenizer: Tokenizer, messages: Sequence[Message], **template_kwargs: Any) -> str:
-    conversation = [dict(message) for message in messages]
-    return cast(str, tokenizer.apply_chat_template(conversation, tokenize=False, **template_kwargs))

@@ -165,9 +165,7 @@ def read_records(folder: Path) -> RecordSource:
             raise FileNotFoundError(
                 f"{folder} holds a set that was never finished: its run was stopped; run it again"
             )
-        raise FileNotFoundError(
-            f"{folder}: there is no set of records in it; sia train prepare makes one"
-        )
+        raise FileNotFoundError(f"{folder}: there is no set of records in it; sia train prepare makes one")
     meta = _read_meta(finished)
     for name, size in meta["files"].items():
         path = finished / name

@@ -1,12 +1,15 @@
 """Ids as text, token by token, and where a reply's text stops."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sia_jax.data.chat import Tokenizer
+from sia_jax.text.tokenizer import Tokenizer
 
 _REPLACEMENT = "\ufffd"
 """What decoders write for bytes that are no character, or not one yet."""
+
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 class IncrementalDecoder:
@@ -15,6 +18,10 @@ class IncrementalDecoder:
     All that `push` and `finish` return, joined, is `tokenizer.decode` of all ids (without its "clean-up",
     which takes spaces out of the text). An unfinished character is held back until its last byte is there: a
     replacement character comes out only for bytes that can no longer become one, and always a push later.
+
+    Tokenizers that spell rare characters as bytes (<0xE2><0x82>..., "byte fallback") take a run of them for
+    text only if the whole run is: one byte too many, and each of them becomes a replacement character. What
+    such a run says is known at its end, so it is held back until then.
 
     Args:
       tokenizer: a transformers tokenizer.
@@ -29,10 +36,23 @@ class IncrementalDecoder:
         self._context: list[int] = []
         self._fresh: list[int] = []
         self._emitted = 0  # characters of the two that are out
+        self._run: list[int] = []  # ids from the first byte of a run on
 
     def push(self, ids: int | Iterable[int]) -> str:
         """The text that these ids complete; "" as long as they complete none."""
-        self._fresh += [ids] if isinstance(ids, int) else ids
+        self._run += [ids] if isinstance(ids, int) else ids
+        ready = self._before_open_run()
+        self._fresh += self._run[:ready]
+        self._run = self._run[ready:]
+        return self._complete()
+
+    def finish(self) -> str:
+        """What was held back; the decoder is as new afterwards."""
+        rest = self._decode(self._context + self._fresh + self._run)[self._emitted :]
+        self._context, self._fresh, self._run, self._emitted = [], [], [], 0
+        return rest
+
+    def _complete(self) -> str:
         text = self._decode(self._context + self._fresh)
         # Decoders write one replacement character for a character that lacks bytes, and it is the last.
         unfinished = text.endswith(_REPLACEMENT)
@@ -40,16 +60,24 @@ class IncrementalDecoder:
         new = text[self._emitted : stable]
         if unfinished:
             self._emitted = max(self._emitted, stable)
-        else:
+        elif new:  # ids without text are no context: what follows them would be taken for a beginning
             self._context, self._fresh = self._fresh, []
             self._emitted = len(self._decode(self._context))
         return new
 
-    def finish(self) -> str:
-        """What was held back; the decoder is as new afterwards."""
-        rest = self._decode(self._context + self._fresh)[self._emitted :]
-        self._context, self._fresh, self._emitted = [], [], 0
-        return rest
+    def _before_open_run(self) -> int:
+        """How many of the ids stand in front of bytes that more bytes may follow."""
+        names = map(self._tokenizer.convert_ids_to_tokens, self._run)
+        is_byte = [_BYTE.fullmatch(str(name)) is not None for name in names]
+        begin = len(self._run)
+        if not any(is_byte):
+            return begin
+        for place in reversed(range(begin)):
+            if is_byte[place]:
+                begin = place
+            elif self._decode(self._run[place : place + 1]):  # a token that is left out ends no run
+                break
+        return begin
 
     def _decode(self, ids: list[int]) -> str:
         return str(

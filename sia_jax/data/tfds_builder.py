@@ -44,8 +44,7 @@ class SiaTrajectories(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         raise ValueError(
-            f"{self.data_dir}: there is no set here, and this builder only reads; "
-            "sia train prepare makes one"
+            f"{self.data_dir}: there is no set here, and this builder only reads; sia train prepare makes one"
         )
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:

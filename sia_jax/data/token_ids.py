@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from sia_jax.data.chat import Tokenizer
 from sia_jax.models.config import ModelConfig
+from sia_jax.text.tokenizer import Tokenizer
 
 
 def num_tokens(tokenizer: Tokenizer) -> int:

@@ -2,13 +2,14 @@
 
 import numpy as np
 
-from sia_jax.data.chat import Tokenizer, turn_end, value_prompt
+from sia_jax.data.chat import value_prompt
 from sia_jax.data.records import Record
 from sia_jax.data.sources.conversations import Conversation
-from sia_jax.models.config import Family
+from sia_jax.text.markup import Markup, check_markup
+from sia_jax.text.tokenizer import Tokenizer, exact_ids
 
 
-def tokenise(tokenizer: Tokenizer, conversation: Conversation, family: Family) -> Record:
+def tokenise(tokenizer: Tokenizer, conversation: Conversation, markup: Markup) -> Record:
     """The ids that a value model learns from.
 
     prompt_ids = value_prompt(all messages but the last), reply_ids = encode(reply) + [turn end]. A reply that
@@ -19,36 +20,31 @@ def tokenise(tokenizer: Tokenizer, conversation: Conversation, family: Family) -
     Args:
       tokenizer: the value model's.
       conversation: its reply is as the model wrote it.
-      family: of the value model's backbone.
+      markup: the value model's.
 
     Raises:
-      ValueError: a tokenizer without the family's special tokens.
+      ValueError: a tokenizer without the markup's special tokens.
     """
     *prompt, reply = conversation.messages
-    reply_ids = tokenizer.encode(reply["content"], add_special_tokens=False)
+    reply_ids = exact_ids(tokenizer, reply["content"])
     if conversation.complete:
-        reply_ids = [*reply_ids, stop_id(tokenizer, family)]
+        reply_ids = [*reply_ids, stop_id(tokenizer, markup)]
     return Record(
         id=conversation.id,
         group=conversation.group,
         messages=conversation.messages,
-        prompt_ids=np.array(value_prompt(tokenizer, prompt, family), np.int32),
+        prompt_ids=np.array(value_prompt(tokenizer, prompt, markup), np.int32),
         reply_ids=np.array(reply_ids, np.int32),
         reward=conversation.reward,
     )
 
 
-def stop_id(tokenizer: Tokenizer, family: Family) -> int:
-    """The id that ends a complete reply: <|im_end|> of Qwen3, <|eot_id|> of Llama.
+def stop_id(tokenizer: Tokenizer, markup: Markup) -> int:
+    """The id that ends a complete reply: <|im_end|> of ChatML, <|eot_id|> of Llama 3.
 
     Raises:
-      ValueError: the tokenizer has no such token.
+      ValueError: the tokenizer lacks the markup's special tokens.
     """
-    token = turn_end(family)
-    ids = tokenizer.encode(token, add_special_tokens=False)
-    if len(ids) != 1:
-        raise ValueError(
-            f"{tokenizer.name_or_path}: the tokenizer lacks the special token {token!r} of family "
-            f"{family!r}; use the value model's own tokenizer"
-        )
-    return int(ids[0])
+    check_markup(tokenizer, markup)
+    (index,) = exact_ids(tokenizer, markup.turn_end)
+    return index

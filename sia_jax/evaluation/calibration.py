@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sia_jax.files.strict_json import kind_of, parse_object
+from sia_jax.text.forms import unsettled
 
 FORMAT = "sia_jax calibration 1"
 """Stands in the file; a reader refuses any other."""
@@ -51,8 +52,8 @@ class Calibration:
                 f"{name} {self.settings.get(name)!r} (now {settings.get(name)!r})" for name in differing
             )
             raise ValueError(
-                f"{self.path}: its thresholds are of another policy or way to sample: {changes}; make others "
-                "with decode.calibrate"
+                f"{self.path}: its thresholds are of another policy or way to sample: {changes}"
+                f"{unsettled(self.settings)}; make others with decode.calibrate"
             )
 
     def cautions(self) -> dict[float, str]:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from sia_jax.files.writing import make_folder, writing
+from sia_jax.text.forms import unsettled
 
 
 class Journal:
@@ -126,5 +127,5 @@ class Journal:
         differing = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
         if differing:
             changes = ", ".join(f"{n} {theirs.get(n)!r} (now {ours.get(n)!r})" for n in differing)
-            raise ValueError(f"it was written with other settings: {changes}")
+            raise ValueError(f"it was written with other settings: {changes}{unsettled(theirs)}")
         return self._key(record)

@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
-from jinja2 import TemplateError
 
 from sia_jax.data.chat import Message, check_messages
 from sia_jax.models import run
 from sia_jax.models.run import bucket_length
-from sia_jax.pretrained import RewardModel, mesh_of, pad_batch
+from sia_jax.pretrained import RewardModel, mesh_of, pad_batch, read_at
+from sia_jax.text.templates import TemplateRefusal
 
 Reason = Literal["no reply", "not a conversation", "too long", "not finite"]
 """Why a conversation has no reward."""
@@ -105,8 +105,8 @@ class Labeller:
             return [Outcome(index, 0, None, *problem)]
         try:
             ids = self.model.conversation_ids(messages, **self._template)
-        except TemplateError as error:
-            why = f"the chat template refuses it: {error}"
+        except TemplateRefusal as error:
+            why = f"the chat template refuses it: {error.why}"
             return [Outcome(index, 0, None, "not a conversation", why)]
         return self.add_ids(index, ids)
 
@@ -152,7 +152,7 @@ class Labeller:
             lengths[row] = len(ids)
         config = self.model.config
         with nullcontext() if length in self._compiled else self._compiling(length):
-            padded = pad_batch(tokens, lengths, config, self._mesh)
+            padded = pad_batch(tokens, read_at(tokens, lengths, config), config, self._mesh)
             rewards = run.batch_rewards(self.model.params, *padded, config=config)
         self._compiled.add(length)
         self._computed.append(([(index, len(ids)) for index, ids in waiting], rewards))

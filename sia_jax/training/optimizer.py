@@ -1,6 +1,5 @@
 """AdamW as the paper runs it, and its learning rate."""
 
-
 from sia_jax.extras import installed_with
 from sia_jax.training.config import OptimizerConfig
 

@@ -12,7 +12,12 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from sia_jax.checkpoints.vocabulary import check_same_vocabulary, load_tokenizer, special_tokens_for_4
+from sia_jax.checkpoints.vocabulary import (
+    check_same_vocabulary,
+    copy_tokenizer,
+    load_tokenizer,
+    special_tokens_for_4,
+)
 from tests.support.tokenizers import (
     LLAMA3_SPECIAL,
     QWEN3_PLAIN,
@@ -109,6 +114,22 @@ def test_a_folder_without_tokenizer_files_has_no_tokenizer(tmp_path: Path):
     for name in ("config.json", "model_config.json", "token_reward_head.pt", "chat_template.jinja"):
         (tmp_path / name).write_text("{}")
     assert load_tokenizer(tmp_path) is None
+
+
+def test_a_template_in_a_processors_file_is_the_tokenizers(tmp_path: Path):
+    save_qwen3_tokenizer(tmp_path)
+    content = {"chat_template": "{{ messages[0].content }}!"}
+    (tmp_path / "chat_template.json").write_text(json.dumps(content))
+    assert load_tokenizer(tmp_path).chat_template != content["chat_template"]  # its own comes first
+    rewrite_config(tmp_path, chat_template=None)
+    assert load_tokenizer(tmp_path).chat_template == content["chat_template"]
+    (tmp_path / "copy").mkdir()
+    copy_tokenizer(tmp_path, tmp_path / "copy")
+    assert load_tokenizer(tmp_path / "copy").chat_template == content["chat_template"]
+    for broken in ("{", "[]", '"a"', "5", '{"template": ""}', "[" * 100_000):
+        (tmp_path / "chat_template.json").write_text(broken)
+        with pytest.raises(ValueError, match=r"chat_template\.json: expected \{.*or remove it"):
+            load_tokenizer(tmp_path)
 
 
 def test_a_missing_folder_is_not_a_folder_without_a_tokenizer(tmp_path: Path):

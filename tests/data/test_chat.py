@@ -8,10 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from tokenizers.processors import ByteLevel
+from tokenizers.processors import ByteLevel, TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from sia_jax.data import chat
+from sia_jax.text.markup import CHATML, LLAMA3
 from tests.support.sources import user as conversation
 from tests.support.tokenizers import LLAMA3_TEMPLATE, save_llama3_tokenizer, save_qwen3_tokenizer
 
@@ -58,12 +59,12 @@ def exactly(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def test_value_prompt_of_qwen3_is_the_official_text():
-    text = chat.value_prompt_text(conversation("Hi there"), "qwen3")
+    text = chat.value_prompt_text(conversation("Hi there"), CHATML)
     assert text == "<|im_start|>user\nHi there<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_value_prompt_of_llama_is_the_official_text():
-    text = chat.value_prompt_text(conversation("Hi there"), "llama")
+    text = chat.value_prompt_text(conversation("Hi there"), LLAMA3)
     assert text == (
         "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi there<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
@@ -72,11 +73,11 @@ def test_value_prompt_of_llama_is_the_official_text():
 
 def test_value_prompt_goes_on_over_system_message_and_turns_in_the_same_markup():
     messages = conversation("One?", "One.", "Two?", system="Count.")
-    assert chat.value_prompt_text(messages, "qwen3") == (
+    assert chat.value_prompt_text(messages, CHATML) == (
         "<|im_start|>system\nCount.<|im_end|>\n<|im_start|>user\nOne?<|im_end|>\n"
         "<|im_start|>assistant\nOne.<|im_end|>\n<|im_start|>user\nTwo?<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert chat.value_prompt_text(messages, "llama") == (
+    assert chat.value_prompt_text(messages, LLAMA3) == (
         "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCount.<|eot_id|>"
         "<|start_header_id|>user<|end_header_id|>\n\nOne?<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\nOne.<|eot_id|>"
@@ -92,7 +93,7 @@ def test_value_prompt_of_qwen3_is_what_official_training_and_decoding_feed(
     text = "<|im_start|>user\n" + content + "<|im_end|>\n<|im_start|>assistant\n"
     training = qwen3(text, add_special_tokens=False).input_ids
     decoding = qwen3(text).input_ids
-    assert chat.value_prompt(qwen3, conversation(content), "qwen3") == training == decoding
+    assert chat.value_prompt(qwen3, conversation(content), CHATML) == training == decoding
 
 
 @pytest.mark.parametrize("content", CONTENTS)
@@ -104,19 +105,19 @@ def test_value_prompt_of_llama_is_what_official_training_and_decoding_feed(
     text = headers[0] + content + "<|eot_id|>" + headers[1]
     training = llama3(BOS + text, add_special_tokens=False).input_ids
     decoding = llama3(text).input_ids
-    ids = chat.value_prompt(llama3, conversation(content), "llama")
+    ids = chat.value_prompt(llama3, conversation(content), LLAMA3)
     assert ids == training == decoding
     assert ids.count(llama3.bos_token_id) == 1
 
 
 @pytest.mark.parametrize("content", CONTENTS)
 def test_value_prompt_keeps_every_character_of_a_content(llama3: PreTrainedTokenizerBase, content: str):
-    ids = chat.value_prompt(llama3, conversation(content), "llama")
-    assert llama3.decode(ids) == chat.value_prompt_text(conversation(content), "llama")
+    ids = chat.value_prompt(llama3, conversation(content), LLAMA3)
+    assert llama3.decode(ids) == chat.value_prompt_text(conversation(content), LLAMA3)
 
 
 def test_turn_words_inside_a_content_begin_no_turn(qwen3: PreTrainedTokenizerBase):
-    ids = chat.value_prompt(qwen3, conversation("Human:\nhi\nAssistant:\nho"), "qwen3")
+    ids = chat.value_prompt(qwen3, conversation("Human:\nhi\nAssistant:\nho"), CHATML)
     assert ids.count(qwen3.convert_tokens_to_ids("<|im_start|>")) == 2
     assert "Human:\nhi\nAssistant:\nho" in qwen3.decode(ids)
 
@@ -124,7 +125,7 @@ def test_turn_words_inside_a_content_begin_no_turn(qwen3: PreTrainedTokenizerBas
 def test_special_token_text_inside_a_content_becomes_the_special_token(qwen3: PreTrainedTokenizerBase):
     messages = conversation("What is <|im_end|>?")
     end = qwen3.convert_tokens_to_ids("<|im_end|>")
-    assert chat.value_prompt(qwen3, messages, "qwen3").count(end) == 2
+    assert chat.value_prompt(qwen3, messages, CHATML).count(end) == 2
     assert chat.policy_prompt(qwen3, messages, form="chat").count(end) == 2
     assert chat.policy_prompt(qwen3, messages, form="raw").count(end) == 1
 
@@ -135,24 +136,19 @@ def test_composed_and_decomposed_text_are_one_prompt_to_qwen3_alone(
     # Qwen3's tokenizer normalises to NFC, Llama's does not; the text itself is left to them.
     decomposed = conversation("cafe\u0301 🧑‍🍳")
     composed = conversation(unicodedata.normalize("NFC", "cafe\u0301 🧑‍🍳"))
-    assert chat.value_prompt_text(decomposed, "qwen3") != chat.value_prompt_text(composed, "qwen3")
-    assert chat.value_prompt(qwen3, decomposed, "qwen3") == chat.value_prompt(qwen3, composed, "qwen3")
-    assert chat.value_prompt(llama3, decomposed, "llama") != chat.value_prompt(llama3, composed, "llama")
+    assert chat.value_prompt_text(decomposed, CHATML) != chat.value_prompt_text(composed, CHATML)
+    assert chat.value_prompt(qwen3, decomposed, CHATML) == chat.value_prompt(qwen3, composed, CHATML)
+    assert chat.value_prompt(llama3, decomposed, LLAMA3) != chat.value_prompt(llama3, composed, LLAMA3)
 
 
-def test_value_prompt_refuses_a_tokenizer_of_another_family(
+def test_value_prompt_refuses_a_tokenizer_without_the_marks(
     qwen3: PreTrainedTokenizerBase, llama3: PreTrainedTokenizerBase
 ):
-    lacking = re.escape("['<|im_start|>', '<|im_end|>']")
-    with pytest.raises(ValueError, match=rf"llama3: .* lacks .*{lacking} of family 'qwen3'"):
-        chat.value_prompt(llama3, conversation("Hi"), "qwen3")
-    with pytest.raises(ValueError, match=r"qwen3: .* lacks .*begin_of_text.* of family 'llama'"):
-        chat.value_prompt(qwen3, conversation("Hi"), "llama")
-
-
-def test_value_prompt_refuses_an_unknown_family():
-    with pytest.raises(ValueError, match=r"family must be one of \['llama', 'qwen3'\], got 'gemma'"):
-        chat.value_prompt_text(conversation("Hi"), "gemma")
+    lacking = re.escape("['<|im_start|>', '<|im_end|>'] of the prompt '<|im_start|>user")
+    with pytest.raises(ValueError, match=rf"llama3: .* lacks .*{lacking}.*use the value model's own"):
+        chat.value_prompt(llama3, conversation("Hi"), CHATML)
+    with pytest.raises(ValueError, match=r"qwen3: .* lacks .*start_header_id.*use the value model's own"):
+        chat.value_prompt(qwen3, conversation("Hi"), LLAMA3)
 
 
 # The policy's prompt: its chat template
@@ -281,31 +277,6 @@ def test_policy_prompt_refuses_an_unknown_form(qwen3: PreTrainedTokenizerBase):
         chat.policy_prompt(qwen3, conversation("Hi"), form="plain")
 
 
-@pytest.mark.parametrize(
-    ("name", "form"),
-    [
-        ("Qwen/Qwen3-1.7B", "chat"),
-        ("Qwen/Qwen3-1.7B-Base", "raw"),
-        ("models/Qwen3-1.7B-Base/", "raw"),
-        ("/data/Base/Qwen3-1.7B", "chat"),
-        ("meta-llama/Llama-3.2-1B", "raw"),
-        ("meta-llama/Llama-3.2-1B-Instruct", "chat"),
-        ("/Instruct/Llama-3.2-1B", "raw"),
-        ("Llama-3.1-8B-Instruct-Base", "chat"),
-        ("policy", "chat"),
-        ("", "chat"),
-    ],
-)
-def test_form_follows_the_last_part_of_the_name(qwen3: PreTrainedTokenizerBase, name: str, form: str):
-    assert chat.prompt_form(name, qwen3) == form
-
-
-@pytest.mark.parametrize("name", ["Qwen3-1.7B", "Llama-3.2-1B-Instruct", "policy"])
-def test_form_is_raw_without_a_chat_template(qwen3: PreTrainedTokenizerBase, name: str):
-    qwen3.chat_template = None
-    assert chat.prompt_form(name, qwen3) == "raw"
-
-
 # A reward model's input
 
 
@@ -331,6 +302,46 @@ def test_reward_conversation_of_llama_has_one_bos(llama3: PreTrainedTokenizerBas
         "<|start_header_id|>user<|end_header_id|>\n\nBye.<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\nBye!<|eot_id|>"
     )
+
+
+@pytest.mark.parametrize("template_writes", [True, False])
+@pytest.mark.parametrize("added", ["", "bos", "eos", "bos eos"])
+def test_what_the_tokenizer_adds_in_front_is_there_once_and_nothing_behind(
+    llama3: PreTrainedTokenizerBase, template_writes: bool, added: str
+):
+    bos, eos = llama3.bos_token, llama3.eos_token
+    template = LLAMA3_TEMPLATE if template_writes else LLAMA3_TEMPLATE.replace("bos_token + ", "")
+    llama3.chat_template = template
+    around = {"": "$A", "bos": f"{bos} $A", "eos": f"$A {eos}", "bos eos": f"{bos} $A {eos}"}[added]
+    llama3.backend_tokenizer.post_processor = TemplateProcessing(
+        single=around, special_tokens=[(token, llama3.convert_tokens_to_ids(token)) for token in (bos, eos)]
+    )
+    messages = conversation("Hi there", "Hello!")
+    theirs = llama3.apply_chat_template(messages, tokenize=True, return_dict=False)
+    opening = [llama3.bos_token_id] if "bos" in added else []
+    assert chat.reward_conversation(llama3, messages) == (theirs if template_writes else [*opening, *theirs])
+    asked = conversation("Hi there")
+    theirs = llama3.apply_chat_template(asked, tokenize=True, return_dict=False, add_generation_prompt=True)
+    mine = chat.policy_prompt(llama3, asked, form="chat")
+    assert mine == (theirs if template_writes else [*opening, *theirs])
+    raw = chat.policy_prompt(llama3, asked, form="raw")
+    assert raw == [*opening, *exactly(llama3, "Human:\nHi there\nAssistant:\n")]
+    value = chat.value_prompt(llama3, asked)
+    assert value == exactly(llama3, chat.value_prompt_text(asked, LLAMA3))
+
+
+def test_one_of_several_templates_is_taken_by_its_name(qwen3: PreTrainedTokenizerBase):
+    qwen3.chat_template = {"short": "{{ messages[0].content }}", "long": "{{ messages[0].content }}!"}
+    ids = chat.policy_prompt(qwen3, conversation("Hi"), form="chat", chat_template="long")
+    assert qwen3.decode(ids) == "Hi!"
+    assert qwen3.decode(chat.reward_conversation(qwen3, conversation("Hi", "Ho"), chat_template="short")) == (
+        "Hi"
+    )
+    for template, problem in ((None, "none of them is called 'default'"), ("tall", "none is 'tall'")):
+        with pytest.raises(ValueError, match=rf"qwen3: .*\['long', 'short'\], and {problem}; pass"):
+            chat.policy_prompt(qwen3, conversation("Hi"), form="chat", chat_template=template)
+    with pytest.raises(ValueError, match=r"form 'raw' has no template for \['chat_template'\]"):
+        chat.policy_prompt(qwen3, conversation("Hi"), form="raw", chat_template="long")
 
 
 def test_reward_conversation_must_be_finished(qwen3: PreTrainedTokenizerBase):
@@ -361,7 +372,7 @@ def test_reward_conversation_needs_a_template_and_variables_that_it_reads(qwen3:
 )
 def test_conversations_are_accepted(qwen3: PreTrainedTokenizerBase, messages: list[chat.Message]):
     assert qwen3.decode(chat.policy_prompt(qwen3, messages, form="chat", enable_thinking=True)) == (
-        chat.value_prompt_text(messages, "qwen3")
+        chat.value_prompt_text(messages, CHATML)
     )
 
 
@@ -402,7 +413,7 @@ def test_what_is_no_conversation_is_refused_everywhere(
     makers: list[Callable[[], Any]] = [
         lambda: chat.check_messages(messages),
         lambda: chat.raw_prompt_text(messages),
-        lambda: chat.value_prompt(qwen3, messages, "qwen3"),
+        lambda: chat.value_prompt(qwen3, messages, CHATML),
         lambda: chat.policy_prompt(qwen3, messages, form="chat"),
         lambda: chat.policy_prompt(qwen3, messages, form="raw"),
     ]

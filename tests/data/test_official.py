@@ -10,6 +10,7 @@ import pytest
 
 from sia_jax.data.records import Record
 from sia_jax.data.sources.official import write_official
+from sia_jax.text.markup import CHATML, LLAMA3
 from tests.support.sources import read, reasons, user
 
 
@@ -142,7 +143,7 @@ def test_what_is_written_for_the_official_code_comes_back_exactly(tmp_path: Path
         Record("b", "h", (), ids[:2], ids, None),
     ]
     path = tmp_path / "new" / "a.json"
-    assert write_official(path, iter(records), family) == 2
+    assert write_official(path, iter(records), {"qwen3": CHATML, "llama": LLAMA3}[family]) == 2
     for written, found in zip(records, read("official", path), strict=True):
         for name in ("id", "group", "messages", "reward"):
             assert getattr(found, name) == getattr(written, name)
@@ -154,7 +155,7 @@ def test_what_is_written_for_the_official_code_comes_back_exactly(tmp_path: Path
 def test_what_is_written_has_the_fields_that_the_official_trainer_reads(tmp_path: Path) -> None:
     ids = np.array([1, 2, 3], np.int32)
     write_official(
-        tmp_path / "a.json", [Record("a", "g", tuple(user("Tea?", "Yes.")), ids, ids, 0.5)], "qwen3"
+        tmp_path / "a.json", [Record("a", "g", tuple(user("Tea?", "Yes.")), ids, ids, 0.5)], CHATML
     )
     (row,) = json.loads((tmp_path / "a.json").read_text())
     assert row["prompt"] == official()["prompt"]
@@ -173,8 +174,8 @@ def test_a_write_for_the_official_code_that_fails_leaves_what_was_there(tmp_path
     path = tmp_path / "a.json"
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt):
-        write_official(path, torn(), "qwen3")
+        write_official(path, torn(), CHATML)
     assert path.read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
-    assert write_official(path, [], "qwen3") == 0
+    assert write_official(path, [], CHATML) == 0
     assert json.loads(path.read_text()) == []

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from sia_jax.data.text import IncrementalDecoder, cut_at_stop, token_pieces
 from tests.support.tokenizers import save_llama3_tokenizer, save_qwen3_tokenizer
@@ -27,6 +28,23 @@ def tokenizer(
     folder: Path = tmp_path_factory.mktemp(request.param)
     {"qwen3": save_qwen3_tokenizer, "llama3": save_llama3_tokenizer}[request.param](folder)
     return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+@pytest.fixture(scope="module")
+def byte_fallback() -> PreTrainedTokenizerBase:
+    """Words and letters, and bytes for all other characters, as SentencePiece makes tokenizers."""
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", *"abcdefgh"]
+    words += ["\u2581bad", "\u2581age", "\ufffd"]
+    model = models.Unigram([(word, -float(len(words) - i)) for i, word in enumerate(words)], 0, True)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens([AddedToken(word, normalized=False) for word in words[:3]])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -101,6 +119,38 @@ def test_bytes_that_are_no_text(
         text += decoder.push(token)
         assert decode(tokenizer, ids).startswith(text)
     assert text + decoder.finish() == decode(tokenizer, ids)
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=300)
+@given(data=st.data())
+def test_pushes_join_to_the_text_where_bytes_are_tokens(
+    data: st.DataObject, byte_fallback: PreTrainedTokenizerBase
+) -> None:
+    # Runs of bytes that are text, that are none, and that become none by their last byte; <s> within them.
+    whole = st.sampled_from("\u00e9\u5375\U0001f373 \u0301").map(lambda c: [3 + b for b in c.encode()])
+    others = st.integers(3 + 0x80, len(byte_fallback) - 1) | st.integers(0, 2)
+    parts = data.draw(st.lists(whole | others.map(lambda i: [i]), max_size=12))
+    ids = [i for part in parts for i in part]
+    for skip in (True, False):
+        decoder, text = IncrementalDecoder(byte_fallback, skip_special_tokens=skip), ""
+        for token in ids:
+            text += decoder.push(token)
+            assert decode(byte_fallback, ids, skip).startswith(text)
+        assert text + decoder.finish() == decode(byte_fallback, ids, skip)
+        at_once = IncrementalDecoder(byte_fallback, skip_special_tokens=skip)
+        half = len(ids) // 2
+        assert at_once.push(ids[:half]) + at_once.push(ids[half:]) + at_once.finish() == decode(
+            byte_fallback, ids, skip
+        )
+
+
+def test_bytes_are_shown_when_their_run_has_ended(byte_fallback: PreTrainedTokenizerBase) -> None:
+    ids = byte_fallback.encode("bad \u5375 age", add_special_tokens=False)
+    assert decode(byte_fallback, ids) == "bad \u5375 age"
+    decoder = IncrementalDecoder(byte_fallback)
+    pushed = [decoder.push(token) for token in ids]
+    assert "".join(pushed) == "bad \u5375 age"
+    assert pushed[pushed.index("\u5375 age") - 3 :] == ["", "", "", "\u5375 age"]
 
 
 @pytest.mark.parametrize(

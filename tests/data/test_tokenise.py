@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from sia_jax.data.chat import family_of, turn_end, value_prompt
+from sia_jax.data.chat import value_prompt
 from sia_jax.data.sources.conversations import Conversation
 from sia_jax.data.token_ids import num_tokens
 from sia_jax.data.tokenise import stop_id, tokenise
+from sia_jax.text.markup import CHATML, LLAMA3, markup_of
 from tests.support.tokenizers import save_llama3_tokenizer, save_qwen3_tokenizer
 
 STOPS = {"qwen3": "<|im_end|>", "llama": "<|eot_id|>"}
+MARKUPS = {"qwen3": CHATML, "llama": LLAMA3}
 MESSAGES = (
     {"role": "system", "content": "Be short."},
     {"role": "user", "content": "How long should I boil an egg?"},
@@ -42,8 +44,8 @@ def conversation(**changes) -> Conversation:
 
 def test_ids_are_those_of_prompt_and_reply_and_the_turn_end(tokenizers, family) -> None:
     tokenizer = tokenizers[family]
-    record = tokenise(tokenizer, conversation(reward=0.5), family)
-    assert record.prompt_ids.tolist() == value_prompt(tokenizer, MESSAGES[:-1], family)
+    record = tokenise(tokenizer, conversation(reward=0.5), MARKUPS[family])
+    assert record.prompt_ids.tolist() == value_prompt(tokenizer, MESSAGES[:-1], MARKUPS[family])
     assert tokenizer.decode(record.reply_ids[:-1]) == MESSAGES[-1]["content"]
     assert record.reply_ids[-1] == tokenizer.convert_tokens_to_ids(STOPS[family])
     assert record.prompt_ids.dtype == record.reply_ids.dtype == np.int32
@@ -55,44 +57,36 @@ def test_a_whole_turn_is_what_the_markup_makes_of_it(tokenizers, family) -> None
     # begins with a line break, which there becomes one token with the header's.
     tokenizer = tokenizers[family]
     messages = (*MESSAGES[:-1], {"role": "assistant", "content": MESSAGES[-1]["content"].lstrip()})
-    record = tokenise(tokenizer, Conversation("id", "group", messages, "here"), family)
-    further = value_prompt(tokenizer, [*messages, {"role": "user", "content": "?"}], family)
+    record = tokenise(tokenizer, Conversation("id", "group", messages, "here"), MARKUPS[family])
+    further = value_prompt(tokenizer, [*messages, {"role": "user", "content": "?"}], MARKUPS[family])
     ids = [*record.prompt_ids.tolist(), *record.reply_ids.tolist()]
     assert further[: len(ids)] == ids
 
 
 def test_a_reply_that_was_cut_has_no_stop_token(tokenizers, family) -> None:
     tokenizer = tokenizers[family]
-    whole, cut = (tokenise(tokenizer, conversation(complete=done), family) for done in (True, False))
+    whole, cut = (tokenise(tokenizer, conversation(complete=done), MARKUPS[family]) for done in (True, False))
     assert whole.reply_ids[:-1].tolist() == cut.reply_ids.tolist()
-    assert cut.reply_ids[-1] != stop_id(tokenizer, family)
+    assert cut.reply_ids[-1] != stop_id(tokenizer, MARKUPS[family])
 
 
 def test_no_bos_comes_into_a_reply(tokenizers) -> None:
-    record = tokenise(tokenizers["llama"], conversation(), "llama")
+    record = tokenise(tokenizers["llama"], conversation(), LLAMA3)
     assert tokenizers["llama"].bos_token_id not in record.reply_ids
     assert record.prompt_ids.tolist().count(tokenizers["llama"].bos_token_id) == 1
 
 
-def test_the_family_is_told_by_the_special_tokens(tokenizers, family) -> None:
-    assert family_of(tokenizers[family]) == family
-    assert turn_end(family) == STOPS[family]
+def test_the_stop_token_closes_a_turn_of_the_tokenizers_markup(tokenizers, family) -> None:
+    markup = markup_of(tokenizers[family])
+    assert markup == MARKUPS[family]
+    assert markup.turn_end == STOPS[family]
 
 
-def test_a_tokenizer_of_no_family_is_refused(tokenizers, monkeypatch: pytest.MonkeyPatch) -> None:
-    tokenizer = tokenizers["qwen3"]
-    monkeypatch.setattr(tokenizer, "encode", lambda text, add_special_tokens: [1, 2])
-    with pytest.raises(
-        ValueError, match=r"the tokenizer has the special tokens of no family, expected those"
-    ):
-        family_of(tokenizer)
-
-
-def test_a_tokenizer_of_another_family_is_refused(tokenizers) -> None:
-    with pytest.raises(ValueError, match=r"lacks the special token '<\|eot_id\|>' of family 'llama'"):
-        stop_id(tokenizers["qwen3"], "llama")
+def test_a_tokenizer_without_the_marks_is_refused(tokenizers) -> None:
+    with pytest.raises(ValueError, match=r"lacks the special tokens \['<\|start_header_id\|>'"):
+        stop_id(tokenizers["qwen3"], LLAMA3)
     with pytest.raises(ValueError, match="use the value model's own tokenizer"):
-        tokenise(tokenizers["llama"], conversation(complete=False), "qwen3")
+        tokenise(tokenizers["llama"], conversation(complete=False), CHATML)
 
 
 def test_every_id_with_a_token_is_counted(tokenizers, family) -> None:

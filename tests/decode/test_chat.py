@@ -15,6 +15,7 @@ from sia_jax import Policy
 from sia_jax.data.prompts import PromptLine
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.reply import Reply
+from sia_jax.text.forms import Prompting
 from tests.reports.test_terminal import make_reply
 from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
 from tests.support.tokenizers import save_qwen3_tokenizer
@@ -171,9 +172,9 @@ def test_turns_are_kept(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
     original = runner.policy_ids
 
-    def policy_ids(policy: Policy, prompt: PromptLine, args: Args) -> Sequence[int]:
+    def policy_ids(policy: Policy, prompt: PromptLine, args: Args, found: Prompting) -> Sequence[int]:
         seen.append([message["content"] for message in prompt.messages or ()])
-        return original(policy, prompt, args)
+        return original(policy, prompt, args, found)
 
     def run(*_: object) -> tuple[list[list[Reply]], float]:
         return [[make_reply(["An ", "egg."], junction=[True, False])]], 0.5

@@ -21,6 +21,7 @@ from decode.generate import Args
 from decode.runner import Row
 from sia_jax.data.chat import value_prompt
 from sia_jax.data.prompts import parse_prompts, read_prompts
+from sia_jax.text.markup import CHATML
 from tests.support.checkpoints import assert_same_trees, save_tiny_policy, save_tiny_value_model
 from tests.support.marks import long
 from tests.support.tokenizers import save_qwen3_tokenizer
@@ -99,7 +100,7 @@ def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def value_tokens(line: dict[str, Any], args: Args) -> int:
     """What the value model must read: its prompt, the unsteered tokens, 10 candidates at each junction."""
-    prompt = value_prompt(runner.prepare(args).tokenizer, line["prompt"], "qwen3")
+    prompt = value_prompt(runner.prepare(args).tokenizer, line["prompt"], CHATML)
     places = [t for t, junction in enumerate(line["junction"]) if junction]
     return len(prompt) + places[-1] - (len(places) - 1) + 10 * len(places) if places else 0
 
@@ -241,7 +242,8 @@ def test_an_interruption_before_there_is_a_reply_ends_in_a_line(
         generate.main(replace(args, output=str(tmp_path / "replies.jsonl"), overwrite=True))
     assert stopped.value.code == 130
     said = " ".join(capsys.readouterr().err.split())
-    assert said == "interrupted" if where == "prompts" else said.endswith("and the same command goes on")
+    ends = {"prompts": "--thinking lets it think) interrupted", "models": "and the same command goes on"}
+    assert said.endswith(ends[where])
 
 
 def test_memory_that_is_full_is_said_with_what_needs_less(
@@ -287,7 +289,7 @@ def test_jsonl_prompts(args: Args, finished: Path, tmp_path: Path) -> None:
     policy = runner.prepare(args)
     ids = {
         "prompt_ids": policy.prompt_ids(turns),
-        "value_ids": value_prompt(policy.tokenizer, turns, "qwen3"),
+        "value_ids": value_prompt(policy.tokenizer, turns, CHATML),
     }
     prompts = [
         {"messages": turns, "id": "messages"},
@@ -525,8 +527,49 @@ def test_a_prompt_that_the_template_refuses_is_named(args: Args, folder: Path) -
     assert policy.tokenizer is not None
     policy.tokenizer.chat_template = "{{ raise_exception('no system messages here') }}"
     (prompt,) = parse_prompts(b"Hello", "file", False)
-    with pytest.raises(ValueError, match="prompt 0: the policy's chat template refuses it: no system mess"):
+    with pytest.raises(ValueError, match="prompt 0: the policy's chat template refuses it: line 1: no"):
         runner.policy_ids(policy, prompt, replace(args, prompt_form="chat"))
+
+
+def test_what_the_prompt_form_came_to_is_said_once_and_recorded(
+    args: Args, tmp_path: Path, no_loading: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {
+        ("auto", "paper"): ("chat", "prompt form: chat, the checkpoint's template (the checkpoint has one)"),
+        ("auto", "official"): ("raw", "(the official code's, with --preset official)"),
+        ("raw", "paper"): ("raw", "prompt form: raw, Human: ... Assistant: (as told)"),
+    }
+    for (form, preset), (recorded, why) in said.items():
+        changes = {"prompt_form": form, "preset": preset, "output": str(tmp_path / f"{form}-{preset}.jsonl")}
+        here = replace(args, **changes)
+        assert runner.settings(here)["prompt_form"] == recorded
+        with pytest.raises(AssertionError, match="models were loaded"):
+            generate.main(here)
+        err = " ".join(capsys.readouterr().err.split())
+        assert (err.count("prompt form: "), err.count(why)) == (1, 1)
+        assert err.count("enable_thinking=False (the default") == (recorded == "chat")
+
+
+def test_prompts_in_ids_have_no_form(
+    args: Args, tmp_path: Path, no_loading: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt_ids": [5, 6]}\n')
+    with pytest.raises(AssertionError, match="models were loaded"):
+        generate.main(replace(args, prompts=str(prompts), output=str(tmp_path / "replies.jsonl")))
+    assert "prompt form" not in capsys.readouterr().err
+
+
+def test_a_journal_that_says_auto_is_refused_with_the_reason(
+    args: Args, tmp_path: Path, no_loading: None
+) -> None:
+    here = replace(args, output=str(tmp_path / "replies.jsonl"))
+    old = runner.settings(here) | {"samples": 1, "record": False, "prompt_form": "auto"}
+    Path(here.output or "").write_text(json.dumps({"settings": old}) + "\n")
+    with pytest.raises(
+        SystemExit, match=r"prompt_form 'auto' \(now 'chat'\); an earlier release wrote .*--overwrite"
+    ):
+        generate.main(here)
 
 
 def test_a_template_that_writes_today_s_date_needs_another(args: Args) -> None:

@@ -262,7 +262,7 @@ def test_what_the_template_refuses_is_not_a_conversation(in_words: RewardModel, 
     )
     assert fine.reason is None
     assert (refused.reason, refused.tokens) == ("not a conversation", 0)
-    assert refused.why == "the chat template refuses it: no system turns"
+    assert refused.why == "the chat template refuses it: line 1: no system turns"
 
 
 @pytest.mark.parametrize(
@@ -331,3 +331,16 @@ def test_a_foreign_tokenizer_and_ids_are_refused_before_anything_is_scored(in_wo
             labeller.add_ids(7, ids)
     with pytest.raises(ValueError, match="without a tokenizer"):
         labeller.add(0, [QUESTION, REPLY])
+
+
+def test_a_template_that_takes_no_conversation_at_all_is_an_error(
+    in_words: RewardModel, tmp_path: Path
+) -> None:
+    tokenizer = save_qwen3_tokenizer(tmp_path)
+    model = replace(in_words, tokenizer=tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }"
+    with pytest.raises(ValueError, match=r"is no template that can be read \(line 1"):
+        label(model, [[QUESTION, REPLY]])
+    tokenizer.chat_template = "{% for m in messages %}{{ 'a' * 10 ** 10 }}{% endfor %}"
+    with pytest.raises(ValueError, match="goes beyond what a template may take"):
+        label(model, [[QUESTION, REPLY]])

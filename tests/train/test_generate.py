@@ -15,6 +15,7 @@ import tyro
 import sia_jax
 from sia_jax.data.chat import value_prompt
 from sia_jax.data.records import read_records
+from sia_jax.text.markup import CHATML
 from tests.support.checkpoints import save_tiny_policy, tiny_policy
 from tests.support.generating import (
     LENGTH,
@@ -168,13 +169,16 @@ def test_records_for_steering_have_the_value_models_prompts(
     args: Args, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prepare.main(vary(args, tmp_path / "policy"))
-    assert "to steer there leave out --record-prompt policy" in plain(capsys.readouterr().err)
+    said = plain(capsys.readouterr().err)
+    assert "to steer there leave out --record-prompt policy" in said
+    assert said.count("prompt form: chat, the checkpoint's template (the checkpoint has one)") == 1
+    assert report_of(tmp_path / "policy")["generation"]["prompt_form"] == "chat"
     exported = tmp_path / "official.json"
     prepare.main(vary(args, tmp_path / "value", record_prompt="value", export_official=str(exported)))
     assert "--record-prompt" not in capsys.readouterr().err
     tokenizer = sia_jax.load_policy(args.sampling.policy or "").tokenizer
     for ours, theirs in zip(read_records(finished), read_records(tmp_path / "value"), strict=True):
-        assert theirs.prompt_ids.tolist() == value_prompt(tokenizer, ours.messages[:-1], "qwen3")
+        assert theirs.prompt_ids.tolist() == value_prompt(tokenizer, ours.messages[:-1], CHATML)
         assert theirs.reply_ids.tolist() == ours.reply_ids.tolist()
     rows = json.loads(exported.read_text())
     assert [row["rm_prompt"] for row in rows] == [
@@ -250,7 +254,10 @@ def test_prompts_that_the_chat_template_refuses_are_left_out(args: Args, tmp_pat
     )
     report = report_of(tmp_path / "set")
     assert report["rejected"] == {
-        "the chat template refuses it": {"count": 1, "first": ["prompts.jsonl, line 1 (no system messages)"]}
+        "the chat template refuses it": {
+            "count": 1,
+            "first": ["prompts.jsonl, line 1 (line 1: no system messages)"],
+        }
     }
     assert (report["prompts"]["found"], report["kept"]) == (1, 1)
 

@@ -14,6 +14,7 @@ import tyro
 
 from sia_jax.data.chat import value_prompt
 from sia_jax.data.records import read_records
+from sia_jax.text.markup import CHATML, LLAMA3
 from tests.support.tokenizers import save_llama3_tokenizer, save_qwen3_tokenizer
 from train import prepare
 from train.generation import GenerationArgs
@@ -83,7 +84,7 @@ def test_the_set_has_every_reply_that_can_be_used(args: Args, folder: Path) -> N
     end = tokenizer.eos_token_id
     assert [record.reply_ids[-1] == end for record in source] == [True, False, True]
     for record in source:
-        assert record.prompt_ids.tolist() == value_prompt(tokenizer, record.messages[:-1], "qwen3")
+        assert record.prompt_ids.tolist() == value_prompt(tokenizer, record.messages[:-1], CHATML)
 
 
 def test_the_report_says_what_was_left_out_and_why(args: Args) -> None:
@@ -97,15 +98,15 @@ def test_the_report_says_what_was_left_out_and_why(args: Args) -> None:
     assert (report["kept"], report["groups"], report["with_reward"]) == (3, 2, 2)
     assert report["longer"] == {"count": 1, "share": 0.25}
     assert report["rewards"] == {"least": -1.5, "most": 0.1 + 0.2, "mean": pytest.approx(-0.6)}
-    assert (report["tokenizer"], report["family"], report["input"]) == (
+    assert (report["tokenizer"], report["markup"], report["input"]) == (
         "Qwen3-tiny",
-        "qwen3",
+        CHATML.to_json(),
         "mine[1].jsonl",
     )
     source = read_records(Path(args.out))
     assert source.meta["counts"]["files"] == {"mine[1].jsonl": 3}
-    assert {n: source.meta[n] for n in ("format", "family", "vocab_size", "max_length")} == {
-        n: report[n] for n in ("format", "family", "vocab_size", "max_length")
+    assert {n: source.meta[n] for n in ("format", "markup", "vocab_size", "max_length")} == {
+        n: report[n] for n in ("format", "markup", "vocab_size", "max_length")
     }
     both = report["lengths"]["both"]
     lengths = [len(record.prompt_ids) + len(record.reply_ids) for record in source]
@@ -155,7 +156,7 @@ def test_a_reply_of_just_the_longest_length_is_kept(args: Args, tmp_path: Path) 
 def test_a_llama_tokenizer_makes_llama_prompts(args: Args, folder: Path) -> None:
     prepare.main(replace(args, tokenizer=str(folder / "Llama-tiny")))
     source = read_records(Path(args.out))
-    assert source.meta["family"] == "llama"
+    assert source.meta["markup"] == LLAMA3.to_json()
     tokenizer = save_llama3_tokenizer(folder / "Llama-tiny")
     assert source[0].prompt_ids[0] == tokenizer.bos_token_id
     assert source[0].reply_ids[-1] == tokenizer.eos_token_id
@@ -250,7 +251,7 @@ def test_ctrl_c_leaves_what_was_there(
 def test_ctrl_c_in_the_export_leaves_the_set(
     args: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def write_official(path: Path, records: Iterator[Any], family: str) -> None:
+    def write_official(path: Path, records: Iterator[Any], markup: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prepare, "write_official", write_official)

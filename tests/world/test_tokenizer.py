@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.data.chat import Tokenizer, family_of, policy_prompt, value_prompt
+from sia_jax.data.chat import policy_prompt, value_prompt
+from sia_jax.text.markup import CHATML, markup_of
+from sia_jax.text.tokenizer import Tokenizer
 from sia_jax.world.grammar import corpus
 from sia_jax.world.prompts import prompts
 from sia_jax.world.tokenizer import save_world_tokenizer
@@ -37,12 +39,12 @@ def test_any_text_comes_back(tokenizer, text):
 def test_the_vocabulary_has_as_many_tokens_as_asked_for(tokenizer):
     assert sorted(tokenizer.get_vocab().values()) == list(range(512))
     assert tokenizer.eos_token == "<|im_end|>"
-    assert family_of(tokenizer) == "qwen3"
+    assert markup_of(tokenizer) == CHATML
 
 
 def test_policy_and_value_model_read_the_same_prompt(tokenizer):
     messages = prompts("test")[0].messages
-    assert policy_prompt(tokenizer, messages, form="chat") == value_prompt(tokenizer, messages, "qwen3")
+    assert policy_prompt(tokenizer, messages, form="chat") == value_prompt(tokenizer, messages, CHATML)
 
 
 def test_the_worlds_text_takes_fewer_than_half_as_many_tokens_as_letters(tokenizer):

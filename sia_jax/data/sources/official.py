@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from sia_jax.data.chat import Message, check_messages, raw_prompt_text, value_pr
 from sia_jax.data.records import Record
 from sia_jax.data.sources.conversations import Rejected, digest, reward_problem
 from sia_jax.files.writing import make_folder, replacing
-from sia_jax.models.config import Family
+from sia_jax.text.markup import MARKUPS, Markup
 
 WHAT = "the official SIA format"
 
@@ -60,7 +60,7 @@ class OfficialFiles:
         self.fraction = 1.0
 
 
-def write_official(path: Path, records: Iterable[Record], family: Family) -> int:
+def write_official(path: Path, records: Iterable[Record], markup: Markup) -> int:
     """Write records for the official code; the file is there when it is whole.
 
     All reply tokens are in the mask. The official code itself appends a stop token to replies that have none.
@@ -69,7 +69,7 @@ def write_official(path: Path, records: Iterable[Record], family: Family) -> int
     Args:
       path: replaced if it exists.
       records: read once.
-      family: of the ids, for the text of the value model's prompt.
+      markup: of the ids, for the text of the value model's prompt.
 
     Returns:
       How many were written.
@@ -79,7 +79,7 @@ def write_official(path: Path, records: Iterable[Record], family: Family) -> int
     with replacing(path) as new, new.open("w", encoding="utf-8") as file:
         for count, record in enumerate(records, start=1):
             file.write("[\n" if count == 1 else ",\n")
-            json.dump(_fields(record, family), file, ensure_ascii=False, allow_nan=False)
+            json.dump(_fields(record, markup), file, ensure_ascii=False, allow_nan=False)
         file.write("\n]\n" if count else "[]\n")
     return count
 
@@ -169,18 +169,18 @@ def _messages(fields: dict[str, Any]) -> tuple[Message, ...]:
         check_messages(messages, last="assistant")
     except ValueError:
         return ()
-    texts = [value_prompt_text([user], family) for family in get_args(Family)]
+    texts = [value_prompt_text([user], markup) for markup in MARKUPS.values()]
     return messages if fields.get("rm_prompt") in texts else ()
 
 
-def _fields(record: Record, family: Family) -> dict[str, Any]:
+def _fields(record: Record, markup: Markup) -> dict[str, Any]:
     fields: dict[str, Any] = {"id": record.id, "group": record.group}
     if record.messages:
         *prompt, reply = record.messages
         fields |= {
             "prompt": raw_prompt_text(prompt),
             "result": reply["content"],
-            "rm_prompt": value_prompt_text(prompt, family),
+            "rm_prompt": value_prompt_text(prompt, markup),
             "messages": [dict(message) for message in record.messages],
         }
     for field, ids in zip(_IDS, (record.prompt_ids, record.reply_ids), strict=False):

@@ -1,0 +1,104 @@
+"""Prompts as the policy and the value model of a run see them, and how they are made."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import sia_jax
+from sia_jax.data.prompts import PromptLine
+from sia_jax.models.config import ModelConfig
+from sia_jax.reports.console import Terminal
+from sia_jax.text.forms import Prompting, settle
+from sia_jax.text.templates import TemplateRefusal
+
+if TYPE_CHECKING:
+    from decode.runner import Models, SamplingArgs
+
+
+def prompting(policy: sia_jax.Policy, args: "SamplingArgs") -> Prompting | None:
+    """What the options on prompts come to for this policy; None: it has no tokenizer, and takes ids alone.
+
+    Raises:
+      ValueError: a template that writes today's date, or one that cannot be read.
+    """
+    if policy.tokenizer is None:
+        return None
+    return settle(
+        policy.name,
+        policy.tokenizer,
+        form=args.prompt_form,
+        thinking=args.thinking,
+        date_string=args.date_string,
+        official=args.preset == "official",
+    )
+
+
+def announce(found: Prompting | None, prompts: Sequence[PromptLine], messages: Terminal) -> None:
+    """Say once how the prompts are made, and why; of prompts in ids there is nothing to say."""
+    if found is not None and any(prompt.messages is not None for prompt in prompts):
+        for line in found.why:
+            messages.say(line, "dim")
+
+
+def policy_ids(
+    policy: sia_jax.Policy, prompt: PromptLine, args: "SamplingArgs", found: Prompting | None = None
+) -> Sequence[int]:
+    """A prompt as the policy sees it.
+
+    Args:
+      policy: with or without weights.
+      prompt: a conversation, or ids.
+      args: the options.
+      found: what `prompting` finds, so that it is not found for each prompt; None: it is found here.
+
+    Raises:
+      ValueError: ids that the policy does not know, a prompt that leaves no room for the reply, or what
+        `prompting` and `Policy.prompt_ids` find.
+    """
+    if prompt.messages is None:
+        assert prompt.policy_ids is not None
+        ids: Sequence[int] = prompt.policy_ids
+    else:
+        found = found or prompting(policy, args)
+        try:
+            # Without a tokenizer `Policy.prompt_ids` says what is missing.
+            form, variables = (None, {}) if found is None else (found.form, found.variables)
+            ids = policy.prompt_ids(prompt.messages, form, **variables)
+        except TemplateRefusal as error:
+            raise ValueError(
+                f"prompt {prompt.id!r}: the policy's chat template refuses it: {error.why}"
+            ) from error
+    _check_ids(f"prompt {prompt.id!r}", ids, policy.config, args)
+    return ids
+
+
+def value_ids(
+    models: "Models", prompt: PromptLine, policy_ids: Sequence[int], args: "SamplingArgs"
+) -> Sequence[int]:
+    """The same prompt as the value model sees it; see `policy_ids`."""
+    if models.value is None:
+        return policy_ids
+    if prompt.messages is None:
+        ids = policy_ids if prompt.value_ids is None else prompt.value_ids
+    else:
+        ids = models.value.prompt_ids(prompt.messages)
+    _check_ids(f"prompt {prompt.id!r}, for the value model", ids, models.value.config.backbone, args)
+    return ids
+
+
+def prompt_json(prompt: PromptLine) -> Any:
+    """What a record says of its prompt: the conversation; of a prompt in ids, those."""
+    if prompt.messages is not None:
+        return [dict(message) for message in prompt.messages]
+    ids = {"prompt_ids": prompt.policy_ids, "value_ids": prompt.value_ids}
+    return {name: list(values) for name, values in ids.items() if values is not None}
+
+
+def _check_ids(name: str, ids: Sequence[int], model: ModelConfig, args: "SamplingArgs") -> None:
+    if max(ids) >= model.vocab_size:
+        raise ValueError(f"{name}: ids must lie in 0 .. {model.vocab_size - 1}, got {max(ids)}")
+    room = model.max_position_embeddings - args.max_new_tokens
+    if len(ids) > room:
+        raise ValueError(
+            f"{name} has {len(ids)} ids, and the model's {model.max_position_embeddings} positions less "
+            f"--max-new-tokens {args.max_new_tokens} leave room for {room}; cut it, or lower --max-new-tokens"
+        )
