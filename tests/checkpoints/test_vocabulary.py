@@ -144,7 +144,8 @@ def test_a_truncated_file_is_named(tmp_path: Path, family: str, name: str, kept:
     SAVE[family](tmp_path)
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(ValueError, match=rf"cannot read the tokenizer from {name} \("):
+    told = rf"cannot read the tokenizer from {name} \(" if kept else f"{name} is empty"
+    with pytest.raises(ValueError, match=told):
         load_tokenizer(tmp_path)
 
 
@@ -153,7 +154,10 @@ def test_a_truncated_file_is_named(tmp_path: Path, family: str, name: str, kept:
 def test_a_foreign_file_is_named(tmp_path: Path, family: str, content: str):
     SAVE[family](tmp_path)
     (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(ValueError, match=r"cannot read the tokenizer from tokenizer\.json[ ,].*; copy"):
+    told = r"cannot read the tokenizer from tokenizer\.json[ ,].*; copy"
+    if content.startswith("version"):
+        told = r"tokenizer\.json is a Git LFS pointer"
+    with pytest.raises(ValueError, match=told):
         load_tokenizer(tmp_path)
 
 
