@@ -28,7 +28,6 @@ from typing import Any, Literal
 
 import jax
 import tyro
-from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import (
     BarColumn,
@@ -43,11 +42,14 @@ import sia_jax
 from decode import benchmark_parts, huggingface_baseline
 from decode.benchmark_shapes import SHAPES, Models
 from decode.benchmark_systems import BareLoop, SamplerSystem, System, Timing
-from sia_jax.checkpoints.tensors import write_text_atomically
-from sia_jax.cli import explained
+from sia_jax.cli import program
 from sia_jax.evaluation.roofline import Machine, decode_step_cost, measure_machine, usable_cores
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
 from sia_jax.reports.benchmarks import section, write_page
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.provenance import head_commit
 
 
@@ -82,17 +84,23 @@ class Job:
 
 def main(args: Args) -> None:
     """Measure, record, and draw the page."""
-    console = Console()
-    with explained("decode.benchmark"):
+    console = Terminal()
+    with program("decode.benchmark"):
         if args.tries < 1 or args.prompt_tokens < 1 or args.new_tokens < 4:
             raise ValueError(
                 "--tries and --prompt-tokens must be 1 or more and --new-tokens 4 or more, got "
                 f"{args.tries}, {args.prompt_tokens} and {args.new_tokens}"
             )
+        check_outputs(inputs={}, files={"--out's page": args.out.with_suffix(".md")})
+        with locked(folders=(args.out,), files=(args.out.with_suffix(".md"),)):
+            run(args, console)
+
+
+def run(args: Args, console: Terminal) -> None:
+    """`main`, once the options are checked."""
     models = Models.random(SHAPES[args.shape])
     console.print("measuring the machine's bandwidth and peak ...")
     machine = measure_machine()
-    args.out.mkdir(parents=True, exist_ok=True)
     for part in args.parts:
         if part == "speed":
             body, machine = _speed(args, models, machine, console)
@@ -101,13 +109,13 @@ def main(args: Args) -> None:
         sizes = {"prompt_tokens": args.prompt_tokens, "new_tokens": args.new_tokens}
         record = record_header(args.shape, models.config, machine) | sizes | body
         path = args.out / f"{record['time'].replace(':', '')}-{record['kind']}.json"
-        write_text_atomically(path, json.dumps(record, indent=1) + "\n")
+        write_text(path, json.dumps(record, indent=1) + "\n")
         write_page(args.out, args.out.with_suffix(".md"))
         console.print(Markdown(section(record)))
         console.print(f"wrote {path} and {args.out.with_suffix('.md')}")
 
 
-def _speed(args: Args, models: Models, machine: Machine, console: Console) -> tuple[dict[str, Any], Machine]:
+def _speed(args: Args, models: Models, machine: Machine, console: Terminal) -> tuple[dict[str, Any], Machine]:
     """The systems that targets are set for, at batch 16 and 1."""
     long = 4 * args.new_tokens
     unsteered = SamplerSystem(models, None)
@@ -126,14 +134,12 @@ def _speed(args: Args, models: Models, machine: Machine, console: Console) -> tu
     jobs += [Job("unsteered, full record", unsteered, 16, long), Job("20% steered", sparse, 16, long)]
     versions: dict[str, str] = {}
     if jax.default_backend() != "cpu":
-        console.print(
-            "[yellow]the baselines run on the CPU: they are left out beside another device[/yellow]"
-        )
+        console.say("the baselines run on the CPU: they are left out beside another device", "yellow")
     elif huggingface_baseline.is_available():
         jobs += _baseline_jobs(args, models)
         versions = huggingface_baseline.versions()
     else:
-        console.print("[yellow]torch is not installed here: no baselines; `make bench` installs it[/yellow]")
+        console.say("torch is not installed here: no baselines; `make bench` installs it", "yellow")
     timings = _run(jobs, args, models, console)
     machine = machine.best_of(measure_machine())
     rows = [_row(job, timings[job], models, machine, args.prompt_tokens) for job in jobs]
@@ -229,7 +235,7 @@ def _targets(rows: list[dict[str, Any]], args: Args) -> list[dict[str, Any]]:
     ]
 
 
-def _sweep(args: Args, models: Models, machine: Machine, console: Console) -> tuple[dict[str, Any], Machine]:
+def _sweep(args: Args, models: Models, machine: Machine, console: Terminal) -> tuple[dict[str, Any], Machine]:
     """One thing varied at a time, around batch 16 at 20%."""
     t = args.new_tokens
     ratios = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -261,13 +267,13 @@ def _sweep(args: Args, models: Models, machine: Machine, console: Console) -> tu
 
 
 def _run(
-    jobs: list[Job], args: Args, models: Models, console: Console, tries: int | None = None
+    jobs: list[Job], args: Args, models: Models, console: Terminal, tries: int | None = None
 ) -> dict[Job, list[Timing]]:
     """Time every job, the jobs taking turns; the first turn compiles and warms up, and is not counted."""
     tries = tries or args.tries
     timings: dict[Job, list[Timing]] = {job: [] for job in jobs}
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -26,15 +26,17 @@ from typing import Annotated, Any, Literal
 import jax
 import numpy as np
 import tyro
-from rich.console import Console
 
 from decode import runner
 from decode.generate import plan
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.checkpoints.tensors import write_text_atomically
-from sia_jax.cli import Count, Flag, command, explained, goes_on, memory_explained
+from sia_jax.cli import Count, Flag, command, goes_on, program
 from sia_jax.data.prompts import PromptLine, read_prompts
 from sia_jax.evaluation.calibration import FORMAT, calibrate, threshold_for
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.writing import write_text
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.reply import json_numbers
@@ -77,22 +79,18 @@ class Args(SamplingArgs):
 
 def main(args: Args) -> None:
     """Calibrate; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
-    messages = Console(stderr=True)
-    with explained("decode.calibrate"), memory_explained(f"lower --batch, now {args.batch}"):
-        try:
+    with program("decode.calibrate", smaller=f"lower --batch, now {args.batch}") as messages:
+        _check(args)
+        with locked(files=(Path(args.out),)):
             run(args, messages)
-        except KeyboardInterrupt:
-            messages.print("\ninterrupted", highlight=False)
-            sys.exit(130)
 
 
-def run(args: Args, messages: Console) -> None:
+def run(args: Args, messages: Terminal) -> None:
     """`main`, without its ways out.
 
     Raises:
       FileNotFoundError, ValueError: what is wrong with options and files.
     """
-    _check(args)
     prompts = read_prompts(Path(args.prompts), args.system)
     policy = runner.prepare(args)
     ids = [runner.policy_ids(policy, prompt, args) for prompt in prompts]
@@ -117,7 +115,7 @@ def run(args: Args, messages: Console) -> None:
             sys.exit(130)
     found = np.array([h for row in sorted(entropies.rows) for h in entropies.rows[row]], np.float32)
     content = calibrate(found, sorted(args.ratios), _facts(args, source, total))
-    write_text_atomically(Path(args.out), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(Path(args.out), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     # The journal goes last: whatever happens before, the same command ends the work.
     journal.path.unlink()
     for row in content["thresholds"]:
@@ -161,8 +159,10 @@ def _check(args: Args) -> None:
         raise ValueError(f"--ratios must be different shares, at least one, got {args.ratios}")
     for ratio in args.ratios:
         threshold_for(np.zeros(1), ratio)
-    if Path(args.out).is_dir():
-        raise ValueError(f"--out must be a file, {args.out} is a folder")
+    check_outputs(
+        inputs={"--prompts": args.prompts, **runner.model_folders(args)},
+        files={"--out": args.out, "--out's journal": _partial(args)},
+    )
 
 
 def _sample(
@@ -171,7 +171,7 @@ def _sample(
     ids: Sequence[Sequence[int]],
     entropies: _Entropies,
     journal: Journal,
-    messages: Console,
+    messages: Terminal,
 ) -> None:
     """Every reply that the journal lacks goes into it."""
     with messages.status("loading the policy"):

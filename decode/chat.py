@@ -19,16 +19,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
 from rich.text import Text
 
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import explained, memory_explained
+from sia_jax.cli import memory_explained, program
 from sia_jax.data.prompts import PromptLine
 from sia_jax.data.text import token_text
 from sia_jax.models.run import bucket_length
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.reply import Reply
 from sia_jax.reports.terminal import candidates_table, legend, reply_text, side_by_side, summary
 
@@ -40,16 +39,13 @@ class Args(SamplingArgs):
 
 def main(args: Args) -> None:
     """Talk until the input ends; exits with 1 if something is wrong with options or files."""
-    console = Console()
-    try:
-        with explained("decode.chat"):
-            runner.check_options(args)
-            if runner.prepare(args).tokenizer is None:
-                raise ValueError(f"{args.policy} has no tokenizer, and a conversation needs one")
-            with console.status("loading the models"):
-                models = runner.load_models(args)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    console = Terminal()
+    with program("decode.chat"):
+        runner.check_options(args)
+        if runner.prepare(args).tokenizer is None:
+            raise ValueError(f"{args.policy} has no tokenizer, and a conversation needs one")
+        with console.status("loading the models"):
+            models = runner.load_models(args)
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (arrow keys and history in input())
@@ -57,7 +53,7 @@ def main(args: Args) -> None:
     chat.greet()
     while True:
         try:
-            line = console.input("[bold]>[/bold] ")
+            line = console.input(Text("> ", "bold"))
         except (EOFError, KeyboardInterrupt):
             console.print()
             return
@@ -85,7 +81,7 @@ class Chat:
       console: where everything is shown.
     """
 
-    def __init__(self, args: Args, models: runner.Models, console: Console):
+    def __init__(self, args: Args, models: runner.Models, console: Terminal):
         self.args = args
         self.models = models
         self.console = console
@@ -210,7 +206,7 @@ class Chat:
                 if name in ("threshold", "beta", "temperature", "seed")
                 else ""
             )
-            self.console.print(f"[bold]{command:14}[/bold]{escape(what)}[dim]{now}[/dim]", highlight=False)
+            self.console.print(Text.assemble((f"{command:14}", "bold"), what, (now, "dim")))
 
 
 if __name__ == "__main__":

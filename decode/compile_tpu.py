@@ -29,11 +29,10 @@ import jax.numpy as jnp
 import tyro
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from rich.console import Console
 from rich.table import Table
 
 import sia_jax
-from sia_jax.cli import explained
+from sia_jax.cli import program
 from sia_jax.decoding.sample import cache_columns, lower, make_settings
 from sia_jax.evaluation.compiled import Collective, collectives
 from sia_jax.evaluation.footprint import frozen_shapes, trained_shapes
@@ -54,6 +53,7 @@ from sia_jax.evaluation.tpu import (
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig
 from sia_jax.parallel.mesh import ROW_AXES, make_mesh
+from sia_jax.reports.console import Terminal
 from sia_jax.training.config import TrainConfig
 
 LAYERS = QWEN3_1_7B.num_layers
@@ -94,8 +94,8 @@ class Found:
 
 def main(args: Args) -> None:
     """Compile and check; exits with 1 if something is not as expected."""
-    console = Console(width=max(Console().width, 110))  # narrower, the shapes would be cut off
-    with explained("decode.compile_tpu", ModuleNotFoundError):
+    console = Terminal(width=max(Terminal().width, 110))  # narrower, the shapes would be cut off
+    with program("decode.compile_tpu", ModuleNotFoundError):
         if not 2 <= args.layers <= LAYERS:
             raise ValueError(f"--layers must lie in 2 .. {LAYERS}, got {args.layers}")
         mesh = make_mesh(*args.mesh, devices=tpu_devices(args.topology))
@@ -109,7 +109,7 @@ def main(args: Args) -> None:
     console.print("\nAll as expected.")
 
 
-def _compile(args: Args, layers: int, mesh: Mesh, console: Console) -> Found:
+def _compile(args: Args, layers: int, mesh: Mesh, console: Terminal) -> Found:
     backbone = replace(QWEN3_1_7B, num_layers=layers)
     value = ValueConfig(backbone, lora=LoraConfig())
     config = sia_jax.SamplerConfig(backbone, value, max_new_tokens=NEW_TOKENS, mesh=mesh).resolve(args.rows)
@@ -150,7 +150,7 @@ def _inputs(rows: int, config: sia_jax.SamplerConfig, mesh: Mesh) -> tuple[sia_j
     return jax.tree.map(by_row, prompt), jax.tree.map(by_row, settings)
 
 
-def _check(args: Args, found: dict[int, Found], console: Console) -> list[str]:
+def _check(args: Args, found: dict[int, Found], console: Terminal) -> list[str]:
     """Print what became of the sampler; returns what is wrong with it."""
     fewer, more = found.values()
     added = {

@@ -22,7 +22,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
@@ -31,11 +30,14 @@ import sia_jax
 from decode import runner
 from decode.method_runner import Scorer
 from decode.runner import Models, Row, Runner, SamplingArgs
-from sia_jax.checkpoints.tensors import write_text_atomically
-from sia_jax.cli import Count, explained
+from sia_jax.cli import Count, program
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.statistics import Interval, bootstrap_mean
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.writing import write_text
 from sia_jax.models.run import bucket_length
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.evaluation import draw_pareto
 from sia_jax.reports.reply import Reply
 from sia_jax.reports.terminal import Tally, legend, rate, reply_text
@@ -101,10 +103,14 @@ class Scored:
         return tally
 
 
+WRITTEN = ("replies.jsonl", "trace.html", "results.json", "pareto.png")
+"""What stands in OUT at the end."""
+
+
 def main(args: Args) -> None:
     """Run the demo; exits with 1 if something is wrong with options or files."""
-    messages, console = Console(stderr=True), Console()
-    with explained("decode.demo"):
+    console = Terminal()
+    with program("decode.demo") as messages:
         if args.prompts < 2:
             raise ValueError(
                 f"--prompts must be 2 or more, for an interval of their rewards, got {args.prompts}"
@@ -112,25 +118,37 @@ def main(args: Args) -> None:
         if not 1 <= args.shown <= args.prompts:
             raise ValueError(f"--shown must lie in 1 .. {args.prompts}, the prompts, got {args.shown}")
         folder = world_models() if args.models is None else Path(args.models)
-        asked = choose_prompts(args.prompts)
-        sampling = SamplingArgs(
-            policy=str(folder / "policy"),
-            value=str(folder / VALUE),
-            max_new_tokens=NEW_TOKENS,
-            seed=args.seed,
+        check_outputs(
+            inputs={"--models": folder}, files={f"--out's {name}": args.out / name for name in WRITTEN}
         )
-        calibration = read_calibration(folder / "thresholds.json")
-        written = runner.settings(sampling)
-        calibration.check(written)
-        settings = plan(calibration)
-        with messages.status("loading the models"):
-            models = runner.load_models(sampling)
-            reward = sia_jax.load_reward_model(folder / "reward")
-        args.out.mkdir(parents=True, exist_ok=True)
-        found = _run(models, reward, asked, settings, sampling, messages)
-        _show(console, asked[: args.shown], found)
-        console.print(_summary(found))
-        _write(args, asked, found, written)
+        with locked(folders=(args.out,)):
+            run(args, folder, messages, console)
+
+
+def run(args: Args, folder: Path, messages: Terminal, console: Terminal) -> None:
+    """`main`, once options and places are checked.
+
+    Raises:
+      FileNotFoundError, ValueError: what is wrong with the models.
+    """
+    asked = choose_prompts(args.prompts)
+    sampling = SamplingArgs(
+        policy=str(folder / "policy"),
+        value=str(folder / VALUE),
+        max_new_tokens=NEW_TOKENS,
+        seed=args.seed,
+    )
+    calibration = read_calibration(folder / "thresholds.json")
+    written = runner.settings(sampling)
+    calibration.check(written)
+    settings = plan(calibration)
+    with messages.status("loading the models"):
+        models = runner.load_models(sampling)
+        reward = sia_jax.load_reward_model(folder / "reward")
+    found = _run(models, reward, asked, settings, sampling, messages)
+    _show(console, asked[: args.shown], found)
+    console.print(_summary(found))
+    _write(args, asked, found, written)
     console.print(_next(args, folder, calibration.thresholds[SPARSE]), highlight=False, soft_wrap=True)
 
 
@@ -169,7 +187,7 @@ def _run(
     asked: Sequence[Prompt],
     settings: Sequence[Setting],
     sampling: SamplingArgs,
-    messages: Console,
+    messages: Terminal,
 ) -> list[Scored]:
     """One program for all settings: the threshold is an argument of it."""
     machine = Runner(models, sampling, len(asked), record="candidates")
@@ -202,7 +220,7 @@ def _run(
     return found
 
 
-def _show(console: Console, asked: Sequence[Prompt], found: Sequence[Scored]) -> None:
+def _show(console: Terminal, asked: Sequence[Prompt], found: Sequence[Scored]) -> None:
     """Replies side by side: base, sparse, dense."""
     console.print(legend())
     for index, prompt in enumerate(asked):
@@ -256,15 +274,15 @@ def _write(args: Args, asked: Sequence[Prompt], found: Sequence[Scored], setting
         for scored in found
     ]
     lines = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
-    write_text_atomically(args.out / "replies.jsonl", lines)
+    write_text(args.out / "replies.jsonl", lines)
     on_page = [
         record
         for record in records
         if record["index"] < args.shown and record["method"] in ("base", "dense", f"sparse {SPARSE:.0%}")
     ]
-    write_text_atomically(args.out / "trace.html", trace_page(on_page, "Steering in the embedded world"))
+    write_text(args.out / "trace.html", trace_page(on_page, "Steering in the embedded world"))
     results = {"measures": ["gold", "proxy"], "rows": [_row(scored) for scored in found]}
-    write_text_atomically(args.out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+    write_text(args.out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     draw_pareto(results, args.out / "pareto.png")
 
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 import sia_jax
 from decode import runner
@@ -25,6 +24,7 @@ from sia_jax.decoding.state import CandidateRecord, FinishReason
 from sia_jax.evaluation import spread
 from sia_jax.evaluation.entropy_study import Drawn, Population
 from sia_jax.models.run import bucket_length
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.reply import Reply, json_numbers
@@ -108,7 +108,7 @@ def sample_replies(
     batch: int,
     journal: StudyJournal,
     wanted: Callable[[], bool],
-    messages: Console,
+    messages: Terminal,
 ) -> None:
     """The policy's own reply to each prompt that has none yet, and the values of all its candidates.
 
@@ -287,7 +287,7 @@ class Continuations:
         reward: Reward,
         journal: StudyJournal,
         wanted: Callable[[], bool],
-        messages: Console,
+        messages: Terminal,
     ) -> None:
         """Rewards of the positions that have none yet.
 

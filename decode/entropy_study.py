@@ -36,7 +36,6 @@ from typing import Any, Literal
 
 import numpy as np
 import tyro
-from rich.console import Console
 
 from decode import runner
 from decode.entropy_parts import (
@@ -49,15 +48,20 @@ from decode.entropy_parts import (
     sample_replies,
 )
 from decode.runner import SamplingArgs
-from sia_jax.cli import Count, Flag, Folder, Name, command, explained, goes_on, memory_explained
+from sia_jax.cli import Count, Flag, Folder, Name, command, goes_on, program
 from sia_jax.data.prompts import PromptLine, read_prompts
 from sia_jax.evaluation.entropy_study import Drawn, Measured, Population, study
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.shown import shown
+from sia_jax.files.writing import write_text
 from sia_jax.interruption import Interruption
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.entropy_study import plot, section
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import find_prompt
 
-JOURNAL, NAME = "study.jsonl", "entropy_study"
+JOURNAL, NAME, ENDS = "study.jsonl", "entropy_study", (".json", ".md", ".png")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +131,11 @@ class Args:
 
 def main(args: Args) -> None:
     """Study; exits with 1 if something is wrong with options or files, and with 130 or 143 when stopped."""
-    messages = Console(stderr=True)
-    try:
-        with explained("decode.entropy_study"), memory_explained(f"lower --batch, now {args.batch}"):
-            _check(args)
+    kept = f"interrupted; {Path(args.out) / JOURNAL} has what is done, and {goes_on(args.overwrite)}"
+    smaller = f"lower --batch, now {args.batch}"
+    with program("decode.entropy_study", interrupted=lambda: kept, smaller=smaller) as messages:
+        _check(args)
+        with locked(folders=(Path(args.out),)):
             prompts = read_prompts(Path(args.prompts))
             policy = runner.prepare(args.sampling)
             for prompt in prompts:
@@ -143,15 +148,9 @@ def main(args: Args) -> None:
             with Interruption() as interruption, journal:
                 places, population, drawn = _sample(args, prompts, journal, interruption, messages)
             if interruption.wanted:
-                _say(messages, f"interrupted; {journal.path} has what is done, and {goes_on(args.overwrite)}")
+                messages.say(kept)
                 sys.exit(interruption.exit_status)
             _report(args, prompts, journal, places, population, drawn, messages)
-    except KeyboardInterrupt:
-        _say(
-            messages,
-            f"interrupted; {Path(args.out) / JOURNAL} has what is done, and {goes_on(args.overwrite)}",
-        )
-        sys.exit(130)
 
 
 def _sample(
@@ -159,7 +158,7 @@ def _sample(
     prompts: list[PromptLine],
     journal: StudyJournal,
     interruption: Interruption,
-    messages: Console,
+    messages: Terminal,
 ) -> tuple[list[Place], Population | None, list[Drawn]]:
     """What the journal lacks; then all positions, and those that were drawn. Nothing, when stopped."""
 
@@ -203,7 +202,7 @@ def _report(
     places: list[Place],
     population: Population | None,
     drawn: list[Drawn],
-    messages: Console,
+    messages: Terminal,
 ) -> None:
     assert population is not None
     with messages.status("drawing prompts again and again"):
@@ -228,12 +227,12 @@ def _report(
     out = Path(args.out)
     lines = _positions(prompts, places, population, drawn, measured)
     text = json.dumps(summary | {"each": lines}, allow_nan=False, ensure_ascii=False)
-    (out / f"{NAME}.json").write_text(text + "\n", encoding="utf-8")
+    write_text(out / f"{NAME}.json", text + "\n")
     page = section(summary, picture=f"{NAME}.png")
-    (out / f"{NAME}.md").write_text(page, encoding="utf-8")
+    write_text(out / f"{NAME}.md", page)
     plot(summary, population, drawn, measured, out / f"{NAME}.png")
-    print(page)
-    _say(messages, f"written to {out}: {NAME}.json, {NAME}.md, {NAME}.png")
+    print(shown(page))
+    messages.say(f"written to {out}: {NAME}.json, {NAME}.md, {NAME}.png")
 
 
 def _positions(
@@ -288,6 +287,11 @@ def _gold(id: str | int, text: str) -> float:
 
 def _check(args: Args) -> None:
     runner.check_options(args.sampling)
+    out = Path(args.out)
+    check_outputs(
+        inputs={"--prompts": args.prompts, **runner.model_folders(args.sampling)},
+        files={f"--out's {name}": out / name for name in (JOURNAL, *(f"{NAME}{end}" for end in ENDS))},
+    )
     for name in ("positions", "bins", "most", "batch", "resamples", "num_candidates"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {getattr(args, name)}")
@@ -335,10 +339,6 @@ def _settings(args: Args) -> dict[str, Any]:
     whole = runner.settings(args.sampling)
     own = {name: getattr(args, name) for name in ("positions", "bins", "floor", "most", "continuations")}
     return {name: whole[name] for name in names} | own
-
-
-def _say(messages: Console, text: str) -> None:
-    messages.print(text, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

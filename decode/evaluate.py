@@ -17,8 +17,6 @@ table) and pareto.png; --page writes all of it as a page, with what holds of the
 
 import hashlib
 import json
-import shutil
-import sys
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -26,7 +24,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 
 import sia_jax
 from decode import runner
@@ -35,15 +32,18 @@ from decode.method_runner import Chosen, Job, MethodRunner, common_shape
 from decode.runner import Row, SamplingArgs
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
-from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Count, File, Flag, Float, Folder, command, explained, goes_on, memory_explained
+from sia_jax.cli import Count, File, Flag, Float, Folder, command, goes_on, program
 from sia_jax.data.chat import date_variables
 from sia_jax.data.prompts import PromptLine, read_prompts
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.claims import judge
 from sia_jax.evaluation.comparison import Comparison
 from sia_jax.evaluation.methods import Chooser, GateNumbers, Method, gate_numbers, plan_methods
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.writing import copy_file, make_folder, write_text
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.evaluation import (
     claims_text,
     draw_pareto,
@@ -111,19 +111,23 @@ class Args(SamplingArgs):
 
 def main(args: Args) -> None:
     """Evaluate; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
-    messages = Console(stderr=True)
-    with explained("decode.evaluate"), memory_explained(f"lower --batch, now {args.batch}"):
-        evaluation = None
-        try:
+    evaluation: _Evaluation | None = None
+
+    def interrupted() -> str:
+        begun = evaluation is not None and evaluation.journal.begun
+        kept = f"what was done is in {Path(args.out) / 'replies.jsonl'}"
+        return f"interrupted; {kept}, and {goes_on(args.overwrite and begun)}"
+
+    smaller = f"lower --batch, now {args.batch}"
+    with program("decode.evaluate", interrupted=interrupted, smaller=smaller) as messages:
+        _check(args)
+        with locked(folders=(Path(args.out),), files=(None if args.page is None else Path(args.page),)):
             evaluation = _Evaluation(args, messages)
             evaluation.run()
-        except KeyboardInterrupt:
-            begun = evaluation is not None and evaluation.journal.begun
-            again = goes_on(args.overwrite and begun)
-            kept = f"what was done is in {Path(args.out) / 'replies.jsonl'}, and {again}"
-            messages.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
-            sys.exit(130)
 
+
+WRITTEN = ("replies.jsonl", "results.json", "results.md", "pareto.png")
+"""What stands in OUT at the end."""
 
 Unit = tuple[Method, int]
 """A method under a seed."""
@@ -136,8 +140,7 @@ class _Evaluation:
       FileNotFoundError, ValueError: what is wrong with options and files; before any weights are loaded.
     """
 
-    def __init__(self, args: Args, messages: Console):
-        _check(args)
+    def __init__(self, args: Args, messages: Terminal):
         self.args, self.messages = args, messages
         self.prompts = _read(args)
         self.subjects = [_subject(prompt) for prompt in self.prompts] if args.gold else None
@@ -312,8 +315,8 @@ class _Evaluation:
         with self.messages.status("comparing"):
             results = self._results(Comparison(self.methods, own, resamples=args.resamples))
             table = evaluation_table(results)
-            write_text_atomically(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-            write_text_atomically(out / "results.md", f"{table}\n{claims_text(results)}")
+            write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
+            write_text(out / "results.md", f"{table}\n{claims_text(results)}")
             draw_pareto(results, out / "pareto.png")
             if args.page is not None:
                 self._write_page(results, Path(args.page))
@@ -351,9 +354,9 @@ class _Evaluation:
         return results | ({"world": _world_commits()} if args.gold else {})
 
     def _write_page(self, results: dict[str, Any], page: Path) -> None:
-        picture = page.with_name(f"{page.stem}-pareto.png")
-        page.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(Path(self.args.out) / "pareto.png", picture)
+        picture = _picture(page)
+        make_folder(page.parent)
+        copy_file(Path(self.args.out) / "pareto.png", picture)
         introduction = appendix = ""
         if self.args.introduction is not None:
             introduction = Path(self.args.introduction).read_text(encoding="utf-8")
@@ -361,7 +364,7 @@ class _Evaluation:
             source = Path(self.args.appendix)
             appendix, names = with_pictures_named(source.read_text(encoding="utf-8"), f"{page.stem}-")
             for old, new in names.items():
-                shutil.copyfile(source.parent / old, page.with_name(new))
+                copy_file(source.parent / old, page.with_name(new))
         text = evaluation_page(
             results,
             title=self.args.title,
@@ -369,10 +372,14 @@ class _Evaluation:
             picture=picture.name,
             appendix=appendix,
         )
-        write_text_atomically(page, text)
+        write_text(page, text)
 
     def _say(self, text: str) -> None:
         self.messages.print(text, highlight=False, soft_wrap=True)
+
+
+def _picture(page: Path) -> Path:
+    return page.with_name(f"{page.stem}-pareto.png")
 
 
 def _check(args: Args) -> None:
@@ -382,14 +389,28 @@ def _check(args: Args) -> None:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(args, name)}")
     if args.combined < 0 or args.combined == 1:
         raise ValueError(f"--combined must be 2 or more, or 0 for none, got {args.combined}")
-    if Path(args.out).is_file():
-        raise ValueError(f"--out must be a folder, {args.out} is a file")
     if args.page is not None and Path(args.page).suffix != ".md":
         raise ValueError(f"--page must be a .md file, got {args.page}")
     for name in ("introduction", "appendix"):
         file = getattr(args, name)
         if file is not None and not Path(file).is_file():
             raise FileNotFoundError(f"--{name}: there is no file {file}")
+    out, page = Path(args.out), None if args.page is None else Path(args.page)
+    check_outputs(
+        inputs={
+            "--prompts": args.prompts,
+            "--thresholds": args.thresholds,
+            "--reward": args.reward,
+            "--introduction": args.introduction,
+            "--appendix": args.appendix,
+            **runner.model_folders(args),
+        },
+        files={
+            **{f"--out's {name}": out / name for name in WRITTEN},
+            "--page": page,
+            "--page's picture": None if page is None else _picture(page),
+        },
+    )
 
 
 def _read(args: Args) -> list[PromptLine]:

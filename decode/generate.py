@@ -27,19 +27,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import Count, File, Flag, Repeated, explained, goes_on, memory_explained
+from sia_jax.cli import Count, File, Flag, Repeated, goes_on, program
 from sia_jax.data.prompts import PromptLine, parse_prompts, read_prompts, text_prompts
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.shown import shown_line
 from sia_jax.models.run import bucket_length
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.reply import Reply
-from sia_jax.reports.terminal import Tally, legend, reply_text, side_by_side, summary, visible
+from sia_jax.reports.terminal import Tally, legend, reply_text, side_by_side, summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,30 +77,26 @@ class Batch:
 
 def main(args: Args) -> None:
     """Generate; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
-    messages = Console(stderr=True)
-    try:
-        with explained("decode.generate"), memory_explained(f"lower --batch, now {args.batch}"):
+    with program("decode.generate", smaller=f"lower --batch, now {args.batch}") as messages:
+        _check(args)
+        with locked(files=(None if args.output is None else Path(args.output),)):
             run(args, messages)
-    except KeyboardInterrupt:
-        messages.print("\ninterrupted", highlight=False)
-        sys.exit(130)
 
 
-def run(args: Args, messages: Console) -> None:
+def run(args: Args, messages: Terminal) -> None:
     """`main`, without its ways out.
 
     Raises:
       FileNotFoundError, ValueError: what is wrong with options and files.
       SystemExit: interrupted, with replies in a file.
     """
-    _check(args)
     prompts = _read(args)
     policy = runner.prepare(args)
     ids = [runner.policy_ids(policy, prompt, args) for prompt in prompts]
     journal = _open_journal(args, prompts)
     if journal is None:
-        program, batches = _load(args, prompts, ids, messages)
-        program.show(batches, messages)
+        replies, batches = _load(args, prompts, ids, messages)
+        replies.show(batches, messages)
         return
     wanted = {(i, j, m) for i in range(len(prompts)) for j in range(args.samples) for m in _methods(args)}
     done = journal.done & wanted
@@ -107,8 +106,8 @@ def run(args: Args, messages: Console) -> None:
     if done:
         messages.print(f"{args.output}: going on after {len(done)} of {len(wanted)} replies", soft_wrap=True)
     try:
-        program, batches = _load(args, prompts, ids, messages)
-        program.write(batches, journal, (len(done), len(wanted)), messages)
+        replies, batches = _load(args, prompts, ids, messages)
+        replies.write(batches, journal, (len(done), len(wanted)), messages)
     except KeyboardInterrupt:
         kept = f"{len(journal.done & wanted)} of {len(wanted)} replies are in {args.output}"
         again = goes_on(args.overwrite and journal.begun)
@@ -117,7 +116,7 @@ def run(args: Args, messages: Console) -> None:
 
 
 def _load(
-    args: Args, prompts: list[PromptLine], ids: Sequence[Sequence[int]], messages: Console
+    args: Args, prompts: list[PromptLine], ids: Sequence[Sequence[int]], messages: Terminal
 ) -> tuple["_Program", list[Batch]]:
     """The models, ready to run, and what runs together."""
     with messages.status("loading the models"):
@@ -162,7 +161,7 @@ class _Program:
     methods: tuple[str, ...]
 
     def write(
-        self, batches: list[Batch], journal: Journal, counts: tuple[int, int], messages: Console
+        self, batches: list[Batch], journal: Journal, counts: tuple[int, int], messages: Terminal
     ) -> None:
         """All replies that the journal lacks; `counts` are those done, and all."""
         tallies = {method: Tally() for method in self.methods}
@@ -192,9 +191,9 @@ class _Program:
             messages.print(line, highlight=False, soft_wrap=True)
         messages.print(f"written to {self.args.output}", highlight=False, soft_wrap=True)
 
-    def show(self, batches: list[Batch], messages: Console) -> None:
+    def show(self, batches: list[Batch], messages: Terminal) -> None:
         """All replies, in the terminal."""
-        console = Console()
+        console = Terminal()
         tallies = {method: Tally() for method in self.methods}
         steered = "steered" in self.methods
         if steered:
@@ -237,13 +236,12 @@ class _Program:
             **reply.to_json(),
         }
 
-    def _show_prompt(self, console: Console, index: int, found: dict[str, list[Reply]]) -> None:
+    def _show_prompt(self, console: Terminal, index: int, found: dict[str, list[Reply]]) -> None:
         prompt = self.prompts[index]
         first = f"prompt of {len(self.rows[index].policy_ids)} ids"
         if prompt.messages is not None:
-            first = visible(" ".join(prompt.messages[-1]["content"].split()))
-        room = max(16, console.width - 12)
-        title = first if len(first) <= room else first[: room - 1] + "…"
+            first = prompt.messages[-1]["content"]
+        title = shown_line(first, max(16, console.width - 12))
         console.print(Rule(Text(title, "bold"), align="left", style="dim"))
         for branch in range(self.args.samples):
             number = f"reply {branch + 1} of {self.args.samples}: " if self.args.samples > 1 else ""
@@ -271,8 +269,9 @@ def _check(args: Args) -> None:
         raise ValueError("--record needs a file to write to: give --output FILE.jsonl")
     if args.overwrite and args.output is None:
         raise ValueError("--overwrite needs the file: give --output FILE.jsonl")
-    if args.output is not None and Path(args.output).is_dir():
-        raise ValueError(f"--output must be a file, {args.output} is a folder")
+    check_outputs(
+        inputs={"--prompts": args.prompts, **runner.model_folders(args)}, files={"--output": args.output}
+    )
 
 
 def _read(args: Args) -> list[PromptLine]:

@@ -116,6 +116,11 @@ class Row:
     threshold: float
 
 
+def model_folders(args: SamplingArgs) -> dict[str, str | None]:
+    """What is read of models, by the names of its options."""
+    return {"--policy": args.policy, "--value": args.value, "--value-backbone": args.value_backbone}
+
+
 def check_options(args: SamplingArgs) -> None:
     """What can be said without a file.
 

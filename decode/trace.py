@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
-from sia_jax.cli import explained
+from sia_jax.cli import program
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.writing import make_folder, write_text
 from sia_jax.reports.trace import trace_page
 
 
@@ -37,20 +39,30 @@ class Args:
 
 def main(args: Args) -> None:
     """Write the page; exits with 1 if something is wrong with the file."""
-    messages = Console(stderr=True)
-    with explained("decode.trace"):
+    with program("decode.trace") as messages:
         if args.prompts < 1:
             raise ValueError(f"--prompts must be at least 1, got {args.prompts}")
-        records = read(args.replies)
-        indices = sorted({record["index"] for record in records})
-        shown = set(indices[: args.prompts])
-        page = trace_page(
-            [record for record in records if record["index"] in shown], args.title or args.replies.stem
-        )
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(page, encoding="utf-8")
+        check_outputs(inputs={"FILE": args.replies}, files={"--output": args.output})
+        with locked(files=(args.output,)):
+            messages.say(run(args))
+
+
+def run(args: Args) -> str:
+    """Write the page; what is to be said of it.
+
+    Raises:
+      FileNotFoundError, ValueError: what is wrong with the file.
+    """
+    records = read(args.replies)
+    indices = sorted({record["index"] for record in records})
+    shown = set(indices[: args.prompts])
+    page = trace_page(
+        [record for record in records if record["index"] in shown], args.title or args.replies.stem
+    )
+    make_folder(args.output.parent)
+    write_text(args.output, page)
     left = f" of {len(indices):,}" if len(shown) < len(indices) else ""
-    messages.print(f"wrote {args.output}: {len(shown):,}{left} prompts", highlight=False, soft_wrap=True)
+    return f"wrote {args.output}: {len(shown):,}{left} prompts"
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -65,14 +77,18 @@ def read(path: Path) -> list[dict[str, Any]]:
             f"{path}: no such file of replies; decode.generate --record --output writes one"
         )
     records = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                record = json.loads(line)
-            except ValueError as error:
+                record = json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
             if not isinstance(record, dict) or not {"index", "tokens", "steering", "settings"} <= set(record):
                 raise ValueError(f"{path}, line {number}: this is no record of decode.generate")
+            if type(record["index"]) is not int:
+                raise ValueError(
+                    f"{path}, line {number}: index must be a whole number, got {record['index']!r}"
+                )
             records.append(record)
     return records
 

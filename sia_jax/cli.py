@@ -1,17 +1,22 @@
-"""What the programs' command lines share: kinds of options for tyro, and an end without a traceback.
+"""What the programs' command lines share: kinds of options for tyro, the ways out of a program.
 
 A kind says how `--help` shows an option; its docstring says what it is for. Where a kind may be None, the
 program's own docstring tells what happens then, and no default is shown.
 """
 
+import logging
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from typing import Annotated, Any
 
 import tyro
+
+from sia_jax.files.shown import shown
+from sia_jax.reports.console import Terminal
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
 """False unless it is given; there is no --no-..."""
@@ -28,6 +33,33 @@ Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(m
 
 
 @contextmanager
+def program(
+    name: str,
+    *others: type[Exception],
+    interrupted: Callable[[], str] = lambda: "interrupted",
+    smaller: str | None = None,
+) -> Iterator[Terminal]:
+    """Around a whole program: its ways out, and the terminal for its messages.
+
+    What is wrong with files and options is a message and exit status 1, Ctrl-C a message and 130; warnings
+    and what libraries log come as messages too.
+
+    Args:
+      name: which messages begin with, "decode.generate".
+      others: what else is explained by its message, beside ValueError and OSError.
+      interrupted: what is said after Ctrl-C: what was kept, and how to go on.
+      smaller: what makes the work smaller where the memory is full; see `memory_explained`.
+    """
+    messages = Terminal(stderr=True)
+    try:
+        with explained(name, *others), nullcontext() if smaller is None else memory_explained(smaller):
+            yield messages
+    except KeyboardInterrupt:
+        messages.say(f"\n{interrupted()}")
+        sys.exit(130)
+
+
+@contextmanager
 def explained(program: str, *others: type[Exception]) -> Iterator[None]:
     """Turn what is wrong with files and options into a message and exit status 1, without a traceback.
 
@@ -37,9 +69,39 @@ def explained(program: str, *others: type[Exception]) -> Iterator[None]:
     """
     expected: tuple[type[Exception], ...] = (ValueError, OSError, *others)
     try:
-        yield
+        with _warnings_shown(program), _log_shown(program):
+            yield
     except expected as error:
-        sys.exit(f"{program}: {error}")
+        sys.exit(shown(f"{program}: {error}"))
+
+
+@contextmanager
+def _warnings_shown(program: str) -> Iterator[None]:
+    """Warnings name files and tensors of others: a line each, as of `explained`."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: shown(f"{program}: warning: {message}") + "\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+@contextmanager
+def _log_shown(program: str) -> Iterator[None]:
+    """What the library logs, likewise."""
+    log, handler = logging.getLogger("sia_jax"), logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(_Shown(f"{program}: %(message)s"))
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
+class _Shown(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
 
 
 @contextmanager

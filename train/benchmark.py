@@ -24,20 +24,23 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import track
 
 import sia_jax
 from decode.benchmark import record_header
 from decode.benchmark_shapes import SHAPES, Models
-from sia_jax.checkpoints.tensors import write_text_atomically
+from sia_jax.cli import program
 from sia_jax.data.packing import pack
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.roofline import measure_machine, training_flops, usable_cores
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.writing import write_text
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.reports.benchmarks import section, write_page
+from sia_jax.reports.console import Terminal
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.step import TrainState, init_state, train_step
 from train import torch_baseline
@@ -62,21 +65,27 @@ class Args:
 
 def main(args: Args) -> None:
     """Measure, record, and draw the page."""
-    console = Console()
+    console = Terminal()
+    with program("train.benchmark"):
+        check_outputs(inputs={}, files={"--out's page": args.out.with_suffix(".md")})
+        with locked(folders=(args.out,), files=(args.out.with_suffix(".md"),)):
+            run(args, console)
+
+
+def run(args: Args, console: Terminal) -> None:
+    """`main`, once the options are checked."""
     models = Models.random(SHAPES[args.shape])
     machine = measure_machine()
     batches = [_batch(seed, args.row_length, models.config.vocab_size) for seed in range(args.steps + 1)]
     systems = _systems(args, models)
     versions: dict[str, str] = {}
     if jax.default_backend() != "cpu":
-        console.print(
-            "[yellow]the baselines run on the CPU: they are left out beside another device[/yellow]"
-        )
+        console.say("the baselines run on the CPU: they are left out beside another device", "yellow")
     elif torch_baseline.is_available():
         systems |= _baselines(models, args.row_length)
         versions = torch_baseline.versions()
     else:
-        console.print("[yellow]torch is not installed here: no baselines[/yellow]")
+        console.say("torch is not installed here: no baselines", "yellow")
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     for number, batch in enumerate(track(batches, "timing", console=console)):
         for name, system in systems.items():
@@ -107,9 +116,8 @@ def main(args: Args) -> None:
         "row_length": args.row_length,
         "mean_tokens": float(np.mean([t.length for batch in batches for t in batch])),
     }
-    args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f"{record['time'].replace(':', '')}-training.json"
-    write_text_atomically(path, json.dumps(record, indent=1) + "\n")
+    write_text(path, json.dumps(record, indent=1) + "\n")
     write_page(args.out, args.out.with_suffix(".md"))
     console.print(Markdown(section(record)))
 

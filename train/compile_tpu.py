@@ -29,10 +29,9 @@ import jax.numpy as jnp
 import tyro
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-from rich.console import Console
 from rich.table import Table
 
-from sia_jax.cli import explained
+from sia_jax.cli import program
 from sia_jax.evaluation.compiled import Collective, collectives
 from sia_jax.evaluation.footprint import (
     Exchange,
@@ -55,6 +54,7 @@ from sia_jax.evaluation.tpu import (
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig
 from sia_jax.parallel.mesh import make_mesh
+from sia_jax.reports.console import Terminal
 from sia_jax.training.batch import PackedBatch
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.step import TrainState, init_state, train_step
@@ -81,8 +81,8 @@ class Args:
 
 def main(args: Args) -> None:
     """Compile and check; exits with 1 if something is not as expected."""
-    console = Console(width=max(Console().width, 110))  # narrower, the shapes would be cut off
-    with explained("train.compile_tpu", ModuleNotFoundError):
+    console = Terminal(width=max(Terminal().width, 110))  # narrower, the shapes would be cut off
+    with program("train.compile_tpu", ModuleNotFoundError):
         if not 3 <= args.layers <= LAYERS:
             raise ValueError(f"--layers must lie in 3 .. {LAYERS}, got {args.layers}")
         mesh = make_mesh(*args.mesh, devices=tpu_devices(args.topology))
@@ -92,7 +92,7 @@ def main(args: Args) -> None:
     console.print("\nAll as expected.")
 
 
-def _check(args: Args, mesh: Mesh, console: Console) -> list[str]:
+def _check(args: Args, mesh: Mesh, console: Terminal) -> list[str]:
     """Print what becomes of the step; returns what is wrong with it."""
     wrong: list[str] = []
     measured: dict[int, ChipMemory] = {}
@@ -106,7 +106,7 @@ def _check(args: Args, mesh: Mesh, console: Console) -> list[str]:
         expected[layers] = step_memory(config, mesh, rows=args.rows, row_length=ROW_LENGTH)
         exchanges = step_exchanges(config, mesh, rows=args.rows, row_length=ROW_LENGTH)
         found = collectives(compiled.as_text(), mesh.shape)
-        console.print(f"\n[bold]{args.topology}, mesh {args.mesh}, {layers} layers[/], {seconds:.0f} s:")
+        console.say(f"\n{args.topology}, mesh {args.mesh}, {layers} layers, {seconds:.0f} s:", "bold")
         console.print(_exchange_table(found, exchanges))
         complaints = unexpected(found, exchanges, expected[layers].layer_weights)
         complaints += too_much(measured[layers], expected[layers])

@@ -19,7 +19,6 @@ import jax
 import numpy as np
 import tyro
 from jinja2 import TemplateError
-from rich.console import Console
 
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
@@ -31,6 +30,7 @@ from sia_jax.data.sources import Source
 from sia_jax.data.sources.conversations import OpenConversation, Rejected
 from sia_jax.interruption import Interruption
 from sia_jax.models.run import bucket_length
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import ReadProgress, RunProgress
 from sia_jax.reports.reply import Reply
@@ -222,7 +222,7 @@ class Generation:
         return ReplyJournal(path, self.settings, prompts, overwrite=overwrite)
 
     def sample(
-        self, prompts: Sequence[SourcePrompt], journal: "ReplyJournal", messages: Console
+        self, prompts: Sequence[SourcePrompt], journal: "ReplyJournal", messages: Terminal
     ) -> Interruption:
         """Sample what the journal lacks, unless a signal comes: then the batch that runs is the last.
 

@@ -26,18 +26,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 import sia_jax
 from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
-from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Count, File, Flag, Folder, Int, explained, goes_on, memory_explained
+from sia_jax.cli import Count, File, Flag, Folder, Int, goes_on, memory_explained, program
 from sia_jax.data.chat import date_variables
+from sia_jax.data.records import set_folder
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.writing import write_text
 from sia_jax.interruption import Interruption
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.rewards import plot_rewards, reward_distribution
@@ -77,23 +80,21 @@ class Args:
 
 def main(args: Args) -> None:
     """Label; exits with 1 if something is wrong with options or files, with 130 or 143 if interrupted."""
-    messages = Console(stderr=True)
-    try:
-        with explained("train.label"):
+    with program("train.label") as messages:
+        _check(args)
+        is_set, out = Path(args.input).is_dir(), Path(args.out)
+        files = (None if is_set else out, None if args.plot is None else Path(args.plot))
+        with locked(folders=(out if is_set else None,), files=files):
             run(args, messages)
-    except KeyboardInterrupt:
-        messages.print("\ninterrupted", highlight=False)
-        sys.exit(130)
 
 
-def run(args: Args, messages: Console) -> None:
+def run(args: Args, messages: Terminal) -> None:
     """`main`, without its ways out.
 
     Raises:
       FileNotFoundError, ValueError: what is wrong with options and files.
       SystemExit: interrupted by a signal; what was scored is in OUT.partial.jsonl.
     """
-    _check(args)
     files = _Files(Path(args.out))
     mesh = None if args.mesh == (1, 1, 1) else sia_jax.make_mesh(*args.mesh)
     settings = _settings(args)
@@ -176,9 +177,17 @@ def _check(args: Args) -> None:
         raise ValueError(f"--out must be a file, {out} is a folder")
     if out.is_file() and is_set:
         raise ValueError(f"--out must be a folder, as --input is, {out} is a file")
-    if out.resolve() == Path(args.input).resolve():
-        kind = "folder" if is_set else "file"
-        raise ValueError(f"--out and --input are both {out}; name another {kind} to write to")
+    files, read = _Files(out), set_folder(Path(args.input)) if is_set else Path(args.input)
+    check_outputs(
+        inputs={"--input": read, "--reward-model": args.reward_model},
+        files={
+            **({} if is_set else {"--out": out}),
+            "--out's journal": files.partial,
+            "--out's report": files.report,
+            "--plot": args.plot,
+        },
+        folders={"--out": set_folder(out)} if is_set else {},
+    )
     if args.plot is not None and Path(args.plot).suffix != ".png":
         raise ValueError(f"--plot must be a .png file, got {args.plot}")
 
@@ -219,7 +228,7 @@ def _template(args: Args) -> dict[str, str]:
 
 
 def _score(
-    args: Args, model: sia_jax.RewardModel, source: Conversations, journal: Journal, messages: Console
+    args: Args, model: sia_jax.RewardModel, source: Conversations, journal: Journal, messages: Terminal
 ) -> Interruption:
     """Everything that the journal lacks goes into it, unless a signal comes: then what is being computed."""
     done, total = len(journal.done), len(source.digests)
@@ -273,7 +282,7 @@ def _finish(
     source: Conversations,
     labels: _Labels,
     identity: dict[str, Any],
-    messages: Console,
+    messages: Terminal,
 ) -> None:
     """The journal becomes OUT, in the order of the input, and the report.
 
@@ -304,7 +313,7 @@ def _finish(
         "rewards": reward_distribution(numbers).to_json() if rewards else None,
         "left_out": {reason: rows for reason, rows in left_out.items() if rows},
     }
-    write_text_atomically(files.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(files.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     if not rewards:
         _show(args, report, numbers, messages)
         raise ValueError(f"{source.path}: no conversation could be labelled; {files.report} says why")
@@ -337,7 +346,7 @@ def _finished(files: _Files, identity: dict[str, Any]) -> dict[str, Any]:
     raise ValueError(f"{files.out} is there already, and {why}; name another file, or pass --overwrite")
 
 
-def _show(args: Args, report: dict[str, Any], rewards: Sequence[float], messages: Console) -> None:
+def _show(args: Args, report: dict[str, Any], rewards: Sequence[float], messages: Terminal) -> None:
     """The counts, the distribution, and the picture if one is asked for."""
     total = report["conversations"]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

@@ -1,7 +1,6 @@
 """What `train.label` reads and writes: a file of conversations, or a set of records."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from sia_jax.data.conversations import ConversationLine, read_conversations
 from sia_jax.data.records import RESERVED, Record, read_records, set_folder, write_records
+from sia_jax.files.writing import replacing
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,10 @@ class Conversations:
             meta = {n: value for n, value in source.meta.items() if n not in (*RESERVED, "counts")}
             write_records(out, self._records(rewards), meta | {"labels": settings}, overwrite=True)
             return
-        temporary = out.with_name(f".{out.name}.new")
-        with temporary.open("wb") as file:
+        with replacing(out) as new, new.open("wb") as file:
             for line in self.lines():
                 if line.number in rewards:
                     file.write(line.with_reward(rewards[line.number]))
-        os.replace(temporary, out)
 
     def _records(self, rewards: Mapping[int, float]) -> Iterator[Record]:
         source = read_records(self.path)

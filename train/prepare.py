@@ -53,25 +53,27 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
-from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Flag, Int, explained, goes_on
+from sia_jax.cli import Flag, Int, goes_on, program
 from sia_jax.data.chat import Tokenizer, family_of
-from sia_jax.data.records import Record, read_records, set_folder, write_records
+from sia_jax.data.records import Record, read_records, set_folder, unfinished_folder, write_records
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Format, Source, open_source
 from sia_jax.data.sources.conversations import OpenConversation, Rejected
 from sia_jax.data.sources.official import write_official
 from sia_jax.data.sources.own import write_conversations
 from sia_jax.data.tokenise import num_tokens, stop_id, tokenise
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.shown import shown
+from sia_jax.files.writing import write_text
 from sia_jax.models.config import Family
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.progress import ReadProgress
-from sia_jax.reports.terminal import visible
 from train.generation import CUT, PARTIAL, Generation, GenerationArgs, Prompts, ReplyJournal
 
 REPORT = "report.json"
@@ -107,10 +109,21 @@ class Args:
 
 def main(args: Args) -> None:
     """Prepare; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
-    messages, console = Console(stderr=True), Console()
-    unfinished, journal = args.out, Path(args.out) / PARTIAL
-    try:
-        with explained("train.prepare"):
+    console, journal = Terminal(), Path(args.out) / PARTIAL
+    unfinished = args.out
+
+    def interrupted() -> str:
+        sampled = (
+            f"; {journal} has what was sampled, and {goes_on(args.overwrite)}" if journal.exists() else ""
+        )
+        return f"interrupted; {unfinished} is as it was{sampled}"
+
+    exported = tuple(
+        None if path is None else Path(path) for path in (args.export_official, args.export_conversations)
+    )
+    with program("train.prepare", interrupted=interrupted) as messages:
+        _check(args, Path(args.out))
+        with locked(folders=(Path(args.out),), files=exported):
             report = prepare(args, messages)
             console.print(summary(report))
             console.print(f"written to {args.out}", highlight=False, soft_wrap=True)
@@ -128,16 +141,10 @@ def main(args: Args) -> None:
                 console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
             # Last: until then the same command ends what a kill has left undone.
             journal.unlink(missing_ok=True)
-    except KeyboardInterrupt:
-        sampled = (
-            f"; {journal} has what was sampled, and {goes_on(args.overwrite)}" if journal.exists() else ""
-        )
-        messages.print(f"\ninterrupted; {unfinished} is as it was{sampled}", highlight=False, soft_wrap=True)
-        sys.exit(130)
 
 
-def prepare(args: Args, messages: Console) -> dict[str, Any]:
-    """Write the set and its report.
+def prepare(args: Args, messages: Terminal) -> dict[str, Any]:
+    """Write the set and its report, of options that were checked.
 
     Returns:
       The report.
@@ -147,7 +154,6 @@ def prepare(args: Args, messages: Console) -> dict[str, Any]:
       SystemExit: interrupted while it sampled; what was sampled is in the journal.
     """
     out = Path(args.out)
-    _check(args, out)
     generation = None if args.sampling.generate is None else Generation(args.sampling, args.max_length)
     tokenizer = _tokenizer(args) if generation is None else generation.tokenizer
     family = family_of(tokenizer)
@@ -184,7 +190,7 @@ def _generate(
     source: Source,
     settings: dict[str, Any],
     counts: "_Counts",
-    messages: Console,
+    messages: Terminal,
 ) -> dict[str, Any]:
     """Sample what is missing; then write the set and its report."""
     with ReadProgress(messages, "prompts") as progress:
@@ -229,7 +235,7 @@ def _write(
     write_records(out, records, lambda: settings | {"counts": counts.to_json()}, overwrite=overwrite)
     report = {**settings, **counts.to_json()}
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False)
-    write_text_atomically(out / REPORT, text + "\n")
+    write_text(out / REPORT, text + "\n")
     return report
 
 
@@ -256,7 +262,7 @@ def summary(report: dict[str, Any]) -> Table:
     table.add_column(overflow="fold")
 
     def row(title: str, text: str) -> None:
-        table.add_row(Text(title), Text(visible(text)))  # as they are: names of files may have brackets
+        table.add_row(Text(title), Text(shown(text)))
 
     kept, groups, prompts = report["kept"], report["groups"], report.get("prompts")
     limited = kept if prompts is None else prompts["kept"]
@@ -396,6 +402,16 @@ def _check(args: Args, out: Path) -> None:
     _check_sampling(args)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out must be a folder, {out} is a file")
+    check_outputs(
+        inputs={"--input": args.input, "--tokenizer": args.tokenizer, "--policy": args.sampling.policy},
+        files={
+            "--out's report": out / REPORT,
+            "--out's journal": out / PARTIAL,
+            "--export-official": args.export_official,
+            "--export-conversations": args.export_conversations,
+        },
+        folders={"--out's set": set_folder(out), "--out's unfinished set": unfinished_folder(out)},
+    )
     if args.overwrite:
         return
     unfinished = (out / PARTIAL).exists()

@@ -39,27 +39,29 @@ import numpy as np
 import tyro
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import sia_jax
 from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone, save_backbone
-from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.checkpoints.value_model import OWN_BACKBONE, fingerprint_of_value_model, own_backbone
-from sia_jax.cli import Folder, explained, memory_explained
+from sia_jax.cli import Folder, memory_explained, program
 from sia_jax.data.prompts import check_seed
-from sia_jax.data.records import read_records, trajectories
+from sia_jax.data.records import read_records, set_folder, trajectories
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.regression import Fit
 from sia_jax.evaluation.roofline import measure_machine, peak_flops, training_flops
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.writing import write_text
 from sia_jax.interruption import Interruption
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, LoraConfig, init_lora
 from sia_jax.parallel.mesh import make_mesh, shard_params
 from sia_jax.pretrained import ValueModel, mesh_of
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.training import MetricsLog, draw_curves
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import OptimizerConfig, TrainConfig
@@ -67,6 +69,8 @@ from sia_jax.training.loop import Finished, LoopConfig, StepReport, run, split, 
 from sia_jax.training.optimizer import learning_rate
 from sia_jax.training.step import TrainState, init_state
 from sia_jax.types import Params
+
+SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,18 +139,30 @@ class Args:
 
 def main(args: Args) -> None:
     """Train; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
-    console = Console(stderr=True)
-    try:
-        with explained("train.value_model", FloatingPointError):
-            if args.distributed:
-                jax.distributed.initialize()
+    kept = "interrupted; the same command goes on from the last checkpoint"
+    with program("train.value_model", FloatingPointError, interrupted=lambda: kept) as console:
+        _check_places(args)
+        if args.distributed:
+            jax.distributed.initialize()
+        # Of several processes the first one writes.
+        with locked(folders=(args.out,)) if jax.process_index() == 0 else nullcontext():
             _train(args, console)
-    except KeyboardInterrupt:
-        console.print("\ninterrupted; the same command goes on from the last checkpoint")
-        sys.exit(130)
 
 
-def _train(args: Args, console: Console) -> None:
+def _check_places(args: Args) -> None:
+    """What is written is nothing that is read.
+
+    Raises:
+      ValueError: it is, and what.
+    """
+    check_outputs(
+        inputs={"--data": set_folder(args.data), "--base": args.base, "--teacher": args.teacher},
+        files={f"--out's {name}": args.out / name for name in ("metrics.jsonl", "curves.png", SETTINGS)},
+        folders={f"--out's {name}": args.out / name for name in ("checkpoints", "last", "best")},
+    )
+
+
+def _train(args: Args, console: Terminal) -> None:
     chief = jax.process_index() == 0
     loop = _loop(args)
     base_folder = resolve_checkpoint(args.base)
@@ -166,7 +182,6 @@ def _train(args: Args, console: Console) -> None:
     frozen, state = _begin(args, config, model, teacher, mesh)
     del model  # of a full run it would stay as a second copy of every weight
     if chief:
-        args.out.mkdir(parents=True, exist_ok=True)
         _write_settings(args, base_folder, found)
         if rejected.total:
             console.print(f"kept out: {rejected.describe()}", highlight=False, soft_wrap=True)
@@ -326,14 +341,14 @@ def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -
     now["teacher_fingerprint"] = None if args.teacher is None else _teacher_fingerprint(args.teacher)
     free = {"out", "data", "base", "teacher", "mesh", "distributed"}
     free |= {"max_steps", "keep", "layout", "patience"}
-    path = args.out / "settings.json"
+    path = args.out / SETTINGS
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         differing = [n for n in now if n not in free and before.get(n) != now[n]]
         if differing:
             changes = ", ".join(f"{n} {before.get(n)!r} (now {now[n]!r})" for n in differing)
             raise ValueError(f"{args.out} holds a run with other settings: {changes}; name another --out")
-    write_text_atomically(path, json.dumps(now, indent=2) + "\n")
+    write_text(path, json.dumps(now, indent=2) + "\n")
 
 
 def _teacher_fingerprint(teacher: str) -> str:
@@ -403,7 +418,7 @@ class _View:
     """What is seen and written of a run while it goes on."""
 
     def __init__(
-        self, args: Args, config: TrainConfig, model: ModelConfig, steps: int, console: Console, chief: bool
+        self, args: Args, config: TrainConfig, model: ModelConfig, steps: int, console: Terminal, chief: bool
     ):
         self.log = MetricsLog(args.out / "metrics.jsonl")
         self._args, self._model, self._chief, self._console = args, model, chief, console
@@ -411,11 +426,11 @@ class _View:
         self._peak: float | None = None
         self._drawn, self._drawing = time.perf_counter(), 1.0
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[numbers]}", style="dim"),
+            TextColumn("{task.fields[numbers]}", style="dim", markup=False),
         )
         self._bar = Progress(*columns, console=console, disable=not (chief and console.is_terminal))
         self._task = self._bar.add_task("steps", total=steps, numbers="compiling")

@@ -19,18 +19,19 @@ on the same machine with the same versions.
 
 import dataclasses
 import json
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
-from sia_jax.checkpoints.tensors import write_text_atomically
-from sia_jax.cli import Count, explained
+from sia_jax.cli import Count, program
 from sia_jax.data.prompts import check_seed
+from sia_jax.files.lock import LOCK, locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.writing import write_text
+from sia_jax.reports.console import Terminal
 from train.world_card import software, write_card
 from train.world_stages import STAGES, World
 
@@ -49,13 +50,11 @@ class Args:
 
 def main(args: Args) -> None:
     """Make a world; exits with 1 if something is wrong with the folder, with 130 or 143 if interrupted."""
-    console = Console(stderr=True)
-    try:
-        with explained("train.world", FloatingPointError):
+    kept = "interrupted; the same command goes on"
+    with program("train.world", FloatingPointError, interrupted=lambda: kept) as console:
+        check_outputs(inputs={}, folders={"--out": args.out})
+        with locked(folders=(args.out,)):
             make(World(args.out, args.seed, args.size), console)
-    except KeyboardInterrupt:
-        console.print("\ninterrupted; the same command goes on", highlight=False)
-        sys.exit(130)
 
 
 @dataclass
@@ -86,7 +85,7 @@ class Diary:
             diary.seconds = found["seconds"]
             done = (stage for stage in diary.seconds if stage != "begun")
             diary.made_by = dict.fromkeys(done, "software that was not noted") | found.get("made_by", {})
-        elif world.out.exists() and any(world.out.iterdir()):
+        elif world.out.exists() and {path.name for path in world.out.iterdir()} - {LOCK}:
             raise ValueError(f"{world.out} holds something else than a world; name another --out")
         return diary
 
@@ -96,10 +95,10 @@ class Diary:
         if made_by is not None:
             self.made_by[stage] = made_by
         content = {"settings": self.settings, "seconds": self.seconds, "made_by": self.made_by}
-        write_text_atomically(self.path, json.dumps(content, indent=2) + "\n")
+        write_text(self.path, json.dumps(content, indent=2) + "\n")
 
 
-def make(world: World, console: Console) -> None:
+def make(world: World, console: Terminal) -> None:
     """Go through the stages that are not done yet.
 
     Raises:

@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Array
 
 import sia_jax
-from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.data.packing import pack
 from sia_jax.data.records import read_records
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.regression import fit
 from sia_jax.evaluation.roofline import usable_cores
+from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
 from sia_jax.pretrained import Policy, RewardModel
 from sia_jax.reports.provenance import head_commit
@@ -119,9 +119,9 @@ def write_card(world: World, seconds: Mapping[str, float], made_by: Mapping[str,
     """
     path = world.runs / "scores.json"
     if not path.exists():
-        write_text_atomically(path, json.dumps(scores(world), indent=2) + "\n")
+        write_text(path, json.dumps(scores(world), indent=2) + "\n")
     found = json.loads(path.read_text(encoding="utf-8"))
-    write_text_atomically(world.models / CARD, _card(world, found, seconds, made_by))
+    write_text(world.models / CARD, _card(world, found, seconds, made_by))
 
 
 def _card(

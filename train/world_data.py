@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sia_jax.checkpoints.tensors import write_text_atomically
 from sia_jax.data.chat import Message, Tokenizer, reward_conversation
 from sia_jax.data.sources.conversations import Conversation
 from sia_jax.data.tokenise import tokenise
 from sia_jax.data.trajectories import Trajectory
+from sia_jax.files.writing import write_text
 from sia_jax.world.grammar import sample_reply
 from sia_jax.world.pairs import preference_pairs
 from sia_jax.world.practice import practice
@@ -94,4 +94,4 @@ def write_prompts(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         lines = (json.dumps({"id": p.id, "prompt": p.text}, ensure_ascii=False) for p in prompts(split))
-        write_text_atomically(folder / f"{split}.jsonl", "".join(line + "\n" for line in lines))
+        write_text(folder / f"{split}.jsonl", "".join(line + "\n" for line in lines))

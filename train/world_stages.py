@@ -11,7 +11,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
 import sia_jax
 from sia_jax.checkpoints.fingerprint import fingerprint
@@ -24,6 +23,7 @@ from sia_jax.interruption import Interruption
 from sia_jax.models.config import ModelConfig, RopeConfig
 from sia_jax.models.transformer import init_model
 from sia_jax.pretrained import Policy, RewardModel
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.training import MetricsLog
 from sia_jax.training.checkpoint import Checkpoints
@@ -176,25 +176,27 @@ class World:
         return jax.random.key(int(stream(self.seed, "weights", name).integers(2**31)), impl="threefry2x32")
 
 
-def _text(world: World, console: Console) -> None:
+def _text(world: World, console: Terminal) -> None:
     write_prompts(world.models / "prompts")
     few = min(world.size.dialogues, 4000)
     save_world_tokenizer(texts(world.seed, few), world.models / "policy", world.size.vocab_size)
 
 
-def _policy(world: World, console: Console) -> None:
+def _policy(world: World, console: Terminal) -> None:
     config = world.network(world.size.hidden_size, world.size.num_layers)
     params = _learn_to_write(world, config, "policy", world.size.dialogues, console)
     sia_jax.save_policy(Policy(config, params, world.tokenizer), world.models / "policy")
 
 
-def _small_base(world: World, console: Console) -> None:
+def _small_base(world: World, console: Terminal) -> None:
     config = world.network(world.size.small_hidden_size, world.size.small_num_layers)
     params = _learn_to_write(world, config, "small", world.size.small_dialogues, console)
     sia_jax.save_policy(Policy(config, params, world.tokenizer), world.runs / "small" / "policy")
 
 
-def _learn_to_write(world: World, config: ModelConfig, name: str, dialogues: int, console: Console) -> Params:
+def _learn_to_write(
+    world: World, config: ModelConfig, name: str, dialogues: int, console: Terminal
+) -> Params:
     """Next-token training on the corpus, each dialogue once."""
     with console.status("writing dialogues"):
         data = language_data(world.tokenizer, world.seed, dialogues)
@@ -215,7 +217,7 @@ def _learn_to_write(world: World, config: ModelConfig, name: str, dialogues: int
     return _run(world, name, state, take_step, steps, tokens, console)
 
 
-def _reward(world: World, console: Console) -> None:
+def _reward(world: World, console: Terminal) -> None:
     policy = sia_jax.load_policy(world.models / "policy")
     with console.status("writing pairs"):
         size = world.size
@@ -263,7 +265,7 @@ def _run(
     take_step: Callable[[TrainState, int], tuple[TrainState, dict[str, jax.Array]]],
     steps: int,
     tokens: int,
-    console: Console,
+    console: Terminal,
 ) -> Params:
     """The parameters after all steps; each comes to about so many tokens."""
     folder = world.runs / name
@@ -296,7 +298,7 @@ def _run(
     return state.trained
 
 
-def _replies(world: World, console: Console) -> None:
+def _replies(world: World, console: Terminal) -> None:
     """Replies of the policy to the training prompts."""
     out = world.runs / "replies"
     if (out / prepare.REPORT).exists() and not (out / prepare.PARTIAL).exists():
@@ -321,7 +323,7 @@ def _replies(world: World, console: Console) -> None:
     )
 
 
-def _labels(world: World, console: Console) -> None:
+def _labels(world: World, console: Terminal) -> None:
     """The reward model's rewards of the replies."""
     label.main(
         label.Args(
@@ -333,17 +335,17 @@ def _labels(world: World, console: Console) -> None:
     )
 
 
-def _value(world: World, console: Console) -> None:
+def _value(world: World, console: Terminal) -> None:
     _learn_values(world, "value", lora=True, learning_rate=1e-3)
     _collect(world, "value", layout="official")
 
 
-def _value_token(world: World, console: Console) -> None:
+def _value_token(world: World, console: Terminal) -> None:
     _learn_values(world, "value-token", lora=True, learning_rate=1e-3, objective="token")
     _collect(world, "value-token", layout="official")
 
 
-def _value_vocab(world: World, console: Console) -> None:
+def _value_vocab(world: World, console: Terminal) -> None:
     _learn_values(
         world,
         "value-vocab",
@@ -357,7 +359,7 @@ def _value_vocab(world: World, console: Console) -> None:
     _collect(world, "value-vocab")
 
 
-def _value_small(world: World, console: Console) -> None:
+def _value_small(world: World, console: Terminal) -> None:
     base = str(world.runs / "small" / "policy")
     _learn_values(world, "value-small", base=base, trained="full", learning_rate=1e-3)
     _collect(world, "value-small")
@@ -405,7 +407,7 @@ def _collect(world: World, name: str, layout: Literal["official", "sia_jax"] = "
         shutil.copytree(best / OWN_BACKBONE, out / OWN_BACKBONE, dirs_exist_ok=True)
 
 
-STAGES: dict[str, tuple[str, Callable[[World, Console], None]]] = {
+STAGES: dict[str, tuple[str, Callable[[World, Terminal], None]]] = {
     "text": ("prompts and tokenizer", _text),
     "policy": ("the policy learns the grammar's dialogues", _policy),
     "reward": ("the reward model learns from noisy preferences", _reward),

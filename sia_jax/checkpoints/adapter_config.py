@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sia_jax.checkpoints.config_json import read_json
-from sia_jax.checkpoints.tensors import write_text_atomically
+from sia_jax.files.writing import write_text
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConfig
 
 _FILE_NAME = "adapter_config.json"
@@ -149,7 +149,7 @@ def write_adapter_config(
         )
     if problems:
         raise ValueError(f"{path}: not written\n  " + "\n  ".join(problems))
-    write_text_atomically(path, json.dumps(raw, indent=2) + "\n")
+    write_text(path, json.dumps(raw, indent=2) + "\n")
 
 
 def _problems(raw: dict[str, Any]) -> list[str]:

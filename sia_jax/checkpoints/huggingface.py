@@ -19,9 +19,9 @@ from sia_jax.checkpoints.tensors import (
     open_checkpoint,
     place_tensors,
     save_tensors,
-    write_text_atomically,
 )
 from sia_jax.checkpoints.vocabulary import copy_tokenizer, load_tokenizer, save_tokenizer
+from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.transformer import abstract_model
 from sia_jax.pretrained import Policy, RewardModel
@@ -131,7 +131,7 @@ def save_policy(policy: Policy, folder: str | Path, *, max_shard_bytes: int = 5 
             "pad_token_id": policy.config.pad_token_id,
         }
         text = json.dumps({key: value for key, value in generation.items() if value is not None}, indent=2)
-        write_text_atomically(folder / "generation_config.json", text + "\n")
+        write_text(folder / "generation_config.json", text + "\n")
         save_tokenizer(policy.tokenizer, folder)
 
 
@@ -197,7 +197,7 @@ def _saved_model(
     yield
     dtype = jnp.dtype(params["model"]["embed_tokens"]["weight"].dtype).name
     text = json.dumps(config_dict(config, _CLASSES[config.family, kind], dtype), indent=2) + "\n"
-    write_text_atomically(config_path, text)
+    write_text(config_path, text)
 
 
 def _head_shape(config: ModelConfig) -> tuple[int, int]:

@@ -1,7 +1,6 @@
 """Tensors of safetensors files, read in slices and placed straight onto their devices, one at a time."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from sia_jax.files.writing import publish, replacing, staging, write_text, writing
 from sia_jax.parallel.mesh import partition_spec
 from sia_jax.types import Params, flatten_names, unflatten_names
 
@@ -239,48 +239,38 @@ def save_tensors(
         folder / ("model.safetensors" if count == 1 else f"model-{i:05d}-of-{count:05d}.safetensors")
         for i in range(1, count + 1)
     ]
-    try:
+    with staging(folder, "model.safetensors") as new:
         for path, names in zip(files, shards, strict=True):
-            _write_file(_temporary(path), {name: flat[name] for name in names})
+            _write_file(new / path.name, path, {name: flat[name] for name in names})
         before_replacing()
         (folder / _INDEX).unlink(missing_ok=True)
         for path in files:
-            os.replace(_temporary(path), path)
-    finally:
-        for path in files:
-            _temporary(path).unlink(missing_ok=True)
+            publish(new / path.name, path)
     if count > 1:
         weight_map = {name: path.name for path, names in zip(files, shards, strict=True) for name in names}
         total = sum(leaf.size * leaf.dtype.itemsize for leaf in flat.values())
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
-        write_text_atomically(folder / _INDEX, json.dumps(index, indent=2) + "\n")
+        write_text(folder / _INDEX, json.dumps(index, indent=2) + "\n")
     for path in (folder / "model.safetensors", *folder.glob("model-*-of-*.safetensors")):
         if path not in files:
             path.unlink(missing_ok=True)
 
 
 def save_file_atomically(path: Path, tensors: Mapping[str, Any]) -> None:
-    """Write a safetensors file so that readers see the old or the new one, never a part."""
-    try:
-        _write_file(_temporary(path), tensors)
-        os.replace(_temporary(path), path)
-    finally:
-        _temporary(path).unlink(missing_ok=True)
+    """Write a safetensors file so that readers see the old or the new one, never a part.
+
+    Raises:
+      OSError: it cannot be written; what was there is as it was.
+    """
+    with replacing(path) as new:
+        _write_file(new, path, tensors)
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a small text file so that readers see the old or the new one, never a part."""
-    _temporary(path).write_text(text, encoding="utf-8")
-    os.replace(_temporary(path), path)
-
-
-def _write_file(path: Path, tensors: Mapping[str, Any]) -> None:
+def _write_file(new: Path, path: Path, tensors: Mapping[str, Any]) -> None:
+    """Write what will be `path`."""
     arrays = {name: np.ascontiguousarray(jax.device_get(tensor)) for name, tensor in tensors.items()}
-    save_file(arrays, str(path), metadata={"format": "pt"})  # transformers asks for the metadata
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        save_file(arrays, str(new), metadata={"format": "pt"})  # transformers asks for the metadata
 
 
 def _aligned_empty(shape: list[int], dtype: np.dtype) -> np.ndarray:

@@ -9,7 +9,6 @@ opcodes; they are interpreted here as data, and any other opcode and any other g
 """
 
 import math
-import os
 import pickle
 import pickletools
 import struct
@@ -21,6 +20,8 @@ from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
+
+from sia_jax.files.writing import replacing
 
 _ORDERED_DICT = "collections.OrderedDict"
 _REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
@@ -99,8 +100,7 @@ def write_torch_file(path: str | Path, tree: dict[str, Any]) -> None:
         raise ValueError(f"{path}: {error}") from error
     storages = {f"data/{key}": array.tobytes() for key, array in enumerate(arrays)}
     entries = {"data.pkl": program, "byteorder": b"little", **storages, "version": b"3\n"}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+    with replacing(path) as new, new.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
         for name, content in entries.items():
             info = zipfile.ZipInfo(f"{path.stem}/{name}")  # dated 1980: the bytes do not depend on the clock
             info.create_system, info.external_attr = 3, 0o644 << 16
@@ -108,7 +108,6 @@ def write_torch_file(path: str | Path, tree: dict[str, Any]) -> None:
             padding = -(file.tell() + 30 + len(info.filename.encode()) + 4) % _ALIGNMENT
             info.extra = b"FB" + struct.pack("<H", padding) + bytes(padding)
             archive.writestr(info, content)
-    os.replace(temporary, path)
 
 
 def _read(file: BinaryIO) -> dict[str, Any]:

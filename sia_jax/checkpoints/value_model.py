@@ -37,10 +37,10 @@ from sia_jax.checkpoints.tensors import (
     open_file,
     place_tensors,
     save_file_atomically,
-    write_text_atomically,
 )
 from sia_jax.checkpoints.torch_pickle import read_torch_file, write_torch_file
 from sia_jax.checkpoints.vocabulary import check_same_vocabulary, load_tokenizer
+from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import check_adapter, merge_lora
 from sia_jax.parallel.mesh import shard_params
@@ -225,7 +225,7 @@ def save_value_model(
         }
         config_name = OUR_CONFIG
     save_adapter(folder / "lora_weights", value.params["lora"], lora, base_model, backbone.num_layers)
-    write_text_atomically(folder / config_name, json.dumps(saved | (extra or {}), indent=2) + "\n")
+    write_text(folder / config_name, json.dumps(saved | (extra or {}), indent=2) + "\n")
 
 
 def _unnest(folder: Path) -> Path:

@@ -2,14 +2,12 @@
 
 import json
 import logging
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sia_jax.data.chat import Tokenizer
+from sia_jax.files.writing import copy_file, make_folder, publish, staging, writing
 
 _FILES = (
     *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "tokenizer.model"),
@@ -67,12 +65,13 @@ def save_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
     """
     if tokenizer is None:
         return
-    with TemporaryDirectory(prefix=".tokenizer-", dir=folder) as new:
-        tokenizer.save_pretrained(new)
-        for path in sorted(path for path in Path(new).rglob("*") if path.is_file()):
+    with staging(folder, "tokenizer") as new:
+        with writing(folder / "tokenizer.json"):
+            tokenizer.save_pretrained(str(new))
+        for path in sorted(path for path in new.rglob("*") if path.is_file()):
             target = folder / path.relative_to(new)
-            target.parent.mkdir(exist_ok=True)  # further chat templates have a folder
-            os.replace(path, target)
+            make_folder(target.parent)  # further chat templates have a folder
+            publish(path, target)
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
@@ -84,7 +83,7 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     """
     for name in (*_FILES, _TEMPLATE):
         if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+            copy_file(source / name, target / name)
 
 
 def check_same_vocabulary(

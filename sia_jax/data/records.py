@@ -11,7 +11,6 @@ import math
 import operator
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +21,8 @@ import numpy as np
 from sia_jax.data.chat import Message, check_messages
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.trajectories import Trajectory, check_trajectory
+from sia_jax.files.lock import locked
+from sia_jax.files.writing import write_text
 
 NAME = "sia_trajectories"
 VERSION = "1.0.0"
@@ -113,13 +114,25 @@ def write_records(
 
     Raises:
       FileExistsError: there is a set already.
-      ValueError: no records, or meta that is not JSON or has names that the set itself uses.
+      OSError: it cannot be written; what was there is as it was.
+      ValueError: another run writes there, there are no records, or meta is not JSON or has names that the
+        set itself uses.
     """
-    finished, unfinished = set_folder(folder), folder / _UNFINISHED
+    with locked(files=(unfinished_folder(folder),)):
+        return _write_records(folder, records, meta, overwrite=overwrite)
+
+
+def _write_records(
+    folder: Path,
+    records: Iterable[Record],
+    meta: dict[str, Any] | Callable[[], dict[str, Any]],
+    *,
+    overwrite: bool,
+) -> int:
+    finished, unfinished = set_folder(folder), unfinished_folder(folder)
     _clear(folder)
     if finished.exists() and not overwrite:
         raise FileExistsError(f"{folder} holds a set already; name another folder, or overwrite it")
-    is_new = not folder.exists()
     try:
         new = set_folder(unfinished)
         count = _write_files(unfinished, records)
@@ -133,9 +146,6 @@ def write_records(
         _clear(folder)
     except BaseException:  # KeyboardInterrupt too
         _clear(folder)
-        if is_new:
-            with suppress(OSError):
-                folder.rmdir()
         raise
     return count
 
@@ -172,6 +182,11 @@ def read_records(folder: Path) -> RecordSource:
             "make it anew"
         )
     return RecordSource(folder, meta, rows)
+
+
+def unfinished_folder(folder: Path) -> Path:
+    """Where a set is made, in a data folder."""
+    return folder / _UNFINISHED
 
 
 def set_folder(folder: Path) -> Path:
@@ -259,7 +274,7 @@ def _write_meta(folder: Path, count: int, meta: dict[str, Any]) -> None:
     files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     whole = {"format_version": FORMAT_VERSION, "records": count, "files": files} | meta
     text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / _META).write_text(text + "\n", encoding="utf-8")
+    write_text(folder / _META, text + "\n")
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:

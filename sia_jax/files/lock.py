@@ -19,7 +19,9 @@ from sia_jax.files.shown import shown
 from sia_jax.files.writing import make_folder, writing
 
 _LOG = logging.getLogger(__name__)
-_NAME = ".lock"
+LOCK = ".lock"
+"""The lock of a folder, inside it; the end of the name of a file's."""
+
 _LONGEST = 40  # characters of a file's name in its lock's; names of files end at 255 bytes
 _BUSY = (errno.EWOULDBLOCK, errno.EACCES)
 
@@ -42,7 +44,7 @@ def locked(*, folders: tuple[Path | None, ...] = (), files: tuple[Path | None, .
         for folder in folders:
             if folder is not None:
                 stack.enter_context(_made(folder))
-                stack.enter_context(_held(folder / _NAME, folder))
+                stack.enter_context(_held(folder / LOCK, folder))
         for file in files:
             if file is not None:
                 real = Path(os.path.realpath(file))
@@ -117,5 +119,5 @@ def _is(handle: int, path: Path) -> bool:
 def _lock_name(name: str) -> str:
     """The lock's name of a file: readable, and short enough."""
     if len(name) <= _LONGEST:
-        return f".{name}{_NAME}"
-    return f".{name[:_LONGEST]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}{_NAME}"
+        return f".{name}{LOCK}"
+    return f".{name[:_LONGEST]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}{LOCK}"

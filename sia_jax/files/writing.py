@@ -10,12 +10,15 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_UNFINISHED = ".unfinished-"
+_IN_RUST = re.compile(r"\(os error (\d+)\)")
 _REMEDIES = {
     errno.ENOSPC: "make room on the disk",
     errno.EDQUOT: "make room in your share of the disk",
@@ -38,14 +41,23 @@ def writing(path: Path) -> Iterator[None]:
     """Around whatever writes `path`: its OSError comes out with the file's name and a remedy.
 
     Raises:
-      WriteError: in place of any other OSError, with its errno.
+      WriteError: in place of any other OSError, with its errno, and of what safetensors and tokenizers, which
+        are written in Rust, make of one. An error that names another file, which may
+        have been read meanwhile, passes as it is.
     """
     try:
         yield
     except WriteError:
         raise
     except OSError as error:
+        if error.filename is not None and not _is_part(Path(os.fsdecode(error.filename)), path):
+            raise
         raise write_error(path, error) from error
+    except Exception as error:
+        number = _IN_RUST.search(str(error))
+        if number is None:
+            raise
+        raise write_error(path, OSError(int(number[1]), str(error))) from error
 
 
 def write_error(path: Path, error: OSError) -> WriteError:
@@ -106,7 +118,7 @@ def staging(folder: Path, name: str) -> Iterator[Path]:
     Raises:
       WriteError: `folder` does not exist or may not be written.
     """
-    prefix = f".unfinished-{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}-"
+    prefix = f"{_UNFINISHED}{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}-"
     with writing(folder / name):
         for left in folder.glob(f"{prefix}*"):
             _remove_if_left(left)
@@ -146,6 +158,22 @@ def write_text(path: Path, text: str) -> None:
     """
     with replacing(path) as new:
         new.write_text(text, encoding="utf-8", newline="\n")
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file's bytes, whole or not at all.
+
+    Raises:
+      OSError: the source cannot be read.
+      WriteError: `path` cannot be written; what was there is as it was.
+    """
+    with replacing(path) as new:
+        shutil.copyfile(source, new)
+
+
+def _is_part(named: Path, path: Path) -> bool:
+    """Whether a file is `path`, or what will be."""
+    return named == path or any(part.startswith(_UNFINISHED) for part in named.parts)
 
 
 def _mode(folder: Path) -> int:

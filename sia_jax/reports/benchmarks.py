@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sia_jax.files.writing import write_text
+
 
 def write_page(records: Path, page: Path) -> None:
     """Make the page from the newest JSON record of each kind, shape and device.
@@ -23,7 +25,7 @@ def write_page(records: Path, page: Path) -> None:
         "hand.\n"
         "A floor is the larger of bytes over bandwidth and FLOPs over peak, both measured in the same run.\n"
     )
-    page.write_text("\n".join([head, *map(section, newest.values())]))
+    write_text(page, "\n".join([head, *map(section, newest.values())]))
 
 
 def section(record: dict[str, Any]) -> str:

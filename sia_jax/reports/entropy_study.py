@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sia_jax.evaluation.entropy_study import ALIKE, MARGIN, P_VALUE, Drawn, Measured, Population
+from sia_jax.files.writing import make_folder, replacing
 
 _SCOPES = {"all": "all positions", "branching": "those that branch"}
 _AGAINST = {
@@ -170,8 +171,9 @@ def plot(
             title=f"Gold spread, {len(drawn)} positions that branch",
         )
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
+    make_folder(path.parent)
+    with replacing(path) as new:
+        figure.savefig(new, format="png")
 
 
 def _panel(

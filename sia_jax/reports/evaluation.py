@@ -7,6 +7,7 @@ from typing import Any
 
 from sia_jax.evaluation.methods import SCHEDULES
 from sia_jax.evaluation.statistics import Interval
+from sia_jax.files.writing import make_folder, replacing
 
 Results = Mapping[str, Any]
 """What `decode.evaluate` writes to results.json."""
@@ -113,8 +114,9 @@ def draw_pareto(results: Results, path: Path) -> None:
         _draw(axes, results["rows"], measure)
         if place == 0:
             axes.legend(frameon=False, fontsize="small", loc="best")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
+    make_folder(path.parent)
+    with replacing(path) as new:
+        figure.savefig(new, format="png")
 
 
 def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], measure: str) -> None:

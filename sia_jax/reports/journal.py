@@ -4,9 +4,12 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Hashable
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
+
+from sia_jax.files.writing import make_folder, writing
 
 
 class Journal:
@@ -43,23 +46,32 @@ class Journal:
         self._key = key
         self._found = path.stat().st_size if path.exists() else 0
         self._size = self._read() if path.exists() and not overwrite else 0
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def write(self, record: dict[str, Any]) -> None:
         """Add a record, with the settings as its last field; inside `with journal:`.
 
         Raises:
           ValueError: a NaN or an infinity, which JSON has not.
+          OSError: the line cannot be written; the file ends with the line before.
         """
         assert self._file is not None, "write inside `with journal:`"
         line = json.dumps(record | {"settings": self.settings}, allow_nan=False, ensure_ascii=False)
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
+        rest = memoryview(line.encode() + b"\n")
+        with writing(self.path):
+            size = os.fstat(self._file.fileno()).st_size
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                os.ftruncate(self._file.fileno(), size)
+                raise
         self.done.add(self._key(record))
 
     def __enter__(self) -> "Journal":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("ab")
+        make_folder(self.path.parent)
+        with writing(self.path):
+            file = self.path.open("ab", buffering=0)  # what is written is with the system, whatever comes
         try:
             self._own(file)
         except ValueError:
@@ -75,7 +87,7 @@ class Journal:
         assert self._file is not None
         self._file.close()
 
-    def _own(self, file: BinaryIO) -> None:
+    def _own(self, file: FileIO) -> None:
         """Keep other runs from the file until it is closed.
 
         Raises:

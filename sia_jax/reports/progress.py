@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +15,7 @@ from rich.progress import (
     TextColumn,
 )
 
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.terminal import rate
 
 LOG_SECONDS = 30
@@ -25,14 +25,14 @@ LOG_SECONDS = 30
 class _Shown:
     """The bar, or the lines; who uses it says what is counted."""
 
-    def __init__(self, console: Console, noun: str, count: ProgressColumn, total: float, completed: int = 0):
+    def __init__(self, console: Terminal, noun: str, count: ProgressColumn, total: float, completed: int = 0):
         self._console, self._noun = console, noun
         self._logged = time.perf_counter()
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             count,
-            TextColumn("{task.fields[rates]}", style="dim"),
+            TextColumn("{task.fields[rates]}", style="dim", markup=False),
         )
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task(noun, total=total, completed=completed, rates="")
@@ -43,7 +43,7 @@ class _Shown:
         now = time.perf_counter()
         if not self._console.is_terminal and now - self._logged > LOG_SECONDS:
             self._logged = now
-            self._console.print(f"{done}, {rates}", highlight=False, soft_wrap=True)
+            self._console.say(f"{done}, {rates}")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -65,7 +65,7 @@ class RunProgress(_Shown):
       noun: what is counted, if not replies.
     """
 
-    def __init__(self, console: Console, total: int, done: int = 0, noun: str = "replies"):
+    def __init__(self, console: Terminal, total: int, done: int = 0, noun: str = "replies"):
         super().__init__(console, noun, MofNCompleteColumn(), total, done)
         self._total, self._done = total, done
         self._new = self._tokens = 0
@@ -114,7 +114,7 @@ class ReadProgress(_Shown):
       noun: what is counted: "replies".
     """
 
-    def __init__(self, console: Console, noun: str):
+    def __init__(self, console: Terminal, noun: str):
         super().__init__(console, noun, TaskProgressColumn(), 1.0)
         self._begin = time.perf_counter()
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from sia_jax.files.writing import make_folder, replacing
+
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
@@ -67,5 +69,6 @@ def plot_rewards(rewards: Sequence[float], path: Path, title: str) -> None:
     axes.set(xlabel="reward", ylabel="conversations", title=title)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(title=f"{distribution.count:,} rewards, sd {distribution.sd:.3g}", frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
+    make_folder(path.parent)
+    with replacing(path) as new:
+        figure.savefig(new, format="png")

@@ -1,7 +1,6 @@
 """Replies in a terminal: junctions stand out, and what the value model changed is underlined."""
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,12 +8,11 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from sia_jax.files.shown import shown
 from sia_jax.reports.reply import Reply
 
 JUNCTION = "bold magenta"
 SHIFTED = "bold magenta underline"
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def legend() -> Text:
@@ -27,16 +25,11 @@ def legend() -> Text:
     )
 
 
-def visible(text: str) -> str:
-    """A text whose control characters are pictures, so that none of them commands the terminal."""
-    return _CONTROL.sub(lambda match: chr(0x2400 + ord(match[0])) if ord(match[0]) < 32 else "\u2421", text)
-
-
 def reply_text(reply: Reply) -> Text:
     """A reply with its junctions in magenta, and its shifted tokens underlined."""
     text = Text()
     for piece, junction, shifted in zip(reply.pieces, reply.junction, reply.shifted, strict=True):
-        text.append(visible(piece), SHIFTED if shifted else JUNCTION if junction else "")
+        text.append(shown(piece), SHIFTED if shifted else JUNCTION if junction else "")
     return text
 
 
@@ -85,7 +78,7 @@ def summary(reply: Reply, seconds: float = 0.0, *, steered: bool = True) -> str:
     tally = Tally()
     tally.add([reply], seconds)
     end = reply.finish_reason.name.lower().replace("_", "-")
-    at = "" if reply.stop_string is None else f" at {visible(repr(reply.stop_string))}"
+    at = "" if reply.stop_string is None else f" at {shown(repr(reply.stop_string))}"
     return f"{tally.describe(steered=steered)}, {end}{at}"
 
 
@@ -151,4 +144,4 @@ def candidates_table(reply: Reply, name: Callable[[int], str], most: int = 5, ro
 
 def _quoted(token: str) -> str:
     """A token with its spaces to be seen."""
-    return visible(token).replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or "∅"
+    return shown(token).replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or "∅"

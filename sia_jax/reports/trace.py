@@ -3,17 +3,18 @@
 One HTML file, which asks the network for nothing. It is made from the records of `decode.generate --record`.
 """
 
+import base64
+import hashlib
 import html
 import json
 import math
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from sia_jax.reports.terminal import visible
-
-Record = dict[str, Any]
-"""A line of `decode.generate`."""
+from sia_jax.files.shown import shown
+from sia_jax.reports.trace_record import Record, check_record
 
 
 def trace_page(records: Sequence[Record], title: str) -> str:
@@ -24,12 +25,12 @@ def trace_page(records: Sequence[Record], title: str) -> str:
       title: of the page.
 
     Raises:
-      ValueError: no records, or one without candidates or without texts.
+      ValueError: no records, or one without candidates, without texts, or with anything else in its fields.
     """
     if not records:
         raise ValueError("there are no replies to show")
     for record in records:
-        _check(record)
+        check_record(record)
     groups: dict[int, list[Record]] = {}
     # Base stands first, the others as they come.
     methods = dict.fromkeys(["base", *(record["method"] for record in records)])
@@ -55,7 +56,8 @@ def trace_page(records: Sequence[Record], title: str) -> str:
     # In a script element only "</" ends the data, whatever a reply says.
     packed = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     parts = {
-        "title": html.escape(title),
+        "policy": html.escape(_policy(page)),
+        "title": _text(title),
         "subtitle": _text(f"{settings['policy']}{steered}; {len(records)} replies"),
         "most": f"{most:.2f}",
         "sections": "".join(sections),
@@ -65,18 +67,25 @@ def trace_page(records: Sequence[Record], title: str) -> str:
     return pieces[0] + "".join(_filled(piece, parts) for piece in pieces[1:])
 
 
+def _policy(page: str) -> str:
+    """The page's content security policy: only its own script and style, and no network."""
+    own = {
+        name: " ".join(
+            f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+            for text in re.findall(f"<{name}>(.*?)</{name}>", page, re.DOTALL)
+        )
+        for name in ("script", "style")
+    }
+    return (
+        f"default-src 'none'; script-src {own['script']}; style-src-elem {own['style']}; "
+        "style-src-attr 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    )
+
+
 def _filled(piece: str, parts: dict[str, str]) -> str:
     """A piece of the template that begins with a name and its closing braces."""
     name, _, rest = piece.partition("}}")
     return parts[name] + rest
-
-
-def _check(record: Record) -> None:
-    place = f"reply {record.get('index')}, branch {record.get('branch')}"
-    if "candidates" not in record:
-        raise ValueError(f"{place} has no candidates: generate with --record")
-    if "names" not in record:
-        raise ValueError(f"{place} has no texts: generate with a policy that has a tokenizer")
 
 
 def _prompt(record: Record) -> str:
@@ -91,7 +100,7 @@ def _before(record: Record) -> str:
     prompt = record["prompt"]
     turns = prompt[:-1] if isinstance(prompt, list) else []
     return "".join(
-        f'<p class="before"><b>{html.escape(turn["role"])}</b> {_text(str(turn["content"]))}</p>\n'
+        f'<p class="before"><b>{_text(turn["role"])}</b> {_text(str(turn["content"]))}</p>\n'
         for turn in turns
     )
 
@@ -109,8 +118,8 @@ def _article(record: Record, number: int, most: float) -> str:
     tokens = "".join(_span(record, t, most) for t in range(count))
     branch = f" {record['branch'] + 1}" if record["branch"] else ""
     return (
-        f'<article data-reply="{number}"><h3>{html.escape(record["method"])}{branch}</h3>'
-        f'<p class="numbers">{numbers}</p><p class="text">{tokens}</p></article>\n'
+        f'<article data-reply="{number}"><h3>{_text(record["method"])}{branch}</h3>'
+        f'<p class="numbers">{_text(numbers)}</p><p class="text">{tokens}</p></article>\n'
     )
 
 
@@ -140,7 +149,7 @@ def _token(record: Record, t: int) -> dict[str, Any]:
     columns = (found["ids"][t], found["policy_logprobs"][t], found["values"][t], found["logprobs"][t])
     candidates = [
         {
-            "text": visible(names[str(token)]),
+            "text": shown(names[str(token)]),
             "policy": _exp(policy),
             "value": _rounded(value),
             "drawn": _exp(drawn),
@@ -151,11 +160,11 @@ def _token(record: Record, t: int) -> dict[str, Any]:
     ]
     return {
         "t": t,
-        "piece": visible(record["pieces"][t]),
+        "piece": shown(record["pieces"][t]),
         "entropy": _rounded(record["entropy"][t]),
         "kl": _rounded(found["kl"][t]),
         "junction": junction,
-        "own": visible(names[str(own)]) if own != chosen else None,
+        "own": shown(names[str(own)]) if own != chosen else None,
         "candidates": candidates,
     }
 
@@ -174,4 +183,4 @@ def _number(threshold: float | str) -> str:
 
 
 def _text(text: str) -> str:
-    return html.escape(visible(text))
+    return html.escape(shown(text))

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from sia_jax.files.writing import replacing, write_text, writing
+
 
 class MetricsLog:
     """`metrics.jsonl`: a line for each step and each evaluation, each with its "step".
@@ -23,14 +25,12 @@ class MetricsLog:
     def begin(self, step: int) -> None:
         """Keep what belongs to steps up to `step`."""
         kept = [json.dumps(line) + "\n" for line in self.read() if line["step"] <= step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(kept))
-        partial.replace(self.path)
+        write_text(self.path, "".join(kept))
 
     def write(self, line: dict[str, Any]) -> None:
         """Add a line; what is not finite becomes null."""
         finite = {k: None if isinstance(x, float) and not np.isfinite(x) else x for k, x in line.items()}
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(finite, allow_nan=False) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
@@ -87,4 +87,5 @@ def draw_curves(lines: list[dict[str, Any]], path: Path, title: str) -> None:
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    with replacing(path) as new:
+        figure.savefig(new, dpi=110, format="png")

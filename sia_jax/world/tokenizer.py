@@ -14,7 +14,7 @@ from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 from tokenizers.processors import ByteLevel as ByteLevelProcessor
 from tokenizers.trainers import BpeTrainer
 
-from sia_jax.checkpoints.tensors import write_text_atomically
+from sia_jax.files.writing import write_text
 
 END_OF_TEXT, TURN_START, TURN_END = SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 """Their ids follow those of the BPE, in this order."""
@@ -101,10 +101,8 @@ def save_world_tokenizer(texts: Iterable[str], folder: Path, vocab_size: int) ->
         "unk_token": None,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_text_atomically(folder / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
-    write_text_atomically(
-        folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    )
+    write_text(folder / "tokenizer.json", tokenizer.to_str(pretty=True) + "\n")
+    write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
 def added_tokens(tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:

@@ -188,7 +188,7 @@ def test_save_of_a_policy_that_stops_before_its_config_leaves_nothing_that_loads
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(huggingface, "write_text_atomically", stop)
+    monkeypatch.setattr(huggingface, "write_text", stop)
     with pytest.raises(KeyboardInterrupt):
         sia_jax.save_policy(tiny_policy(seed=1), tmp_path / "base")
     with pytest.raises(FileNotFoundError, match=r"config.json"):

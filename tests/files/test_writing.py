@@ -131,3 +131,15 @@ def test_an_error_of_writing_keeps_its_number(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.errno == errno.ENOSPC
     assert str(caught.value).endswith("a cannot be written: no space left on device; make room on the disk")
+
+
+def test_an_error_that_names_another_file_passes_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "a"):
+        (tmp_path / "input").read_text()
+    assert caught.value.filename == str(tmp_path / "input")
+
+
+def test_what_libraries_in_rust_make_of_an_error_of_the_system_is_one(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match="make room on the disk") as caught, replacing(tmp_path / "a"):
+        raise Exception("I/O error: No space left on device (os error 28)")
+    assert caught.value.errno == errno.ENOSPC

@@ -3,9 +3,9 @@
 import io
 
 import pytest
-from rich.console import Console
 
 from sia_jax.reports import progress
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.progress import ReadProgress, RunProgress
 
 
@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_a_log_gets_a_line_now_and_then(clock: Clock) -> None:
     log = io.StringIO()
-    with ReadProgress(Console(file=log, width=60), "replies") as bar:
+    with ReadProgress(Terminal(file=log, width=60), "replies") as bar:
         for count in range(1, 1001):
             clock.now += 0.1
             bar.update(count, count / 4000)
@@ -41,7 +41,7 @@ def test_a_log_gets_a_line_now_and_then(clock: Clock) -> None:
 
 def test_hours_are_hours_and_the_end_is_no_time_away(clock: Clock) -> None:
     log = io.StringIO()
-    with ReadProgress(Console(file=log), "replies") as bar:
+    with ReadProgress(Terminal(file=log), "replies") as bar:
         clock.now += 100
         bar.update(50, 0.01)
         clock.now += 100
@@ -54,7 +54,7 @@ def test_hours_are_hours_and_the_end_is_no_time_away(clock: Clock) -> None:
 
 def test_a_terminal_gets_a_bar(clock: Clock) -> None:
     screen = io.StringIO()
-    with ReadProgress(Console(file=screen, width=100, force_terminal=True), "replies") as bar:
+    with ReadProgress(Terminal(file=screen, width=100, force_terminal=True), "replies") as bar:
         clock.now += 1
         bar.update(12, 0.5)
         bar._bar.refresh()
@@ -63,7 +63,7 @@ def test_a_terminal_gets_a_bar(clock: Clock) -> None:
 
 def test_replies_are_counted_from_where_the_run_goes_on_and_compiling_is_no_work(clock: Clock) -> None:
     log = io.StringIO()
-    with RunProgress(Console(file=log), 100, done=40) as bar:
+    with RunProgress(Terminal(file=log), 100, done=40) as bar:
         with bar.aside("compiling"):
             clock.now += 1000
         clock.now += 40
@@ -80,7 +80,7 @@ def test_replies_are_counted_from_where_the_run_goes_on_and_compiling_is_no_work
 
 def test_other_things_than_replies_have_their_noun(clock: Clock) -> None:
     screen = io.StringIO()
-    with RunProgress(Console(file=screen, width=100, force_terminal=True), 9, 3, "conversations") as bar:
+    with RunProgress(Terminal(file=screen, width=100, force_terminal=True), 9, 3, "conversations") as bar:
         clock.now += 2
         bar.advance(2, 60)
         bar._bar.refresh()
@@ -90,7 +90,7 @@ def test_other_things_than_replies_have_their_noun(clock: Clock) -> None:
 
 def test_a_run_that_goes_on_counts_what_was_there_but_times_only_what_is_new(clock: Clock) -> None:
     log = io.StringIO()
-    with RunProgress(Console(file=log), 1000, noun="steps") as bar:
+    with RunProgress(Terminal(file=log), 1000, noun="steps") as bar:
         clock.now += 500  # loading what was there
         bar.resume(800)
         clock.now += 50

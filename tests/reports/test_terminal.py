@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from sia_jax.decoding.state import CandidateRecord, FinishReason
+from sia_jax.files.shown import shown
 from sia_jax.reports.reply import Reply, json_numbers
 from sia_jax.reports.terminal import (
     JUNCTION,
@@ -17,7 +18,6 @@ from sia_jax.reports.terminal import (
     reply_text,
     side_by_side,
     summary,
-    visible,
 )
 
 
@@ -57,8 +57,8 @@ def test_styles() -> None:
 
 
 def test_control_characters_become_pictures() -> None:
-    assert visible("a\tb\nc") == "a\tb\nc"
-    assert visible("\x1b]0;title\x07\r\x7f\x9b") == "␛]0;title␇␍␡␡"
+    assert shown("a\tb\nc") == "a\tb\nc"
+    assert shown("\x1b]0;title\x07\r\x7f\x9b") == "␛]0;title␇␍␡\\x9b"
 
 
 def test_counts() -> None:

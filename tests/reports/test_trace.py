@@ -1,5 +1,8 @@
 """The page of replies says what the records say, whatever their texts are, and asks nobody for anything."""
 
+import base64
+import copy
+import hashlib
 import json
 import math
 import re
@@ -7,6 +10,8 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sia_jax.reports.trace import trace_page
 
@@ -177,3 +182,114 @@ def test_rewards_are_shown_where_a_record_has_them() -> None:
     )
     assert ", length, gold -0.25</p>" in text
     assert ", length, gold +1.00, proxy +0.50</p>" in text
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths to everything in a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, inner in items for place in places(inner, (*path, key)))]
+
+
+def outline(page: Page) -> list[tuple[str, dict[str, str | None]]]:
+    """The elements with what no record decides, and how many of each reply's tokens there are."""
+    return [
+        (name, {key: "" if key in ("class", "style", "tabindex") else value for key, value in own.items()})
+        for name, own in page.elements
+    ]
+
+
+RECORD = make_record(gold=0.5, proxy=None, stop_string=None, id="a")
+PATHS = [path for path in places(RECORD) if path]
+OUTLINE = outline(Page(trace_page([RECORD], "a title")))
+foreign = st.sampled_from(
+    [
+        HOSTILE,
+        "<img src=x onerror=alert(1)>",
+        "\"' onload=alert(1) x='",
+        '" style="background:url(//x)',
+        "--><script>alert(1)</script>",
+        "</title><svg/onload=alert(1)>",
+        "</style><script>",
+        "{{data}}{{sections}}",
+        "\u2028\ud800\x00",
+    ]
+)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | foreign | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(foreign | st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from(PATHS), anything), min_size=1, max_size=3), foreign)
+def test_whatever_stands_in_a_record_no_element_attribute_or_script_comes_of_it(
+    changes: list[tuple[tuple[Any, ...], Any]], title: str
+) -> None:
+    record = copy.deepcopy(RECORD)
+    for path, value in changes:
+        at: Any = record
+        try:
+            for key in path[:-1]:
+                at = at[key]
+            at[path[-1]] = value
+        except (TypeError, LookupError, AttributeError):
+            continue  # an earlier change took it away
+    try:
+        text = trace_page([record], title)
+    except ValueError:
+        return
+    text.encode()
+    page = Page(text)
+    assert {name for name, _ in page.elements} <= {name for name, _ in OUTLINE} | {"p", "b"}
+    assert {key for _, own in page.elements for key in own} <= {key for _, own in OUTLINE for key in own}
+    assert page.scripts[1:] == Page(trace_page([RECORD], "a title")).scripts[1:]
+    for _, own in page.elements:
+        if "data-t" in own:
+            assert re.fullmatch(r"t( j)?( s)?", own["class"] or "")
+            assert re.fullmatch(r"--e:\d\.\d{3}", own["style"] or "")
+    json.loads(page.scripts[0])
+
+
+@given(foreign, st.sampled_from(["method", "finish_reason"]))
+def test_a_text_in_a_record_is_a_text_on_the_page(text: str, field: str) -> None:
+    assert outline(Page(trace_page([make_record(**{field: text})], text))) == outline(
+        Page(trace_page([make_record()], "a title"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"threshold": "<b>"}, "threshold must be a number, 'inf' or '-inf', got '<b>'"),
+        ({"finish_reason": 3}, "finish_reason must be a text, got 3"),
+        ({"pieces": ["a"]}, "pieces must be 3 texts, one a token"),
+        ({"entropy": [1.0, math.inf, 1.0]}, "entropy must be 3 numbers, or null"),
+        ({"names": {"1": "yes"}}, "names has no text for"),
+        ({"prompt": []}, "prompt must be a list of messages"),
+        ({"settings": None}, "settings.policy must be a text, got None"),
+        ({"tokens": [1, 10**400, 4]}, "tokens must be a list of ids"),
+    ],
+)
+def test_a_field_that_cannot_be_shown_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"reply 0, branch 0: {re.escape(message)}"):
+        trace_page([make_record(**changes)], "a title")
+
+
+def test_the_page_lets_nothing_run_but_its_own_script_and_style() -> None:
+    text = trace_page([make_record()], "a title")
+    (policy,) = (
+        own["content"] or ""
+        for name, own in Page(text).elements
+        if own.get("http-equiv") == "Content-Security-Policy"
+    )
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["default-src"] == "'none'"
+    assert "unsafe" not in rules["script-src"]
+    for rule, kind in (("script-src", "script"), ("style-src-elem", "style")):
+        hashes = [
+            f"'sha256-{base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()}'"
+            for own in re.findall(f"<{kind}>(.*?)</{kind}>", text, re.DOTALL)
+        ]
+        assert rules[rule].split() == hashes
+        assert len(hashes) == 1
+    assert text.index("Content-Security-Policy") < text.index("<style>")

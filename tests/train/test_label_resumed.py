@@ -261,7 +261,7 @@ def test_a_journal_that_is_none_is_refused(
         label.main(replace(args, out=str(begun)))
 
 
-@pytest.mark.parametrize("name", ["write_text_atomically", "_show"])
+@pytest.mark.parametrize("name", ["write_text", "_show"])
 def test_what_was_scored_survives_a_failure_at_the_end(
     args: Args, finished: Path, begun: Path, no_loading: None, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

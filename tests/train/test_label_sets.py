@@ -80,7 +80,7 @@ def test_a_set_goes_on_after_a_torn_line_and_a_failure_at_the_end(
 
     run = replace(args, input=str(sampled), out=str(out))
     with monkeypatch.context() as patch:
-        patch.setattr(label, "write_text_atomically", fail)
+        patch.setattr(label, "write_text", fail)
         with pytest.raises(SystemExit, match="the disk is full"):
             label.main(run)
     content = partial_of(out).read_bytes()

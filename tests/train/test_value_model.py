@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rich.console import Console
 
 import sia_jax
 from sia_jax.data.records import Record, read_records, write_records
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.heads import init_value_head
+from sia_jax.reports.console import Terminal
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.loop import StepReport, held_out_groups
@@ -271,7 +271,7 @@ def test_flops_are_those_of_what_is_trained(folders, tmp_path, monkeypatch):
         (tmp_path / trained).mkdir()
         args = Args(data=folders[0], base="", out=tmp_path / trained, trained=trained)
         config = value_model._config(args, model, None, 9)
-        view = value_model._View(args, config, model, 9, Console(quiet=True), chief=True)
+        view = value_model._View(args, config, model, 9, Terminal(quiet=True), chief=True)
         view.start(0)
         view.step(StepReport(1, 0.1, 1.0, 1.0, 1.0, 1.0, 1.0, tokens=900, computed=1000, seconds=2.0))
         (found[trained],) = (line["mfu"] for line in metrics(tmp_path / trained))

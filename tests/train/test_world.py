@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
 
 import sia_jax
 from sia_jax.data.records import read_records
 from sia_jax.data.sources import open_source
+from sia_jax.reports.console import Terminal
 from sia_jax.types import flatten_names
 from sia_jax.world.prompts import prompts
 from train import world
@@ -21,7 +21,7 @@ from train.world_card import _made_by
 from train.world_data import preference_data
 from train.world_stages import STAGES, World
 
-QUIET = Console(quiet=True)
+QUIET = Terminal(quiet=True)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import numpy as np
 from sia_jax.data.chat import Message, check_messages, raw_prompt_text, value_prompt_text
 from sia_jax.data.records import Record
 from sia_jax.data.sources.conversations import Rejected, digest, reward_problem
+from sia_jax.files.writing import make_folder, replacing
 from sia_jax.models.config import Family
 
 WHAT = "the official SIA format"
@@ -73,18 +74,13 @@ def write_official(path: Path, records: Iterable[Record], family: Family) -> int
     Returns:
       How many were written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
+    make_folder(path.parent)
     count = 0
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            for count, record in enumerate(records, start=1):
-                file.write("[\n" if count == 1 else ",\n")
-                json.dump(_fields(record, family), file, ensure_ascii=False, allow_nan=False)
-            file.write("\n]\n" if count else "[]\n")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as new, new.open("w", encoding="utf-8") as file:
+        for count, record in enumerate(records, start=1):
+            file.write("[\n" if count == 1 else ",\n")
+            json.dump(_fields(record, family), file, ensure_ascii=False, allow_nan=False)
+        file.write("\n]\n" if count else "[]\n")
     return count
 
 

@@ -9,6 +9,7 @@ from sia_jax.data.chat import Message
 from sia_jax.data.records import Record
 from sia_jax.data.sources.conversations import Entry, Rejected, entry
 from sia_jax.data.sources.rows import Row
+from sia_jax.files.writing import make_folder, replacing
 
 WHAT = "own data"
 FIELDS = ("messages", "prompt", "response", "reward", "id", "group", "complete")
@@ -67,24 +68,19 @@ def write_conversations(path: Path, records: Iterable[Record], stop_ids: Collect
     Raises:
       ValueError: a record without its text.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
+    make_folder(path.parent)
     count = 0
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            for record in records:
-                count += 1
-                if not record.messages:
-                    raise ValueError(f"record {record.id!r} has ids alone, and no text to write")
-                fields: dict[str, Any] = {"id": record.id, "group": record.group}
-                fields["messages"] = [dict(message) for message in record.messages]
-                fields["complete"] = int(record.reply_ids[-1]) in stop_ids
-                if record.reward is not None:
-                    fields["reward"] = record.reward
-                file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as new, new.open("w", encoding="utf-8") as file:
+        for record in records:
+            count += 1
+            if not record.messages:
+                raise ValueError(f"record {record.id!r} has ids alone, and no text to write")
+            fields: dict[str, Any] = {"id": record.id, "group": record.group}
+            fields["messages"] = [dict(message) for message in record.messages]
+            fields["complete"] = int(record.reply_ids[-1]) in stop_ids
+            if record.reward is not None:
+                fields["reward"] = record.reward
+            file.write(json.dumps(fields, ensure_ascii=False, allow_nan=False) + "\n")
     return count
 
 
