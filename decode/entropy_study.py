@@ -48,8 +48,8 @@ from decode.entropy_parts import (
     sample_replies,
 )
 from decode.runner import SamplingArgs
-from sia_jax.cli import Count, Flag, Folder, Name, command, goes_on, program
-from sia_jax.data.prompts import PromptLine, read_prompts
+from sia_jax.cli import Count, Flag, Folder, Name, PromptFileArgs, check_texts, command, goes_on, program
+from sia_jax.data.prompts import PromptLine
 from sia_jax.evaluation.entropy_study import Drawn, Measured, Population, study
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
@@ -65,7 +65,7 @@ JOURNAL, NAME, ENDS = "study.jsonl", "entropy_study", (".json", ".md", ".png")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(PromptFileArgs):
     """Study entropy and value spread."""
 
     policy: Folder
@@ -136,7 +136,7 @@ def main(args: Args) -> None:
     with program("decode.entropy_study", interrupted=lambda: kept, smaller=smaller) as messages:
         _check(args)
         with locked(folders=(Path(args.out),)):
-            prompts = read_prompts(Path(args.prompts))
+            prompts = runner.read_prompt_file(args.prompts, args.column)
             policy = runner.prepare(args.sampling)
             for prompt in prompts:
                 runner.policy_ids(policy, prompt, args.sampling)
@@ -286,6 +286,7 @@ def _gold(id: str | int, text: str) -> float:
 
 
 def _check(args: Args) -> None:
+    check_texts(args)
     runner.check_options(args.sampling)
     out = Path(args.out)
     check_outputs(

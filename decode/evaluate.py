@@ -33,9 +33,9 @@ from decode.runner import Row, SamplingArgs
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Count, File, Flag, Float, Folder, command, goes_on, program
+from sia_jax.cli import Count, File, Flag, Float, Folder, PromptFileArgs, command, goes_on, program
 from sia_jax.data.chat import date_variables
-from sia_jax.data.prompts import PromptLine, read_prompts
+from sia_jax.data.prompts import PromptLine
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.claims import judge
 from sia_jax.evaluation.comparison import Comparison
@@ -59,7 +59,7 @@ from sia_jax.world.prompts import Prompt, find_prompt
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(SamplingArgs):
+class Args(PromptFileArgs, SamplingArgs):
     """Compare methods."""
 
     value: Annotated[str, tyro.conf.arg(metavar="DIR")] = field()
@@ -414,7 +414,7 @@ def _check(args: Args) -> None:
 
 
 def _read(args: Args) -> list[PromptLine]:
-    prompts = read_prompts(Path(args.prompts), args.system)
+    prompts = runner.read_prompt_file(args.prompts, args.column, args.system)
     for prompt in prompts:
         if prompt.messages is None:
             raise ValueError(f"prompt {prompt.id!r} is one of ids, and a reward model scores conversations")

@@ -1,9 +1,11 @@
 """What the programs that sample share: their options, loading, and running a batch."""
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
@@ -19,11 +21,12 @@ from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.value_model import fingerprint_of_value_model, own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated
+from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated, check_texts
 from sia_jax.data.chat import PromptForm, Tokenizer, date_variables, prompt_form
-from sia_jax.data.prompts import PromptLine, check_seed
+from sia_jax.data.prompts import PromptLine, check_seed, parse_prompts, read_prompts
 from sia_jax.decoding.checks import check_knob
 from sia_jax.models.config import ModelConfig
+from sia_jax.reports.console import Terminal
 from sia_jax.reports.reply import Reply, read_replies
 
 PRESETS = {"paper": sia_jax.SteeringConfig(), "official": sia_jax.SteeringConfig.official()}
@@ -143,9 +146,30 @@ def check_options(args: SamplingArgs) -> None:
         raise ValueError(f"--max-new-tokens must be 1 or more, got {args.max_new_tokens}")
     if "" in args.stop:
         raise ValueError("--stop must not be empty")
+    check_texts(args)
     check_seed(args.seed)
     steering(args)
     mesh_of(args)
+
+
+def read_prompt_file(path: str, column: str | None, system: str | None = None) -> list[PromptLine]:
+    """The prompts of a file, and a line on stderr that says what it was read as.
+
+    Args:
+      path: the file; "-": stdin.
+      column: see `sia_jax.data.prompts.read_prompts`.
+      system: likewise.
+
+    Raises:
+      OSError, ValueError: what `sia_jax.data.prompts.read_prompts` finds.
+    """
+    if path == "-":
+        found = parse_prompts(sys.stdin.buffer.read(), "stdin", system, column)
+    else:
+        found = read_prompts(Path(path), system, column)
+    name = "stdin" if path == "-" else path
+    Terminal(stderr=True).say(f"{name}: {len(found):,} prompts, read as {found.form}")
+    return list(found)
 
 
 def mesh_of(args: SamplingArgs) -> Mesh | None:
