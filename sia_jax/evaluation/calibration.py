@@ -5,14 +5,15 @@ its candidates and to the way its tokens are drawn: with another one it would st
 """
 
 import hashlib
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from sia_jax.files.reading import read_bytes
+from sia_jax.files.strict_json import kind_of, parse_object
 
 FORMAT = "sia_jax calibration 1"
 """Stands in the file; a reader refuses any other."""
@@ -106,21 +107,36 @@ def read_calibration(path: Path) -> Calibration:
       FileNotFoundError: no such file.
       ValueError: it holds something else.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of thresholds; decode.calibrate makes one")
-    content = path.read_bytes()
+    content = read_bytes(path, "file of thresholds", "decode.calibrate makes one")
+    facts = parse_object(content, str(path), like=f'{{"format": "{FORMAT}", ...}}')
     try:
-        facts = json.loads(content)
-        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        if facts.get("format") != FORMAT:
             raise ValueError(f"it does not say {FORMAT!r}")
-        thresholds = {float(row["ratio"]): float(row["threshold"]) for row in facts["thresholds"]}
-        settings = dict(facts["settings"])
-    except (ValueError, KeyError, TypeError) as error:
+        thresholds = _thresholds(facts["thresholds"])
+        settings = facts["settings"]
+        if not isinstance(settings, dict):
+            raise ValueError(f"'settings' must be an object, got {kind_of(settings)}")
+    except (ValueError, KeyError) as error:
         why = f"no {error} in it" if isinstance(error, KeyError) else error
         raise ValueError(f"{path}: this is no file of decode.calibrate: {why}") from None
-    if not thresholds or any(math.isnan(x) for pair in thresholds.items() for x in pair):
-        raise ValueError(f"{path}: expected thresholds that are numbers, got {thresholds}")
     return Calibration(path, hashlib.sha256(content).hexdigest(), thresholds, settings, facts)
+
+
+def _thresholds(rows: Any) -> dict[float, float]:
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"'thresholds' must be a list of objects, at least one, got {kind_of(rows)}")
+    found: dict[float, float] = {}
+    for row in rows:
+        ratio, threshold = row["ratio"], row["threshold"]
+        for name, number in (("ratio", ratio), ("threshold", threshold)):
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                raise ValueError(f"{name} must be a number, got {kind_of(number)}")
+        if not 0 < ratio < 1:
+            raise ValueError(f"ratio must lie between 0 and 1, both excluded, got {ratio:g}")
+        if ratio in found:
+            raise ValueError(f"the ratio {ratio:g} has two thresholds; keep one")
+        found[float(ratio)] = float(threshold)
+    return found
 
 
 def _source(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 
 from decode import calibrate, generate, runner
 from decode.calibrate import Args
-from sia_jax.evaluation.calibration import read_calibration, threshold_for
+from sia_jax.evaluation.calibration import FORMAT, read_calibration, threshold_for
 from tests.support.evaluating import LENGTH, calibration_args, save_models_and_prompts
 
 
@@ -180,12 +180,35 @@ def test_a_file_is_bound_to_policy_and_sampling(folder: Path) -> None:
             found.check(settings | {name: other})
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"format": "sia_jax calibration 1"}', "[1]"])
-def test_other_files_are_no_thresholds(tmp_path: Path, content: str) -> None:
+def test_other_files_are_no_thresholds(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
-    path.write_text(content)
-    with pytest.raises(ValueError, match="this is no file of"):
-        read_calibration(path)
+    whole = {"format": FORMAT, "settings": {}, "thresholds": [{"ratio": 0.5, "threshold": 1.25}]}
+    path.write_text(json.dumps(whole))
+    assert read_calibration(path).thresholds == {0.5: 1.25}
+    row = whole["thresholds"][0]  # type: ignore[index]
+    cases: dict[str, str] = {
+        "": "it is empty",
+        "[1]": "expected an object like .*, got a list of 1",
+        "{}": "this is no file of decode.calibrate: it does not say",
+        json.dumps({"format": FORMAT}): "no 'thresholds' in it",
+        json.dumps(whole | {"settings": []}): "'settings' must be an object, got a list of 0",
+        json.dumps(whole | {"thresholds": []}): "'thresholds' must be a list of objects, at least one",
+        json.dumps(whole | {"thresholds": [5]}): "'thresholds' must be a list of objects",
+        json.dumps(
+            whole | {"thresholds": [row | {"threshold": "1.25"}]}
+        ): "threshold must be a number, got a text",
+        json.dumps(
+            whole | {"thresholds": [row | {"threshold": True}]}
+        ): "threshold must be a number, got true",
+        json.dumps(whole | {"thresholds": [row | {"threshold": math.nan}]}): "NaN is not a finite number",
+        json.dumps(whole | {"thresholds": [row | {"ratio": 1}]}): "ratio must lie between 0 and 1",
+        json.dumps(whole | {"thresholds": [row, row | {"threshold": 2}]}): "the ratio 0.5 has two thresholds",
+        json.dumps(whole)[:-1] + ', "format": 1}': "the fields 'format' stand there twice",
+    }
+    for content, message in cases.items():
+        path.write_text(content)
+        with pytest.raises(ValueError, match=f"{path}.*{message}"):
+            read_calibration(path)
 
 
 def test_thresholds_of_no_entropies_are_refused() -> None:
