@@ -102,7 +102,7 @@ def parse_prompts(
         try:
             prompt = _parse(row.fields, len(prompts), system, column)
             if prompt.id in places:
-                raise ValueError(f"id {prompt.id!r} is that of {places[prompt.id]} already")
+                raise ValueError(f"id {repr(prompt.id)[:60]} is that of {places[prompt.id]} already")
         except ValueError as error:
             raise ValueError(f"{name}, {row.place}: {error}") from None
         places[prompt.id] = row.place

@@ -318,6 +318,6 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         )
     if not isinstance(files, dict) or any(type(size) is not int for size in files.values()):
         raise ValueError(f"{path}: 'files' must be an object of sizes, got {kind_of(files)}; {remedy}")
-    if any(PurePath(name).name != name or "\0" in name for name in files):
+    if any(PurePath(name).name != name or "\0" in name or len(name) > 200 for name in files):
         raise ValueError(f"{path}: 'files' must be names of files beside it; {remedy}")
     return meta

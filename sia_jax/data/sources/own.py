@@ -39,11 +39,11 @@ def read_own(rows: Iterable[Row], *, with_replies: bool = True) -> Iterator[Entr
     for row in rows:
         name = _name(row, "id") or row.name
         if name in places:
-            raise ValueError(f"{row.place}: id {name!r} is that of {places[name]} already")
+            raise ValueError(f"{row.place}: id {name[:60]!r} is that of {places[name]} already")
         places[name] = row.place
         complete = row.fields.get("complete", True)
         if not isinstance(complete, bool):
-            raise ValueError(f"{row.place}: 'complete' must be true or false, got {complete!r}")
+            raise ValueError(f"{row.place}: 'complete' must be true or false, got {repr(complete)[:60]}")
         try:
             turns = turns_of(row.fields) if with_replies else Turns(asked_of(row.fields), None)
         except MessageError as error:
@@ -98,5 +98,5 @@ def _name(row: Row, field: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise ValueError(f"{row.place}: {field!r} must be a text or an integer, got {value!r}")
+        raise ValueError(f"{row.place}: {field!r} must be a text or an integer, got {repr(value)[:60]}")
     return str(value)

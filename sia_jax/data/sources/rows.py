@@ -92,9 +92,8 @@ class RowFiles:
     def _check(self, fields: Collection[str]) -> None:
         missing = [name for name in self._required if name not in fields]
         if missing:
-            raise ValueError(
-                f"{self._what} has the fields {missing}, found only {sorted(map(str, fields))[:20]}"
-            )
+            found = sorted(name[:60] for name in fields)[:20]
+            raise ValueError(f"{self._what} has the fields {missing}, found only {found}")
 
 
 def files_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
