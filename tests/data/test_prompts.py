@@ -56,7 +56,7 @@ FORMS: dict[str, Callable[[Sequence[str]], str]] = {
     "a JSON list over lines": lambda texts: json.dumps([{"goal": text} for text in texts], indent=1),
     "a JSON list of texts": lambda texts: json.dumps(list(texts), indent=2),
     "CSV": lambda texts: table([("goal", "target"), *((text, "Sure, here") for text in texts)]),
-    "TSV": lambda texts: table([("id", "prompt"), *((str(i), t) for i, t in enumerate(texts))], "\t", "\n"),
+    "TSV": lambda texts: table([("id", "prompt"), *((str(i), t) for i, t in enumerate(texts))], "\t"),
     "semicolons": lambda texts: table([("Question", "Answer"), *((text, "") for text in texts)], ";"),
 }
 TEXTS = st.lists(
