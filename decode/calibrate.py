@@ -32,14 +32,14 @@ import tyro
 from decode import preflight, runner
 from decode.generate import plan
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import Count, Flag, command, goes_on, program
-from sia_jax.data.prompts import PromptLine, read_prompts
-from sia_jax.evaluation.calibration import FORMAT, calibrate, share_caution, threshold_for
+from sia_jax.cli import Count, Flag, PromptFileArgs, command, goes_on, program
+from sia_jax.data.prompts import PromptLine
+from sia_jax.evaluation.calibration import FORMAT, calibrate, read_calibration, share_caution, threshold_for
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
 from sia_jax.reports.console import Terminal
-from sia_jax.reports.journal import Journal
+from sia_jax.reports.journal import Journal, place_in
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.reply import json_numbers
 from sia_jax.text.forms import Prompting
@@ -57,7 +57,7 @@ _POLICY_ONLY = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(SamplingArgs):
+class Args(PromptFileArgs, SamplingArgs):
     """Calibrate thresholds."""
 
     prompts: Annotated[str, tyro.conf.arg(metavar="FILE")]
@@ -95,7 +95,7 @@ def run(args: Args, messages: Terminal) -> None:
     Raises:
       FileNotFoundError, ValueError: what is wrong with options and files.
     """
-    prompts = read_prompts(Path(args.prompts), args.system)
+    prompts = runner.read_prompt_file(args.prompts, args.column, args.system)
     policy = runner.prepare(args)
     prompting = runner.prompting(policy, args)
     runner.announce(prompting, prompts, messages)
@@ -150,8 +150,8 @@ class _Entropies:
         Raises:
           ValueError: it is of another prompt, or has no entropies.
         """
-        index, branch = record["index"], record["branch"]
-        if not 0 <= index < len(self._ids) or self._ids[index] != record["id"]:
+        index, branch = place_in(record, "index"), place_in(record, "branch")
+        if index >= len(self._ids) or self._ids[index] != record["id"]:
             raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
         entropies = record["entropy"]
         if not isinstance(entropies, list) or any(type(h) is not float for h in entropies):
@@ -245,11 +245,10 @@ def _check_finished(args: Args, source: dict[str, Any]) -> None:
       ValueError: it is not, and why.
     """
     try:
-        found = json.loads(Path(args.out).read_text(encoding="utf-8"))
-        theirs = dict(found)
-    except (ValueError, TypeError):
-        theirs = {}
-    ratios = [row["ratio"] for row in theirs.get("thresholds", [])]
+        theirs = read_calibration(Path(args.out)).facts
+    except ValueError as error:
+        raise ValueError(f"{error}; name another file, or pass --overwrite") from None
+    ratios = [row["ratio"] for row in theirs["thresholds"]]
     ours = {**source, "samples": args.samples, "format": FORMAT}
     differing = [name for name, value in ours.items() if theirs.get(name) != value]
     if ratios != sorted(args.ratios):

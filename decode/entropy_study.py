@@ -48,8 +48,8 @@ from decode.entropy_parts import (
     sample_replies,
 )
 from decode.runner import SamplingArgs
-from sia_jax.cli import Count, Flag, Folder, Name, command, goes_on, program
-from sia_jax.data.prompts import PromptLine, read_prompts
+from sia_jax.cli import Count, Flag, Folder, Name, PromptFileArgs, check_texts, command, goes_on, program
+from sia_jax.data.prompts import PromptLine
 from sia_jax.evaluation.entropy_study import Drawn, Measured, Population, study
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
@@ -66,7 +66,7 @@ JOURNAL, NAME, ENDS = "study.jsonl", "entropy_study", (".json", ".md", ".png")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(PromptFileArgs):
     """Study entropy and value spread."""
 
     policy: Folder
@@ -138,7 +138,7 @@ def main(args: Args) -> None:
     with program("decode.entropy_study", interrupted=lambda: kept, smaller=smaller) as messages:
         _check(args)
         with locked(folders=(Path(args.out),)):
-            prompts = read_prompts(Path(args.prompts))
+            prompts = runner.read_prompt_file(args.prompts, args.column)
             policy = runner.prepare(args.sampling)
             value = preflight.value_without_weights(args.sampling, policy)
             prompting = runner.prompting(policy, args.sampling)
@@ -290,6 +290,7 @@ def _gold(id: str | int, text: str) -> float:
 
 
 def _check(args: Args) -> None:
+    check_texts(args)
     runner.check_options(args.sampling)
     out = Path(args.out)
     check_outputs(

@@ -187,7 +187,8 @@ class _Evaluation:
 
     def _rows(self, models: runner.Models) -> list[Row]:
         """The prompts as both models see them; key and threshold are each unit's own."""
-        preflight.policy_ids(self.prompts, models, self.args, self._prompting)  # by all that the value model's files say
+        # Now by all that the value model's files say.
+        preflight.policy_ids(self.prompts, models, self.args, self._prompting)
         rows = []
         for prompt, own in zip(self.prompts, self.ids, strict=True):
             value_ids = runner.value_ids(models, prompt, own, self.args)

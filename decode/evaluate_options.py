@@ -8,8 +8,8 @@ import tyro
 
 from decode import runner
 from decode.runner import SamplingArgs
-from sia_jax.cli import Count, File, Flag, Float, Folder, Int
-from sia_jax.data.prompts import PromptLine, read_prompts
+from sia_jax.cli import Count, File, Flag, Float, Folder, Int, PromptFileArgs
+from sia_jax.data.prompts import PromptLine
 from sia_jax.evaluation.calibration import Calibration
 from sia_jax.evaluation.methods import GROUPS, NEED_THRESHOLDS, Chooser, Group, Method, plan_methods
 from sia_jax.files.outputs import check_outputs
@@ -20,7 +20,7 @@ WRITTEN = ("replies.jsonl", "results.json", "results.md", "pareto.png")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(SamplingArgs):
+class Args(PromptFileArgs, SamplingArgs):
     """Compare methods."""
 
     value: Annotated[str, tyro.conf.arg(metavar="DIR")] = field()
@@ -122,7 +122,7 @@ def read(args: Args) -> list[PromptLine]:
     Raises:
       FileNotFoundError, ValueError: what is wrong with them.
     """
-    prompts = read_prompts(Path(args.prompts), args.system)
+    prompts = runner.read_prompt_file(args.prompts, args.column, args.system)
     for prompt in prompts:
         if prompt.messages is None:
             raise ValueError(f"prompt {prompt.id!r} is one of ids, and a reward model scores conversations")

@@ -12,8 +12,13 @@ r"""Prompts in, steered replies and the record of their steering out.
     head prompts.txt | python -m decode.generate --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base \
         --preset official --prompts - --stop $'\n\n'
 
-A line of a .jsonl file is {"prompt": text}, {"messages": [...]} or {"prompt_ids": [...], "value_ids": [...]},
-and may have "id", "seed" and "threshold". In the terminal, junctions are magenta, and underlined where the
+A row of a file of prompts is {"prompt": text or messages}, {"messages": [...]} or {"prompt_ids": [...],
+"value_ids": [...]}, and may have "id", "seed" and "threshold". The content tells the form of the file, which
+is said once: JSONL, one JSON list, CSV and TSV (the column `prompt`, `goal`, or the one that published sets
+use; else --column), Parquet, or text with a prompt on each line; all of them UTF-8, with gzip or without. A
+text file that looks like JSON is read as JSON; what is none of these is refused by name.
+
+In the terminal, junctions are magenta, and underlined where the
 value model changed the token. A reply depends on --seed and on the place of its prompt in the input, not on
 --batch or --mesh, near ties aside; a line's own "seed" makes it independent of its place too.
 """
@@ -32,14 +37,14 @@ from rich.text import Text
 
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import Count, File, Flag, Repeated, goes_on, program
-from sia_jax.data.prompts import PromptLine, parse_prompts, read_prompts, text_prompts
+from sia_jax.cli import Count, File, Flag, PromptFileArgs, Repeated, goes_on, program
+from sia_jax.data.prompts import PromptLine, text_prompts
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.shown import shown_line
 from sia_jax.models.run import bucket_length
 from sia_jax.reports.console import Terminal
-from sia_jax.reports.journal import Journal
+from sia_jax.reports.journal import Journal, place_in
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.reply import Reply
 from sia_jax.reports.terminal import Tally, legend, reply_text, side_by_side, summary
@@ -47,13 +52,13 @@ from sia_jax.text.forms import Prompting
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(SamplingArgs):
+class Args(PromptFileArgs, SamplingArgs):
     """Generate replies."""
 
     prompt: Repeated = ()
     """A prompt."""
     prompts: File = None
-    """A file of prompts: .jsonl, or text with one a line. -: from stdin, JSONL if it begins with a brace."""
+    """A file of prompts: JSONL, a JSON list, CSV, TSV, Parquet, or text with one a line. -: from stdin."""
     samples: Count = 1
     """Replies for each prompt."""
     batch: Count = 8
@@ -284,12 +289,8 @@ def _read(args: Args) -> list[PromptLine]:
         )
     if args.prompts is None:
         prompts = text_prompts(args.prompt, args.system)
-    elif args.prompts == "-":
-        content = sys.stdin.buffer.read()
-        is_jsonl = content.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
-        prompts = parse_prompts(content, "stdin", is_jsonl, args.system)
     else:
-        prompts = read_prompts(Path(args.prompts), args.system)
+        prompts = runner.read_prompt_file(args.prompts, args.column, args.system)
     for prompt in prompts:
         if args.value is None and prompt.threshold not in (None, math.inf):
             raise ValueError(
@@ -330,7 +331,7 @@ def _open_journal(args: Args, prompts: list[PromptLine], found: Prompting | None
     here = [json.dumps(runner.prompt_json(prompt)) for prompt in prompts]
 
     def key(record: dict[str, Any]) -> Hashable:
-        index, method = record["index"], record["method"]
+        index, method = place_in(record, "index"), record["method"]
         if index >= len(here) or json.dumps(record["prompt"]) != here[index]:
             raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
         ours = _own(prompts[index], method, args)
@@ -338,7 +339,7 @@ def _open_journal(args: Args, prompts: list[PromptLine], found: Prompting | None
         if differing:
             changes = ", ".join(f"{name} {record[name]!r} (now {ours[name]!r})" for name in differing)
             raise ValueError(f"the prompt at place {index} was another line: {changes}")
-        return index, record["branch"], method
+        return index, place_in(record, "branch"), method
 
     settings = runner.settings(args, found) | {"samples": args.samples, "record": args.record}
     return Journal(Path(args.output), settings, key, overwrite=args.overwrite)

@@ -1,10 +1,12 @@
 """Prompts as the policy and the value model of a run see them, and how they are made."""
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sia_jax
-from sia_jax.data.prompts import PromptLine
+from sia_jax.data.prompts import PromptLine, parse_prompts, read_prompts
 from sia_jax.models.config import ModelConfig
 from sia_jax.reports.console import Terminal
 from sia_jax.text.forms import Prompting, settle
@@ -12,6 +14,26 @@ from sia_jax.text.templates import TemplateRefusal
 
 if TYPE_CHECKING:
     from decode.runner import Models, SamplingArgs
+
+
+def read_prompt_file(path: str, column: str | None, system: str | None = None) -> list[PromptLine]:
+    """The prompts of a file, and a line on stderr that says what it was read as.
+
+    Args:
+      path: the file; "-": stdin.
+      column: see `sia_jax.data.prompts.read_prompts`.
+      system: likewise.
+
+    Raises:
+      OSError, ValueError: what `sia_jax.data.prompts.read_prompts` finds.
+    """
+    if path == "-":
+        found = parse_prompts(sys.stdin.buffer.read(), "stdin", system, column)
+    else:
+        found = read_prompts(Path(path), system, column)
+    name = "stdin" if path == "-" else path
+    Terminal(stderr=True).say(f"{name}: {len(found):,} prompts, read as {found.form}")
+    return list(found)
 
 
 def prompting(policy: sia_jax.Policy, args: "SamplingArgs") -> Prompting | None:

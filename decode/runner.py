@@ -18,13 +18,14 @@ from decode.prompting import announce as announce
 from decode.prompting import policy_ids as policy_ids
 from decode.prompting import prompt_json as prompt_json
 from decode.prompting import prompting as prompting
+from decode.prompting import read_prompt_file as read_prompt_file
 from decode.prompting import value_ids as value_ids
 from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.value_model import fingerprint_of_value_model, own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated
+from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated, check_texts
 from sia_jax.data.prompts import check_seed
 from sia_jax.data.token_ids import with_tokens
 from sia_jax.decoding.checks import check_knob
@@ -156,6 +157,7 @@ def check_options(args: SamplingArgs) -> None:
         )
     if "" in args.stop:
         raise ValueError("--stop must not be empty")
+    check_texts(args)
     check_seed(args.seed)
     steering(args)
     mesh_of(args)

@@ -9,7 +9,6 @@ shifted tokens set off. Pointing at a token, or tapping it, shows its candidates
 policy, their values, and the probability that they were drawn with.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +18,11 @@ import tyro
 from sia_jax.cli import program
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
+from sia_jax.files.reading import check_file
+from sia_jax.files.strict_json import parse_object, stream_lines
 from sia_jax.files.writing import make_folder, write_text
 from sia_jax.reports.trace import trace_page
+from sia_jax.reports.trace_record import check_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,22 +74,20 @@ def read(path: Path) -> list[dict[str, Any]]:
       FileNotFoundError: there is none.
       ValueError: a line that is no such record, and which.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of replies; decode.generate --record --out writes one")
+    check_file(path, "file of replies", "decode.generate --record --out writes one")
     records = []
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                record = json.loads(line.decode("utf-8"))
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
-            if not isinstance(record, dict) or not {"index", "tokens", "steering", "settings"} <= set(record):
+        for number, line in stream_lines(file, str(path)):
+            record = parse_object(line, f"{path}, line {number}", is_line=True)
+            if not {"index", "tokens", "steering", "settings"} <= set(record):
                 raise ValueError(f"{path}, line {number}: this is no record of decode.generate")
-            if type(record["index"]) is not int:
-                raise ValueError(
-                    f"{path}, line {number}: index must be a whole number, got {record['index']!r}"
-                )
+            try:
+                check_record(record)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
             records.append(record)
+    if not records:
+        raise ValueError(f"{path}: there are no replies in it")
     return records
 
 

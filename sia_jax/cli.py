@@ -10,7 +10,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import PurePath
 from typing import Annotated, Any
 
 import tyro
@@ -18,6 +19,7 @@ import tyro
 from sia_jax.console import invocation
 from sia_jax.extras import MissingExtraError
 from sia_jax.files.shown import shown
+from sia_jax.files.strict_json import check_text
 from sia_jax.reports.console import Terminal
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
@@ -32,6 +34,33 @@ Name = Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(d
 """A `Folder` that may be left out."""
 Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="TEXT")]
 """Texts, each with an option of its own: --stop A --stop B."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptFileArgs:
+    """How a file of prompts is read."""
+
+    column: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    """The column or field of the file that holds the prompt; by its number, from 1, in a table without a
+    header. Without: prompt, goal, or the one that published sets use."""
+
+
+def check_texts(args: Any) -> None:
+    """Every text of a command line can be written as UTF-8.
+
+    Args:
+      args: a dataclass of options.
+
+    Raises:
+      ValueError: one that cannot, with its option: bytes that were no UTF-8.
+    """
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if is_dataclass(value):
+            check_texts(value)
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str | PurePath):
+                check_text(str(text), f"--{field.name.replace('_', '-')}")
 
 
 @contextmanager

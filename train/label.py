@@ -34,10 +34,12 @@ from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Count, File, Flag, Folder, Int, goes_on, memory_explained, program
+from sia_jax.cli import Count, File, Flag, Folder, Int, check_texts, goes_on, memory_explained, program
 from sia_jax.data.records import set_folder
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
+from sia_jax.files.reading import read_bytes
+from sia_jax.files.strict_json import parse_object
 from sia_jax.files.writing import write_text
 from sia_jax.interruption import Interruption
 from sia_jax.reports.console import Terminal
@@ -171,6 +173,7 @@ class _Labels:
 
 
 def _check(args: Args) -> None:
+    check_texts(args)
     for name in ("max_tokens", "batch_tokens", "limit"):
         number = getattr(args, name)
         if number is not None and number < 1:
@@ -337,7 +340,7 @@ def _finished(files: _Files, identity: dict[str, Any]) -> dict[str, Any]:
     report: Any = None
     if files.report.is_file():
         try:
-            report = json.loads(files.report.read_text(encoding="utf-8"))
+            report = parse_object(read_bytes(files.report, "report"), str(files.report))
         except ValueError:
             report = None
     if not isinstance(report, dict):

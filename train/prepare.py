@@ -33,7 +33,8 @@ Formats, each a file or a folder of files, which are read in the order of their 
     hh-rlhf         .parquet, .jsonl or .jsonl.gz: chosen and rejected reply, with all turns in front of them
     jsonl           {"messages": [...]} or {"prompt": text, "response": text} a line; "reward", "id", "group"
                     and "complete" (false: the reply was cut by length) may stand beside it; --generate needs
-                    no response
+                    no response. A JSON list, CSV or TSV with a header, and Parquet are read too, and
+                    ShareGPT's and TRL's names of the fields
     official        .json: the official code's lists of ids, taken as they are
 
 Only jsonl and official bring rewards. Nothing is left out silently: the summary, and report.json beside the
@@ -61,7 +62,7 @@ from rich.text import Text
 
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Flag, Int, goes_on, program
+from sia_jax.cli import Flag, Int, check_texts, goes_on, program
 from sia_jax.data.records import Record, read_records, set_folder, unfinished_folder, write_records
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Format, Source, open_source
@@ -405,6 +406,7 @@ def _sampled(
 
 
 def _check(args: Args, out: Path) -> None:
+    check_texts(args)
     for name in ("max_length", "limit"):
         number = getattr(args, name)
         if number is not None and number < 1:

@@ -2,11 +2,15 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from sia_jax.data.forms import CONVERSATIONS, turns_of
+from sia_jax.data.messages import MessageError
+from sia_jax.data.tables import Table
+from sia_jax.files.reading import check_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,110 +32,57 @@ class ConversationLine:
     def with_reward(self, reward: float) -> bytes:
         """The line, all other fields as they were, with "reward" in it."""
         text = json.dumps(self.fields | {"reward": reward}, ensure_ascii=False, allow_nan=False)
-        # Half a surrogate pair has no UTF-8; the backslash makes the JSON escape of it that stood there.
-        return text.encode(errors="backslashreplace") + b"\n"
+        return text.encode() + b"\n"
 
 
 def read_conversations(path: Path, limit: int | None = None) -> Iterator[ConversationLine]:
     """The conversations of a file, one after the other.
 
-    A line is {"messages": [...]}, {"prompt": text, "response": text}, or {"prompt": [messages], "text": text}
-    as decode.generate writes it; a text may be null, which makes a line without a reply or a prompt. Further
-    fields may stand beside them. Blank lines are skipped.
+    A line is {"messages": [...]}, {"prompt": text or messages, "response": text}, or what decode.generate
+    writes; `sia_jax.data.forms` has all forms. A reply or a prompt may be null, which makes a line without.
+    Further fields may stand beside them. Blank lines are skipped.
 
     Args:
       path: JSONL, UTF-8.
       limit: stop after so many conversations.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: the file's name, the line's number and what is wrong with it; or there are no conversations.
+      FileNotFoundError, IsADirectoryError: no such file.
+      ValueError: the file's name, the line's number and what is wrong with it; another form than JSONL, by
+        its name; or there are no conversations.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of conversations")
+    check_file(path, "file of conversations")
     count = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if not line.strip():
-                continue
+        table = Table(file, str(path), only_rows=True)
+        if table.form != "JSONL" or table.is_packed:
+            packed = "gzip, and " if table.is_packed else ""
+            form = {"JSON": "one JSON list"}.get(table.form, table.form)
+            raise ValueError(
+                f"{path}: this is {packed}{form}, and the output repeats the input's lines; write it as "
+                "JSONL, an object on each line"
+            )
+        for row in table:
             if count == limit:
                 break
             try:
-                fields = _parse_object(line)
-                messages = _messages(fields)
+                messages = _messages(row.fields)
             except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
+                raise ValueError(f"{path}, {row.place}: {error}") from None
             count += 1
-            yield ConversationLine(number, fields, messages)
+            yield ConversationLine(row.number, row.fields, messages)
     if not count:
         raise ValueError(f"{path}: there are no conversations in it")
 
 
-def _parse_object(line: bytes) -> dict[str, Any]:
-    """Strict JSON: what a reader would drop or turn into something else is refused."""
-    try:
-        fields = json.loads(
-            line.decode(),
-            parse_float=_parse_float,
-            parse_constant=_parse_float,
-            object_pairs_hook=_parse_pairs,
-        )
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
-    except RecursionError:
-        raise ValueError("not JSON that can be read: it is nested too deeply") from None
-    if not isinstance(fields, dict):
-        raise ValueError(f'expected an object like {{"messages": [...]}}, got {str(fields)[:40]!r}')
-    return fields
-
-
-def _parse_float(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is not a finite number; write null where there is none")
-    return number
-
-
-def _parse_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"the fields {twice} stand there twice; keep one of each")
-    return fields
-
-
 def _messages(fields: dict[str, Any]) -> Any:
-    kinds = [kind for kind in ("messages", "prompt", "response") if kind in fields]
-    if kinds == ["messages"]:
-        if not isinstance(fields["messages"], list):
-            raise ValueError(f"'messages' must be a list, got {str(fields['messages'])[:40]!r}")
-        return fields["messages"]
-    if kinds == ["prompt"] and "text" in fields:
-        return _generated(fields)
-    if kinds != ["prompt", "response"]:
-        raise ValueError(
-            "expected either 'messages', or 'prompt' and 'response', or the 'prompt' and 'text' of "
-            f"decode.generate, got {kinds or sorted(fields)}"
-        )
-    for name in kinds:
-        if fields[name] is not None and not isinstance(fields[name], str):
-            raise ValueError(f"{name!r} must be a text or null, got {str(fields[name])[:40]!r}")
-    roles = ("user", "assistant")
-    return [{"role": role, "content": fields[name]} for role, name in zip(roles, kinds, strict=True)]
-
-
-def _generated(fields: dict[str, Any]) -> list[Any]:
-    """The conversation of a reply that decode.generate has written."""
-    prompt, text = fields["prompt"], fields["text"]
-    if isinstance(prompt, dict):
-        raise ValueError(
-            "the reply is to a prompt of ids, and a conversation takes texts; generate from texts"
-        )
-    if not isinstance(prompt, list):
-        raise ValueError(f"'prompt' must be a list of messages beside 'text', got {str(prompt)[:40]!r}")
-    if text is not None and not isinstance(text, str):
-        raise ValueError(f"'text' must be a text or null, got {str(text)[:40]!r}")
-    return [*prompt, {"role": "assistant", "content": text}]
+    """The conversation; messages that are none as they stand, for the row to be left out and counted."""
+    try:
+        turns = turns_of(fields)
+    except MessageError:
+        return next((fields[name] for name in CONVERSATIONS if fields.get(name)), fields.get("prompt"))
+    if "prompt" not in fields and turns.reply is None:
+        return [*turns.prompt]
+    is_null = fields.get("prompt", "") is None and not any(fields.get(name) for name in CONVERSATIONS)
+    prompt = [{"role": "user", "content": None}] if is_null else turns.prompt
+    return [*prompt, {"role": "assistant", "content": turns.reply}]

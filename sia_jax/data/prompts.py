@@ -1,13 +1,17 @@
-"""Files of prompts: a text file with one prompt a line, or JSONL."""
+"""Files of prompts, in any of the forms that such files have."""
 
-import json
+import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from sia_jax.data.chat import Message, check_messages
+from sia_jax.data.forms import CONVERSATIONS, column_named, prompt_column, prompt_of
+from sia_jax.data.tables import Table
+from sia_jax.files.reading import check_file
+from sia_jax.files.strict_json import kind_of
 
 MAX_SEED = 2**32 - 1
 
@@ -30,79 +34,107 @@ class PromptLine:
     """Nats."""
 
 
-def read_prompts(path: Path, system: str | None = None) -> list[PromptLine]:
+@dataclass(frozen=True)
+class PromptFile(Sequence[PromptLine]):
+    """The prompts of a file, in order."""
+
+    prompts: tuple[PromptLine, ...]
+    form: str
+    """What the file was read as, to be said once: 'CSV, column goal'."""
+
+    @overload
+    def __getitem__(self, place: int) -> PromptLine: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[PromptLine, ...]: ...
+    def __getitem__(self, place: int | slice) -> PromptLine | tuple[PromptLine, ...]:
+        return self.prompts[place]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+def read_prompts(path: Path, system: str | None = None, column: str | None = None) -> PromptFile:
     """The prompts of a file.
 
-    `.jsonl`, `.ndjson` and `.json` files have on each line {"prompt": text}, {"messages": [...]}, or
-    {"prompt_ids": [...]} with or without "value_ids"; "id", "seed" and "threshold" may stand beside it, and
-    other fields are not looked at. Any other file has a prompt on each line. Blank lines are skipped.
+    The content tells the form; the name's suffix only where the content cannot:
+
+    - JSONL, or one JSON list: rows of {"prompt": text or messages}, {"messages": [...]}, ShareGPT's
+      {"conversations": [...]}, or {"prompt_ids": [...]} with or without "value_ids"; or of texts alone.
+    - CSV, TSV and Parquet: the prompt is in the column `prompt` or `goal`, or in the only one that published
+      sets use for it (`instruction`, `question`, ...; see `sia_jax.data.forms`), else in the only column.
+      A CSV file of one column may have no header.
+    - text: a prompt on each line. A file that looks like one of the others is read as that.
+
+    "id", "seed" and "threshold" may stand beside a prompt, and other fields are not looked at. Blank lines
+    are skipped. A file may be compressed with gzip.
 
     Args:
       path: the file, UTF-8.
       system: a system message for conversations that have none.
+      column: the field or column that holds the prompt; None: as above.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: the file's name, the line's number and what is wrong with it.
+      FileNotFoundError, IsADirectoryError: no such file.
+      ValueError: the file's name, the line's or row's number and what is wrong with it.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of prompts")
-    is_jsonl = path.suffix.lower() in (".jsonl", ".json", ".ndjson")
-    return parse_prompts(path.read_bytes(), str(path), is_jsonl, system)
+    check_file(path, "file of prompts")
+    return parse_prompts(path.read_bytes(), str(path), system, column)
 
 
-def parse_prompts(content: bytes, name: str, is_jsonl: bool, system: str | None = None) -> list[PromptLine]:
+def parse_prompts(
+    content: bytes, name: str, system: str | None = None, column: str | None = None
+) -> PromptFile:
     """`read_prompts` on what stands in a file.
 
     Args:
-      content: UTF-8.
-      name: what errors call the file.
-      is_jsonl: whether its lines are JSON.
+      content: of the file.
+      name: what errors call the file, and whose suffix may tell its form.
       system: a system message for conversations that have none.
+      column: the field or column that holds the prompt; None: see `read_prompts`.
 
     Raises:
       ValueError: the file's name, the line's number and what is wrong with it; or there are no prompts.
     """
+    table = Table(io.BytesIO(content), name, column=column)
     prompts: list[PromptLine] = []
-    places: dict[str | int, int] = {}
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
+    places: dict[str | int, str] = {}
+    for row in table:
         try:
-            text = line.decode().strip("\r")
-            fields = _parse_json(text) if is_jsonl else {"prompt": text}
-            prompt = _parse(fields, len(prompts), system)
+            prompt = _parse(row.fields, len(prompts), system, column)
             if prompt.id in places:
-                raise ValueError(f"id {prompt.id!r} is that of line {places[prompt.id]} already")
+                raise ValueError(f"id {repr(prompt.id)[:60]} is that of {places[prompt.id]} already")
         except ValueError as error:
-            raise ValueError(f"{name}, line {number}: {error}") from None
-        places[prompt.id] = number
+            raise ValueError(f"{name}, {row.place}: {error}") from None
+        places[prompt.id] = row.place
         prompts.append(prompt)
     if not prompts:
         raise ValueError(f"{name}: there are no prompts in it")
-    return prompts
+    return PromptFile(tuple(prompts), _described(table, column))
 
 
 def text_prompts(texts: Iterable[str], system: str | None = None) -> list[PromptLine]:
     """Prompts given as texts, each one user's turn.
 
     Raises:
-      ValueError: a blank text.
+      ValueError: a blank text, or one that cannot be written as UTF-8.
     """
-    return [_parse({"prompt": text}, index, system) for index, text in enumerate(texts)]
+    return [_parse({"prompt": text}, index, system, None) for index, text in enumerate(texts)]
 
 
 def parse_threshold(value: Any) -> float:
     """A threshold as JSON has it: a number, or one of the strings "inf" and "-inf".
 
     Raises:
-      ValueError: anything else; NaN too.
+      ValueError: anything else; NaN, and integers that no float holds, too.
     """
     if value in ("inf", "-inf"):
         return float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise ValueError(f'threshold must be a number of nats, "inf" or "-inf", got {value!r}')
-    return float(value)
+    try:
+        if not isinstance(value, bool) and isinstance(value, int | float) and not math.isnan(value):
+            return float(value)
+    except OverflowError:
+        pass
+    raise ValueError(f'threshold must be a number of nats, "inf" or "-inf", got {repr(value)[:40]}')
 
 
 def check_seed(seed: Any) -> int:
@@ -112,55 +144,35 @@ def check_seed(seed: Any) -> int:
       ValueError: no integer, or outside 0 .. 2^32 - 1.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed must be an integer in 0 .. {MAX_SEED}, got {seed!r}")
+        raise ValueError(f"seed must be an integer in 0 .. {MAX_SEED}, got {repr(seed)[:40]}")
     return seed
 
 
-def _parse_json(text: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
-    except RecursionError:
-        raise ValueError("not JSON that can be read: it is nested too deeply") from None
-    if not isinstance(fields, dict):
-        raise ValueError(f'expected an object like {{"prompt": "..."}}, got {text[:40]!r}')
-    return fields
-
-
-def _parse(fields: dict[str, Any], index: int, system: str | None) -> PromptLine:
-    kinds = [kind for kind in ("prompt", "messages", "prompt_ids") if kind in fields]
-    if len(kinds) != 1:
-        raise ValueError(
-            f"expected one of 'prompt', 'messages' and 'prompt_ids', got {kinds or sorted(fields)}"
-        )
-    name = fields.get("id", index)
+def _parse(fields: dict[str, Any], index: int, system: str | None, column: str | None) -> PromptLine:
+    kinds = [kind for kind in ("prompt", "prompt_ids", *CONVERSATIONS) if fields.get(kind) is not None]
+    is_ids = column is None and "prompt_ids" in fields
+    if is_ids and kinds != ["prompt_ids"] and kinds:
+        raise ValueError(f"expected one of 'prompt', 'messages' and 'prompt_ids', got {sorted(kinds)}")
+    name = index if fields.get("id") is None else fields["id"]
     if isinstance(name, bool) or not isinstance(name, str | int):
-        raise ValueError(f"id must be a string or an integer, got {name!r}")
+        raise ValueError(f"id must be a string or an integer, got {kind_of(name)}")
     messages = None
-    if kinds != ["prompt_ids"]:
-        if "value_ids" in fields:
+    if not is_ids:
+        if fields.get("value_ids") is not None:
             raise ValueError("'value_ids' belong beside 'prompt_ids'; a conversation makes its own")
-        messages = _conversation(fields, system)
+        messages = _conversation(prompt_of(fields, column), system)
     return PromptLine(
         index,
         name,
         messages,
-        _ids("prompt_ids", fields),
-        _ids("value_ids", fields),
+        _ids("prompt_ids", fields) if is_ids else None,
+        _ids("value_ids", fields) if fields.get("value_ids") is not None else None,
         check_seed(fields["seed"]) if fields.get("seed") is not None else None,
         parse_threshold(fields["threshold"]) if fields.get("threshold") is not None else None,
     )
 
 
-def _conversation(fields: dict[str, Any], system: str | None) -> tuple[Message, ...]:
-    if "prompt" in fields:
-        text = fields["prompt"]
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"a prompt must be a text that is not empty, got {text!r}")
-        messages: Sequence[Message] = [{"role": "user", "content": text}]
-    else:
-        messages = fields["messages"]
+def _conversation(messages: Sequence[Message], system: str | None) -> tuple[Message, ...]:
     check_messages(messages)
     if system is not None and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": system}, *messages]
@@ -168,10 +180,21 @@ def _conversation(fields: dict[str, Any], system: str | None) -> tuple[Message, 
     return tuple(messages)
 
 
-def _ids(name: str, fields: dict[str, Any]) -> tuple[int, ...] | None:
-    ids = fields.get(name)
-    if ids is None and name not in fields:
-        return None
+def _described(table: Table, column: str | None) -> str:
+    """'JSONL', 'CSV, column goal', 'CSV without a header'."""
+    if table.form in ("JSONL", "JSON", "text"):
+        form = {"JSON": "a JSON list", "text": "text, a prompt a line"}.get(table.form, table.form)
+        return form if column is None or table.form == "text" else f"{form}, field {column}"
+    if table.header is None:
+        return f"{table.form} without a header"
+    if column is not None:
+        return f"{table.form}, column {column_named(column, table.header)}"
+    known = [name for name in ("prompt_ids", *CONVERSATIONS) if name in table.header]
+    return f"{table.form}, column {known[0] if known else prompt_column(table.header)}"
+
+
+def _ids(name: str, fields: dict[str, Any]) -> tuple[int, ...]:
+    ids = fields[name]
     if not isinstance(ids, list) or not ids or any(type(i) is not int or i < 0 for i in ids):
         raise ValueError(f"{name} must be a list of ids from 0 on, at least one, got {str(ids)[:60]}")
     return tuple(ids)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -24,6 +24,8 @@ from sia_jax.data.rejections import Rejections
 from sia_jax.data.trajectories import Trajectory, check_trajectory
 from sia_jax.extras import installed_with
 from sia_jax.files.lock import locked
+from sia_jax.files.reading import read_bytes
+from sia_jax.files.strict_json import kind_of, parse_object
 from sia_jax.files.writing import WriteError, write_text, writing
 
 NAME = "sia_trajectories"
@@ -85,12 +87,15 @@ class RecordSource:
         place = operator.index(index)
         if not -len(self) <= place < len(self):
             raise IndexError(f"{self.folder} has {len(self)} records, there is none at {place}")
-        return _decode(self._rows[place % len(self)])
+        with _readable(self.folder):
+            return _decode(self._rows[place % len(self)])
 
     def __iter__(self) -> Iterator[Record]:
         for start in range(0, len(self), _BATCH):
             places = list(range(start, min(start + _BATCH, len(self))))
-            yield from map(_decode, self._rows.__getitems__(places))
+            with _readable(self.folder):
+                found = list(map(_decode, self._rows.__getitems__(places)))
+            yield from found
 
     def __repr__(self) -> str:
         return f"RecordSource({str(self.folder)!r}, records={len(self)})"
@@ -176,11 +181,12 @@ def read_records(folder: Path) -> RecordSource:
     with installed_with("train"):
         import tensorflow_datasets as tfds
 
-    rows = tfds.builder_from_directory(finished).as_data_source("train")
-    if len(rows) != meta["records"]:
+    with _readable(finished):
+        rows = tfds.builder_from_directory(finished).as_data_source("train")
+    if len(rows) != meta.get("records"):
         raise ValueError(
-            f"{finished} has {len(rows)} records, {_META} says {meta['records']}; copy the set again, or "
-            "make it anew"
+            f"{finished} has {len(rows)} records, {_META} says {str(meta.get('records'))[:40]}; copy the set "
+            "again, or make it anew"
         )
     return RecordSource(folder, meta, rows)
 
@@ -188,6 +194,23 @@ def read_records(folder: Path) -> RecordSource:
 def unfinished_folder(folder: Path) -> Path:
     """Where a set is made, in a data folder."""
     return folder / _UNFINISHED
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Whatever tfds and its file formats raise for files that were damaged is an error that names the set.
+
+    Raises:
+      ValueError: the set cannot be read.
+    """
+    try:
+        yield
+    except Exception as error:  # tfds promises no classes
+        why = (str(error).splitlines() or [""])[0][:300]
+        raise ValueError(
+            f"{folder}: cannot be read as a set ({type(error).__name__}: {why}); copy it again, or make it "
+            "anew"
+        ) from error
 
 
 def set_folder(folder: Path) -> Path:
@@ -304,13 +327,19 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     path = folder / _META
     if not path.is_file():
         raise ValueError(f"{folder} has no {_META}: it was not written by this program; make the set anew")
+    remedy = "copy the set again, or make it anew"
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-        version = meta["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} cannot be read ({error!r}); copy the set again, or make it anew") from None
+        meta = parse_object(read_bytes(path, "description of a set"), str(path))
+    except ValueError as error:
+        raise ValueError(f"{error}; {remedy}") from None
+    version, files = meta.get("format_version"), meta.get("files")
     if version != FORMAT_VERSION:
         raise ValueError(
-            f"{path}: format_version is {version!r}, this program reads {FORMAT_VERSION}; make the set anew"
+            f"{path}: format_version is {repr(version)[:40]}, this program reads {FORMAT_VERSION}; make the "
+            "set anew"
         )
-    return dict(meta)
+    if not isinstance(files, dict) or any(type(size) is not int for size in files.values()):
+        raise ValueError(f"{path}: 'files' must be an object of sizes, got {kind_of(files)}; {remedy}")
+    if any(PurePath(name).name != name or "\0" in name or len(name) > 200 for name in files):
+        raise ValueError(f"{path}: 'files' must be names of files beside it; {remedy}")
+    return meta

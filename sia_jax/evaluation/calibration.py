@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sia_jax.files.reading import read_bytes
 from sia_jax.files.strict_json import kind_of, parse_object
 from sia_jax.text.forms import unsettled
 
@@ -154,9 +155,7 @@ def read_calibration(path: Path) -> Calibration:
       FileNotFoundError: no such file.
       ValueError: it holds something else.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of thresholds; decode.calibrate makes one")
-    content = path.read_bytes()
+    content = read_bytes(path, "file of thresholds", "decode.calibrate makes one")
     facts = parse_object(content, str(path), like=f'{{"format": "{FORMAT}", "thresholds": [...]}}')
     try:
         if facts.get("format") != FORMAT:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from sia_jax.files.strict_json import parse_object
 from sia_jax.files.writing import make_folder, writing
 from sia_jax.text.forms import unsettled
 
@@ -108,24 +109,63 @@ class Journal:
         size = 0
         with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
+                is_whole = line.endswith(b"\n")
+                if not is_whole and _is_torn(line):
                     break
+                place = f"{self.path}, line {number}"
                 try:
-                    self.done.add(self._check(json.loads(line)))
-                except (ValueError, KeyError, TypeError) as error:
-                    why = f"no {error} in it" if isinstance(error, KeyError) else error
-                    raise ValueError(
-                        f"{self.path}, line {number}: {why}; name another file, or pass --overwrite"
-                    ) from None
-                size += len(line)
+                    key = self._check(parse_object(line.rstrip(b"\n"), place, is_line=True), place)
+                except ValueError as error:
+                    raise ValueError(f"{error}; name another file, or pass --overwrite") from None
+                if is_whole:
+                    self.done.add(key)
+                    size += len(line)
         return size
 
-    def _check(self, record: Any) -> Hashable:
-        if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
-            raise ValueError("this is no record of such a run")
+    def _check(self, record: dict[str, Any], place: str) -> Hashable:
+        if not isinstance(record.get("settings"), dict):
+            raise ValueError(f"{place}: this is no record of such a run")
         theirs, ours = record["settings"], self.settings
         differing = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
         if differing:
-            changes = ", ".join(f"{n} {theirs.get(n)!r} (now {ours.get(n)!r})" for n in differing)
-            raise ValueError(f"it was written with other settings: {changes}{unsettled(theirs)}")
-        return self._key(record)
+            changes = ", ".join(
+                f"{n[:60]} {_brief(theirs.get(n))} (now {_brief(ours.get(n))})" for n in differing[:10]
+            )
+            raise ValueError(f"{place}: it was written with other settings: {changes}{unsettled(theirs)}")
+        try:
+            key = self._key(record)
+            hash(key)
+        except KeyError as error:
+            raise ValueError(f"{place}: no {error} in it") from None
+        except (AttributeError, IndexError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"{place}: {error}") from None
+        return key
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether a line without an end is the beginning of a record, which a crash has cut."""
+    if not line.startswith(b'{"'[: len(line)]):
+        return False
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def place_in(record: dict[str, Any], name: str) -> int:
+    """A whole number from 0 on, which tells a record from others.
+
+    Raises:
+      KeyError: there is none.
+      ValueError: something else.
+    """
+    value = record[name]
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{name} must be a whole number from 0 on, got {_brief(value)}")
+    return value
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -63,7 +63,9 @@ def trace_page(records: Sequence[Record], title: str, notes: Mapping[int, str] |
             f'<div class="replies">\n{"".join(articles)}</div></section>\n'
         )
     settings = records[0]["settings"]
-    steered = f", steered by {settings['value']} with beta {settings['beta']:g}" if settings["value"] else ""
+    steered = (
+        f", steered by {settings['value']} with beta {settings['beta']:g}" if settings.get("value") else ""
+    )
     page = files("sia_jax.reports").joinpath("trace.html").read_text(encoding="utf-8")
     # In a script element only "</" ends the data, whatever a reply says.
     packed = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from sia_jax.data.chat import Message, check_messages
+from sia_jax.data.messages import read_messages
 from sia_jax.models import run
 from sia_jax.models.run import bucket_length
 from sia_jax.pretrained import RewardModel, mesh_of, pad_batch, read_at
@@ -193,6 +194,11 @@ def label(model: RewardModel, conversations: Iterable[Sequence[Message]], **opti
 
 def check_conversation(messages: Any) -> tuple[Reason, str] | None:
     """Why these are not a conversation with a reply, as a reason and in words; None if they are."""
+    if isinstance(messages, list):
+        try:
+            messages = read_messages(messages)
+        except ValueError as error:
+            return "not a conversation", str(error)
     last = messages[-1] if isinstance(messages, Sequence) and messages else None
     rest, why = messages, ""
     if isinstance(last, Mapping) and last.get("role") == "user":

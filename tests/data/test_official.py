@@ -59,12 +59,11 @@ def test_the_official_text_becomes_messages_only_where_the_ids_were_made_of_it(t
         official(result=""),
         official(result=None),
         {k: v for k, v in official().items() if k not in ("prompt", "result", "rm_prompt")},
-        official(result="half \ud83d"),
     ]
     (tmp_path / "a.json").write_text(json.dumps(rows))
     found = read("official", tmp_path / "a.json")
     expected = tuple(user("Tea?", "Yes."))
-    assert [one.messages for one in found] == [expected, expected, *[()] * 7]
+    assert [one.messages for one in found] == [expected, expected, *[()] * 6]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +75,6 @@ def test_the_official_text_becomes_messages_only_where_the_ids_were_made_of_it(t
         ({"rm_prompt_tokens_ids": "-1,2"}, "prompt has ids outside the vocabulary"),
         ({"rm_guided_tokens_mask": "1"}, "mask and reply differ in length"),
         ({"rm_guided_tokens_mask": "1,0"}, "mask leaves reply tokens out"),
-        ({"reward": float("nan")}, "reward is not finite"),
         ({"reward": "0.5"}, "reward is not a number"),
     ],
 )
@@ -100,19 +98,24 @@ def test_official_ids_that_are_not_numbers_are_rejected(tmp_path: Path, text: st
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (json.dumps({"id": 1}), "a.json: the official SIA format is a JSON list, got a dict"),
-        (json.dumps([official(), 5]), "a.json, row 2: expected an object, got a int"),
+        (json.dumps({"id": 1}), "a.json: the official SIA format is a JSON list, got an object"),
+        (json.dumps([official(), 5]), "a.json, row 2: expected an object, got a number"),
         (
             json.dumps([{"id": 1}]),
             r"a.json, row 1: the official SIA format has the fields \['rm_prompt_tokens_ids', .*found only ",
         ),
         (
             json.dumps([official(generated_tokens_ids=[8, 9])]),
-            "a.json, row 1: 'generated_tokens_ids' must be ids joined by commas in a text, got list",
+            "a.json, row 1: 'generated_tokens_ids' must be ids joined by commas in a text, got a list of 2",
         ),
-        (json.dumps([official(), official()], indent=1)[:-30], r"a.json, line 22: not JSON \("),
-        ("[" * 200_000, r"a.json: not JSON that can be read \(.*recursion"),
+        (json.dumps([official(), official()], indent=1)[:-30], r"a.json, line 22, column 3: not JSON \("),
+        ("[" * 200_000, "a.json, line 1, column 101: nested more than 100 deep"),
         (json.dumps([official(messages=user("Tea?"))]), "a.json, row 1: messages end with the user"),
+        (
+            json.dumps([official(reward=float("nan"))]),
+            "a.json, line 1, column .*: NaN is not a finite number",
+        ),
+        (json.dumps([official(result="half \ud83d")]), "a.json, line 1, column .*: .*half a surrogate pair"),
     ],
 )
 def test_a_file_that_is_not_official_stops_the_run(tmp_path: Path, content: str, message: str) -> None:
@@ -123,7 +126,7 @@ def test_a_file_that_is_not_official_stops_the_run(tmp_path: Path, content: str,
 
 def test_an_official_file_that_is_not_utf8_stops_the_run_with_the_line(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_bytes('[\n{"id": "Tür"}]'.encode("latin-1"))
-    with pytest.raises(ValueError, match=r"a.json, line 2: not UTF-8 \(byte 0xfc\)"):
+    with pytest.raises(ValueError, match=r"a.json, line 2, column 10: not UTF-8 \(byte 0xfc"):
         read("official", tmp_path / "a.json")
 
 

@@ -343,8 +343,11 @@ def test_a_folder_without_a_set_is_refused(tmp_path: Path) -> None:
         ),
         (lambda f: (f / "features.json").unlink(), r"features.json is missing"),
         (lambda f: (f / "sia_jax.json").unlink(), r"has no sia_jax.json: it was not written by this program"),
-        (lambda f: (f / "sia_jax.json").write_text("{"), r"sia_jax.json cannot be read"),
-        (lambda f: (f / "sia_jax.json").write_text("[]"), r"sia_jax.json cannot be read"),
+        (lambda f: (f / "sia_jax.json").write_text("{"), r"sia_jax.json, line 1, column 2: not JSON"),
+        (
+            lambda f: (f / "sia_jax.json").write_text("[]"),
+            r"sia_jax.json: expected an object .*; copy the set",
+        ),
         (
             lambda f: (f / "sia_jax.json").write_text('{"format_version": 2}'),
             r"format_version is 2, this program reads 1; make the set anew",

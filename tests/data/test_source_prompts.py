@@ -109,8 +109,8 @@ def test_own_data_need_no_reply_and_what_is_said_of_one_is_not_looked_at(tmp_pat
 
 
 def test_a_row_of_another_form_stops_the_run_without_replies_too(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "a.jsonl", [{"prompt": "Tea?"}, {"text": "Tea?"}])
-    with pytest.raises(ValueError, match=r"a.jsonl, line 2: expected 'messages', or 'prompt' and 'response'"):
+    path = write_lines(tmp_path / "a.jsonl", [{"prompt": "Tea?"}, {"answer": "Tea."}])
+    with pytest.raises(ValueError, match=r"a.jsonl, line 2: expected {\"prompt\".*, got \['answer'\]"):
         read("jsonl", path)
 
 

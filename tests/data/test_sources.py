@@ -19,7 +19,7 @@ LABELS = {"prompt": "Which bus?", "response": "The 14.", "response_harm_label": 
 
 
 def write_lines(path: Path, rows: Iterable[Any]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
@@ -82,19 +82,14 @@ def test_completions_that_are_no_replies_are_rejected_by_reason(tmp_path: Path) 
         feedback("Two?"),
         feedback("", "Reply."),
         feedback(None, "Reply."),
-        feedback("Half \ud83d", "Reply."),
     ]
-    path = tmp_path / "a.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in rows))
-    found = reasons(read("ultrafeedback", path))
-    assert found[:6] == [
+    path = write_lines(tmp_path / "a.jsonl", rows)
+    assert reasons(read("ultrafeedback", path)) == [
         *[("no reply", f"a.jsonl, line 1, completion {i}") for i in (1, 2, 3)],
         ("no reply", "a.jsonl, line 2"),
         ("empty prompt", "a.jsonl, line 3, completion 1"),
         ("empty prompt", "a.jsonl, line 4, completion 1"),
     ]
-    assert found[6][0] == "not a conversation"
-    assert "half a surrogate pair" in found[6][1]
 
 
 # WildGuardMix
@@ -261,9 +256,6 @@ def test_own_data_come_as_messages_or_as_prompt_and_response(tmp_path: Path) -> 
             {"messages": [*user("Tea?"), {"role": "assistant", "content": "Yes", "n": 1}]},
             "not a conversation",
         ),
-        ({"prompt": "Tea?", "response": "Yes", "reward": float("nan")}, "reward is not finite"),
-        ({"prompt": "Tea?", "response": "Yes", "reward": float("-inf")}, "reward is not finite"),
-        ({"prompt": "Tea?", "response": "Yes", "reward": 10**400}, "reward is not finite"),
         ({"prompt": "Tea?", "response": "Yes", "reward": "0.5"}, "reward is not a number"),
         ({"prompt": "Tea?", "response": "Yes", "reward": True}, "reward is not a number"),
     ],
@@ -283,22 +275,30 @@ def test_a_row_of_own_data_that_cannot_be_used_is_rejected_by_reason(
         ({"text": "Tea?"}, r"expected 'messages', or 'prompt' and 'response', got \['text'\]"),
         (
             {"prompt": "Tea?", "response": "", "messages": []},
-            "expected 'messages', or 'prompt' and 'response'",
+            "'prompt' and 'messages' differ in more than a reply; drop one of them",
         ),
         ({"prompt": "Tea?"}, "there is a 'prompt' but no 'response'"),
-        ({"prompt": ["Tea?"], "response": "Yes"}, "'prompt' must be a text or null, got list"),
-        ({"prompt": "Tea?", "response": 5}, "'response' must be a text or null, got int"),
+        (
+            {"prompt": ["Tea?"], "response": "Yes"},
+            "'prompt' must be a list like .*, got a list of 1 with a text in it",
+        ),
+        ({"prompt": "Tea?", "response": 5}, "'response' must be a text or null, got a number"),
         ({"messages": "Tea?"}, "'messages' must be a list like"),
         ({"messages": ["Tea?"]}, "'messages' must be a list like"),
         ({"prompt": "Tea?", "response": "Yes", "complete": 1}, "'complete' must be true or false, got 1"),
         ({"prompt": "Tea?", "response": "Yes", "id": 0.5}, "'id' must be a text or an integer, got 0.5"),
         ({"prompt": "Tea?", "response": "Yes", "group": ""}, "'group' must be a text or an integer, got ''"),
+        ({"prompt": "Tea?", "response": "Yes", "reward": float("nan")}, "NaN is not a finite number"),
+        ({"prompt": "Tea?", "response": "Yes", "reward": float("-inf")}, "-Infinity is not a finite number"),
+        ({"prompt": "Tea?", "response": "Yes", "reward": 10**400}, "a number of 401 digits is not"),
+        ({"prompt": "Tea?", "response": "Half \ud83d"}, ".*half a surrogate pair"),
+        ({"prompt": "Tea?", "response": "Yes", "group": "\ude00"}, ".*half a surrogate pair"),
         ({"prompt": "Tea?", "response": "Yes", "id": 1}, "id '1' is that of a.jsonl, line 1 already"),
     ],
 )
 def test_own_data_of_another_form_stop_the_run_with_the_line(tmp_path: Path, row: dict, message: str) -> None:
     path = write_lines(tmp_path / "a.jsonl", [{"prompt": "Tea?", "response": "Yes", "id": "1"}, row])
-    with pytest.raises(ValueError, match=f"a.jsonl, line 2: {message}"):
+    with pytest.raises(ValueError, match=f"a.jsonl, line 2[:,] (column \\d+: )?{message}"):
         read("jsonl", path)
 
 
@@ -321,26 +321,26 @@ def test_own_data_of_another_form_stop_the_run_with_the_line(tmp_path: Path, row
         (
             "ultrafeedback",
             {"instruction": 5, "completions": []},
-            "'instruction' must be a text or null, got int",
+            "'instruction' must be a text or null, got a number",
         ),
         (
             "ultrafeedback",
             {"instruction": "x", "completions": [{"text": "y"}]},
             "completion 1: it must have a 'response', got {'text': 'y'}",
         ),
-        ("ultrafeedback", feedback("x", 5), "completion 1: 'response' must be a text or null, got int"),
+        ("ultrafeedback", feedback("x", 5), "completion 1: 'response' must be a text or null, got a number"),
         (
             "wildguardmix",
             {"prompt": "x"},
             r"WildGuardMix has the fields \['response', 'response_harm_label'\], found",
         ),
-        ("wildguardmix", LABELS | {"response": 1.5}, "'response' must be a text or null, got float"),
+        ("wildguardmix", LABELS | {"response": 1.5}, "'response' must be a text or null, got a number"),
         (
             "hh-rlhf",
             {"prompt": "x", "response": "y"},
             r"HH-RLHF has the fields \['chosen', 'rejected'\], found only",
         ),
-        ("hh-rlhf", {"chosen": 1, "rejected": "y"}, "'chosen' must be a text or null, got int"),
+        ("hh-rlhf", {"chosen": 1, "rejected": "y"}, "'chosen' must be a text or null, got a number"),
     ],
 )
 @pytest.mark.parametrize("container", ["jsonl", "parquet"])
@@ -361,14 +361,14 @@ GOOD = json.dumps(feedback("One?", "One.")).encode() + b"\n"
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (GOOD + b'{"instruction": \n' + GOOD, r"line 2: not JSON \(Expecting value at column 17\)"),
-        (GOOD + GOOD[:40], r"line 2: not JSON \("),
-        (GOOD + b"\n[1, 2]\n", r"line 3: expected an object like {...}, got '\[1, 2\]"),
+        (GOOD + b'{"instruction": \n' + GOOD, r"line 2, column 17: not JSON \(expecting value\)"),
+        (GOOD + GOOD[:40], r"line 2, column 39: not JSON \("),
+        (GOOD + b"\n[1, 2]\n", r"line 3: expected an object like .*, got a list of 2"),
         (
             GOOD + '{"instruction": "Tür"}'.encode("latin-1"),
-            r"line 2: not UTF-8 \(byte 19 of the line is 0xfc\)",
+            r"line 2, column 19: not UTF-8 \(byte 0xfc",
         ),
-        (GOOD + b"[" * 200_000, r"line 2: not JSON that can be read \(.*recursion"),
+        (GOOD + b"[" * 200_000, "line 2, column 101: nested more than 100 deep"),
     ],
 )
 def test_a_broken_line_stops_the_run_with_name_and_line(tmp_path: Path, content: bytes, message: str) -> None:
@@ -384,7 +384,7 @@ def test_a_compressed_file_that_was_cut_short_stops_the_run(tmp_path: Path) -> N
     for content in (whole[: len(whole) // 2], whole[:-4], whole[:50] + b"broken" + whole[56:]):
         path.write_bytes(content)
         with pytest.raises(
-            ValueError, match=rf"{path}, after line \d+: .*broken or cut short.*copy it again"
+            ValueError, match=rf"{path}(, after line \d+)?: .*broken or cut short.*copy it again"
         ):
             read("ultrafeedback", path)
 

@@ -189,12 +189,35 @@ def test_a_file_is_bound_to_policy_and_sampling(folder: Path) -> None:
             found.check(settings | {name: other})
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"format": "sia_jax calibration 1"}', "[1]"])
-def test_other_files_are_no_thresholds(tmp_path: Path, content: str) -> None:
+def test_other_files_are_no_thresholds(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=r"t\.json: .*(this is no file of|expected)"):
-        read_calibration(path)
+    whole = {"format": FORMAT, "settings": {}, "thresholds": [{"ratio": 0.5, "threshold": 1.25}]}
+    path.write_text(json.dumps(whole))
+    assert read_calibration(path).thresholds == {0.5: 1.25}
+    row = whole["thresholds"][0]  # type: ignore[index]
+    cases: dict[str, str] = {
+        "": "it is empty",
+        "[1]": "expected an object like .*, got a list of 1",
+        "{}": "this is no file of decode.calibrate: it does not say",
+        json.dumps({"format": FORMAT}): "thresholds must be a list, at least one, got null",
+        json.dumps(whole | {"settings": []}): "settings must be an object, got a list of 0",
+        json.dumps(whole | {"thresholds": []}): "thresholds must be a list, at least one",
+        json.dumps(whole | {"thresholds": [5]}): "a threshold must be an object",
+        json.dumps(
+            whole | {"thresholds": [row | {"threshold": "1.25"}]}
+        ): "expected thresholds that are numbers, got '1.25'",
+        json.dumps(
+            whole | {"thresholds": [row | {"threshold": True}]}
+        ): "expected thresholds that are numbers, got True",
+        json.dumps(whole | {"thresholds": [row | {"threshold": math.nan}]}): "NaN is not a finite number",
+        json.dumps(whole | {"thresholds": [row | {"ratio": 1}]}): "ratio must be a number between 0 and 1",
+        json.dumps(whole | {"thresholds": [row, row | {"threshold": 2}]}): "between 0 and 1, each once",
+        json.dumps(whole)[:-1] + ', "format": 1}': "the fields 'format' stand there twice",
+    }
+    for content, message in cases.items():
+        path.write_text(content)
+        with pytest.raises(ValueError, match=f"{path}.*{message}"):
+            read_calibration(path)
 
 
 def test_thresholds_of_no_entropies_are_refused() -> None:

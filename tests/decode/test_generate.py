@@ -451,7 +451,13 @@ def test_the_official_preset_and_candidates(args: Args, tmp_path: Path) -> None:
         ({"preset": "unknown"}, "--preset must be one of paper, official, got 'unknown'"),
         ({"prompts": None}, "give the prompts with --prompt TEXT"),
         ({"prompt": ("Hello",)}, "give the prompts with --prompt TEXT"),
-        ({"prompts": None, "prompt": ("Hello", " ")}, "a prompt must be a text that is not empty, got ' '"),
+        (
+            {"prompts": None, "prompt": ("Hello", " ")},
+            "a prompt must be a text that is not empty, or messages; got an empty text",
+        ),
+        ({"prompts": None, "prompt": ("Half \udce9",)}, "--prompt holds half a surrogate pair"),
+        ({"stop": ("\ud83d",)}, "--stop holds half a surrogate pair"),
+        ({"system": "\udce9"}, "--system holds half a surrogate pair"),
         ({"prompts": "/nowhere/prompts.txt"}, "/nowhere/prompts.txt: no such file of prompts"),
         ({"temperature": -1.0}, "temperature must be 0 .greedy., or a finite number from 1e-30 on, got -1.0"),
         ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
@@ -479,13 +485,14 @@ def test_errors_come_before_the_weights(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", r"line 3: not JSON \(Expecting property name"),
+        ("{", r"column 2: not JSON \(expecting property name"),
         ("[]", "line 3: expected an object"),
-        ('{"text": "a"}', "line 3: expected one of 'prompt', 'messages' and 'prompt_ids', got"),
-        ('{"prompt": "a", "messages": []}', "expected one of"),
-        ('{"prompt": 3}', "line 3: a prompt must be a text"),
+        ('{"text": "a"}', r"line 3: expected {\"prompt\".*, got \['text'\]"),
+        ('{"prompt": "a", "messages": []}', "'prompt' and 'messages' differ"),
+        ('{"prompt": "a", "prompt_ids": [1]}', "expected one of 'prompt', 'messages' and 'prompt_ids'"),
+        ('{"prompt": 3}', "line 3: 'prompt': a prompt must be a text"),
         ('{"messages": [{"role": "assistant", "content": "a"}]}', r"messages\[0\] is from the assistant"),
-        ('{"prompt": "a", "threshold": NaN}', "line 3: threshold must be a number"),
+        ('{"prompt": "a", "threshold": NaN}', "column 30: NaN is not a finite number"),
         ('{"prompt": "a", "threshold": "high"}', "threshold must be a number"),
         ('{"prompt": "a", "seed": 1.5}', "seed must be an integer"),
         ('{"prompt": "a", "id": "x"}', "line 3: id 'x' is that of line 1 already"),
@@ -495,14 +502,14 @@ def test_errors_come_before_the_weights(
         ('{"prompt_ids": [1], "value_ids": "1"}', "value_ids must be a list of ids"),
         ('{"prompt": "a", "value_ids": [1]}', "'value_ids' belong beside 'prompt_ids'"),
         ('{"prompt": "a\\ud800"}', "half a surrogate pair"),
-        ('{"prompt": "\xff"}', "line 3: 'utf-8' codec"),
-        ('{"a": ' + 100_000 * "[", "not JSON that can be read: it is nested too deeply"),
+        ('{"prompt": "\xff"}', "column 13: not UTF-8"),
+        ('{"a": ' + 100_000 * "[", "column 106: nested more than 100 deep"),
     ],
 )
 def test_a_bad_line(line: str, message: str) -> None:
     content = b'{"prompt": "Hello", "id": "x"}\n\n' + line.encode("latin-1")
-    with pytest.raises(ValueError, match=f"^file.jsonl, line 3: .*{message.removeprefix('line 3: ')}"):
-        parse_prompts(content, "file.jsonl", True)
+    with pytest.raises(ValueError, match=f"^file.jsonl, line 3[:,] .*{message.removeprefix('line 3: ')}"):
+        parse_prompts(content, "file.jsonl")
 
 
 @pytest.mark.parametrize("name", ["p.JSONL", "p.ndjson", "p.json"])
@@ -522,11 +529,23 @@ def test_json_lines_on_stdin_may_begin_with_a_byte_order_mark(
     assert prompt.messages == ({"role": "user", "content": "Hello"},)
 
 
+def test_the_form_of_a_file_of_prompts_is_said_once(
+    args: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text('target,ask\nSure,"How?\nSoon?"\nSure,Why?\n')
+    found = generate._read(replace(args, prompts=str(path), column="ask"))
+    assert [prompt.messages[-1]["content"] for prompt in found if prompt.messages] == ["How?\nSoon?", "Why?"]
+    assert capsys.readouterr().err == f"{path}: 2 prompts, read as CSV, column ask\n"
+    with pytest.raises(SystemExit, match=r"p\.csv, line 1: no column of prompts among"):
+        generate.main(replace(args, prompts=str(path)))
+
+
 def test_a_prompt_that_the_template_refuses_is_named(args: Args, folder: Path) -> None:
     policy = runner.prepare(args)
     assert policy.tokenizer is not None
     policy.tokenizer.chat_template = "{{ raise_exception('no system messages here') }}"
-    (prompt,) = parse_prompts(b"Hello", "file", False)
+    (prompt,) = parse_prompts(b"Hello", "file")
     with pytest.raises(ValueError, match="prompt 0: the policy's chat template refuses it: line 1: no"):
         runner.policy_ids(policy, prompt, replace(args, prompt_form="chat"))
 
@@ -576,7 +595,7 @@ def test_a_template_that_writes_today_s_date_needs_another(args: Args) -> None:
     policy = runner.prepare(args)
     assert policy.tokenizer is not None
     policy.tokenizer.chat_template = "{{ date_string if date_string else strftime_now('%d') }} a"
-    (prompt,) = parse_prompts(b"Hello", "file", False)
+    (prompt,) = parse_prompts(b"Hello", "file")
     chat = replace(args, prompt_form="chat")
     with pytest.raises(ValueError, match=r"today's date into every conversation.*--date-string"):
         runner.policy_ids(policy, prompt, chat)
@@ -591,7 +610,7 @@ def test_system_messages() -> None:
         b'\xef\xbb\xbf{"prompt": "Hello"}\r\n'
         b'{"messages": [{"role": "system", "content": "A"}, {"role": "user", "content": "B"}]}'
     )
-    prompts = parse_prompts(content, "file", True, system="S")
+    prompts = parse_prompts(content, "file", system="S")
     assert [[m["content"] for m in prompt.messages or ()] for prompt in prompts] == [
         ["S", "Hello"],
         ["A", "B"],

@@ -172,7 +172,7 @@ def _changed(content: bytes, rng: random.Random) -> bytes:
         place = rng.randrange(len(old))
         container[key] = old[:place] + rng.choice(("\x00", "\u202e", "😀", "\n", '"', "\ufeff")) + old[place:]
     elif kind == 8 and isinstance(old, int | float):
-        container[key] = rng.choice((-old, old + 1, old * 10**9, old / 3, str(old), bool(old)))
+        container[key] = rng.choice((-old, old + 1, old * 10**9, old // 3, str(old), bool(old)))
     else:
         other, index = rng.choice(places)
         container[key], other[index] = json.loads(json.dumps(other[index])), old

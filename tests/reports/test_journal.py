@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sia_jax.reports.journal import Journal
+from sia_jax.reports.journal import Journal, place_in
 
 
 def journal(path: Path, **options: bool) -> Journal:
@@ -42,3 +42,61 @@ def test_a_run_may_begin_anew_and_go_on(tmp_path: Path) -> None:
     with journal(tmp_path / "j.jsonl") as three:
         three.write({"n": 3})
     assert journal(tmp_path / "j.jsonl").done == {2, 3}
+
+
+WHOLE = b'{"n": 1, "settings": {"seed": 1}}\n'
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"', b'{"n": 2, "settings": {"se', WHOLE[:-1], b'{"n": "\xe2\x82'])
+def test_a_line_that_a_crash_has_cut_is_dropped(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(WHOLE + torn)
+    with journal(path) as one:
+        assert one.done == {1}
+        one.write({"n": 2})
+    assert journal(path).done == {1, 2}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"a note without an end of line",
+        b'{"prompt": "a"}',
+        b"[1, 2]",
+        b'"text"',
+        WHOLE + b"a note",
+        b"\xff\xfe{",
+    ],
+)
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_file_that_is_no_journal_is_refused_and_stays_as_it_is(
+    tmp_path: Path, content: bytes, end: bytes
+) -> None:
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(content + end)
+    with pytest.raises(ValueError, match=r"j\.jsonl, line \d.*name another file, or pass --overwrite"):
+        journal(path)
+    assert path.read_bytes() == content + end
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"settings": {"seed": 1}}', "no 'n' in it"),
+        (b'{"n": 1.5, "settings": {"seed": 1}}', "n must be a whole number from 0 on, got 1.5"),
+        (b'{"n": -1, "settings": {"seed": 1}}', "n must be a whole number from 0 on, got -1"),
+        (b'{"n": true, "settings": {"seed": 1}}', "n must be a whole number from 0 on, got True"),
+        (b'{"n": [1], "settings": {"seed": 1}}', "n must be a whole number from 0 on"),
+        (b'{"n": 1, "n": 2, "settings": {"seed": 1}}', "the fields 'n' stand there twice"),
+        (b'{"n": NaN, "settings": {"seed": 1}}', "NaN is not a finite number"),
+        (b'{"n": 1, "settings": {"seed": "\\ud83d"}}', "half a surrogate pair"),
+        (b'{"n": 1, "settings": [1]}', "this is no record of such a run"),
+        (b'{"n": 1, "settings": {"seed": 2}}', r"other settings: seed 2 \(now 1\)"),
+        (b"[" * 5000, "nested more than 100 deep"),
+    ],
+)
+def test_records_of_no_such_run_are_refused_by_line(tmp_path: Path, line: bytes, message: str) -> None:
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(WHOLE + line + b"\n")
+    with pytest.raises(ValueError, match=rf"j\.jsonl, line 2.*{message}"):
+        Journal(path, {"seed": 1}, lambda record: place_in(record, "n"))

@@ -26,7 +26,7 @@ LINES: list[dict[str, Any]] = [
         "group": "a",
         "complete": False,
     },
-    {"note": "half a pair \ud83d", "numbers": [0.1, 1e-300, 2**70, None], "messages": TURNS},
+    {"note": "half an egg 🥚", "numbers": [0.1, 1e-300, 2**70, None], "messages": TURNS},
 ]
 BAD: dict[str, list[dict[str, Any]]] = {
     "no reply": [

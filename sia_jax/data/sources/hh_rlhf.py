@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from sia_jax.data.chat import Message
+from sia_jax.data.messages import read_messages
 from sia_jax.data.sources.conversations import Entry, Rejected, entry, prompt_group
 from sia_jax.data.sources.rows import Row
 
@@ -19,7 +20,8 @@ def read_hh_rlhf(rows: Iterable[Row], *, with_replies: bool = True) -> Iterator[
 
     Rows with a `prompt` are those of Dahoas/full-hh-rlhf, where `chosen` and `rejected` are the replies
     alone; a `response` that is neither is a third. Rows without are Anthropic's: two whole transcripts, which
-    should differ in the last reply; where they part earlier, each keeps its own prompt.
+    should differ in the last reply; where they part earlier, each keeps its own prompt. Lists of messages, as
+    TRL has them, are read too.
 
     Args:
       rows: of Parquet or JSONL files.
@@ -29,6 +31,9 @@ def read_hh_rlhf(rows: Iterable[Row], *, with_replies: bool = True) -> Iterator[
       ValueError: a row that is not of HH-RLHF.
     """
     for row in rows:
+        if isinstance(row.fields["chosen"], list):
+            yield from _pair(row, with_replies)
+            continue
         replies = [row.text("chosen"), row.text("rejected")]
         third = row.text("response")
         group = None
@@ -54,6 +59,25 @@ def _turns(row: Row, text: str | None) -> tuple[list[Message], str | None]:
     if turns[-1] != {"role": "assistant", "content": ""}:
         raise ValueError(f"the prompt must end with 'Assistant:', got {row.fields['prompt'][-40:]!r}")
     return turns[:-1], None if text is None else text.strip()
+
+
+def _pair(row: Row, with_replies: bool) -> Iterator[Entry]:
+    """TRL's pairs: two conversations as messages, or two replies to a prompt of messages."""
+    group = None
+    for kind in ("chosen", "rejected"):
+        place = f"{row.place}, {kind}"
+        try:
+            messages = read_messages(row.fields[kind], kind)
+            if isinstance(row.fields.get("prompt"), list):
+                prompt = read_messages(row.fields["prompt"], "prompt")
+                messages = messages if messages[: len(prompt)] == prompt else [*prompt, *messages]
+        except ValueError as error:
+            yield Rejected("not a conversation", f"{place} ({error})")
+            continue
+        is_finished = bool(messages) and messages[-1]["role"] == "assistant"
+        prompt, reply = (messages[:-1], messages[-1]["content"]) if is_finished else (messages, None)
+        group = group or prompt_group(prompt)
+        yield entry(place, f"{row.name}:{kind}", prompt, reply, with_reply=with_replies, group=group)
 
 
 def parse_transcript(text: str) -> list[Message]:

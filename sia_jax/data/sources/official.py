@@ -11,6 +11,8 @@ import numpy as np
 from sia_jax.data.chat import Message, check_messages, raw_prompt_text, value_prompt_text
 from sia_jax.data.records import Record
 from sia_jax.data.sources.conversations import Rejected, digest, reward_problem
+from sia_jax.files.reading import read_bytes
+from sia_jax.files.strict_json import kind_of, parse_json
 from sia_jax.files.writing import make_folder, replacing
 from sia_jax.text.markup import MARKUPS, Markup
 
@@ -85,32 +87,24 @@ def write_official(path: Path, records: Iterable[Record], markup: Markup) -> int
 
 
 def _read_list(path: Path) -> list[Any]:
-    try:
-        rows = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}, line {line}: not UTF-8 (byte 0x{error.object[error.start]:02x})") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno})"
-        ) from None
-    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
-        raise ValueError(f"{path}: not JSON that can be read ({error})") from None
+    rows = parse_json(read_bytes(path, "file of trajectories"), str(path))
     if not isinstance(rows, list):
-        raise ValueError(f"{path}: {WHAT} is a JSON list, got a {type(rows).__name__}")
+        raise ValueError(f"{path}: {WHAT} is a JSON list, got {kind_of(rows)}")
     return rows
 
 
 def _record(fields: Any, prefix: str, place: str, number: int, vocab_size: int) -> Record | Rejected:
     if not isinstance(fields, dict):
-        raise ValueError(f"expected an object, got a {type(fields).__name__}")
+        raise ValueError(f"expected an object, got {kind_of(fields)}")
     missing = [field for field in _IDS if field not in fields]
     if missing:
-        raise ValueError(f"{WHAT} has the fields {missing}, found only {sorted(fields)[:20]}")
+        raise ValueError(
+            f"{WHAT} has the fields {missing}, found only {sorted(name[:60] for name in fields)[:20]}"
+        )
     for field in _IDS:
         if not isinstance(fields[field], str):
             raise ValueError(
-                f"{field!r} must be ids joined by commas in a text, got {type(fields[field]).__name__}"
+                f"{field!r} must be ids joined by commas in a text, got {kind_of(fields[field])}"
             )
     try:
         prompt, reply, mask = (_numbers(fields[field]) for field in _IDS)

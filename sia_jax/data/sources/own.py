@@ -1,22 +1,28 @@
-"""One's own data: JSONL with a conversation a line."""
+"""One's own data: a conversation a row, in any of the forms of `sia_jax.data.forms`."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sia_jax.data.chat import Message
+from sia_jax.data.forms import CONVERSATIONS, Turns, asked_of, turns_of
+from sia_jax.data.messages import MessageError
 from sia_jax.data.records import Record
 from sia_jax.data.sources.conversations import Entry, Rejected, entry
 from sia_jax.data.sources.rows import Row
 from sia_jax.files.writing import make_folder, replacing
 
 WHAT = "own data"
-FIELDS = ("messages", "prompt", "response", "reward", "id", "group", "complete")
+FIELDS = (
+    *(*CONVERSATIONS, "prompt", "response", "completion", "text", "chosen", "rejected"),
+    *("reward", "id", "group", "complete"),
+)
 
 
 def read_own(rows: Iterable[Row], *, with_replies: bool = True) -> Iterator[Entry]:
-    """{"messages": [...]} that end with the assistant, or {"prompt": text, "response": text}.
+    """{"messages": [...]} that end with the assistant, or {"prompt": text, "response": text}, and their kin.
+
+    See `sia_jax.data.forms` for all forms.
 
     Beside them may stand "reward", a number; "id" and "group", texts or integers; and "complete": false for a
     reply that was cut by length. Without an id a row is called after its file and line; without a group, its
@@ -33,20 +39,23 @@ def read_own(rows: Iterable[Row], *, with_replies: bool = True) -> Iterator[Entr
     for row in rows:
         name = _name(row, "id") or row.name
         if name in places:
-            raise ValueError(f"{row.place}: id {name!r} is that of {places[name]} already")
+            raise ValueError(f"{row.place}: id {name[:60]!r} is that of {places[name]} already")
         places[name] = row.place
         complete = row.fields.get("complete", True)
         if not isinstance(complete, bool):
-            raise ValueError(f"{row.place}: 'complete' must be true or false, got {complete!r}")
-        prompt, reply, extra = _turns(row, with_replies)
-        if extra and with_replies:
-            yield Rejected("not a conversation", f"{row.place} (the last message has other keys: {extra})")
+            raise ValueError(f"{row.place}: 'complete' must be true or false, got {repr(complete)[:60]}")
+        try:
+            turns = turns_of(row.fields) if with_replies else Turns(asked_of(row.fields), None)
+        except MessageError as error:
+            yield Rejected("not a conversation", f"{row.place} ({error})")
             continue
+        except ValueError as error:
+            raise ValueError(f"{row.place}: {error}") from None
         yield entry(
             row.place,
             name,
-            prompt,
-            reply,
+            turns.prompt,
+            turns.reply,
             with_reply=with_replies,
             group=_name(row, "group"),
             reward=row.fields.get("reward"),
@@ -84,34 +93,10 @@ def write_conversations(path: Path, records: Iterable[Record], stop_ids: Collect
     return count
 
 
-def _turns(row: Row, with_reply: bool) -> tuple[Sequence[Message], str | None, list[str]]:
-    """(the prompt's messages, the reply, keys of its message that messages do not have)."""
-    kinds = [kind for kind in ("messages", "prompt") if kind in row.fields]
-    if len(kinds) != 1:
-        raise ValueError(
-            f"{row.place}: expected 'messages', or 'prompt' and 'response', got {sorted(row.fields)[:20]}"
-        )
-    if kinds == ["prompt"]:
-        if "response" not in row.fields and with_reply:
-            raise ValueError(f"{row.place}: there is a 'prompt' but no 'response'")
-        return [{"role": "user", "content": row.text("prompt") or ""}], row.text("response"), []
-    messages: Any = row.fields["messages"]
-    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise ValueError(
-            f'{row.place}: \'messages\' must be a list like [{{"role": "user", "content": "..."}}], got '
-            f"{str(messages)[:60]}"
-        )
-    last = messages[-1] if messages else {}
-    if last.get("role") != "assistant":
-        return messages, None, []
-    extra = sorted(set(last) - {"role", "content"})
-    return messages[:-1], Row(row.file, row.number, row.place, last).text("content"), extra
-
-
 def _name(row: Row, field: str) -> str | None:
     value = row.fields.get(field)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise ValueError(f"{row.place}: {field!r} must be a text or an integer, got {value!r}")
+        raise ValueError(f"{row.place}: {field!r} must be a text or an integer, got {repr(value)[:60]}")
     return str(value)

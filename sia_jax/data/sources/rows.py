@@ -1,19 +1,16 @@
-"""Rows of JSONL and Parquet files, one after the other, and what is wrong with files that are none."""
+"""Rows of files, one file after the other, and what is wrong with files that are none."""
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sia_jax.extras import installed_with
+from sia_jax.data.tables import Table
+from sia_jax.files.reading import check_file
+from sia_jax.files.strict_json import kind_of
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 """Of the files that are read from a folder."""
-
-_BATCH = 1024  # rows of a Parquet file that are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -41,14 +38,14 @@ class Row:
         """
         value = self.fields.get(field)
         if value is not None and not isinstance(value, str):
-            raise ValueError(f"{self.place}: {field!r} must be a text or null, got {type(value).__name__}")
+            raise ValueError(f"{self.place}: {field!r} must be a text or null, got {kind_of(value)}")
         return value
 
 
 class RowFiles:
     """The rows of files in order, read once; they say how far that has come.
 
-    JSONL may be compressed with gzip. A file with the suffix .parquet, or that begins like one, is Parquet.
+    JSONL, one JSON list, CSV and TSV with a header, and Parquet; see `sia_jax.data.tables`.
 
     Args:
       files: at least one.
@@ -76,67 +73,27 @@ class RowFiles:
     def __iter__(self) -> Iterator[Row]:
         for index, path in enumerate(self.files):
             self.current = path.name
-            rows = self._parquet(index, path) if _is_parquet(path) else self._jsonl(index, path)
-            yield from rows
+            with path.open("rb") as file:
+                table = Table(file, str(path), columns=(*self._required, *self._optional), only_rows=True)
+                checked = False
+                for row in table:
+                    if not (checked and table.header is not None):
+                        try:
+                            self._check(table.header or row.fields)
+                        except ValueError as error:
+                            raise ValueError(f"{path}, {row.place}: {error}") from None
+                        checked = True
+                    done = table.fraction * self._sizes[index] if table.form == "Parquet" else table.position
+                    self.fraction = (sum(self._sizes[:index]) + done) / max(sum(self._sizes), 1)
+                    self.place = f"{path.name}, {row.place}"
+                    yield Row(path.name, row.number, self.place, row.fields)
         self.fraction = 1.0
 
-    def _jsonl(self, index: int, path: Path) -> Iterator[Row]:
-        number = 0
-        with path.open("rb") as file:
-            is_gzip = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            try:
-                for number, line in enumerate(gzip.GzipFile(fileobj=file) if is_gzip else file, start=1):
-                    self._move(index, file.tell())
-                    content = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                    if not content.strip():
-                        continue
-                    self.place = f"{path.name}, line {number}"
-                    try:
-                        fields = parse_object(content)
-                        self._check(fields)
-                    except ValueError as error:
-                        raise ValueError(f"{path}, line {number}: {error}") from None
-                    yield Row(path.name, number, self.place, fields)
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise ValueError(
-                    f"{path}, after line {number}: the compressed file is broken or cut short ({error}); "
-                    "copy it again"
-                ) from None
-
-    def _parquet(self, index: int, path: Path) -> Iterator[Row]:
-        with installed_with("train"):
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-        number = 0
-        try:
-            with pq.ParquetFile(path) as file:
-                names = file.schema_arrow.names
-                total = max(file.metadata.num_rows, 1)
-                try:
-                    self._check(dict.fromkeys(names))
-                except ValueError as error:
-                    raise ValueError(f"{path}, row 1: {error}") from None
-                columns = [name for name in names if name in (*self._required, *self._optional)]
-                for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
-                    for fields in batch.to_pylist():
-                        number += 1
-                        self._move(index, self._sizes[index] * number / total)
-                        self.place = f"{path.name}, row {number}"
-                        yield Row(path.name, number, self.place, fields)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            first = str(error).splitlines()[0]
-            where = f"{path}, after row {number}" if number else f"{path}"
-            raise ValueError(f"{where}: cannot be read as Parquet ({first}); copy the file again") from None
-
-    def _check(self, fields: dict[str, Any]) -> None:
+    def _check(self, fields: Collection[str]) -> None:
         missing = [name for name in self._required if name not in fields]
         if missing:
-            raise ValueError(f"{self._what} has the fields {missing}, found only {sorted(fields)[:20]}")
-
-    def _move(self, index: int, position: float) -> None:
-        self.fraction = (sum(self._sizes[:index]) + position) / max(sum(self._sizes), 1)
+            found = sorted(name[:60] for name in fields)[:20]
+            raise ValueError(f"{self._what} has the fields {missing}, found only {found}")
 
 
 def files_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
@@ -145,37 +102,10 @@ def files_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     Raises:
       FileNotFoundError: neither, or a folder without such files.
     """
-    if path.is_file():
-        return [path]
     if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such file or folder")
+        check_file(path, "file or folder")
+        return [path]
     files = sorted(file for file in path.iterdir() if file.is_file() and file.name.endswith(tuple(suffixes)))
     if not files:
         raise FileNotFoundError(f"{path}: there are no files {', '.join('*' + s for s in suffixes)} in it")
     return files
-
-
-def parse_object(content: bytes) -> dict[str, Any]:
-    """The JSON object of a line.
-
-    Raises:
-      ValueError: not UTF-8, not JSON, or something else than an object.
-    """
-    try:
-        value = json.loads(content.decode().rstrip("\r\n"))  # or the error's column is that of the next line
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"not UTF-8 (byte {error.start + 1} of the line is 0x{content[error.start]:02x})"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
-    except (RecursionError, ValueError) as error:  # nested too deeply, or a number of thousands of digits
-        raise ValueError(f"not JSON that can be read ({error})") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"expected an object like {{...}}, got {content[:40].decode(errors='replace')!r}")
-    return value
-
-
-def _is_parquet(path: Path) -> bool:
-    with path.open("rb") as file:
-        return path.suffix == ".parquet" or file.read(4) == b"PAR1"

@@ -1,0 +1,198 @@
+"""Rows of finished conversations: the forms that mean one, read alike by every reader, and all others."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sia_jax.data.conversations import read_conversations
+from sia_jax.data.sources import open_source
+from sia_jax.data.sources.conversations import Conversation, Rejected
+from sia_jax.rewards.labelling import check_conversation
+
+USER = {"role": "user", "content": "How?"}
+REPLY = {"role": "assistant", "content": "So."}
+
+SAME: dict[str, dict[str, Any]] = {
+    "messages": {"messages": [USER, REPLY]},
+    "null keys": {"messages": [USER | {"name": None, "tool_calls": None}, REPLY | {"name": None}]},
+    "prompt and response": {"prompt": "How?", "response": "So."},
+    "messages and response": {"prompt": [USER], "response": "So."},
+    "TRL": {"prompt": [USER], "completion": [REPLY]},
+    "TRL's texts": {"prompt": "How?", "completion": "So."},
+    "decode.generate": {"prompt": [USER], "text": "So.", "tokens": [1]},
+    "ShareGPT": {"conversations": [{"from": "human", "value": "How?"}, {"from": "gpt", "value": "So."}]},
+    "both": {"prompt": "How?", "messages": [USER, REPLY]},
+    "one part": {"messages": [{"role": "user", "content": [{"type": "text", "text": "How?"}]}, REPLY]},
+}
+
+
+def own(path: Path, **options: Any) -> list[Any]:
+    return list(open_source("jsonl", path, vocab_size=9, **options).entries)
+
+
+@pytest.mark.parametrize("form", sorted(SAME))
+def test_one_conversation_is_read_from_every_form_by_every_reader(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(SAME[form] | {"reward": 0.5}))
+    (labelled,) = read_conversations(path)
+    (kept,) = own(path)
+    (prompt,) = own(path, with_replies=False)
+    assert list(labelled.messages) == list(kept.messages) == [USER, REPLY]
+    assert list(prompt.messages) == [USER]
+    assert kept.reward == 0.5
+    assert json.loads(labelled.with_reward(1.0)) == SAME[form] | {"reward": 1.0}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".csv", ".tsv", ".parquet", ".jsonl"])
+def test_own_data_are_read_from_lists_and_tables_too(tmp_path: Path, suffix: str) -> None:
+    rows = [
+        {"prompt": "How?", "response": "So,\nor so.", "reward": 0.5, "id": "a", "complete": False},
+        {"prompt": "Why?", "response": "Thus.", "reward": -1.0, "id": "b", "complete": True},
+    ]
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif suffix in (".json", ".jsonl"):
+        text = json.dumps(rows, indent=1) if suffix == ".json" else "\n".join(map(json.dumps, rows))
+        path.write_text(text)
+    else:
+        mark = "," if suffix == ".csv" else "\t"
+        cells = [["prompt", "response", "reward", "id", "complete"]]
+        cells += [["How?", '"So,\nor so."', "0.5", "a", "false"], ["Why?", "Thus.", "-1", "b", ""]]
+        path.write_text("\n".join(mark.join(row) for row in cells))
+    found = own(path)
+    assert [(one.id, one.reward, one.complete, one.messages[-1]["content"]) for one in found] == [
+        ("a", 0.5, False, "So,\nor so."),
+        ("b", -1.0, True, "Thus."),
+    ]
+
+
+def test_null_keys_that_arrow_writes_refuse_no_set(tmp_path: Path) -> None:
+    rows = [
+        {"messages": [USER | {"name": None}, REPLY | {"tool_calls": None}], "reward": 0.5},
+        {"messages": [USER | {"name": "Ann"}, REPLY], "reward": 0.5},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    first, second = own(tmp_path / "a.parquet")
+    assert isinstance(first, Conversation)
+    assert isinstance(second, Rejected)
+    assert second.reason == "not a conversation"
+    assert "drop ['name']" in second.place
+
+
+def test_an_unknown_role_is_called_that_and_not_a_missing_reply(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [
+        {"messages": [USER, {"role": "gpt", "content": "So."}]},
+        {"messages": [{"role": "model", "content": "So."}]},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = own(path)
+    assert [one.reason for one in found] == ["not a conversation"] * 2
+    assert "'gpt' is ShareGPT's name of the 'assistant'; rename it" in found[0].place
+    reasons = [check_conversation(line.messages) for line in read_conversations(path)]
+    assert [reason and reason[0] for reason in reasons] == ["not a conversation"] * 2
+    assert "'gpt' is ShareGPT's name of the 'assistant'; rename it" in str(reasons[0])
+
+
+PAIR = {"prompt": [USER], "chosen": [REPLY], "rejected": [REPLY | {"content": "No."}]}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (PAIR, "this is a preference pair.*--format hh-rlhf"),
+        ({k: PAIR[k] for k in ("chosen", "rejected")}, "this is a preference pair"),
+        ({"prompt": "How?"}, "there is a 'prompt' but no 'response'"),
+        ({"messages": [USER, REPLY], "prompt": "Why?"}, "'prompt' and 'messages' differ"),
+        ({"messages": [USER, REPLY], "response": "No."}, "'response' and the reply in 'messages' differ"),
+        ({"prompt": "How?", "response": "So.", "completion": "No."}, "expected one reply, got"),
+        ({"answer": "So."}, r"expected 'messages', or 'prompt' and 'response', got \['answer'\]"),
+        ({"prompt": [USER], "completion": [USER]}, "'completion' must be a text, or one message of the"),
+    ],
+)
+def test_rows_that_mean_no_one_conversation_are_refused_by_the_name_of_their_form(
+    tmp_path: Path, row: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row))
+    for read in (own, read_conversations):
+        with pytest.raises(ValueError, match=f"a.jsonl, line 1: {message}"):
+            list(read(path))
+
+
+def test_pairs_of_messages_are_two_replies_of_one_group(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    whole = PAIR | {"chosen": [USER, REPLY], "rejected": [USER, REPLY | {"content": "No."}]}
+    rows = [PAIR, whole, {k: whole[k] for k in ("chosen", "rejected")}, PAIR | {"chosen": [{"role": "owl"}]}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    found = list(open_source("hh-rlhf", path, vocab_size=9).entries)
+    turns = [list(one.messages) for one in found[:6] if isinstance(one, Conversation)]
+    assert turns == [[USER, REPLY], [USER, REPLY | {"content": "No."}]] * 3
+    assert len({one.group for one in found[:6] if isinstance(one, Conversation)}) == 1
+    assert isinstance(found[6], Rejected)
+    assert "must have the keys 'role' and 'content'" in found[6].place
+
+
+@pytest.mark.parametrize("field", ["reward", "prompt", "id"])
+def test_a_field_given_twice_is_refused_by_every_reader(tmp_path: Path, field: str) -> None:
+    path = tmp_path / "a.jsonl"
+    row = json.dumps({"prompt": "a", "response": "b", "reward": 1.0, "id": "c"})
+    path.write_text(row + "\n" + row[:-1].replace('"c"', '"d"') + f', "{field}": "e"}}\n')
+    for read in (own, read_conversations, lambda p: own(p, with_replies=False)):
+        with pytest.raises(ValueError, match=f"a.jsonl, line 2: the fields '{field}' stand there twice"):
+            list(read(path))
+
+
+@given(st.text(min_size=1), st.sampled_from(["id", "group", "prompt", "response", "other"]))
+@settings(deadline=None)
+def test_every_reader_takes_any_characters_and_no_halves(
+    tmp_path_factory: pytest.TempPathFactory, text: str, field: str
+) -> None:
+    path = tmp_path_factory.mktemp("texts") / "a.jsonl"
+    path.write_text(json.dumps({"prompt": "a", "response": "b"} | {field: text}))
+    is_half = any("\ud800" <= character <= "\udfff" for character in json.loads(json.dumps(text)))
+    for read in (own, read_conversations):
+        if is_half:
+            with pytest.raises(ValueError, match=r"a\.jsonl, line 1, column .*half a surrogate pair"):
+                list(read(path))
+            continue
+        for one in read(path):
+            json.dumps(getattr(one, "id", None), ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "form"),
+    [
+        ("a.json", b'[{"prompt": "a", "response": "b"}]', "this is one JSON list"),
+        ("a.csv", b"prompt,response\na,b\n", "this is CSV"),
+        ("a.parquet", b"PAR1", "this is Parquet"),
+        ("a.jsonl.gz", b"\x1f\x8b", "compressed file is broken"),
+    ],
+)
+def test_what_cannot_be_repeated_line_by_line_is_refused_by_its_name(
+    tmp_path: Path, name: str, content: bytes, form: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}: .*{form}"):
+        list(read_conversations(tmp_path / name))
+
+
+def test_tables_of_published_sets_are_read(tmp_path: Path) -> None:
+    (tmp_path / "w.csv").write_text("prompt,response,response_harm_label\nHow?,So.,unharmful\nWhy?,,\n")
+    found = list(open_source("wildguardmix", tmp_path / "w.csv", vocab_size=9).entries)
+    assert isinstance(found[0], Conversation)
+    assert list(found[0].messages) == [USER, REPLY]
+    assert isinstance(found[1], Rejected)
+    (tmp_path / "h.csv").write_text('chosen,rejected\n"\n\nHuman: How?\n\nAssistant: So.",x\n')
+    with pytest.raises(ValueError, match=r"h.csv, line 1: HH-RLHF has|the fields"):
+        list(open_source("hh-rlhf", tmp_path / "w.csv", vocab_size=9).entries)
+    (kept, left) = open_source("hh-rlhf", tmp_path / "h.csv", vocab_size=9).entries
+    assert isinstance(kept, Conversation)
+    assert isinstance(left, Rejected)
