@@ -260,7 +260,7 @@ def test_memory_that_is_full_is_said_with_what_needs_less(
 def test_overwrite(args: Args, finished: Path, tmp_path: Path, no_loading: None) -> None:
     path = tmp_path / "replies.jsonl"
     path.write_text("no JSON\n")
-    with pytest.raises(SystemExit, match=r"line 1: .*--overwrite"):
+    with pytest.raises(SystemExit, match=r"line 1, column 1: .*--overwrite"):
         generate.main(replace(args, output=str(path)))
     with pytest.raises(AssertionError, match="loaded"):
         generate.main(replace(args, output=str(path), overwrite=True))
