@@ -221,12 +221,12 @@ def read_at(tokens: Any, lengths: Any, config: ModelConfig) -> np.ndarray:
     tokens, lengths = np.asarray(tokens), np.asarray(lengths)
     if config.pad_token_id is None or tokens.ndim != 2 or 0 in tokens.shape:
         return lengths
-    if lengths.shape != tokens.shape[:1]:
-        return lengths
     length = tokens.shape[1]
+    if lengths.shape != tokens.shape[:1] or lengths.min() < 1 or lengths.max() > length:
+        return lengths
     counts = (np.arange(length) < lengths[:, None]) & (tokens != config.pad_token_id)
     last = length - np.argmax(counts[:, ::-1], axis=1)
-    return np.where(counts.any(axis=1), last, np.minimum(lengths, 1)).astype(lengths.dtype)
+    return np.where(counts.any(axis=1), last, 1).astype(lengths.dtype)
 
 
 def mesh_of(params: Params) -> Mesh | None:

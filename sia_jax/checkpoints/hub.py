@@ -53,6 +53,8 @@ def checkpoint_name(path_or_id: str | Path) -> str:
     is a link to it meant: there the repository's name is what counts.
     """
     given = Path(path_or_id).expanduser()
+    if "\0" in str(given):  # no path, but what a file may call its base
+        return given.name
     for folder in (given.absolute(), given.resolve()):
         repository = folder.parents[1].name if len(folder.parents) > 1 else ""
         if folder.parent.name == "snapshots" and repository.startswith("models--"):
