@@ -20,7 +20,7 @@ from train.value_model import Args, main
 
 ARGS = Args(
     data=Path("data/trajectories"),
-    base="Skywork-Reward-V2-Llama-3.2-1B",
+    base="Skywork/Skywork-Reward-V2-Llama-3.2-1B",
     out=Path("out/vm-llama3-2-1b"),
     dtype="bfloat16",
     remat=True,

@@ -20,7 +20,7 @@ from train.value_model import Args, main
 
 ARGS = Args(
     data=Path("data/trajectories"),
-    base="Qwen3-4B-Base",
+    base="Qwen/Qwen3-4B-Base",
     out=Path("out/vm-qwen3-4b"),
     dtype="bfloat16",
     remat=True,

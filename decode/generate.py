@@ -1,15 +1,15 @@
 r"""Prompts in, steered replies and the record of their steering out.
 
     # Base and steered side by side, with the same random numbers:
-    python -m decode.generate --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base --compare \
+    python -m decode.generate --policy Qwen/Qwen3-1.7B-Base --value out/vm/best --compare \
         --prompt "How do I keep basil alive in winter?"
 
     # A file of prompts into a file of replies; started again, it goes on where it stopped:
-    python -m decode.generate --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base --threshold 1.2 \
+    python -m decode.generate --policy Qwen/Qwen3-1.7B-Base --value out/vm/best --threshold 1.2 \
         --prompts prompts.jsonl --batch 16 --out out/replies.jsonl
 
     # The official code's settings, prompts from a pipe, a paragraph of each reply:
-    head prompts.txt | python -m decode.generate --policy Qwen3-1.7B-Base --value VM-Qwen3-1.7B-Base \
+    head prompts.txt | python -m decode.generate --policy Qwen/Qwen3-1.7B-Base --value out/vm/best \
         --preset official --prompts - --stop $'\n\n'
 
 A row of a file of prompts is {"prompt": text or messages}, {"messages": [...]} or {"prompt_ids": [...],

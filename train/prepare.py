@@ -1,6 +1,6 @@
 r"""Raw data in, a set of tokenised replies out, which is what a value model learns from.
 
-    # All completions of UltraFeedback, a folder of .jsonl files, for a value model on Qwen3-1.7B-Base:
+    # All completions of UltraFeedback, a folder of .jsonl files, for a value model on Qwen/Qwen3-1.7B-Base:
     python -m train.prepare --format ultrafeedback --input UltraFeedback \
         --tokenizer Qwen/Qwen3-1.7B-Base --out data/uf
 

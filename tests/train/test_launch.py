@@ -12,7 +12,7 @@ ARGUMENTS = [
     "--data",
     "data/two words",
     "--base",
-    "Qwen3-1.7B-Base",
+    "Qwen/Qwen3-1.7B-Base",
     "--out",
     "out/vm",
     "--mesh",

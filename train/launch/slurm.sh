@@ -10,7 +10,7 @@
 # Train a value model on the GPUs of a Slurm allocation, one process a node.
 #
 #   sbatch --nodes=2 train/launch/slurm.sh \
-#       --data data/ultrafeedback --base Qwen3-4B-Base --out out/vm-4b --mesh 2 8 1 --rows 16
+#       --data data/ultrafeedback --base Qwen/Qwen3-4B-Base --out out/vm-4b --mesh 2 8 1 --rows 16
 #
 # The arguments are those of `python -m train.value_model`; --data, --base and --out must lie where every node
 # sees them, and jax.distributed reads Slurm's environment by itself. A job that is requeued, or submitted

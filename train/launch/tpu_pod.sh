@@ -2,7 +2,8 @@
 # Train a value model on every host of a TPU slice.
 #
 #   TPU_NAME=sia ZONE=us-east5-a train/launch/tpu_pod.sh \
-#       --data /mnt/shared/ultrafeedback --base Qwen3-1.7B-Base --out /mnt/shared/vm --mesh 4 4 1 --rows 16
+#       --data /mnt/shared/ultrafeedback --base Qwen/Qwen3-1.7B-Base --out /mnt/shared/vm \
+#           --mesh 4 4 1 --rows 16
 #
 # The arguments are those of `python -m train.value_model`; --data, --base and --out must lie where every host
 # sees them. The commit that you stand on is copied to each host and its environment built there; then one
