@@ -75,7 +75,8 @@ def heading(source: RecordSource, number: int, tokenizer: Tokenizer) -> Text:
       ValueError: ids that the tokenizer does not know: the set was made with another one.
     """
     record = source[number]
-    unknown = sorted({int(i) for i in (*record.prompt_ids, *record.reply_ids) if i >= num_tokens(tokenizer)})
+    known = num_tokens(tokenizer)
+    unknown = sorted({int(i) for i in (*record.prompt_ids, *record.reply_ids) if i >= known})
     if unknown:
         raise ValueError(
             f"record {number} has ids that the tokenizer does not know, {unknown[:5]}: name the one that the "
