@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sia_jax.reprs import shortened
+
 _SHOWN = 80
 """Characters of an object that an error shows."""
 
@@ -25,7 +27,7 @@ def told(x: Any) -> str:
         text = repr(x)
     except Exception:  # whatever a foreign object's repr raises
         text = "an object without a repr"
-    text = text if len(text) <= _SHOWN else text[: _SHOWN - 4] + " ..."
+    text = shortened(text, _SHOWN)
     return f"{kind} {text}" if kind not in text else text
 
 

@@ -18,8 +18,8 @@ from sia_jax.checkpoints.values import (
     is_bool,
     is_count,
     is_number,
-    shown_value,
 )
+from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.models.lora import LoraConfig
 from sia_jax.models.patterns import check_pattern

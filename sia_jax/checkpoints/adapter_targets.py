@@ -8,7 +8,8 @@ expression over whole paths, or "all-linear". Under a list, `layers_to_transform
 from dataclasses import dataclass
 from typing import Any
 
-from sia_jax.checkpoints.values import as_list, is_index, shown_value
+from sia_jax.checkpoints.values import as_list, is_index
+from sia_jax.files.shown import shown_value
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS
 from sia_jax.models.patterns import matches_whole
 

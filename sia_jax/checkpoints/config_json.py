@@ -21,8 +21,8 @@ from sia_jax.checkpoints.values import (
     is_number,
     is_object,
     is_positive,
-    shown_value,
 )
+from sia_jax.files.shown import shown_value
 from sia_jax.models.config import Family, ModelConfig
 
 ARCHITECTURES: dict[str, tuple[Family, str]] = {

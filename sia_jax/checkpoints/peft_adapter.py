@@ -19,7 +19,7 @@ from sia_jax.checkpoints.tensors import (
     same_numbers,
     save_file_atomically,
 )
-from sia_jax.checkpoints.values import shown_value
+from sia_jax.files.shown import shown_value
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.lora import LoraConfig, is_projection
 from sia_jax.models.shapes import Shapes, backbone_shapes

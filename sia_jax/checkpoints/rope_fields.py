@@ -8,7 +8,8 @@ rotate otherwise than this network does is refused.
 
 from typing import Any
 
-from sia_jax.checkpoints.values import is_positive, shown_value
+from sia_jax.checkpoints.values import is_positive
+from sia_jax.files.shown import shown_value
 from sia_jax.models.config import Llama3Scaling, RopeConfig
 
 _CONTEXT = "original_max_position_embeddings"

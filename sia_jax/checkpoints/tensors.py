@@ -14,8 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from sia_jax.checkpoints.files import check_whole, is_there, read_json
-from sia_jax.checkpoints.values import shown_value
-from sia_jax.files.shown import shown_line
+from sia_jax.files.shown import shown_line, shown_value
 from sia_jax.files.writing import publish, replacing, staging, write_text, writing
 from sia_jax.parallel.mesh import partition_spec
 from sia_jax.types import Params, flatten_names, unflatten_names

@@ -44,10 +44,10 @@ from sia_jax.checkpoints.tensors import (
     save_file_atomically,
 )
 from sia_jax.checkpoints.torch_pickle import read_torch_file, write_torch_file
-from sia_jax.checkpoints.values import is_count, shown_value
+from sia_jax.checkpoints.values import is_count
 from sia_jax.checkpoints.vocabulary import check_same_vocabulary, load_tokenizer
 from sia_jax.data.token_ids import with_tokens
-from sia_jax.files.shown import shown_line
+from sia_jax.files.shown import shown_line, shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import LoraConfig, check_adapter, merge_lora

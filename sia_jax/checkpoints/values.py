@@ -1,13 +1,9 @@
-"""What a value out of a checkpoint's JSON may be: the tests that its readers share, and how it is shown."""
+"""What a value out of a checkpoint's JSON may be: the tests that its readers share."""
 
 import math
 import sys
 from typing import Any
 
-from sia_jax.files.shown import shown_line
-
-_MOST = 300
-"""Characters of a value that a message shows."""
 _LARGEST_FLOAT32 = 3.4028234e38
 
 
@@ -51,8 +47,3 @@ def is_object(value: Any) -> bool:
 def as_list(value: Any) -> list[Any]:
     """A list as it is, null as an empty one, anything else as the one entry of a list."""
     return [] if value is None else value if isinstance(value, list) else [value]
-
-
-def shown_value(value: Any) -> str:
-    """A value as a message shows it: by its repr, on one line, cut where it is long."""
-    return shown_line(repr(value), _MOST)

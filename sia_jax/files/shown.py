@@ -39,6 +39,16 @@ def shown_line(text: object, most: int | None = None) -> str:
     return line if most is None or len(line) <= most else line[: most - 1] + "…"
 
 
+def shown_value(value: object, most: int = 300) -> str:
+    """A foreign value in an error: its repr on one line, cut where it is long.
+
+    Args:
+      value: out of a file.
+      most: characters.
+    """
+    return shown_line(repr(value), most)
+
+
 def _picture(match: re.Match[str]) -> str:
     code = ord(match[0])
     if code < 0x20:

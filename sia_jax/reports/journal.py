@@ -9,9 +9,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import parse_object
 from sia_jax.files.writing import make_folder, writing
 from sia_jax.text.forms import unsettled
+
+_MOST = 60
+"""Characters of a value that an error shows."""
 
 
 class Journal:
@@ -129,7 +133,8 @@ class Journal:
         differing = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
         if differing:
             changes = ", ".join(
-                f"{n[:60]} {_brief(theirs.get(n))} (now {_brief(ours.get(n))})" for n in differing[:10]
+                f"{n[:60]} {shown_value(theirs.get(n), _MOST)} (now {shown_value(ours.get(n), _MOST)})"
+                for n in differing[:10]
             )
             raise ValueError(f"{place}: it was written with other settings: {changes}{unsettled(theirs)}")
         try:
@@ -162,10 +167,5 @@ def place_in(record: dict[str, Any], name: str) -> int:
     """
     value = record[name]
     if type(value) is not int or value < 0:
-        raise ValueError(f"{name} must be a whole number from 0 on, got {_brief(value)}")
+        raise ValueError(f"{name} must be a whole number from 0 on, got {shown_value(value, _MOST)}")
     return value
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"

@@ -4,6 +4,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from sia_jax.files.shown import shown_value
+
+_MOST = 60
+"""Characters of a value that an error shows."""
+
 Record = dict[str, Any]
 """A line of `decode.generate`."""
 
@@ -16,7 +21,8 @@ def check_record(record: Record) -> None:
     Raises:
       ValueError: one that has not, and what stands there.
     """
-    place = f"reply {_brief(record.get('index'))}, branch {_brief(record.get('branch'))}"
+    index, branch = (shown_value(record.get(name), _MOST) for name in ("index", "branch"))
+    place = f"reply {index}, branch {branch}"
     if "candidates" not in record:
         raise ValueError(f"{place} has no candidates: generate with --record")
     if "names" not in record:
@@ -26,7 +32,7 @@ def check_record(record: Record) -> None:
     for name, (expected, check) in _fields(record, length).items():
         found = _at(record, name)
         if not check(found):
-            raise ValueError(f"{place}: {name} must be {expected}, got {_brief(found)}")
+            raise ValueError(f"{place}: {name} must be {expected}, got {shown_value(found, _MOST)}")
     ids, names = record["candidates"]["ids"], record["names"]
     if any(len(record["candidates"][name][t]) != len(ids[t]) for name in _ROWS for t in range(length)):
         raise ValueError(f"{place}: candidates must have as many numbers as ids at each token")
@@ -123,8 +129,3 @@ def _prompt(x: Any) -> bool:
             isinstance(turn, dict) and _text(turn.get("role")) and _text(turn.get("content")) for turn in x
         )
     )
-
-
-def _brief(x: Any) -> str:
-    text = repr(x)
-    return text if len(text) <= 60 else text[:59] + "…"
