@@ -56,6 +56,7 @@ class Args:
     batches: tuple[int, ...] = (16, 1, 64)
     """In this order."""
     prompt_tokens: int = 64
+    """Ids a prompt."""
     new_tokens: int = 128
     """Ids a reply."""
     tries: int = 3
