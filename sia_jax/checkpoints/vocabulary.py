@@ -1,6 +1,5 @@
 """Tokenizers of checkpoints: loading one from its folder, and whether two of them mean the same by an id."""
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sia_jax.checkpoints.files import check_whole
+from sia_jax.checkpoints.files import check_whole, read_json
 from sia_jax.files.shown import shown_line
 from sia_jax.files.writing import copy_file, make_folder, publish, staging, writing
 from sia_jax.text.tokenizer import Tokenizer
@@ -82,7 +81,7 @@ def special_tokens_for_4(folder: Path, installed: str | None = None) -> dict[str
     path = folder / "tokenizer_config.json"
     if int((installed or version("transformers")).split(".")[0]) > 4 or not path.is_file():
         return {}
-    extra = json.loads(path.read_text(encoding="utf-8")).get("extra_special_tokens")
+    extra = read_json(path).get("extra_special_tokens")
     if not isinstance(extra, list):
         return {}
     return {"additional_special_tokens": extra, "extra_special_tokens": {}}
@@ -171,9 +170,8 @@ def _old_template(path: Path) -> Any:
       ValueError: the file holds none.
     """
     try:
-        found = json.loads(path.read_bytes())
-        return found["chat_template"]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        return read_json(path)["chat_template"]
+    except (ValueError, KeyError) as error:
         raise ValueError(
             f'{path}: expected {{"chat_template": "..."}} ({type(error).__name__}: {error}); copy the file '
             "from the original checkpoint again, or remove it"
@@ -182,6 +180,7 @@ def _old_template(path: Path) -> Any:
 
 def _is_object(path: Path) -> bool:
     try:
-        return isinstance(json.loads(path.read_bytes()), dict)
-    except (OSError, ValueError, RecursionError):
+        read_json(path)
+    except (OSError, ValueError):
         return False
+    return True
