@@ -9,7 +9,6 @@ equally likely. The table has the share of trials whose interval holds the mean,
 used and for others that are not.
 """
 
-import json
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,17 @@ from typing import Annotated, Any
 
 import numpy as np
 import tyro
-from rich.console import Console
 
-from sia_jax.cli import Count, command, explained
+from sia_jax.cli import Count, command, program
 from sia_jax.evaluation.coverage import EXPONENTIAL, KINDS, NORMAL, Cover, Law, cover, from_values
 from sia_jax.evaluation.statistics import FEWEST, FEWEST_OTHERS, LEVEL
+from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
+from sia_jax.files.reading import check_file
+from sia_jax.files.strict_json import parse_object, stream_lines
 from sia_jax.files.writing import write_text
+from sia_jax.reports.console import Terminal
+from sia_jax.reports.progress import waiting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,20 +51,20 @@ class Args:
 
 def main(args: Args) -> None:
     """Simulate, and write the page; exits with 1 if something is wrong with options or files."""
-    messages = Console(stderr=True)
-    with explained("decode.coverage"):
+    with program("decode.coverage") as messages:
         if args.trials < 1 or args.resamples < 1 or not args.prompts or min(args.prompts) < 2:
             raise ValueError("--trials and --resamples must be 1 or more, and --prompts 2 or more each")
         check_outputs(inputs={"--replies": args.replies}, files={"--out": args.out})
-        laws = [NORMAL, EXPONENTIAL, *(_differences(args) if args.replies else [])]
-        rows = []
-        for law in laws:
-            for prompts in args.prompts:
-                with messages.status(f"{law.name}, {prompts} prompts: {args.trials:,} trials"):
-                    rows.append((law, prompts, _cover(law, prompts, args)))
-        page = _page(rows, args)
-        write_text(args.out, page)
-        print(page)
+        with locked(files=(args.out,)):
+            laws = [NORMAL, EXPONENTIAL, *(_differences(args) if args.replies else [])]
+            rows = []
+            for law in laws:
+                for prompts in args.prompts:
+                    with waiting(messages, f"{law.name}, {prompts} prompts: {args.trials:,} trials"):
+                        rows.append((law, prompts, _cover(law, prompts, args)))
+            page = _page(rows, args)
+            write_text(args.out, page)
+            Terminal().say(page)
 
 
 def _cover(law: Law, prompts: int, args: Args) -> Cover:
@@ -76,15 +79,17 @@ def _differences(args: Args) -> list[Law]:
     """
     assert args.replies is not None
     found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for number, line in enumerate(args.replies.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            record: Any = json.loads(line)
-            found[record["method"]][record["index"]].append(float(record["gold"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{args.replies}, line {number}: this is no reply with a method, an index and a gold reward "
-                f"({error})"
-            ) from None
+    check_file(args.replies, "file of replies")
+    with args.replies.open("rb") as file:
+        for number, line in stream_lines(file, str(args.replies)):
+            place = f"{args.replies}, line {number}"
+            record: Any = parse_object(line, place, is_line=True)
+            try:
+                found[record["method"]][record["index"]].append(float(record["gold"]))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{place}: this is no reply with a method, an index and a gold reward ({error})"
+                ) from None
     laws = []
     for pair in args.pairs:
         one, _, other = pair.partition(":")

@@ -8,7 +8,6 @@ written, read and gone on from, to the same numbers; saves it and loads it again
 """
 
 import dataclasses
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,13 +18,13 @@ from tempfile import TemporaryDirectory
 import jax
 import numpy as np
 import tyro
-from rich.console import Console
 
 import sia_jax
-from sia_jax.cli import Count, explained
+from sia_jax.cli import Count, program
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.extras import MissingExtraError
-from sia_jax.files.shown import shown
+from sia_jax.reports.console import Terminal
+from sia_jax.reports.progress import waiting
 from sia_jax.types import Params, flatten_names
 from sia_jax.world.files import world_models
 from sia_jax.world.prompts import prompts
@@ -58,8 +57,8 @@ class WrongError(Exception):
 
 def main(args: Args) -> None:
     """Run the checks; exits with 1 at the first that fails."""
-    console = Console(highlight=False)
-    with explained("decode.smoke", WrongError):
+    console = Terminal()
+    with program("decode.smoke", WrongError):
         if args.tokens < 1:
             raise ValueError(f"--tokens must be 1 or more, got {args.tokens}")
         with _step(console, f"JAX {jax.__version__} computes on {jax.devices()[0].device_kind}"):
@@ -78,19 +77,17 @@ def main(args: Args) -> None:
                 with _step(console, "a value model that was saved is the one that is loaded"):
                     _save_and_load(loaded, trained, Path(folder) / "value")
         except MissingExtraError as error:
-            console.print(f"--    not checked: training ({shown(error)})", soft_wrap=True, markup=False)
-        console.print("all is well")
+            console.say(f"--    not checked: training ({error})")
+        console.say("all is well")
 
 
 @contextmanager
-def _step(console: Console, what: str) -> Iterator[None]:
+def _step(console: Terminal, what: str) -> Iterator[None]:
     """Say what is checked, then that it was right, and how long it took."""
     began = time.perf_counter()
-    if console.is_terminal:
-        console.print(f"...   {what}", end="\r", markup=False)
-        sys.stdout.flush()
-    yield
-    console.print(f"ok    {what} ({time.perf_counter() - began:.1f} s)", markup=False)
+    with waiting(console, what):
+        yield
+    console.say(f"ok    {what} ({time.perf_counter() - began:.1f} s)")
 
 
 def _load() -> Loaded:

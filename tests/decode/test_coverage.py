@@ -1,0 +1,44 @@
+"""decode.coverage on a few trials: the page that it makes, and the files of replies that it refuses."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from decode import coverage
+from decode.coverage import Args
+
+ARGS = Args(prompts=(3,), trials=8, resamples=8, pairs=("dense:base",))
+
+
+def line(method: str, index: int, gold: float) -> str:
+    return json.dumps({"method": method, "index": index, "gold": gold}) + "\n"
+
+
+def test_a_page_has_a_row_for_each_law_and_each_pair_of_methods(tmp_path: Path) -> None:
+    replies, out = tmp_path / "replies.jsonl", tmp_path / "intervals.md"
+    rows = [line("base", index, 0) + line("dense", index, index) for index in range(4)]
+    replies.write_text("\n".join(rows))  # blank lines between them
+    coverage.main(replace(ARGS, replies=replies, out=out))
+    table = [row.split("|")[1].strip() for row in out.read_text().splitlines() if row.startswith("|")]
+    assert table == ["differences", "---", "normal", "exponential", "dense minus base"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (line("base", 0, 1) + line("base", 1, float("nan")), r"line 2, column \d+: NaN is not a finite"),
+        (line("base", 0, 1) + '{"method": "base"}', "line 2: this is no reply with a method, an index"),
+        ("[1]", "line 1: expected an object"),
+        (line("base", 0, 1), r"no replies of both methods of --pairs dense:base .* only of \['base'\]"),
+    ],
+)
+def test_what_is_no_file_of_such_replies_is_refused_with_the_place(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    replies = tmp_path / "replies.jsonl"
+    replies.write_text(text)
+    with pytest.raises(SystemExit, match=message):
+        coverage.main(replace(ARGS, replies=replies, out=tmp_path / "page.md"))
+    assert not (tmp_path / "page.md").exists()
