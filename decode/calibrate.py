@@ -11,9 +11,9 @@ The policy replies to every prompt without steering. The entropy of a token is t
 over the candidates, at temperature 1, as the sampler records it. The threshold for a share r is the 1 - r
 quantile; where many tokens have the same entropy no threshold may give that share, and the nearest is
 taken, told, and written down as what it is. Steering changes the text, so the share that a steered run
-comes to differs a little, and decode.evaluate reports it. The thresholds belong to this policy, --num-
-candidates and way to sample: decode.evaluate refuses them with others. While it runs, OUT.partial.jsonl
-holds what is done, and the same command, started again, goes on from there.
+comes to differs a little, and decode.evaluate reports it. The thresholds belong to this policy,
+--num-candidates and way to sample: decode.evaluate refuses them with others. While it runs,
+OUT.partial.jsonl holds what is done, and the same command, started again, goes on from there.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.journal import Journal, place_in
-from sia_jax.reports.progress import RunProgress
+from sia_jax.reports.progress import RunProgress, waiting
 from sia_jax.reports.reply import json_numbers
 from sia_jax.text.forms import Prompting
 
@@ -52,7 +52,6 @@ _POLICY_ONLY = (
     "threshold",
     "beta",
 )
-
 """Settings of a steered run, which this is not."""
 
 
@@ -182,7 +181,7 @@ def _sample(
     messages: Terminal,
 ) -> None:
     """Every reply that the journal lacks goes into it."""
-    with messages.status("loading the policy"):
+    with waiting(messages, "loading the policy"):
         models = runner.load_models(args)
     size = runner.whole_rows(args, min(len(prompts), args.batch // args.samples))
     machine = Runner(models, args, size, branches=args.samples)

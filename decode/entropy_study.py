@@ -58,6 +58,7 @@ from sia_jax.files.writing import write_text
 from sia_jax.interruption import Interruption
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.entropy_study import plot, section
+from sia_jax.reports.progress import waiting
 from sia_jax.text.forms import Prompting
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import find_prompt
@@ -171,7 +172,7 @@ def _sample(
 
     models = None
     if len(journal.replies) < len(prompts):
-        with messages.status("loading the models"):
+        with waiting(messages, "loading the models"):
             models = runner.load_models(args.sampling)
         # The value model reads C candidates of each reply at a time.
         batch = max(1, args.batch // args.num_candidates)
@@ -188,7 +189,7 @@ def _sample(
         tasks.append((place, journal.replies[place.prompt].chosen(place.position, args.floor, args.most)))
     if any(place not in journal.rewards for place, _ in tasks):
         if models is None:
-            with messages.status("loading the models"):
+            with waiting(messages, "loading the models"):
                 models = runner.load_models(args.sampling)
         machine = Continuations(
             models, args.sampling, prompts, journal.replies, args.continuations, args.batch
@@ -209,7 +210,7 @@ def _report(
     messages: Terminal,
 ) -> None:
     assert population is not None
-    with messages.status("drawing prompts again and again"):
+    with waiting(messages, "drawing prompts again and again"):
         figures, measured = study(
             population, drawn, threshold=args.threshold, resamples=args.resamples, seed=args.seed
         )

@@ -309,7 +309,7 @@ class _Evaluation:
             method.key: [self.records[method.key, s, i] for s in self.seeds for i in range(len(self.prompts))]
             for method in self.methods
         }
-        with self.messages.status("comparing"):
+        with waiting(self.messages, "comparing"):
             results = self._results(Comparison(self.methods, own, resamples=args.resamples))
             table = evaluation_table(results)
             write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")

@@ -18,9 +18,9 @@ is said once: JSONL, one JSON list, CSV and TSV (the column `prompt`, `goal`, or
 use; else --column), Parquet, or text with a prompt on each line; all of them UTF-8, with gzip or without. A
 text file that looks like JSON is read as JSON; what is none of these is refused by name.
 
-In the terminal, junctions are magenta, and underlined where the
-value model changed the token. A reply depends on --seed and on the place of its prompt in the input, not on
---batch or --mesh, near ties aside; a line's own "seed" makes it independent of its place too.
+In the terminal, junctions are magenta, and underlined where the value model changed the token. A reply
+depends on --seed and on the place of its prompt in the input, not on --batch or --mesh, near ties aside; a
+line's own "seed" makes it independent of its place too.
 """
 
 import json
@@ -45,7 +45,7 @@ from sia_jax.files.shown import shown_line
 from sia_jax.models.run import bucket_length
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.journal import Journal, place_in
-from sia_jax.reports.progress import RunProgress
+from sia_jax.reports.progress import RunProgress, waiting
 from sia_jax.reports.reply import Reply
 from sia_jax.reports.terminal import Tally, legend, reply_text, side_by_side, summary
 from sia_jax.text.forms import Prompting
@@ -127,7 +127,7 @@ def _load(
     args: Args, prompts: list[PromptLine], ids: Sequence[Sequence[int]], messages: Terminal
 ) -> tuple["_Program", list[Batch]]:
     """The models, ready to run, and what runs together."""
-    with messages.status("loading the models"):
+    with waiting(messages, "loading the models"):
         models = runner.load_models(args)
     value_ids = [
         runner.value_ids(models, prompt, own, args) for prompt, own in zip(prompts, ids, strict=True)
@@ -208,9 +208,9 @@ class _Program:
             console.print(legend())
         for batch in batches:
             if self.machine.needs_compiling(batch.shape):
-                with messages.status("compiling"):
+                with waiting(messages, f"compiling for prompts of up to {batch.shape[0]} tokens"):
                     self.machine.compile(batch.shape)
-            with messages.status("generating"):
+            with waiting(messages, "generating"):
                 found = {}
                 for method, groups, seconds in self._run(batch):
                     found[method] = groups

@@ -31,7 +31,7 @@ from sia_jax.interruption import Interruption
 from sia_jax.models.run import bucket_length
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.journal import Journal
-from sia_jax.reports.progress import ReadProgress, RunProgress
+from sia_jax.reports.progress import ReadProgress, RunProgress, waiting
 from sia_jax.reports.reply import Reply
 from sia_jax.text.markup import markup_of
 from sia_jax.text.templates import TemplateRefusal
@@ -236,7 +236,7 @@ class Generation:
           FileNotFoundError, ValueError: a policy that cannot be loaded, or a batch that memory does not hold.
         """
         done, total = len(journal.replies), len(prompts) * self.replies
-        with messages.status("loading the policy"):
+        with waiting(messages, "loading the policy"):
             models = runner.load_models(self._sampling)
         branches = self.replies if self.replies <= self.args.batch else 1
         size = runner.whole_rows(self._sampling, self.args.batch // branches)

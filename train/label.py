@@ -44,7 +44,7 @@ from sia_jax.files.writing import write_text
 from sia_jax.interruption import Interruption
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.journal import Journal
-from sia_jax.reports.progress import RunProgress
+from sia_jax.reports.progress import RunProgress, waiting
 from sia_jax.reports.rewards import plot_rewards, reward_distribution
 from sia_jax.rewards.labelling import REASONS, Labeller, Outcome, check_tokenizer
 from sia_jax.text.forms import date_variables
@@ -118,7 +118,7 @@ def run(args: Args, messages: Terminal) -> None:
         text = f"{files.partial}: going on after {done:,} of {total:,} conversations"
         messages.print(text, soft_wrap=True, highlight=False)
     if done < total:
-        with messages.status("loading the reward model"):
+        with waiting(messages, "loading the reward model"):
             dtype = None if args.dtype == "config" else args.dtype
             model = sia_jax.load_reward_model(args.reward_model, dtype=dtype, mesh=mesh)
         interruption = _score(args, model, source, journal, messages)
@@ -186,7 +186,7 @@ def _check(args: Args) -> None:
         raise ValueError(f"--out must be a folder, as --input is, {out} is a file")
     files, read = _Files(out), set_folder(Path(args.input)) if is_set else Path(args.input)
     check_outputs(
-        inputs={"--input": read, "--reward-model": args.reward_model},
+        inputs={"--input": read, "--reward": args.reward_model},
         files={
             **({} if is_set else {"--out": out}),
             "--out's journal": files.partial,

@@ -76,7 +76,7 @@ from sia_jax.files.outputs import check_outputs
 from sia_jax.files.shown import shown
 from sia_jax.files.writing import write_text
 from sia_jax.reports.console import Terminal
-from sia_jax.reports.progress import ReadProgress
+from sia_jax.reports.progress import ReadProgress, waiting
 from sia_jax.text.markup import Markup, markup_of, read_markup
 from sia_jax.text.tokenizer import Tokenizer
 from train.generation import CUT, PARTIAL, Generation, GenerationArgs, Prompts, ReplyJournal
@@ -134,12 +134,12 @@ def main(args: Args) -> None:
             console.print(f"written to {args.out}", highlight=False, soft_wrap=True)
             if args.export_official is not None:
                 unfinished = args.export_official
-                with messages.status(f"writing {unfinished}"):
+                with waiting(messages, f"writing {unfinished}"):
                     write_official(Path(unfinished), read_records(Path(args.out)), _markup(report))
                 console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
             if args.export_conversations is not None:
                 unfinished = args.export_conversations
-                with messages.status(f"writing {unfinished}"):
+                with waiting(messages, f"writing {unfinished}"):
                     write_conversations(
                         Path(unfinished), read_records(Path(args.out)), _stop_ids(args, report)
                     )

@@ -59,6 +59,7 @@ from sia_jax.models.lora import ATTENTION_PROJECTIONS, LoraConfig, init_lora
 from sia_jax.parallel.mesh import make_mesh, shard_params
 from sia_jax.pretrained import ValueModel, mesh_of
 from sia_jax.reports.console import Terminal
+from sia_jax.reports.progress import waiting
 from sia_jax.reports.training import few_to_tell
 from sia_jax.text.markup import Markup, markup_of_set
 from sia_jax.training.checkpoint import Checkpoints
@@ -179,7 +180,7 @@ def _train(args: Args, console: Terminal) -> None:
     mesh = None if args.mesh == (1, 1, 1) else make_mesh(*args.mesh)
     source = read_records(args.data)
     dtype = _dtype(args)
-    with console.status("loading the backbone"):
+    with waiting(console, "loading the backbone"):
         model_config, model = load_backbone(base_folder, dtype=dtype, mesh=mesh)
     found, rejected = trajectories(source, model_config.vocab_size, args.row_length)
     data, held_out = split(found, args.held_out, args.seed)

@@ -32,6 +32,7 @@ from sia_jax.files.lock import LOCK, locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
 from sia_jax.reports.console import Terminal
+from sia_jax.reports.progress import waiting
 from train.world_card import software, write_card
 from train.world_stages import STAGES, World
 
@@ -120,7 +121,7 @@ def make(world: World, console: Terminal) -> None:
             diary.note("begun", time.perf_counter() - begin)  # the stage is not done, but it took its time
             raise
         diary.note(name, time.perf_counter() - begin, software())
-    with console.status("measuring"):
+    with waiting(console, "measuring"):
         write_card(world, diary.seconds, diary.made_by)
     total = sum(diary.seconds.values()) / 60
     console.print(f"{world.models} holds the world; it took {total:.0f} min", highlight=False)

@@ -23,7 +23,7 @@ from sia_jax.models.config import ModelConfig, RopeConfig
 from sia_jax.models.transformer import init_model
 from sia_jax.pretrained import Policy, RewardModel
 from sia_jax.reports.console import Terminal
-from sia_jax.reports.progress import RunProgress
+from sia_jax.reports.progress import RunProgress, waiting
 from sia_jax.reports.training import MetricsLog
 from sia_jax.text.tokenizer import Tokenizer
 from sia_jax.training.checkpoint import Checkpoints
@@ -198,7 +198,7 @@ def _learn_to_write(
     world: World, config: ModelConfig, name: str, dialogues: int, console: Terminal
 ) -> Params:
     """Next-token training on the corpus, each dialogue once."""
-    with console.status("writing dialogues"):
+    with waiting(console, "writing dialogues"):
         data = language_data(world.tokenizer, world.seed, dialogues)
     size, steps = world.size.batch_size, len(data) // world.size.batch_size
     optimizer = _optimizer(steps, 3e-3)
@@ -219,7 +219,7 @@ def _learn_to_write(
 
 def _reward(world: World, console: Terminal) -> None:
     policy = sia_jax.load_policy(world.models / "policy")
-    with console.status("writing pairs"):
+    with waiting(console, "writing pairs"):
         size = world.size
         pairs = preference_data(world.tokenizer, world.seed, size.pairs, size.noise, size.pair_width)
     batches = _batches(world, pairs)
