@@ -44,7 +44,7 @@ def main(args: Args) -> None:
     with program("decode.trace") as messages:
         if args.prompts < 1:
             raise ValueError(f"--prompts must be at least 1, got {args.prompts}")
-        check_outputs(inputs={"FILE": args.replies}, files={"--output": args.output})
+        check_outputs(inputs={"FILE": args.replies}, files={"--out": args.output})
         with locked(files=(args.output,)):
             messages.say(run(args))
 
