@@ -49,7 +49,7 @@ def test_the_pages_name_files_targets_and_programs_that_are_there():
     root = Path(__file__).parents[1]
     targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), flags=re.MULTILINE))
     programs = {one.words for one in find_programs()}
-    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/reference.md"):
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/reference.md", "docs/data.md"):
         text = (root / page).read_text()
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
             assert ((root / page).parent / link).exists(), f"{page}: {link}"
@@ -65,6 +65,12 @@ def test_the_pages_name_files_targets_and_programs_that_are_there():
                 assert words[1] in targets, f"{page}: {command}"
             if words[:1] == ["sia"] and len(words) > 1 and words[1].islower():
                 assert tuple(words[1:2]) in programs or tuple(words[1:3]) in programs, f"{page}: {command}"
+
+
+def test_the_reference_names_every_program():
+    text = (Path(__file__).parents[1] / "docs/reference.md").read_text()
+    said = {one.module: rf"sia {' '.join(one.words)}\b|`{one.words[-1]}`" for one in find_programs()}
+    assert [module for module, words in said.items() if not re.search(words, text)] == []
 
 
 def test_every_target_says_what_it_is_for_and_how_long_it_takes():
