@@ -5,16 +5,14 @@ import gzip
 import io
 import math
 import re
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from sia_jax.data.forms import column_named, prompt_column
 from sia_jax.data.sniffing import HEAD, Form, form_of, is_gzip, is_header
 from sia_jax.extras import installed_with
-from sia_jax.files.reading import MAX_BYTES
+from sia_jax.files.reading import MAX_BYTES, unpacking
 from sia_jax.files.strict_json import decode, kind_of, parse_json, stream_lines
 
 _BATCH = 1024  # rows of a Parquet file that are in memory at a time
@@ -64,7 +62,7 @@ class Table:
         self.is_packed = is_gzip(file.read(2))
         file.seek(0)
         self._file = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if self.is_packed else file
-        with _explained(name, 0):
+        with unpacking(name):
             head = self._file.read(HEAD)
             self._file.seek(0)
         self.form: Form = form_of(name, head)
@@ -94,7 +92,7 @@ class Table:
         number = 0
         lines = stream_lines(self._file, self.name)
         while True:
-            with _explained(self.name, number):
+            with unpacking(f"{self.name}, after line {number}" if number else self.name):
                 found = next(lines, None)
             if found is None:
                 return
@@ -230,23 +228,11 @@ class Table:
             raise ValueError(f"{where}: cannot be read as Parquet ({first}); copy the file again") from None
 
     def _whole(self) -> bytes:
-        with _explained(self.name, 0):
+        with unpacking(self.name):
             content = self._file.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise ValueError(f"{self.name}: more than {MAX_BYTES:,} bytes are not read; split it")
         return content
-
-
-@contextmanager
-def _explained(name: str, number: int) -> Iterator[None]:
-    """Say of a compressed file that it is broken, after which line."""
-    try:
-        yield
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        where = f"{name}, after line {number}" if number else name
-        raise ValueError(
-            f"{where}: the compressed file is broken or cut short ({error}); copy it again"
-        ) from None
 
 
 def _cell(name: str, cell: str) -> Any:

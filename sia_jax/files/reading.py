@@ -5,6 +5,8 @@ import io
 import os
 import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MAX_BYTES = 2 * 2**30
@@ -71,13 +73,26 @@ def unpack(content: bytes, name: str, limit: int = MAX_BYTES) -> bytes:
     Raises:
       ValueError: it unpacks to more, or it is broken or cut short.
     """
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-            found = file.read(limit + 1)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(
-            f"{name}: the compressed file is broken or cut short ({error}); copy it again"
-        ) from None
+    with unpacking(name), gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        found = file.read(limit + 1)
     if len(found) > limit:
         raise ValueError(f"{name}: it unpacks to more than {limit:,} bytes, and is not read; split it")
     return found
+
+
+@contextmanager
+def unpacking(where: str) -> Iterator[None]:
+    """Around whatever reads a file that may be compressed.
+
+    Args:
+      where: the file, and how much of it was read, for the error.
+
+    Raises:
+      ValueError: the gzip in it is broken or cut short.
+    """
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(
+            f"{where}: the compressed file is broken or cut short ({error}); copy it again"
+        ) from None
