@@ -290,7 +290,7 @@ def _read(args: Args) -> list[PromptLine]:
     if args.prompts is None:
         prompts = text_prompts(args.prompt, args.system)
     else:
-        prompts = runner.read_prompt_file(args.prompts, args.column, args.system)
+        prompts = runner.read_prompt_file(args.prompts, args.column, args.system, takes_stdin=True)
     for prompt in prompts:
         if args.value is None and prompt.threshold not in (None, math.inf):
             raise ValueError(

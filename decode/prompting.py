@@ -16,17 +16,22 @@ if TYPE_CHECKING:
     from decode.runner import Models, SamplingArgs
 
 
-def read_prompt_file(path: str, column: str | None, system: str | None = None) -> list[PromptLine]:
+def read_prompt_file(
+    path: str, column: str | None, system: str | None = None, *, takes_stdin: bool = False
+) -> list[PromptLine]:
     """The prompts of a file, and a line on stderr that says what it was read as.
 
     Args:
       path: the file; "-": stdin.
       column: see `sia_jax.data.prompts.read_prompts`.
       system: likewise.
+      takes_stdin: whether the program reads its prompts once.
 
     Raises:
       OSError, ValueError: what `sia_jax.data.prompts.read_prompts` finds.
     """
+    if path == "-" and not takes_stdin:
+        raise ValueError("--prompts must be a file, which is read again later; write standard input to one")
     if path == "-":
         found = parse_prompts(sys.stdin.buffer.read(), "stdin", system, column)
     else:

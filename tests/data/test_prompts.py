@@ -348,3 +348,53 @@ def test_texts_of_a_program_are_checked_as_those_of_files() -> None:
         text_prompts(["half \ud83d"])
     with pytest.raises(ValueError, match="a prompt must be a text that is not empty"):
         text_prompts(["How?", " "])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", r"column 2: not JSON \(expecting property name"),
+        ("[]", "line 3: expected an object"),
+        ('{"text": "a"}', r"line 3: expected {\"prompt\".*, got \['text'\]"),
+        ('{"prompt": "a", "messages": []}', "'prompt' and 'messages' differ"),
+        ('{"prompt": "a", "prompt_ids": [1]}', "expected one of 'prompt', 'messages' and 'prompt_ids'"),
+        ('{"prompt": 3}', "line 3: 'prompt': a prompt must be a text"),
+        ('{"messages": [{"role": "assistant", "content": "a"}]}', r"messages\[0\] is from the assistant"),
+        ('{"prompt": "a", "threshold": NaN}', "column 30: NaN is not a finite number"),
+        ('{"prompt": "a", "threshold": "high"}', "threshold must be a number"),
+        ('{"prompt": "a", "seed": 1.5}', "seed must be an integer"),
+        ('{"prompt": "a", "id": "x"}', "line 3: id 'x' is that of line 1 already"),
+        ('{"prompt": "a", "id": []}', "id must be a string"),
+        ('{"prompt_ids": []}', "prompt_ids must be a list of ids"),
+        ('{"prompt_ids": [1, -1]}', "prompt_ids must be a list of ids"),
+        ('{"prompt_ids": [1], "value_ids": "1"}', "value_ids must be a list of ids"),
+        ('{"prompt": "a", "value_ids": [1]}', "'value_ids' belong beside 'prompt_ids'"),
+        ('{"prompt": "a\\ud800"}', "half a surrogate pair"),
+        ('{"prompt": "\xff"}', "column 13: not UTF-8"),
+        ('{"a": ' + 100_000 * "[", "column 106: nested more than 100 deep"),
+    ],
+)
+def test_a_bad_line(line: str, message: str) -> None:
+    content = b'{"prompt": "Hello", "id": "x"}\n\n' + line.encode("latin-1")
+    with pytest.raises(ValueError, match=f"^file.jsonl, line 3[:,] .*{message.removeprefix('line 3: ')}"):
+        parse_prompts(content, "file.jsonl")
+
+
+@pytest.mark.parametrize("name", ["p.JSONL", "p.ndjson", "p.json"])
+def test_files_of_json_lines_by_any_of_their_names(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text('{"prompt": "Hello"}\n')
+    (prompt,) = read_prompts(path)
+    assert prompt.messages == ({"role": "user", "content": "Hello"},)
+
+
+def test_system_messages() -> None:
+    content = (
+        b'\xef\xbb\xbf{"prompt": "Hello"}\r\n'
+        b'{"messages": [{"role": "system", "content": "A"}, {"role": "user", "content": "B"}]}'
+    )
+    prompts = parse_prompts(content, "file", system="S")
+    assert [[m["content"] for m in prompt.messages or ()] for prompt in prompts] == [
+        ["S", "Hello"],
+        ["A", "B"],
+    ]

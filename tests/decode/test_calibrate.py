@@ -39,14 +39,6 @@ def args(folder: Path, tmp_path: Path) -> Args:
     return replace(calibration_args(folder), out=str(tmp_path / "thresholds.json"))
 
 
-@pytest.fixture
-def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(args: Args) -> None:
-        raise AssertionError("the policy was loaded")
-
-    monkeypatch.setattr(runner, "load_models", load)
-
-
 def once() -> Callable[..., Any]:
     """Of `Runner.run`: the first batch is run, and Ctrl-C comes in the second."""
     original, calls = runner.Runner.run, []

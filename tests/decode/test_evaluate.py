@@ -65,14 +65,6 @@ def results(folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture
-def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(args: Args) -> None:
-        raise AssertionError("the models were loaded")
-
-    monkeypatch.setattr(runner, "load_models", load)
-
-
 def own(lines: Lines, method: str, seed: int | None = None) -> Lines:
     return [line for line in lines if line["method"] == method and seed in (None, line["seed"])]
 

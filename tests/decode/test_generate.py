@@ -3,12 +3,10 @@
 import io
 import json
 import math
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -20,49 +18,25 @@ from decode import generate, runner, trace
 from decode.generate import Args
 from decode.runner import Row
 from sia_jax.data.chat import value_prompt
-from sia_jax.data.prompts import parse_prompts, read_prompts
 from sia_jax.text.markup import CHATML
-from tests.support.checkpoints import assert_same_trees, save_tiny_policy, save_tiny_value_model
 from tests.support.marks import long
-from tests.support.tokenizers import save_qwen3_tokenizer
+from tests.support.replying import PROMPTS, generation_args, save_models
 
-# Of one bucket, so that one program serves them.
-PROMPTS = (
-    "How long should I boil an egg?",
-    "Which train is it?",
-    "Tell me, 卵?",
-    "Water the plants now.",
-    "The 14th, please.",
-)
 ARRAYS = ("junction", "entropy", "policy_logprob", "logprob", "value", "shifted")
 Run = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy with a tokenizer, a value model on it, another policy and its value model, and prompts."""
+    """Two policies with their value models, and prompts."""
     folder = tmp_path_factory.mktemp("models")
-    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
-    end = tokenizer.eos_token_id
-    options = {"tokenizer": tokenizer, "vocab_size": 352, "eos_token_ids": (end,), "bos_token_id": None}
-    for seed, name in enumerate(("policy", "other")):
-        policy = save_tiny_policy(folder / name, seed=seed, **options)
-        save_tiny_value_model(folder / f"{name}-value", policy)
-    (folder / "prompts.txt").write_text("\n".join(PROMPTS) + "\n\n", encoding="utf-8")
+    save_models(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def args(folder: Path) -> Args:
-    """The run that others vary; the tiny policy is unsure everywhere, hence the threshold."""
-    return Args(
-        policy=str(folder / "policy"),
-        value=str(folder / "policy-value"),
-        prompts=str(folder / "prompts.txt"),
-        threshold=2.1,
-        batch=2,
-        max_new_tokens=12,
-    )
+    return generation_args(folder)
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -86,16 +60,6 @@ def finished(args: Args, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("finished") / "replies.jsonl"
     generate.main(replace(args, output=str(path)))
     return path
-
-
-@pytest.fixture
-def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever loads weights fails."""
-
-    def load(args: Args) -> None:
-        raise AssertionError("the models were loaded")
-
-    monkeypatch.setattr(runner, "load_models", load)
 
 
 def value_tokens(line: dict[str, Any], args: Args) -> int:
@@ -480,178 +444,6 @@ def test_errors_come_before_the_weights(
 ) -> None:
     with pytest.raises(SystemExit, match=f"decode.generate: .*{message}"):
         generate.main(replace(args, **changes))
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{", r"column 2: not JSON \(expecting property name"),
-        ("[]", "line 3: expected an object"),
-        ('{"text": "a"}', r"line 3: expected {\"prompt\".*, got \['text'\]"),
-        ('{"prompt": "a", "messages": []}', "'prompt' and 'messages' differ"),
-        ('{"prompt": "a", "prompt_ids": [1]}', "expected one of 'prompt', 'messages' and 'prompt_ids'"),
-        ('{"prompt": 3}', "line 3: 'prompt': a prompt must be a text"),
-        ('{"messages": [{"role": "assistant", "content": "a"}]}', r"messages\[0\] is from the assistant"),
-        ('{"prompt": "a", "threshold": NaN}', "column 30: NaN is not a finite number"),
-        ('{"prompt": "a", "threshold": "high"}', "threshold must be a number"),
-        ('{"prompt": "a", "seed": 1.5}', "seed must be an integer"),
-        ('{"prompt": "a", "id": "x"}', "line 3: id 'x' is that of line 1 already"),
-        ('{"prompt": "a", "id": []}', "id must be a string"),
-        ('{"prompt_ids": []}', "prompt_ids must be a list of ids"),
-        ('{"prompt_ids": [1, -1]}', "prompt_ids must be a list of ids"),
-        ('{"prompt_ids": [1], "value_ids": "1"}', "value_ids must be a list of ids"),
-        ('{"prompt": "a", "value_ids": [1]}', "'value_ids' belong beside 'prompt_ids'"),
-        ('{"prompt": "a\\ud800"}', "half a surrogate pair"),
-        ('{"prompt": "\xff"}', "column 13: not UTF-8"),
-        ('{"a": ' + 100_000 * "[", "column 106: nested more than 100 deep"),
-    ],
-)
-def test_a_bad_line(line: str, message: str) -> None:
-    content = b'{"prompt": "Hello", "id": "x"}\n\n' + line.encode("latin-1")
-    with pytest.raises(ValueError, match=f"^file.jsonl, line 3[:,] .*{message.removeprefix('line 3: ')}"):
-        parse_prompts(content, "file.jsonl")
-
-
-@pytest.mark.parametrize("name", ["p.JSONL", "p.ndjson", "p.json"])
-def test_files_of_json_lines_by_any_of_their_names(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    path.write_text('{"prompt": "Hello"}\n')
-    (prompt,) = read_prompts(path)
-    assert prompt.messages == ({"role": "user", "content": "Hello"},)
-
-
-def test_json_lines_on_stdin_may_begin_with_a_byte_order_mark(
-    args: Args, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = io.BytesIO(b'\xef\xbb\xbf\n{"prompt": "Hello"}\n')
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=content))
-    (prompt,) = generate._read(replace(args, prompts="-"))
-    assert prompt.messages == ({"role": "user", "content": "Hello"},)
-
-
-def test_the_form_of_a_file_of_prompts_is_said_once(
-    args: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "p.csv"
-    path.write_text('target,ask\nSure,"How?\nSoon?"\nSure,Why?\n')
-    found = generate._read(replace(args, prompts=str(path), column="ask"))
-    assert [prompt.messages[-1]["content"] for prompt in found if prompt.messages] == ["How?\nSoon?", "Why?"]
-    assert capsys.readouterr().err == f"{path}: 2 prompts, read as CSV, column ask\n"
-    with pytest.raises(SystemExit, match=r"p\.csv, line 1: no column of prompts among"):
-        generate.main(replace(args, prompts=str(path)))
-
-
-def test_a_prompt_that_the_template_refuses_is_named(args: Args, folder: Path) -> None:
-    policy = runner.prepare(args)
-    assert policy.tokenizer is not None
-    policy.tokenizer.chat_template = "{{ raise_exception('no system messages here') }}"
-    (prompt,) = parse_prompts(b"Hello", "file")
-    with pytest.raises(ValueError, match="prompt 0: the policy's chat template refuses it: line 1: no"):
-        runner.policy_ids(policy, prompt, replace(args, prompt_form="chat"))
-
-
-def test_what_the_prompt_form_came_to_is_said_once_and_recorded(
-    args: Args, tmp_path: Path, no_loading: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = {
-        ("auto", "paper"): ("chat", "prompt form: chat, the checkpoint's template (the checkpoint has one)"),
-        ("auto", "official"): ("raw", "(the official code's, with --preset official)"),
-        ("raw", "paper"): ("raw", "prompt form: raw, Human: ... Assistant: (as told)"),
-    }
-    for (form, preset), (recorded, why) in said.items():
-        changes = {"prompt_form": form, "preset": preset, "output": str(tmp_path / f"{form}-{preset}.jsonl")}
-        here = replace(args, **changes)
-        assert runner.settings(here)["prompt_form"] == recorded
-        with pytest.raises(AssertionError, match="models were loaded"):
-            generate.main(here)
-        err = " ".join(capsys.readouterr().err.split())
-        assert (err.count("prompt form: "), err.count(why)) == (1, 1)
-        assert err.count("enable_thinking=False (the default") == (recorded == "chat")
-
-
-def test_prompts_in_ids_have_no_form(
-    args: Args, tmp_path: Path, no_loading: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text('{"prompt_ids": [5, 6]}\n')
-    with pytest.raises(AssertionError, match="models were loaded"):
-        generate.main(replace(args, prompts=str(prompts), output=str(tmp_path / "replies.jsonl")))
-    assert "prompt form" not in capsys.readouterr().err
-
-
-def test_a_journal_that_says_auto_is_refused_with_the_reason(
-    args: Args, tmp_path: Path, no_loading: None
-) -> None:
-    here = replace(args, output=str(tmp_path / "replies.jsonl"))
-    old = runner.settings(here) | {"samples": 1, "record": False, "prompt_form": "auto"}
-    Path(here.output or "").write_text(json.dumps({"settings": old}) + "\n")
-    with pytest.raises(
-        SystemExit, match=r"prompt_form 'auto' \(now 'chat'\); an earlier release wrote .*--overwrite"
-    ):
-        generate.main(here)
-
-
-def test_a_template_that_writes_today_s_date_needs_another(args: Args) -> None:
-    policy = runner.prepare(args)
-    assert policy.tokenizer is not None
-    policy.tokenizer.chat_template = "{{ date_string if date_string else strftime_now('%d') }} a"
-    (prompt,) = parse_prompts(b"Hello", "file")
-    chat = replace(args, prompt_form="chat")
-    with pytest.raises(ValueError, match=r"today's date into every conversation.*--date-string"):
-        runner.policy_ids(policy, prompt, chat)
-    ids = runner.policy_ids(policy, prompt, replace(chat, date_string="26 Jul 2024"))
-    assert policy.tokenizer.decode(ids) == "26 Jul 2024 a"
-    assert runner.settings(replace(chat, date_string="26 Jul 2024"))["date_string"] == "26 Jul 2024"
-    assert runner.policy_ids(policy, prompt, replace(args, prompt_form="raw"))
-
-
-def test_system_messages() -> None:
-    content = (
-        b'\xef\xbb\xbf{"prompt": "Hello"}\r\n'
-        b'{"messages": [{"role": "system", "content": "A"}, {"role": "user", "content": "B"}]}'
-    )
-    prompts = parse_prompts(content, "file", system="S")
-    assert [[m["content"] for m in prompt.messages or ()] for prompt in prompts] == [
-        ["S", "Hello"],
-        ["A", "B"],
-    ]
-
-
-def test_a_value_model_of_another_base(args: Args, folder: Path) -> None:
-    other = replace(args, value=str(folder / "other-value"))
-    with pytest.raises(SystemExit, match=r"trained on other weights.*--value-backbone DIR"):
-        generate.main(other)
-    models = runner.load_models(replace(other, value_backbone=str(folder / "other")))
-    assert models.value is not None
-    assert models.value.base is None
-    assert runner.load_models(replace(other, check_base=False)).value is not None
-
-
-def test_a_value_model_that_brings_its_backbone_needs_no_option(
-    args: Args, folder: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(folder / "other-value", tmp_path / "value")
-    shutil.copytree(folder / "other", tmp_path / "value" / "backbone")
-    alone = replace(args, value=str(tmp_path / "value"))
-    told = replace(args, value=str(folder / "other-value"), value_backbone=str(folder / "other"))
-    found, expected = runner.load_models(alone).value, runner.load_models(told).value
-    assert found is not None
-    assert expected is not None
-    assert_same_trees(found.params, expected.params)
-    assert found.tokenizer is not None
-    ours, theirs = runner.settings(alone), runner.settings(told)
-    assert ours["value_backbone"] == "backbone"
-    for name in ("value_backbone_fingerprint", "value_fingerprint"):
-        assert ours[name] == theirs[name] is not None
-
-
-def test_special_tokens_as_stop_strings(folder: Path) -> None:
-    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
-    ids, strings = runner._stops(tokenizer, ["<|im_start|>", "\n\n", "<think>"], [5])
-    assert ids.tolist() == [5, tokenizer.convert_tokens_to_ids("<|im_start|>")]
-    assert strings == ("\n\n", "<think>")
-    with pytest.raises(ValueError, match=r"holds more than the special token '<\|im_start\|>'.* token alone"):
-        runner._stops(tokenizer, ["<|im_start|>user"], [5])
 
 
 def test_batches_by_length() -> None:

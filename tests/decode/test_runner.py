@@ -1,0 +1,162 @@
+"""What the programs that sample share: how prompts are read and made, and which models are taken."""
+
+import io
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from decode import generate, runner
+from decode.generate import Args
+from sia_jax.data.prompts import parse_prompts
+from tests.support.checkpoints import assert_same_trees
+from tests.support.replying import generation_args, save_models
+from tests.support.tokenizers import save_qwen3_tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    save_models(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def args(folder: Path) -> Args:
+    return generation_args(folder)
+
+
+def test_standard_input_is_read_by_the_program_that_reads_its_prompts_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"Hello\n")))
+    with pytest.raises(ValueError, match="--prompts must be a file, which is read again later"):
+        runner.read_prompt_file("-", None)
+    (prompt,) = runner.read_prompt_file("-", None, takes_stdin=True)
+    assert prompt.messages == ({"role": "user", "content": "Hello"},)
+
+
+def test_json_lines_on_stdin_may_begin_with_a_byte_order_mark(
+    args: Args, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = io.BytesIO(b'\xef\xbb\xbf\n{"prompt": "Hello"}\n')
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=content))
+    (prompt,) = generate._read(replace(args, prompts="-"))
+    assert prompt.messages == ({"role": "user", "content": "Hello"},)
+
+
+def test_the_form_of_a_file_of_prompts_is_said_once(
+    args: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text('target,ask\nSure,"How?\nSoon?"\nSure,Why?\n')
+    found = generate._read(replace(args, prompts=str(path), column="ask"))
+    assert [prompt.messages[-1]["content"] for prompt in found if prompt.messages] == ["How?\nSoon?", "Why?"]
+    assert capsys.readouterr().err == f"{path}: 2 prompts, read as CSV, column ask\n"
+    with pytest.raises(SystemExit, match=r"p\.csv, line 1: no column of prompts among"):
+        generate.main(replace(args, prompts=str(path)))
+
+
+def test_a_prompt_that_the_template_refuses_is_named(args: Args, folder: Path) -> None:
+    policy = runner.prepare(args)
+    assert policy.tokenizer is not None
+    policy.tokenizer.chat_template = "{{ raise_exception('no system messages here') }}"
+    (prompt,) = parse_prompts(b"Hello", "file")
+    with pytest.raises(ValueError, match="prompt 0: the policy's chat template refuses it: line 1: no"):
+        runner.policy_ids(policy, prompt, replace(args, prompt_form="chat"))
+
+
+def test_what_the_prompt_form_came_to_is_said_once_and_recorded(
+    args: Args, tmp_path: Path, no_loading: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {
+        ("auto", "paper"): ("chat", "prompt form: chat, the checkpoint's template (the checkpoint has one)"),
+        ("auto", "official"): ("raw", "(the official code's, with --preset official)"),
+        ("raw", "paper"): ("raw", "prompt form: raw, Human: ... Assistant: (as told)"),
+    }
+    for (form, preset), (recorded, why) in said.items():
+        changes = {"prompt_form": form, "preset": preset, "output": str(tmp_path / f"{form}-{preset}.jsonl")}
+        here = replace(args, **changes)
+        assert runner.settings(here)["prompt_form"] == recorded
+        with pytest.raises(AssertionError, match="models were loaded"):
+            generate.main(here)
+        err = " ".join(capsys.readouterr().err.split())
+        assert (err.count("prompt form: "), err.count(why)) == (1, 1)
+        assert err.count("enable_thinking=False (the default") == (recorded == "chat")
+
+
+def test_prompts_in_ids_have_no_form(
+    args: Args, tmp_path: Path, no_loading: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt_ids": [5, 6]}\n')
+    with pytest.raises(AssertionError, match="models were loaded"):
+        generate.main(replace(args, prompts=str(prompts), output=str(tmp_path / "replies.jsonl")))
+    assert "prompt form" not in capsys.readouterr().err
+
+
+def test_a_journal_that_says_auto_is_refused_with_the_reason(
+    args: Args, tmp_path: Path, no_loading: None
+) -> None:
+    here = replace(args, output=str(tmp_path / "replies.jsonl"))
+    old = runner.settings(here) | {"samples": 1, "record": False, "prompt_form": "auto"}
+    Path(here.output or "").write_text(json.dumps({"settings": old}) + "\n")
+    with pytest.raises(
+        SystemExit, match=r"prompt_form 'auto' \(now 'chat'\); an earlier release wrote .*--overwrite"
+    ):
+        generate.main(here)
+
+
+def test_a_template_that_writes_today_s_date_needs_another(args: Args) -> None:
+    policy = runner.prepare(args)
+    assert policy.tokenizer is not None
+    policy.tokenizer.chat_template = "{{ date_string if date_string else strftime_now('%d') }} a"
+    (prompt,) = parse_prompts(b"Hello", "file")
+    chat = replace(args, prompt_form="chat")
+    with pytest.raises(ValueError, match=r"today's date into every conversation.*--date-string"):
+        runner.policy_ids(policy, prompt, chat)
+    ids = runner.policy_ids(policy, prompt, replace(chat, date_string="26 Jul 2024"))
+    assert policy.tokenizer.decode(ids) == "26 Jul 2024 a"
+    assert runner.settings(replace(chat, date_string="26 Jul 2024"))["date_string"] == "26 Jul 2024"
+    assert runner.policy_ids(policy, prompt, replace(args, prompt_form="raw"))
+
+
+def test_a_value_model_of_another_base(args: Args, folder: Path) -> None:
+    other = replace(args, value=str(folder / "other-value"))
+    with pytest.raises(SystemExit, match=r"trained on other weights.*--value-backbone DIR"):
+        generate.main(other)
+    models = runner.load_models(replace(other, value_backbone=str(folder / "other")))
+    assert models.value is not None
+    assert models.value.base is None
+    assert runner.load_models(replace(other, check_base=False)).value is not None
+
+
+def test_a_value_model_that_brings_its_backbone_needs_no_option(
+    args: Args, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "other-value", tmp_path / "value")
+    shutil.copytree(folder / "other", tmp_path / "value" / "backbone")
+    alone = replace(args, value=str(tmp_path / "value"))
+    told = replace(args, value=str(folder / "other-value"), value_backbone=str(folder / "other"))
+    found, expected = runner.load_models(alone).value, runner.load_models(told).value
+    assert found is not None
+    assert expected is not None
+    assert_same_trees(found.params, expected.params)
+    assert found.tokenizer is not None
+    ours, theirs = runner.settings(alone), runner.settings(told)
+    assert ours["value_backbone"] == "backbone"
+    for name in ("value_backbone_fingerprint", "value_fingerprint"):
+        assert ours[name] == theirs[name] is not None
+
+
+def test_special_tokens_as_stop_strings(folder: Path) -> None:
+    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
+    ids, strings = runner._stops(tokenizer, ["<|im_start|>", "\n\n", "<think>"], [5])
+    assert ids.tolist() == [5, tokenizer.convert_tokens_to_ids("<|im_start|>")]
+    assert strings == ("\n\n", "<think>")
+    with pytest.raises(ValueError, match=r"holds more than the special token '<\|im_start\|>'.* token alone"):
+        runner._stops(tokenizer, ["<|im_start|>user"], [5])

@@ -1,0 +1,39 @@
+"""Tiny checkpoints and options for the tests of the programs that sample."""
+
+from pathlib import Path
+
+from decode.generate import Args
+from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
+from tests.support.tokenizers import save_qwen3_tokenizer
+
+# Of one bucket, so that one program serves them.
+PROMPTS = (
+    "How long should I boil an egg?",
+    "Which train is it?",
+    "Tell me, 卵?",
+    "Water the plants now.",
+    "The 14th, please.",
+)
+
+
+def save_models(folder: Path) -> None:
+    """A policy with a tokenizer, a value model on it, another policy and its value model, and prompts."""
+    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
+    end = tokenizer.eos_token_id
+    options = {"tokenizer": tokenizer, "vocab_size": 352, "eos_token_ids": (end,), "bos_token_id": None}
+    for seed, name in enumerate(("policy", "other")):
+        policy = save_tiny_policy(folder / name, seed=seed, **options)
+        save_tiny_value_model(folder / f"{name}-value", policy)
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS) + "\n\n", encoding="utf-8")
+
+
+def generation_args(folder: Path) -> Args:
+    """The run that others vary; the tiny policy is unsure everywhere, hence the threshold."""
+    return Args(
+        policy=str(folder / "policy"),
+        value=str(folder / "policy-value"),
+        prompts=str(folder / "prompts.txt"),
+        threshold=2.1,
+        batch=2,
+        max_new_tokens=12,
+    )
