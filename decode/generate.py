@@ -35,7 +35,7 @@ import tyro
 from rich.rule import Rule
 from rich.text import Text
 
-from decode import runner
+from decode import preflight, runner
 from decode.runner import Row, Runner, SamplingArgs
 from sia_jax.cli import Count, File, Flag, PromptFileArgs, Repeated, goes_on, program
 from sia_jax.data.prompts import PromptLine, text_prompts
@@ -100,7 +100,8 @@ def run(args: Args, messages: Terminal) -> None:
     policy = runner.prepare(args)
     found = runner.prompting(policy, args)
     runner.announce(found, prompts, messages)
-    ids = [runner.policy_ids(policy, prompt, args, found) for prompt in prompts]
+    value = preflight.value_without_weights(args, policy)
+    ids = preflight.policy_ids(prompts, runner.Models(policy, value), args, found)
     journal = _open_journal(args, prompts, found)
     if journal is None:
         replies, batches = _load(args, prompts, ids, messages)

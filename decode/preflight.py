@@ -124,8 +124,8 @@ def reward_check(
 
 
 def _report(wrong: Mapping[str | int, Sequence[str]], total: int) -> str:
-    """All that do not fit: some with what is wrong, the rest by their ids."""
-    if len(wrong) == 1:
+    """All that do not fit: some with what is wrong, the rest by their ids; what is no prompt's own, once."""
+    if len(set(map(tuple, wrong.values()))) == 1:
         return "; ".join(next(iter(wrong.values())))
     ids = list(wrong)
     lines = [f"{len(wrong):,} of {total:,} prompts do not fit the models:"]

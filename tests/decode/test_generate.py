@@ -427,7 +427,7 @@ def test_the_official_preset_and_candidates(args: Args, tmp_path: Path) -> None:
         ({"top_p": 0.0}, r"top_p must be in \(0, 1\], got 0.0"),
         ({"num_candidates": 353}, "num_candidates must be at most 346"),
         ({"max_new_tokens": 0}, "--max-new-tokens must be 1 or more"),
-        ({"max_new_tokens": 250}, r"prompt 0 has \d+ ids.*leave room for 6; cut it"),
+        ({"max_new_tokens": 250}, r"5 of 5 prompts .*:\n  prompt 0 has \d+ ids.*leave room for 6; cut"),
         ({"stop": ("",)}, "--stop must not be empty"),
         ({"min_new_tokens": 13}, "--min-new-tokens must be at most --max-new-tokens, got 13 and 12; raise"),
         ({"seed": -1}, "seed must be an integer in 0"),
