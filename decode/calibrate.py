@@ -37,6 +37,7 @@ from sia_jax.data.prompts import PromptLine
 from sia_jax.evaluation.calibration import FORMAT, calibrate, read_calibration, share_caution, threshold_for
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
+from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.journal import Journal, place_in
@@ -154,7 +155,7 @@ class _Entropies:
             raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
         entropies = record["entropy"]
         if not isinstance(entropies, list) or any(type(h) is not float for h in entropies):
-            raise ValueError(f"expected a list of entropies, got {str(entropies)[:60]}")
+            raise ValueError(f"expected a list of entropies, got {shown_value(entropies, 60)}")
         self.rows[index, branch] = entropies
         return index, branch
 

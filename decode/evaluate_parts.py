@@ -7,6 +7,7 @@ from typing import Any
 
 from decode.evaluate_options import Args, picture_of
 from sia_jax.evaluation.methods import Method
+from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import copy_file, make_folder, write_text
 from sia_jax.reports.evaluation import evaluation_page, with_pictures_named
 from sia_jax.reports.provenance import last_commit
@@ -49,17 +50,19 @@ def check_reply(record: Mapping[str, Any], *, gold: bool) -> None:
         numbers["gold"] = record["gold"]
     for name, number in numbers.items():
         if not _is_number(number) or (number < 0 and name != "gold"):
-            raise ValueError(f"{name} must be a number, of 0 or more but for rewards, got {number!r}")
+            got = shown_value(number, 60)
+            raise ValueError(f"{name} must be a number, of 0 or more but for rewards, got {got}")
     if record["proxy"] is not None and not _is_number(record["proxy"]):
-        raise ValueError(f"proxy must be a number, or null, got {record['proxy']!r}")
+        raise ValueError(f"proxy must be a number, or null, got {shown_value(record['proxy'], 60)}")
     for name in ("method", "finish_reason", "commit", "machine"):
         if not isinstance(record[name], str):
-            raise ValueError(f"{name} must be a text, got {record[name]!r}")
+            raise ValueError(f"{name} must be a text, got {shown_value(record[name], 60)}")
     if type(record["index"]) is not int or type(record["seed"]) is not int:
-        raise ValueError(f"index and seed must be integers, got {record['index']!r} and {record['seed']!r}")
+        got = " and ".join(shown_value(record[name], 60) for name in ("index", "seed"))
+        raise ValueError(f"index and seed must be integers, got {got}")
     threshold = record["threshold"]
     if not _is_number(threshold) and threshold not in ("inf", "-inf"):
-        raise ValueError(f'threshold must be a number, "inf" or "-inf", got {threshold!r}')
+        raise ValueError(f'threshold must be a number, "inf" or "-inf", got {shown_value(threshold, 60)}')
 
 
 def _is_number(number: Any) -> bool:

@@ -11,6 +11,7 @@ from sia_jax.data.chat import Message, check_messages
 from sia_jax.data.forms import CONVERSATIONS, column_named, prompt_column, prompt_of
 from sia_jax.data.tables import Table
 from sia_jax.files.reading import check_file
+from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import kind_of
 
 MAX_SEED = 2**32 - 1
@@ -102,7 +103,7 @@ def parse_prompts(
         try:
             prompt = _parse(row.fields, len(prompts), system, column)
             if prompt.id in places:
-                raise ValueError(f"id {repr(prompt.id)[:60]} is that of {places[prompt.id]} already")
+                raise ValueError(f"id {shown_value(prompt.id, 60)} is that of {places[prompt.id]} already")
         except ValueError as error:
             raise ValueError(f"{name}, {row.place}: {error}") from None
         places[prompt.id] = row.place
@@ -134,7 +135,7 @@ def parse_threshold(value: Any) -> float:
             return float(value)
     except OverflowError:
         pass
-    raise ValueError(f'threshold must be a number of nats, "inf" or "-inf", got {repr(value)[:40]}')
+    raise ValueError(f'threshold must be a number of nats, "inf" or "-inf", got {shown_value(value, 40)}')
 
 
 def check_seed(seed: Any) -> int:
@@ -144,7 +145,7 @@ def check_seed(seed: Any) -> int:
       ValueError: no integer, or outside 0 .. 2^32 - 1.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed must be an integer in 0 .. {MAX_SEED}, got {repr(seed)[:40]}")
+        raise ValueError(f"seed must be an integer in 0 .. {MAX_SEED}, got {shown_value(seed, 40)}")
     return seed
 
 
@@ -196,5 +197,5 @@ def _described(table: Table, column: str | None) -> str:
 def _ids(name: str, fields: dict[str, Any]) -> tuple[int, ...]:
     ids = fields[name]
     if not isinstance(ids, list) or not ids or any(type(i) is not int or i < 0 for i in ids):
-        raise ValueError(f"{name} must be a list of ids from 0 on, at least one, got {str(ids)[:60]}")
+        raise ValueError(f"{name} must be a list of ids from 0 on, at least one, got {shown_value(ids, 60)}")
     return tuple(ids)

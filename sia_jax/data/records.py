@@ -25,6 +25,7 @@ from sia_jax.data.trajectories import Trajectory, check_trajectory
 from sia_jax.extras import installed_with
 from sia_jax.files.lock import locked
 from sia_jax.files.reading import read_bytes
+from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import kind_of, parse_object
 from sia_jax.files.writing import WriteError, write_text, writing
 
@@ -185,8 +186,8 @@ def read_records(folder: Path) -> RecordSource:
         rows = tfds.builder_from_directory(finished).as_data_source("train")
     if len(rows) != meta.get("records"):
         raise ValueError(
-            f"{finished} has {len(rows)} records, {_META} says {str(meta.get('records'))[:40]}; copy the set "
-            "again, or make it anew"
+            f"{finished} has {len(rows)} records, {_META} says "
+            f"{shown_value(meta.get('records'), 40)}; copy the set again, or make it anew"
         )
     return RecordSource(folder, meta, rows)
 
@@ -335,8 +336,8 @@ def _read_meta(folder: Path) -> dict[str, Any]:
     version, files = meta.get("format_version"), meta.get("files")
     if version != FORMAT_VERSION:
         raise ValueError(
-            f"{path}: format_version is {repr(version)[:40]}, this program reads {FORMAT_VERSION}; make the "
-            "set anew"
+            f"{path}: format_version is {shown_value(version, 40)}, this program reads "
+            f"{FORMAT_VERSION}; make the set anew"
         )
     if not isinstance(files, dict) or any(type(size) is not int for size in files.values()):
         raise ValueError(f"{path}: 'files' must be an object of sizes, got {kind_of(files)}; {remedy}")

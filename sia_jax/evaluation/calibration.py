@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sia_jax.files.reading import read_bytes
+from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import kind_of, parse_object
 from sia_jax.text.forms import unsettled
 
@@ -182,11 +183,13 @@ def _thresholds(rows: Any) -> dict[float, float]:
             raise ValueError(f"a threshold must be an object, got {kind_of(row)}")
         ratio, threshold, share = (_number(row.get(name)) for name in ("ratio", "threshold", "share"))
         if ratio is None or not 0 < ratio < 1 or ratio in found:
-            raise ValueError(f"ratio must be a number between 0 and 1, each once, got {row.get('ratio')!r}")
+            got = shown_value(row.get("ratio"), 60)
+            raise ValueError(f"ratio must be a number between 0 and 1, each once, got {got}")
         if threshold is None:
-            raise ValueError(f"expected thresholds that are numbers, got {row.get('threshold')!r}")
+            got = shown_value(row.get("threshold"), 60)
+            raise ValueError(f"expected thresholds that are numbers, got {got}")
         if "share" in row and (share is None or not 0 <= share <= 1):
-            raise ValueError(f"share must be a number from 0 to 1, got {row['share']!r}")
+            raise ValueError(f"share must be a number from 0 to 1, got {shown_value(row['share'], 60)}")
         found[ratio] = threshold
     return found
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sia_jax.files.shown import shown_value
 from sia_jax.text.templates import render
 from sia_jax.text.tokenizer import Tokenizer, exact_ids, opening_ids
 
@@ -106,13 +107,13 @@ def read_markup(recorded: Any, source: str) -> Markup | None:
         or not all(isinstance(recorded[name], str) for name in names)
     ):
         raise ValueError(
-            f"{source}: markup must be {{'start', 'header', 'end'}}, each a text, got {recorded!r}"
+            f"{source}: markup must be {{'start', 'header', 'end'}}, each a text, got {shown_value(recorded)}"
         )
     markup = Markup(*(recorded[name] for name in names))
     known = any((markup.header, markup.end) == (m.header, m.end) for m in MARKUPS.values())
     if not known:
         raise ValueError(
-            f"{source}: markup is {recorded!r}, expected header and end of one of "
+            f"{source}: markup is {shown_value(recorded)}, expected header and end of one of "
             f"{[m.to_json() for m in MARKUPS.values()]}"
         )
     return markup

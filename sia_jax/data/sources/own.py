@@ -10,6 +10,7 @@ from sia_jax.data.messages import MessageError
 from sia_jax.data.records import Record
 from sia_jax.data.sources.conversations import Entry, Rejected, entry
 from sia_jax.data.sources.rows import Row
+from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import make_folder, replacing
 
 WHAT = "own data"
@@ -43,7 +44,8 @@ def read_own(rows: Iterable[Row], *, with_replies: bool = True) -> Iterator[Entr
         places[name] = row.place
         complete = row.fields.get("complete", True)
         if not isinstance(complete, bool):
-            raise ValueError(f"{row.place}: 'complete' must be true or false, got {repr(complete)[:60]}")
+            got = shown_value(complete, 60)
+            raise ValueError(f"{row.place}: 'complete' must be true or false, got {got}")
         try:
             turns = turns_of(row.fields) if with_replies else Turns(asked_of(row.fields), None)
         except MessageError as error:
@@ -98,5 +100,5 @@ def _name(row: Row, field: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise ValueError(f"{row.place}: {field!r} must be a text or an integer, got {repr(value)[:60]}")
+        raise ValueError(f"{row.place}: {field!r} must be a text or an integer, got {shown_value(value, 60)}")
     return str(value)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from sia_jax.data.sources.conversations import Entry, Rejected, entry
 from sia_jax.data.sources.rows import Row
+from sia_jax.files.shown import shown_value
 
 WHAT = "UltraFeedback"
 REQUIRED = ("instruction", "completions")
@@ -41,7 +42,7 @@ def read_ultrafeedback(
         for index, completion in enumerate(completions):
             place = f"{row.place}, completion {index + 1}"
             if not isinstance(completion, dict) or "response" not in completion:
-                raise ValueError(f"{place}: it must have a 'response', got {str(completion)[:60]}")
+                raise ValueError(f"{place}: it must have a 'response', got {shown_value(completion, 60)}")
             fields = Row(row.file, row.number, place, completion)
             system = fields.text("custom_system_prompt") if system_prompts else None
             prompt = [{"role": "user", "content": instruction or ""}]
