@@ -151,8 +151,9 @@ class RewardModel:
         Raises:
           ValueError: shapes, lengths or ids that do not fit.
         """
-        lengths = read_at(tokens, lengths, self.config)
-        padded, checked = pad_batch(tokens, lengths, self.config, mesh_of(self.params))
+        tokens, lengths = check_batch(tokens, lengths, self.config)
+        places = read_at(tokens, lengths, self.config)
+        padded, checked = pad_batch(tokens, places, self.config, mesh_of(self.params))
         return run.batch_rewards(self.params, padded, checked, config=self.config)[: len(lengths)]
 
     def conversation_ids(self, messages: Sequence[chat.Message], **template: Any) -> list[int]:
@@ -164,6 +165,30 @@ class RewardModel:
             and so into every score, unless date_string is given.
         """
         return chat.reward_conversation(_need_tokenizer(self.tokenizer, self.name), messages, **template)
+
+
+def check_batch(tokens: Any, lengths: Any, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
+    """A batch as arrays, once it fits.
+
+    Args:
+      tokens: [B, L] ids.
+      lengths: [B].
+      config: gives V.
+
+    Raises:
+      ValueError: not [B, L] and [B] integers, a length outside 1 .. L, an id outside 0 .. V-1.
+    """
+    tokens, lengths = read_integers("tokens", tokens), read_integers("lengths", lengths)
+    if tokens.ndim != 2 or lengths.shape != tokens.shape[:1]:
+        raise ValueError(f"expected tokens [B, L] and lengths [B], got {tokens.shape} and {lengths.shape}")
+    b, length = tokens.shape
+    if b == 0 or lengths.min() < 1 or lengths.max() > length:
+        raise ValueError(f"lengths must lie in 1 .. {length} (the width of tokens), got {lengths.tolist()}")
+    real = np.arange(length) < lengths[:, None]
+    wrong = sorted(set(tokens[real & ((tokens < 0) | (tokens >= config.vocab_size))].tolist()))
+    if wrong:
+        raise ValueError(f"ids must lie in 0 .. {config.vocab_size - 1} (the vocabulary), got {wrong[:10]}")
+    return tokens, lengths
 
 
 def pad_batch(
@@ -181,18 +206,11 @@ def pad_batch(
       ([B', bucket] int32, [B'] int32), the first B rows those of the batch.
 
     Raises:
-      ValueError: not [B, L] and [B] integers, a length outside 1 .. L, an id outside 0 .. V-1.
+      ValueError: as `check_batch`.
     """
-    tokens, lengths = read_integers("tokens", tokens), read_integers("lengths", lengths)
-    if tokens.ndim != 2 or lengths.shape != tokens.shape[:1]:
-        raise ValueError(f"expected tokens [B, L] and lengths [B], got {tokens.shape} and {lengths.shape}")
+    tokens, lengths = check_batch(tokens, lengths, config)
     b, length = tokens.shape
-    if b == 0 or lengths.min() < 1 or lengths.max() > length:
-        raise ValueError(f"lengths must lie in 1 .. {length} (the width of tokens), got {lengths.tolist()}")
     real = np.arange(length) < lengths[:, None]
-    wrong = sorted(set(tokens[real & ((tokens < 0) | (tokens >= config.vocab_size))].tolist()))
-    if wrong:
-        raise ValueError(f"ids must lie in 0 .. {config.vocab_size - 1} (the vocabulary), got {wrong[:10]}")
     if mesh is not None:
         check_axes(mesh)
     shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
@@ -206,24 +224,20 @@ def pad_batch(
     return jax.device_put((padded, padded_lengths), row_sharding(mesh))
 
 
-def read_at(tokens: Any, lengths: Any, config: ModelConfig) -> np.ndarray:
+def read_at(tokens: np.ndarray, lengths: np.ndarray, config: ModelConfig) -> np.ndarray:
     """Where a reward model is read, as lengths: each row up to its last token that is not the pad id.
 
     Sequence classification in transformers looks for that token, so it is where the model has learnt to
-    give its reward; a row of nothing but pad ids is read at its first. What does not fit is for `pad_batch`
-    to say.
+    give its reward; a row of nothing but pad ids is read at its first.
 
     Args:
-      tokens: [B, L] ids, padded on the right.
-      lengths: [B].
+      tokens: [B, L] ids, padded on the right, that `check_batch` took.
+      lengths: [B], likewise.
       config: its pad id; None: rows are read at their ends.
     """
-    tokens, lengths = np.asarray(tokens), np.asarray(lengths)
-    if config.pad_token_id is None or tokens.ndim != 2 or 0 in tokens.shape:
+    if config.pad_token_id is None:
         return lengths
     length = tokens.shape[1]
-    if lengths.shape != tokens.shape[:1] or lengths.min() < 1 or lengths.max() > length:
-        return lengths
     counts = (np.arange(length) < lengths[:, None]) & (tokens != config.pad_token_id)
     last = length - np.argmax(counts[:, ::-1], axis=1)
     return np.where(counts.any(axis=1), last, 1).astype(lengths.dtype)
