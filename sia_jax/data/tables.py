@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from sia_jax.data.forms import column_named, prompt_column
-from sia_jax.data.sniffing import HEAD, Form, form_of, is_gzip, is_header
+from sia_jax.data.sniffing import HEAD, SEPARATOR, Form, form_of, is_gzip, is_header
 from sia_jax.extras import installed_with
 from sia_jax.files.reading import MAX_BYTES
 from sia_jax.files.strict_json import decode, kind_of, parse_json, stream_lines
 
 _BATCH = 1024  # rows of a Parquet file that are in memory at a time
 _NUMBERS = ("reward", "seed", "threshold")
-_DELIMITERS = {"CSV": ",;\t", "TSV": "\t,;"}
+_DELIMITERS = {"CSV": ",;\t|", "TSV": "\t,;|"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,11 @@ class Table:
             head = self._file.read(HEAD)
             self._file.seek(0)
         self.form: Form = form_of(name, head)
+        if column is not None and self.form == "text":
+            raise ValueError(
+                f"{name}: this is text, a prompt a line, and has no column {column[:60]!r}; call a table "
+                ".csv or .tsv, or leave --column out"
+            )
         if only_rows and self.form == "text":
             self.form = "JSONL"  # whose reader says best what is wrong
         self._only_rows = only_rows
@@ -124,12 +129,13 @@ class Table:
     def _text(self) -> Iterator[TableRow]:
         text = decode(self._whole(), self.name)
         for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
+            line = line.removeprefix("\ufeff")  # of files that were put one behind the other
             if line.strip():
-                yield TableRow(number, f"line {number}", {self.column or "prompt": line})
+                yield TableRow(number, f"line {number}", {"prompt": line})
 
     def _delimited(self, delimiters: str) -> Iterator[TableRow]:
         text = decode(self._whole(), self.name)
-        mark = re.match(r"sep=([,;\t])\r?\n", text)  # what Excel writes
+        mark = SEPARATOR.match(text)
         if mark is not None:
             delimiters, text = mark.group(1), "\n" + text[mark.end() :]
         reader = csv.reader(
@@ -191,6 +197,11 @@ class Table:
                 if not re.fullmatch(r"[1-9][0-9]{0,3}", self.column) or int(self.column) > len(cells):
                     raise ValueError(
                         f"{self.name}, {place}: {error}; without a header, name a column by its number"
+                    ) from None
+                if is_header(names):
+                    raise ValueError(
+                        f"{self.name}, {place}: a column is asked for by its number, and the first line is a "
+                        f"header; name one of {[name[:60] for name in names[:20]]}"
                     ) from None
                 return None
         elif not self._only_rows and not is_header(names):
