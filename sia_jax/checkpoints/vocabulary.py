@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sia_jax.checkpoints.files import check_whole
+from sia_jax.checkpoints.files import check_whole, read_json
 from sia_jax.files.shown import shown_line
 from sia_jax.files.writing import copy_file, make_folder, publish, staging, writing
 from sia_jax.text.tokenizer import Tokenizer
@@ -171,9 +171,8 @@ def _old_template(path: Path) -> Any:
       ValueError: the file holds none.
     """
     try:
-        found = json.loads(path.read_bytes())
-        return found["chat_template"]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        return read_json(path)["chat_template"]
+    except (ValueError, KeyError) as error:
         raise ValueError(
             f'{path}: expected {{"chat_template": "..."}} ({type(error).__name__}: {error}); copy the file '
             "from the original checkpoint again, or remove it"

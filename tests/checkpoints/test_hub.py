@@ -190,7 +190,7 @@ def test_what_looks_like_a_path_never_reaches_the_hub(tmp_path, monkeypatch, nev
 
 def test_file_is_not_a_folder(tmp_path, never_the_hub):
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(NotADirectoryError, match=r"model\.safetensors is a file.*name the folder that holds"):
         resolve_checkpoint(tmp_path / "model.safetensors")
 
 
