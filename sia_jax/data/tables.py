@@ -6,6 +6,7 @@ import io
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,6 +105,11 @@ class Table:
             if found is None:
                 return
             number, line = found
+            if line.strip() == b"{":
+                raise ValueError(
+                    f"{self.name}, line {number}: here begins an object of several lines; write each on "
+                    "one line, or all of them in one list"
+                )
             value = parse_json(line, f"{self.name}, line {number}", is_line=True)
             yield TableRow(number, f"line {number}", self._fields(value, f"line {number}"))
 
@@ -189,7 +195,6 @@ class Table:
     def _header(self, cells: list[str], place: str) -> list[str] | None:
         """The names of the columns, if the first line has them."""
         names = [cell.strip() for cell in cells]
-        twice = sorted({name for name in names if names.count(name) > 1})
         if self.column is not None:
             try:
                 column_named(self.column, names)
@@ -215,8 +220,7 @@ class Table:
                     f"{self.name}, {place}: no column of prompts among {shown}; name it with --column NAME, "
                     "or by its number, from 1, if the file has no header"
                 ) from None
-        if twice:
-            raise ValueError(f"{self.name}, {place}: columns of one name: {str(twice)[:200]}; rename them")
+        _check_names(names, f"{self.name}, {place}")
         return names
 
     def _parquet(self) -> Iterator[TableRow]:
@@ -228,6 +232,7 @@ class Table:
         try:
             with pq.ParquetFile(self._file) as file:
                 names = self.header = list(file.schema_arrow.names)
+                _check_names(names, self.name)
                 total = max(file.metadata.num_rows, 1)
                 columns = [n for n in names if self._columns is None or n in self._columns] or names
                 for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
@@ -246,6 +251,13 @@ class Table:
         if len(content) > MAX_BYTES:
             raise ValueError(f"{self.name}: more than {MAX_BYTES:,} bytes are not read; split it")
         return content
+
+
+def _check_names(names: Sequence[str], place: str) -> None:
+    """Raise ValueError if two columns have one name."""
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise ValueError(f"{place}: columns of one name: {str(twice)[:200]}; rename them")
 
 
 @contextmanager

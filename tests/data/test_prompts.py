@@ -427,3 +427,22 @@ def test_messages_that_were_printed_into_a_text_are_no_prompt() -> None:
         for content, file in ((json.dumps({"prompt": text}), "p"), (table([("prompt",), (text,)]), "p.csv")):
             with pytest.raises(ValueError, match="'prompt' is a text that looks like a printed list"):
                 parse_prompts(content.encode(), file)
+
+
+def test_one_text_is_no_list_of_prompts() -> None:
+    for texts in ("How?", b"How?", {"prompt": "How?"}):
+        with pytest.raises(ValueError, match="prompts must be a list of texts, got"):
+            text_prompts(texts)
+
+
+def test_two_columns_of_one_name_are_refused_in_parquet_too(tmp_path: Path) -> None:
+    columns = pa.table([pa.array(["How?"]), pa.array(["Why?"])], names=["prompt", "prompt"])
+    pq.write_table(columns, tmp_path / "p.parquet")
+    with pytest.raises(ValueError, match=r"p\.parquet: columns of one name: \['prompt'\]"):
+        read_prompts(tmp_path / "p.parquet")
+
+
+def test_an_object_of_several_lines_is_called_so() -> None:
+    for name in ("p.json", "p.jsonl", "p.txt"):
+        with pytest.raises(ValueError, match="line 1: here begins an object of several lines; write each"):
+            parse_prompts(json.dumps({"prompt": "How?"}, indent=2).encode(), name)
