@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from sia_jax.cli import Count, command, explained
+from sia_jax.cli import Count, command, explained, read_options
 from sia_jax.evaluation.coverage import EXPONENTIAL, KINDS, NORMAL, Cover, Law, cover, from_values
 from sia_jax.evaluation.statistics import FEWEST, FEWEST_OTHERS, LEVEL
 from sia_jax.files.outputs import check_outputs
@@ -127,4 +127,4 @@ methods differ at few prompts, most differences are 0.
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

@@ -18,11 +18,10 @@ from tempfile import TemporaryDirectory
 
 import jax
 import numpy as np
-import tyro
 from rich.console import Console
 
 import sia_jax
-from sia_jax.cli import Count, explained
+from sia_jax.cli import Count, explained, read_options
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.extras import MissingExtraError
 from sia_jax.files.shown import shown
@@ -208,4 +207,4 @@ def _leaves(params: Params) -> list[np.ndarray]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))
