@@ -14,8 +14,7 @@ H100 at 40% of 989 TFLOP/s. These figures are computed from the shapes, not meas
 
 from pathlib import Path
 
-import tyro
-
+from sia_jax.cli import read_options
 from train.value_model import Args, main
 
 ARGS = Args(
@@ -27,4 +26,4 @@ ARGS = Args(
 )
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, default=ARGS, description=__doc__))
+    main(read_options(Args, default=ARGS, description=__doc__))

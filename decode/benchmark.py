@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import tyro
 from rich.markdown import Markdown
 from rich.progress import (
     BarColumn,
@@ -42,7 +41,7 @@ import sia_jax
 from decode import benchmark_parts, huggingface_baseline
 from decode.benchmark_shapes import SHAPES, Models
 from decode.benchmark_systems import BareLoop, SamplerSystem, System, Timing
-from sia_jax.cli import program
+from sia_jax.cli import program, read_options
 from sia_jax.evaluation.roofline import Machine, decode_step_cost, measure_machine, usable_cores
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
@@ -335,4 +334,4 @@ def _prompts(models: Models, batch: int, length: int) -> list[list[int]]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

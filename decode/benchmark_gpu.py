@@ -24,7 +24,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import tyro
 from rich.markdown import Markdown
 
 from decode.benchmark import record_header
@@ -32,7 +31,7 @@ from decode.benchmark_kernels import record_kernels
 from decode.benchmark_parts import time_parts
 from decode.benchmark_shapes import REAL_SHAPES, AdaptedModels
 from decode.benchmark_systems import BareLoop, SamplerSystem, System
-from sia_jax.cli import program
+from sia_jax.cli import program, read_options
 from sia_jax.evaluation.roofline import Machine, decode_step_cost, measure_machine
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
@@ -236,4 +235,4 @@ def _prompts(models: AdaptedModels, batch: int, length: int) -> list[list[int]]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

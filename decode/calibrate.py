@@ -32,7 +32,7 @@ import tyro
 from decode import preflight, runner
 from decode.generate import plan
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import Count, Flag, PromptFileArgs, command, goes_on, program
+from sia_jax.cli import Count, Flag, PromptFileArgs, command, goes_on, program, read_options
 from sia_jax.data.prompts import PromptLine
 from sia_jax.evaluation.calibration import FORMAT, calibrate, read_calibration, share_caution, threshold_for
 from sia_jax.files.lock import locked
@@ -266,4 +266,4 @@ def _partial(args: Args) -> Path:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

@@ -20,12 +20,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import tyro
 from rich.text import Text
 
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import memory_explained, program
+from sia_jax.cli import memory_explained, program, read_options
 from sia_jax.data.prompts import PromptLine
 from sia_jax.data.text import token_text
 from sia_jax.models.run import bucket_length
@@ -229,4 +228,4 @@ class Chat:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

@@ -32,7 +32,7 @@ from jax.sharding import PartitionSpec as P
 from rich.table import Table
 
 import sia_jax
-from sia_jax.cli import program
+from sia_jax.cli import program, read_options
 from sia_jax.decoding.sample import cache_columns, lower, make_settings
 from sia_jax.evaluation.compiled import Collective, collectives
 from sia_jax.evaluation.footprint import frozen_shapes, trained_shapes
@@ -222,4 +222,4 @@ def _pass(one: Collective) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from sia_jax.cli import Count, command, program
+from sia_jax.cli import Count, command, program, read_options
 from sia_jax.evaluation.coverage import EXPONENTIAL, KINDS, NORMAL, Cover, Law, cover, from_values
 from sia_jax.evaluation.statistics import FEWEST, FEWEST_OTHERS, LEVEL
 from sia_jax.files.lock import locked
@@ -132,4 +132,4 @@ methods differ at few prompts, most differences are 0.
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

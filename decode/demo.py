@@ -32,7 +32,7 @@ import sia_jax
 from decode import runner
 from decode.method_runner import Scorer
 from decode.runner import Models, Row, Runner, SamplingArgs
-from sia_jax.cli import Count, program
+from sia_jax.cli import Count, program, read_options
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.comparison import tokens_per_second
 from sia_jax.evaluation.statistics import FEWEST, Interval, mean_interval, paired_difference
@@ -413,4 +413,4 @@ Or a Qwen3 or Llama-3 checkpoint, a folder or a Hub id, alone or with a value mo
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

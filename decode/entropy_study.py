@@ -35,7 +35,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import tyro
 
 from decode import preflight, runner
 from decode.entropy_parts import (
@@ -48,7 +47,18 @@ from decode.entropy_parts import (
     sample_replies,
 )
 from decode.runner import SamplingArgs
-from sia_jax.cli import Count, Flag, Folder, Name, PromptFileArgs, check_texts, command, goes_on, program
+from sia_jax.cli import (
+    Count,
+    Flag,
+    Folder,
+    Name,
+    PromptFileArgs,
+    check_texts,
+    command,
+    goes_on,
+    program,
+    read_options,
+)
 from sia_jax.data.prompts import PromptLine
 from sia_jax.evaluation.entropy_study import Drawn, Measured, Population, study
 from sia_jax.files.lock import locked
@@ -348,4 +358,4 @@ def _settings(args: Args, prompting: Prompting | None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

@@ -28,8 +28,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 import sia_jax
 from decode import preflight, runner
 from decode.evaluate_options import Args, check_options, methods_of, read, subject
@@ -40,7 +38,7 @@ from decode.runner import Row
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import command, goes_on, program
+from sia_jax.cli import command, goes_on, program, read_options
 from sia_jax.evaluation.calibration import read_calibration
 from sia_jax.evaluation.claims import judge
 from sia_jax.evaluation.comparison import Comparison
@@ -384,4 +382,4 @@ def _reward_template(args: Args) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

@@ -37,7 +37,7 @@ from rich.text import Text
 
 from decode import preflight, runner
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import Count, File, Flag, PromptFileArgs, Repeated, goes_on, program
+from sia_jax.cli import Count, File, Flag, PromptFileArgs, Repeated, goes_on, program, read_options
 from sia_jax.data.prompts import PromptLine, text_prompts
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
@@ -347,4 +347,4 @@ def _open_journal(args: Args, prompts: list[PromptLine], found: Prompting | None
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

@@ -17,10 +17,9 @@ from tempfile import TemporaryDirectory
 
 import jax
 import numpy as np
-import tyro
 
 import sia_jax
-from sia_jax.cli import Count, program
+from sia_jax.cli import Count, program, read_options
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.extras import MissingExtraError
 from sia_jax.reports.console import Terminal
@@ -205,4 +204,4 @@ def _leaves(params: Params) -> list[np.ndarray]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

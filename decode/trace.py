@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from sia_jax.cli import program
+from sia_jax.cli import program, read_options
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.reading import check_file
@@ -92,4 +92,4 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

@@ -4,15 +4,16 @@ A kind says how `--help` shows an option; its docstring says what it is for. Whe
 program's own docstring tells what happens then, and no default is shown.
 """
 
+import io
 import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -21,6 +22,8 @@ from sia_jax.extras import MissingExtraError
 from sia_jax.files.shown import shown
 from sia_jax.files.strict_json import check_text
 from sia_jax.reports.console import Terminal
+
+Options = TypeVar("Options")
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(help_behavior_hint="")]
 """False unless it is given; there is no --no-..."""
@@ -43,6 +46,26 @@ class PromptFileArgs:
     column: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """The column or field of the file that holds the prompt; by its number, from 1, in a table without a
     header. Without: prompt, goal, or the one that published sets use."""
+
+
+def read_options(kind: type[Options], words: Sequence[str] | None = None, **more: Any) -> Options:
+    """`tyro.cli`, whose errors repeat words of the command line: here as a terminal may be given them.
+
+    Args:
+      kind: the dataclass of a program's options.
+      words: of the command line; None: those of this process.
+      **more: for `tyro.cli`.
+    """
+    given = list(sys.argv[1:] if words is None else words)
+    visible = [shown(word) for word in given]
+    if visible != given:
+        try:
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                return tyro.cli(kind, args=given, **more)
+        except (SystemExit, UnicodeEncodeError):  # the latter of half a surrogate pair
+            tyro.cli(kind, args=visible, **more)
+            sys.exit(2)  # should other words be right, they are not those that were given
+    return tyro.cli(kind, args=given, **more)
 
 
 def check_texts(args: Any) -> None:

@@ -4,9 +4,9 @@
     sia generate --help
     sia train value-model --data data/uf --base Qwen/Qwen3-1.7B-Base --out out/vm
 
-A program is a module of these folders that ends in `main(tyro.cli(Args, description=__doc__))`. In a checkout
-the folders lie beside sia_jax/, and `python -m decode.generate` runs one as well; a wheel carries them in
-sia_jax/programs/. Nothing that takes time is imported before a program is chosen.
+A program is a module of these folders that ends in `main(read_options(Args, description=__doc__))`. In a
+checkout the folders lie beside sia_jax/, and `python -m decode.generate` runs one as well; a wheel carries
+them in sia_jax/programs/. Nothing that takes time is imported before a program is chosen.
 """
 
 import difflib
@@ -112,11 +112,11 @@ def run(program: Program, arguments: Sequence[str]) -> None:
         module = importlib.import_module(program.module)
     except MissingExtraError as error:
         sys.exit(f"{program.module}: {error}")
-    import tyro
+    from sia_jax.cli import read_options
 
-    args = tyro.cli(
+    args = read_options(
         module.Args,
-        args=list(arguments),
+        arguments,
         prog=invocation(program.module),
         description=said(module.__doc__ or ""),
         **({"default": module.ARGS} if hasattr(module, "ARGS") else {}),

@@ -1,12 +1,13 @@
 """What the programs share: an end with a message where files or options are wrong, and no other."""
 
 import shlex
+from pathlib import Path
 
 import pytest
 import tyro
 
-from decode import evaluate
-from sia_jax.cli import command, explained
+from decode import evaluate, trace
+from sia_jax.cli import command, explained, read_options
 
 
 @pytest.mark.parametrize("error", [ValueError("no such thing"), FileNotFoundError("no such thing")])
@@ -45,3 +46,30 @@ def test_a_command_line_gives_back_the_options_that_it_was_made_from() -> None:
     assert words[:3] == ["python", "-m", "decode.evaluate"]
     assert "--temperature" not in words
     assert tyro.cli(evaluate.Args, args=words[3:]) == args
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["x", "--bogus\x1b]0;title\x07"],
+        ["x", "one more \x1b[2J\u202e"],
+        ["x", "--prompts", "\x9b31m"],
+        ["x", "half a pair \udc80"],
+    ],
+)
+def test_errors_about_options_command_no_terminal(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read_options(trace.Args, words, description="Make a page.")
+    assert ended.value.code == 2
+    said = "".join(capsys.readouterr())
+    assert "--help" in said
+    for foreign in ("\x1b]", "\x1b[2J", "\u202e", "\x9b", "\x07", "\udc80"):
+        assert foreign not in said
+
+
+def test_options_are_read_as_they_were_given() -> None:
+    assert read_options(trace.Args, ["a\x1b\udc80", "--title", "\u202eb"]) == trace.Args(
+        replies=Path("a\x1b\udc80"), title="\u202eb"
+    )

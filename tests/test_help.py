@@ -16,7 +16,7 @@ def programs() -> list[str]:
     found = []
     for folder in ("decode", "train"):
         for path in sorted((ROOT / folder).glob("*.py")):
-            if "tyro.cli(Args" in path.read_text(encoding="utf-8"):
+            if "read_options(Args" in path.read_text(encoding="utf-8"):
                 found.append(f"{folder}.{path.stem}")
     return found
 

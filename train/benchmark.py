@@ -23,14 +23,13 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-import tyro
 from rich.markdown import Markdown
 from rich.progress import track
 
 import sia_jax
 from decode.benchmark import record_header
 from decode.benchmark_shapes import SHAPES, Models
-from sia_jax.cli import program
+from sia_jax.cli import program, read_options
 from sia_jax.data.packing import pack
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.roofline import measure_machine, training_flops, usable_cores
@@ -204,4 +203,4 @@ def _targets(speeds: dict[str, float]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

@@ -31,7 +31,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from rich.table import Table
 
-from sia_jax.cli import program
+from sia_jax.cli import program, read_options
 from sia_jax.evaluation.compiled import Collective, collectives
 from sia_jax.evaluation.footprint import (
     Exchange,
@@ -231,4 +231,4 @@ def _shortened(shapes: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

@@ -34,7 +34,18 @@ from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Count, File, Flag, Folder, Int, check_texts, goes_on, memory_explained, program
+from sia_jax.cli import (
+    Count,
+    File,
+    Flag,
+    Folder,
+    Int,
+    check_texts,
+    goes_on,
+    memory_explained,
+    program,
+    read_options,
+)
 from sia_jax.data.records import set_folder
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
@@ -375,4 +386,4 @@ def _show(args: Args, report: dict[str, Any], rewards: Sequence[float], messages
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

@@ -62,7 +62,7 @@ from rich.text import Text
 
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Flag, Int, check_texts, goes_on, program
+from sia_jax.cli import Flag, Int, check_texts, goes_on, program, read_options
 from sia_jax.data.records import Record, read_records, set_folder, unfinished_folder, write_records
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Format, Source, open_source
@@ -466,4 +466,4 @@ def _check_sampling(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from sia_jax.checkpoints.hub import resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Count, Flag, Folder, program
+from sia_jax.cli import Count, Flag, Folder, program, read_options
 from sia_jax.data.records import Record, RecordSource, read_records
 from sia_jax.data.text import token_text
 from sia_jax.data.token_ids import num_tokens
@@ -110,4 +110,4 @@ def _append(text: Text, ids: Sequence[int], tokenizer: Tokenizer, style: str | N
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

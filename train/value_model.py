@@ -44,7 +44,7 @@ from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone, save_backbone
 from sia_jax.checkpoints.value_model import OWN_BACKBONE, fingerprint_with_backbone, own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Folder, Int, memory_explained, program
+from sia_jax.cli import Folder, Int, check_texts, memory_explained, program, read_options
 from sia_jax.data.prompts import check_seed
 from sia_jax.data.records import read_records, set_folder, trajectories
 from sia_jax.data.trajectories import Trajectory
@@ -152,6 +152,7 @@ def main(args: Args) -> None:
     """Train; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
     kept = "interrupted; the same command goes on from the last checkpoint"
     with program("train.value_model", FloatingPointError, interrupted=lambda: kept) as console:
+        check_texts(args)
         _check_places(args)
         if args.distributed:
             jax.distributed.initialize()
@@ -424,4 +425,4 @@ def _whole(array: jax.Array) -> Any:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

@@ -26,7 +26,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from sia_jax.cli import Count, program
+from sia_jax.cli import Count, program, read_options
 from sia_jax.data.prompts import check_seed
 from sia_jax.files.lock import LOCK, locked
 from sia_jax.files.outputs import check_outputs
@@ -128,4 +128,4 @@ def make(world: World, console: Terminal) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    main(read_options(Args, description=__doc__))

@@ -22,7 +22,7 @@ from sia_jax.checkpoints.values import (
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.models.lora import LoraConfig
-from sia_jax.models.patterns import check_pattern
+from sia_jax.models.patterns import check_pattern, check_patterns
 
 _FILE_NAME = "adapter_config.json"
 MERGE = (
@@ -195,6 +195,11 @@ def _wrong_patterns(name: str, value: Any) -> list[str]:
                 f"{name} is keyed by {shown_value(key)}, which cannot be matched here: {error}; write the "
                 f"paths of the modules, or {MERGE}"
             )
+    if isinstance(value, dict) and not problems:
+        try:
+            check_patterns(value)
+        except ValueError as error:
+            problems.append(f"{name} has {len(value):,} keys: {error}; write the paths of the modules")
     return problems[:10]
 
 

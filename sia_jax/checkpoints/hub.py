@@ -18,11 +18,22 @@ def resolve_checkpoint(path_or_id: str | Path) -> Path:
         for one of several checkpoints in a repository, of which the rest is left there.
 
     Raises:
+      NotADirectoryError: a file.
+      TypeError: neither a str nor a Path.
       FileNotFoundError: no such folder, and it cannot be had from the Hub either.
     """
-    folder = Path(path_or_id).expanduser()
+    if not isinstance(path_or_id, str | Path):
+        raise TypeError(f"expected a folder or a Hub id, as a str or a Path, got {type(path_or_id).__name__}")
+    try:
+        folder = Path(path_or_id).expanduser()
+    except RuntimeError as error:  # ~name, of nobody here
+        raise FileNotFoundError(f"{path_or_id}: no such folder ({error})") from None
     if folder.is_dir():
         return folder
+    if folder.exists():
+        raise NotADirectoryError(
+            f"{path_or_id} is a file, and a checkpoint is a folder; name the folder that holds it"
+        )
     name = str(path_or_id)
     if not re.fullmatch(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+){0,2}", name):
         raise FileNotFoundError(f"{name}: no such folder, and not a Hub id (owner/name or owner/name/folder)")

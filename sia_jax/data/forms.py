@@ -1,5 +1,6 @@
 """What the row of a file says: a prompt, or a conversation that is finished. One rule for all readers."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,13 @@ OTHER_COLUMNS = ("instruction", "question", "query", "behavior", "forbidden_prom
 REPLIES = ("response", "completion", "text")
 """Fields of a reply beside a "prompt": ours, TRL's, and those of decode.generate."""
 
+_SYSTEM = ("system", "system_prompt")
+"""Fields of a system message: ShareGPT's and OpenOrca's."""
+
+_BESIDE = ("input", "context", "contextstring", *_SYSTEM)
+"""Fields that say a part of what is asked, or how: Alpaca's, Dolly's, HarmBench's."""
+
+_PRINTED = re.compile(r"\s*\[\s*\{\s*['\"](role|content|from|value)['\"]\s*:")
 _EXAMPLE = '{"prompt": "..."}, {"messages": [...]} or {"prompt_ids": [...]}'
 
 
@@ -50,6 +58,8 @@ def prompt_of(fields: Mapping[str, Any], column: str | None = None) -> list[Mess
     if conversation is not None:
         messages = read_messages(fields[conversation], conversation)
         if fields.get("prompt") is None:
+            if not messages or messages[0]["role"] != "system":
+                _check_alone(fields, conversation, _SYSTEM, f"take one alone: --column {conversation}")
             return messages
         prompt = _as_prompt(fields["prompt"], "prompt")
         if messages == prompt or (messages[:-1] == prompt and messages[-1]["role"] == "assistant"):
@@ -61,6 +71,7 @@ def prompt_of(fields: Mapping[str, Any], column: str | None = None) -> list[Mess
     if "prompt" not in fields and isinstance(fields.get("chosen"), list):
         return _common_prompt(fields)
     name = prompt_column(list(fields))
+    _check_alone(fields, name, _BESIDE, f"take one alone: --column {name[:60]}")
     return _as_prompt(fields[name], name)
 
 
@@ -81,6 +92,8 @@ def turns_of(fields: Mapping[str, Any]) -> Turns:
         raise ValueError(f"expected 'messages', or 'prompt' and 'response', got {_names(fields)}")
     if conversation is not None:
         messages = read_messages(fields[conversation], conversation)
+        if not messages or messages[0]["role"] != "system":
+            _check_alone(fields, conversation, _SYSTEM, "drop one of the fields")
         finished = bool(messages) and messages[-1]["role"] == "assistant"
         turns = Turns(messages[:-1], messages[-1]["content"]) if finished else Turns(messages, None)
         if fields.get("prompt") is not None and _as_turns(fields["prompt"], "prompt") != turns.prompt:
@@ -96,6 +109,8 @@ def turns_of(fields: Mapping[str, Any]) -> Turns:
         )
     if len(replies) > 1 and len({str(fields[name]) for name in replies}) > 1:
         raise ValueError(f"expected one reply, got {_names(replies)}, which differ; drop all but one")
+    if isinstance(fields["prompt"], str):
+        _check_alone(fields, "prompt", _SYSTEM, "drop one of the fields")
     return Turns(_as_turns(fields["prompt"], "prompt"), _reply(fields[replies[0]], replies[0]))
 
 
@@ -162,12 +177,27 @@ def _conversation_field(fields: Mapping[str, Any]) -> str | None:
     return found[0] if found else None
 
 
+def _check_alone(fields: Mapping[str, Any], name: str, beside: Sequence[str], remedy: str) -> None:
+    """Raise ValueError if a part of what is asked stands in another field."""
+    for other, value in fields.items():
+        if other != name and other.strip().lower() in beside and isinstance(value, str) and value.strip():
+            raise ValueError(
+                f"{other[:60]!r} stands beside {name[:60]!r}, and may be a part of what is asked, which one "
+                f"field alone would lose; write both into messages, or {remedy}"
+            )
+
+
 def _as_prompt(value: Any, name: str) -> list[Message]:
     if isinstance(value, list):
         return read_messages(value, name)
     if not isinstance(value, str) or not value.strip():
         got = "an empty text" if isinstance(value, str) else kind_of(value)
         raise ValueError(f"{name!r}: a prompt must be a text that is not empty, or messages; got {got}")
+    if _PRINTED.match(value):
+        raise ValueError(
+            f"{name!r} is a text that looks like a printed list of messages; write the list itself, not "
+            "a text of it"
+        )
     return [{"role": "user", "content": value}]
 
 

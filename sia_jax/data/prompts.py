@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -117,8 +117,10 @@ def text_prompts(texts: Iterable[str], system: str | None = None) -> list[Prompt
     """Prompts given as texts, each one user's turn.
 
     Raises:
-      ValueError: a blank text, or one that cannot be written as UTF-8.
+      ValueError: one text instead of a list, a blank text, or one that cannot be written as UTF-8.
     """
+    if isinstance(texts, str | bytes | Mapping):
+        raise ValueError(f"prompts must be a list of texts, got {kind_of(texts)}; write [text] for one")
     return [_parse({"prompt": text}, index, system, None) for index, text in enumerate(texts)]
 
 

@@ -5,7 +5,7 @@ import re
 from pathlib import PurePath
 from typing import Literal
 
-from sia_jax.data.forms import OTHER_COLUMNS, PROMPT_COLUMNS
+from sia_jax.data.forms import CONVERSATIONS, OTHER_COLUMNS, PROMPT_COLUMNS
 from sia_jax.files.reading import GZIP
 from sia_jax.files.strict_json import BOM
 
@@ -23,6 +23,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"SQLite format 3", "a SQLite database; export the table as CSV"),
     (b"\x93NUMPY", "a NumPy array; write the texts as JSONL"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it with zstd -d"),
+    (b"\x04\x22\x4d\x18", "compressed with lz4; unpack it with lz4 -d"),
     (b"BZh", "compressed with bzip2; unpack it with bzip2 -d"),
     (b"\xfd7zXZ", "compressed with xz; unpack it with xz -d"),
     (b"7z\xbc\xaf", "a 7z archive; unpack it"),
@@ -32,7 +33,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"Obj\x01", "an Avro file; write it as Parquet or JSONL"),
     (b"version https://git-lfs", "a pointer of Git LFS, not the file; fetch it with git lfs pull"),
 )
-_MARKUP = re.compile(rb"\s*<(!doctype|html|\?xml|head|body)\b", re.IGNORECASE)
+_MARKUP = re.compile(rb"\s*<(!--|(!doctype|html|\?xml|head|body)\b)", re.IGNORECASE)
 
 _SUFFIXES: dict[str, Form] = {
     **dict.fromkeys((".jsonl", ".ndjson", ".json"), "JSONL"),
@@ -51,6 +52,15 @@ _OTHER_SUFFIXES = {
     ".ipynb": "a notebook",
     ".py": "a program",
 }
+_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*")
+"""The line under the header of a table of Markdown."""
+_PYTHON = re.compile(r"\{\s*'[^']*'\s*:.*\},?|\[\s*\{\s*'[^']*'\s*:.*|\[\s*'.*'\s*\],?")
+_BARE_KEYS = re.compile(r"\{\s*[A-Za-z_]\w*\s*:\s*[\"'\[{0-9].*\},?")
+_YAML = re.compile(
+    rf"-\s+(['\"]?)({'|'.join((*PROMPT_COLUMNS, *OTHER_COLUMNS, *CONVERSATIONS, 'id'))})\1\s*:(\s|$)"
+)
+SEPARATOR = re.compile(r"sep=([,;\t|])\r?(\n|$)")
+"""What Excel writes above a table."""
 _JSON = re.compile(r'\{\s*("|\}|$)|\[\s*(["\[{\]]|$)')
 
 
@@ -87,7 +97,10 @@ def form_of(name: str, head: bytes) -> Form:
             f"{name}: {suffix} is {_OTHER_SUFFIXES[suffix]}, which is not read; write JSONL, CSV, or a .txt "
             "file with a prompt on each line"
         )
-    tables: dict[str, Form] = {",": "CSV", "\t": "TSV", ";": "CSV"}
+    _refuse_other_text(name, lines)
+    if SEPARATOR.match(first):
+        return "CSV"
+    tables: dict[str, Form] = {",": "CSV", "\t": "TSV", ";": "CSV", "|": "CSV"}
     for delimiter, form in tables.items():
         if is_header(first.split(delimiter)):
             return form
@@ -100,6 +113,21 @@ def form_of(name: str, head: bytes) -> Form:
                 "lines in one form"
             )
     return "text"
+
+
+def _refuse_other_text(name: str, lines: list[str]) -> None:
+    """Raise ValueError for text whose lines are no prompts, but rows of a form that is not read."""
+    first, second = (line.strip() for line in (*lines[:2], "", "")[:2])
+    tests = {
+        "a table of Markdown; save it as CSV": "|" in first and "|" in second and _RULE.fullmatch(second),
+        "what Python prints, not JSON; write the rows with json.dumps": _PYTHON.fullmatch(first),
+        "JSON without quotes around its keys; write the rows with json.dumps": _BARE_KEYS.fullmatch(first),
+        "YAML, which is not read; write the rows as JSONL or CSV": _YAML.match(first)
+        or (first == "---" and re.match(r"(-\s+)?[\w\"']+\s*:(\s|$)", second)),
+    }
+    for what, holds in tests.items():
+        if holds:
+            raise ValueError(f"{name}: this is {what}")
 
 
 def suffix_of(name: str) -> str:

@@ -5,19 +5,20 @@ import gzip
 import io
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 from sia_jax.data.forms import column_named, prompt_column
-from sia_jax.data.sniffing import HEAD, Form, form_of, is_gzip, is_header
+from sia_jax.data.sniffing import HEAD, SEPARATOR, Form, form_of, is_gzip, is_header
 from sia_jax.extras import installed_with
 from sia_jax.files.reading import MAX_BYTES, unpacking
 from sia_jax.files.strict_json import decode, kind_of, parse_json, stream_lines
 
 _BATCH = 1024  # rows of a Parquet file that are in memory at a time
 _NUMBERS = ("reward", "seed", "threshold")
-_DELIMITERS = {"CSV": ",;\t", "TSV": "\t,;"}
+_DELIMITERS = {"CSV": ",;\t|", "TSV": "\t,;|"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Table:
             head = self._file.read(HEAD)
             self._file.seek(0)
         self.form: Form = form_of(name, head)
+        if column is not None and self.form == "text":
+            raise ValueError(
+                f"{name}: this is text, a prompt a line, and has no column {column[:60]!r}; call a table "
+                ".csv or .tsv, or leave --column out"
+            )
         if only_rows and self.form == "text":
             self.form = "JSONL"  # whose reader says best what is wrong
         self._only_rows = only_rows
@@ -97,6 +103,11 @@ class Table:
             if found is None:
                 return
             number, line = found
+            if line.strip() == b"{":
+                raise ValueError(
+                    f"{self.name}, line {number}: here begins an object of several lines; write each on "
+                    "one line, or all of them in one list"
+                )
             value = parse_json(line, f"{self.name}, line {number}", is_line=True)
             yield TableRow(number, f"line {number}", self._fields(value, f"line {number}"))
 
@@ -122,12 +133,13 @@ class Table:
     def _text(self) -> Iterator[TableRow]:
         text = decode(self._whole(), self.name)
         for number, line in enumerate(re.split(r"\r\n|\n|\r", text), start=1):
+            line = line.removeprefix("\ufeff")  # of files that were put one behind the other
             if line.strip():
-                yield TableRow(number, f"line {number}", {self.column or "prompt": line})
+                yield TableRow(number, f"line {number}", {"prompt": line})
 
     def _delimited(self, delimiters: str) -> Iterator[TableRow]:
         text = decode(self._whole(), self.name)
-        mark = re.match(r"sep=([,;\t])\r?\n", text)  # what Excel writes
+        mark = SEPARATOR.match(text)
         if mark is not None:
             delimiters, text = mark.group(1), "\n" + text[mark.end() :]
         reader = csv.reader(
@@ -181,7 +193,6 @@ class Table:
     def _header(self, cells: list[str], place: str) -> list[str] | None:
         """The names of the columns, if the first line has them."""
         names = [cell.strip() for cell in cells]
-        twice = sorted({name for name in names if names.count(name) > 1})
         if self.column is not None:
             try:
                 column_named(self.column, names)
@@ -189,6 +200,11 @@ class Table:
                 if not re.fullmatch(r"[1-9][0-9]{0,3}", self.column) or int(self.column) > len(cells):
                     raise ValueError(
                         f"{self.name}, {place}: {error}; without a header, name a column by its number"
+                    ) from None
+                if is_header(names):
+                    raise ValueError(
+                        f"{self.name}, {place}: a column is asked for by its number, and the first line is a "
+                        f"header; name one of {[name[:60] for name in names[:20]]}"
                     ) from None
                 return None
         elif not self._only_rows and not is_header(names):
@@ -202,8 +218,7 @@ class Table:
                     f"{self.name}, {place}: no column of prompts among {shown}; name it with --column NAME, "
                     "or by its number, from 1, if the file has no header"
                 ) from None
-        if twice:
-            raise ValueError(f"{self.name}, {place}: columns of one name: {str(twice)[:200]}; rename them")
+        _check_names(names, f"{self.name}, {place}")
         return names
 
     def _parquet(self) -> Iterator[TableRow]:
@@ -215,6 +230,7 @@ class Table:
         try:
             with pq.ParquetFile(self._file) as file:
                 names = self.header = list(file.schema_arrow.names)
+                _check_names(names, self.name)
                 total = max(file.metadata.num_rows, 1)
                 columns = [n for n in names if self._columns is None or n in self._columns] or names
                 for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
@@ -233,6 +249,13 @@ class Table:
         if len(content) > MAX_BYTES:
             raise ValueError(f"{self.name}: more than {MAX_BYTES:,} bytes are not read; split it")
         return content
+
+
+def _check_names(names: Sequence[str], place: str) -> None:
+    """Raise ValueError if two columns have one name."""
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise ValueError(f"{place}: columns of one name: {str(twice)[:200]}; rename them")
 
 
 def _cell(name: str, cell: str) -> Any:

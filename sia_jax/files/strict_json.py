@@ -12,6 +12,7 @@ Taken is UTF-8, with or without a byte order mark, that holds one value. Refused
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NoReturn
 
@@ -61,8 +62,8 @@ def parse_json(content: bytes, name: str, *, is_line: bool = False) -> Any:
     def parse_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         fields = dict(pairs)
         if len(fields) != len(pairs):
-            names = [key for key, _ in pairs]
-            twice = ", ".join(ascii(key)[:60] for key in sorted({k for k in names if names.count(k) > 1})[:5])
+            counts = Counter(key for key, _ in pairs)
+            twice = ", ".join(ascii(key)[:60] for key in sorted(k for k in counts if counts[k] > 1)[:5])
             raise ValueError(f"{name}: the fields {twice} stand there twice; keep one of each")
         return fields
 

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 _MOST_CHARACTERS = 2000
 _MOST_NESTED = 20
 """Groups within groups."""
-_MOST_LOOPS = 3
-"""Repetitions within repetitions: each may take as many turns as the path has characters."""
+_MOST_WORK = 100_000
+"""Steps of a match, see `_Part.work`: a tenth of a second."""
+_TURNS = 32
+"""What a repetition without an upper bound is reckoned at: it ends once nothing new is reached."""
 _MOST_COUNTED = 20
 _REPEATED = re.compile(r"[*+?]|\{(\d*)(,?)(\d*)\}")
 
@@ -25,10 +27,11 @@ _Ends = Callable[[str, Places], Places]
 
 @dataclass(frozen=True)
 class _Part:
-    """A part of a pattern: where it may end, and how deep its repetitions are nested."""
+    """A part of a pattern: where it may end, and what that takes."""
 
     ends: _Ends
-    loops: int = 0
+    work: int = 1
+    """Characters and places, each as often as the repetitions around it may have it tried."""
 
 
 def matches_end(pattern: str, path: str) -> bool:
@@ -55,6 +58,15 @@ def check_pattern(pattern: str) -> None:
     _compiled(pattern)
 
 
+def check_patterns(patterns: Iterable[str]) -> None:
+    """Raise ValueError if patterns, each of which can be matched, are too much work together."""
+    work = sum(_compiled(pattern).work for pattern in patterns)
+    if work > _MOST_WORK:
+        raise ValueError(
+            f"all together they may take {work:,} steps a module, expected at most {_MOST_WORK:,}"
+        )
+
+
 @functools.lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> _Part:
     if len(pattern) > _MOST_CHARACTERS:
@@ -63,6 +75,10 @@ def _compiled(pattern: str) -> _Part:
     part = parser.alternatives(0)
     if parser.at < len(pattern):
         raise ValueError("it closes a group that it does not open")
+    if part.work > _MOST_WORK:
+        raise ValueError(
+            f"its repetitions, nested, may take {part.work:,} steps, expected at most {_MOST_WORK:,}"
+        )
     return part
 
 
@@ -80,13 +96,13 @@ class _Parser:
         parts = [self._sequence(depth)]
         while self._taken("|"):
             parts.append(self._sequence(depth))
-        return parts[0] if len(parts) == 1 else _Part(_any_of(parts), max(part.loops for part in parts))
+        return parts[0] if len(parts) == 1 else _Part(_any_of(parts), sum(part.work for part in parts))
 
     def _sequence(self, depth: int) -> _Part:
         parts = []
         while self.at < len(self.pattern) and self.pattern[self.at] not in "|)":
             parts.append(self._repeated(self._atom(depth)))
-        return _Part(_one_after_the_other(parts), max((part.loops for part in parts), default=0))
+        return _Part(_one_after_the_other(parts), 1 + sum(part.work for part in parts))
 
     def _repeated(self, part: _Part) -> _Part:
         found = _REPEATED.match(self.pattern, self.at)
@@ -101,9 +117,8 @@ class _Parser:
             most = int(found[3] or found[1])
         if max(least, most or 0) > _MOST_COUNTED or (most is not None and most < least):
             raise ValueError(f"it has {found[0]}, expected counts up to {_MOST_COUNTED}")
-        if part.loops >= _MOST_LOOPS and found[0] != "?":
-            raise ValueError(f"its repetitions are nested more than {_MOST_LOOPS} deep")
-        return _Part(_repeat(part, least, most), part.loops + (found[0] != "?"))
+        turns = least + _TURNS if most is None else most
+        return _Part(_repeat(part, least, most), 1 + part.work * turns)
 
     def _atom(self, depth: int) -> _Part:
         character = self.pattern[self.at]
@@ -214,7 +229,9 @@ def _one_after_the_other(parts: Iterable[_Part]) -> _Ends:
 def _repeat(part: _Part, least: int, most: int | None) -> _Ends:
     def ends(path: str, starts: Places) -> Places:
         for _ in range(least):
-            starts = part.ends(path, starts)
+            before, starts = starts, part.ends(path, starts)
+            if starts in (before, frozenset()):  # and so would all further turns end
+                break
         reached, turn = starts, starts
         for _ in range(len(path) + 1 if most is None else most - least):
             turn = part.ends(path, turn) - reached

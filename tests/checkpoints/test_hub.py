@@ -190,7 +190,7 @@ def test_what_looks_like_a_path_never_reaches_the_hub(tmp_path, monkeypatch, nev
 
 def test_file_is_not_a_folder(tmp_path, never_the_hub):
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(NotADirectoryError, match=r"model\.safetensors is a file.*name the folder that holds"):
         resolve_checkpoint(tmp_path / "model.safetensors")
 
 
@@ -206,3 +206,14 @@ def test_name_is_the_last_part(tmp_path, monkeypatch):
     assert checkpoint_name("/models/Qwen3-0.6B-Base/") == "Qwen3-0.6B-Base"
     assert checkpoint_name(Path("/models/step100")) == "step100"
     assert checkpoint_name(".") == tmp_path.name
+
+
+def test_the_home_of_nobody_is_no_folder(never_the_hub):
+    with pytest.raises(FileNotFoundError, match=r"~nobody\.of\.this\.name/x: no such folder"):
+        resolve_checkpoint("~nobody.of.this.name/x")
+
+
+@pytest.mark.parametrize("given", [None, 5, b"policy", ["policy"]])
+def test_what_is_no_path_is_called_so(given, never_the_hub):
+    with pytest.raises(TypeError, match="expected a folder or a Hub id, as a str or a Path, got"):
+        resolve_checkpoint(given)

@@ -126,7 +126,9 @@ def test_a_template_in_a_processors_file_is_the_tokenizers(tmp_path: Path):
     (tmp_path / "copy").mkdir()
     copy_tokenizer(tmp_path, tmp_path / "copy")
     assert load_tokenizer(tmp_path / "copy").chat_template == content["chat_template"]
-    for broken in ("{", "[]", '"a"', "5", '{"template": ""}', "[" * 100_000):
+    twice = '{"chat_template": "a", "chat_template": "b"}'
+    half = '{"chat_template": "\\ud83d"}'
+    for broken in ("{", "[]", '"a"', "5", '{"template": ""}', "[" * 100_000, twice, half):
         (tmp_path / "chat_template.json").write_text(broken)
         with pytest.raises(ValueError, match=r"chat_template\.json: expected \{.*or remove it"):
             load_tokenizer(tmp_path)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sia_jax.data.conversations import read_conversations
+from sia_jax.data.forms import turns_of
 from sia_jax.data.sources import open_source
 from sia_jax.data.sources.conversations import Conversation, Rejected
 from sia_jax.rewards.labelling import check_conversation
@@ -196,3 +197,14 @@ def test_tables_of_published_sets_are_read(tmp_path: Path) -> None:
     (kept, left) = open_source("hh-rlhf", tmp_path / "h.csv", vocab_size=9).entries
     assert isinstance(kept, Conversation)
     assert isinstance(left, Rejected)
+
+
+@pytest.mark.parametrize("name", ["system", "system_prompt"])
+def test_a_system_message_beside_a_finished_conversation_is_not_lost(name: str) -> None:
+    rows = [{"role": "user", "content": "How?"}, {"role": "assistant", "content": "So."}]
+    for row in ({"messages": rows}, {"prompt": "How?", "response": "So."}):
+        with pytest.raises(ValueError, match=f"'{name}' stands beside .* or drop one of the fields"):
+            turns_of(row | {name: "Be brief."})
+        assert turns_of(row | {name: None}).reply == "So."
+    whole = [{"role": "system", "content": "Be brief."}, *rows]
+    assert turns_of({"messages": whole, name: "Be brief."}).prompt == whole[:-1]

@@ -353,7 +353,7 @@ def test_texts_of_a_program_are_checked_as_those_of_files() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", r"column 2: not JSON \(expecting property name"),
+        ("{]", r"column 2: not JSON \(expecting property name"),
         ("[]", "line 3: expected an object"),
         ('{"text": "a"}', r"line 3: expected {\"prompt\".*, got \['text'\]"),
         ('{"prompt": "a", "messages": []}', "'prompt' and 'messages' differ"),
@@ -398,3 +398,101 @@ def test_system_messages() -> None:
         ["S", "Hello"],
         ["A", "B"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("| prompt | label |\n|---|:-:|\n| How? | a |\n", "a table of Markdown"),
+        ("prompt | label\n--- | ---\nHow? | a\n", "a table of Markdown"),
+        ("{'prompt': 'How?'}\n{'prompt': 'Why?'}\n", "what Python prints"),
+        ("['How?', 'Why?']", "what Python prints"),
+        ('{prompt: "How?"}', "JSON without quotes around its keys"),
+        ("- prompt: How?\n- prompt: Why?\n", "YAML"),
+        ("---\nprompts:\n  - How?\n", "YAML"),
+        ("<!-- saved from a page -->\n<p>How?</p>", "HTML or XML"),
+        ("\x04\x22\x4d\x18....", "compressed with lz4"),
+    ],
+)
+def test_text_that_has_rows_of_a_form_that_is_not_read_is_refused_by_name(text: str, what: str) -> None:
+    for name in ("p", "p.txt", "p.md"):
+        with pytest.raises(ValueError, match=f"^{name}: this is {what}"):
+            parse_prompts(text.encode(), name)
+
+
+def test_text_that_only_begins_like_another_form_is_text() -> None:
+    for text in ("- How?\n- Why?", "{name} asks: how?\nWhy?", "[1] How?\nWhy?", "a | b?\nWhy?", "---\nHow?"):
+        assert contents(text.encode()) == text.split("\n")
+
+
+def test_bars_delimit_columns_and_a_line_of_excel_names_the_delimiter_under_any_name() -> None:
+    for name in ("p", "p.csv", "p.txt"):
+        assert contents(b"id|prompt\n1|How?\n2|Why?\n", name) == ["How?", "Why?"]
+        assert contents(b"sep=;\nprompt;label\nHow?;a\n", name) == ["How?"]
+
+
+def test_marks_of_byte_order_are_no_part_of_lines_of_text() -> None:
+    mark = "\ufeff".encode()
+    assert contents(mark + mark + b"How?\n" + mark + b"Why?\n") == ["How?", "Why?"]
+
+
+def test_a_column_is_never_asked_for_in_vain() -> None:
+    with pytest.raises(ValueError, match="this is text, a prompt a line, and has no column 'goal'"):
+        parse_prompts(b"How?\nWhy?\n", "p.txt", column="goal")
+    with pytest.raises(ValueError, match=r"line 1: .* by its number, and the first line is a header; name"):
+        parse_prompts(b"id,prompt\n1,How?\n", "p.csv", column="2")
+
+
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [
+        ("instruction", "input"),
+        ("instruction", "context"),
+        ("Behavior", "ContextString"),
+        ("question", "system_prompt"),
+        ("prompt", "system"),
+    ],
+)
+def test_a_part_of_what_is_asked_that_stands_in_another_field_is_not_lost(name: str, beside: str) -> None:
+    for content, file in (
+        (json.dumps({name: "How?", beside: "Three eggs."}), "p.jsonl"),
+        (table([(name, beside), ("How?", "Three eggs.")]), "p.csv"),
+    ):
+        with pytest.raises(ValueError, match=f"'{beside}' stands beside '{name}'.*--column {name}"):
+            parse_prompts(content.encode(), file)
+        assert contents(content.encode(), file, column=name) == ["How?"]
+    assert contents(json.dumps({name: "How?", beside: ""}).encode()) == ["How?"]
+
+
+def test_a_system_message_beside_a_conversation_is_not_lost() -> None:
+    row = {"system": "Be brief.", "conversations": [{"from": "human", "value": "How?"}]}
+    with pytest.raises(ValueError, match="'system' stands beside 'conversations'"):
+        parse_prompts(json.dumps(row).encode(), "p.jsonl")
+    assert contents(json.dumps(row).encode(), column="conversations") == ["How?"]
+
+
+def test_messages_that_were_printed_into_a_text_are_no_prompt() -> None:
+    messages = [{"role": "user", "content": "How?"}]
+    for text in (json.dumps(messages), str(messages), str([{"from": "human", "value": "How?"}])):
+        for content, file in ((json.dumps({"prompt": text}), "p"), (table([("prompt",), (text,)]), "p.csv")):
+            with pytest.raises(ValueError, match="'prompt' is a text that looks like a printed list"):
+                parse_prompts(content.encode(), file)
+
+
+def test_one_text_is_no_list_of_prompts() -> None:
+    for texts in ("How?", b"How?", {"prompt": "How?"}):
+        with pytest.raises(ValueError, match="prompts must be a list of texts, got"):
+            text_prompts(texts)
+
+
+def test_two_columns_of_one_name_are_refused_in_parquet_too(tmp_path: Path) -> None:
+    columns = pa.table([pa.array(["How?"]), pa.array(["Why?"])], names=["prompt", "prompt"])
+    pq.write_table(columns, tmp_path / "p.parquet")
+    with pytest.raises(ValueError, match=r"p\.parquet: columns of one name: \['prompt'\]"):
+        read_prompts(tmp_path / "p.parquet")
+
+
+def test_an_object_of_several_lines_is_called_so() -> None:
+    for name in ("p.json", "p.jsonl", "p.txt"):
+        with pytest.raises(ValueError, match="line 1: here begins an object of several lines; write each"):
+            parse_prompts(json.dumps({"prompt": "How?"}, indent=2).encode(), name)

@@ -172,3 +172,12 @@ def test_a_text_is_taken_exactly_if_utf_8_has_it(text: str) -> None:
 def test_decode_takes_the_mark_off_and_nothing_else() -> None:
     assert decode(BOM + b" a\r\n", "x") == " a\r\n"
     assert decode(BOM + BOM, "x") == "\ufeff"
+
+
+def test_keys_that_stand_twice_are_found_at_once_in_a_large_object() -> None:
+    keys = [f"k{i}" for i in range(20_000)]
+    content = ("{" + ",".join(f'"{key}":0' for key in [*keys, *keys]) + "}").encode()
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"x\.json: the fields 'k0', 'k1', .* stand there twice"):
+        parse_json(content, "x.json")
+    assert time.process_time() - start < 2

@@ -45,7 +45,7 @@ def test_each_program_ends_as_the_command_starts_it() -> None:
             if "__main__" in ast.dump(tree):
                 (last,) = tree.body[-1].body  # type: ignore[attr-defined]
                 default = "default=ARGS, " if folder == "configs" else ""
-                assert ast.unparse(last) == f"main(tyro.cli(Args, {default}description=__doc__))", name
+                assert ast.unparse(last) == f"main(read_options(Args, {default}description=__doc__))", name
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda one: one.module)
