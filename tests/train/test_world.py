@@ -107,7 +107,7 @@ def test_the_time_of_a_stage_that_was_interrupted_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(world, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     answers = iter([KeyboardInterrupt, None])
 
-    def stage(world: World, console: Console) -> None:
+    def stage(world: World, console: Terminal) -> None:
         if (error := next(answers)) is not None:
             raise error
 

@@ -76,5 +76,5 @@ def test_each_page_is_about_these_files(value: str, name: str) -> None:
 
 def test_an_installation_without_them_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "__file__", "/nowhere/files.py")
-    with pytest.raises(FileNotFoundError, match=r"train\.world --out"):
+    with pytest.raises(FileNotFoundError, match="sia train world --out"):
         world_models()
