@@ -14,6 +14,7 @@ import pytest
 
 import sia_jax
 from decode.runner import Runner
+from sia_jax.files.lock import LOCK
 from tests.support.generating import (
     ROWS,
     STOPS,
@@ -92,6 +93,7 @@ KILLED = """
 import os, signal, sys
 import tyro
 from decode.runner import Runner
+from sia_jax.files.lock import LOCK
 from train import prepare
 
 original, batches = Runner.run, []
