@@ -74,7 +74,7 @@ def cover(
     found = intervals(x, resamples, seed, others=others)
     held = {name: (low <= law.mean) & (law.mean <= high) for name, (low, high) in found.items()}
     low, high = found[KINDS[-1]]
-    refused = np.array([bool(why_no_interval(row)) for row in x])
+    refused = np.array([bool(why_no_interval(row, float(np.abs(row).max()))) for row in x])
     held[KINDS[-1]] = held[KINDS[-1]] | refused
     given = (high - low)[~refused]
     unit = float(x.std()) / np.sqrt(prompts)

@@ -115,7 +115,7 @@ def mean_interval(
         )
     place = np.array([places[cluster] for cluster in clusters])
     sums, sizes = np.bincount(place, x), np.bincount(place).astype(np.float64)
-    mean, why = float(x.mean()), why_no_interval(sums / sizes)
+    mean, why = float(x.mean()), why_no_interval(sums / sizes, float(np.abs(x).max()))
     if why:
         return Interval(mean, -math.inf, math.inf, why)
     # About the mean, where nothing is lost by rounding.
@@ -150,14 +150,18 @@ def paired_difference(
     return mean_interval(x - y, clusters, resamples=resamples, seed=seed)
 
 
-def why_no_interval(means: np.ndarray) -> str:
-    """Why the means of clusters, [n], allow no interval; empty if they do."""
+def why_no_interval(means: np.ndarray, largest: float) -> str:
+    """Why the means of clusters, [n], allow no interval; empty if they do.
+
+    Args:
+      means: one of each cluster.
+      largest: absolute value of what they are means of, beside which differences by rounding are small.
+    """
     count = len(means)
     if count < FEWEST:
         return f"{count} prompts, of {FEWEST} needed"
     # Differences of equal decimals differ by rounding.
-    scale = float(np.abs(means).max()) or 1.0
-    commonest = int(np.unique(np.round(means / scale, 9), return_counts=True)[1].max())
+    commonest = int(np.unique(np.round(means / (largest or 1.0), 9), return_counts=True)[1].max())
     if count - commonest < FEWEST_OTHERS:
         return (
             f"{count - commonest} of {count} prompts have another value than the commonest, of "

@@ -101,6 +101,16 @@ def test_what_is_simulated_is_what_is_given() -> None:
         assert (found.low, found.high) == pytest.approx((low[trial], high[trial]))
 
 
+def test_differences_that_cancel_but_for_rounding_are_one_value() -> None:
+    """Three replies to each of 20 prompts whose differences cancel: nothing is known of their mean."""
+    replies = np.random.default_rng(5).normal(size=(20, 3))
+    replies -= replies.mean(axis=1, keepdims=True)
+    assert len(np.unique(replies.sum(axis=1))) > 1
+    found = mean_interval(replies.ravel(), [prompt for prompt in range(20) for _ in range(3)])
+    assert not found.is_known
+    assert "0 of 20 prompts have another value" in found.why
+
+
 def written_out(values: list[list[float]], resamples: int, seed: int) -> tuple[float, float]:
     """The interval, resample by resample, with plain numbers."""
 
@@ -203,7 +213,7 @@ def test_equal_values_say_nothing_of_others(constant: float) -> None:
     found = mean_interval([constant] * 50, range(50))
     assert found.mean == pytest.approx(constant)
     assert (found.low, found.high) == (-math.inf, math.inf)
-    assert why_no_interval(np.full(50, constant))
+    assert why_no_interval(np.full(50, constant), abs(constant))
 
 
 def test_an_interval_in_words() -> None:
