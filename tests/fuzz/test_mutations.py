@@ -70,7 +70,7 @@ def test_whatever_a_reader_must_not_do_is_a_failure(monkeypatch: pytest.MonkeyPa
         return act
 
     def fill(path: Path) -> None:
-        bytearray(b"\1") * (100 * 2**20)
+        bytearray(b"\1") * (300 * 2**20)
 
     def disagree(folder: Path, found: Any) -> None:
         assert found is None

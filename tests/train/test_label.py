@@ -211,7 +211,7 @@ def test_models_that_cannot_label_are_refused(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"{", r"column 2: not JSON \(expecting property name"),
+        (b"{]", r"column 2: not JSON \(expecting property name"),
         (b'{"prompt": "a", "response": "b", "id": "\\ud83d"}', "column 40: .*half a surrogate pair"),
         (b"plain text", r"column 1: not JSON \(expecting value\)"),
         (b"[]", "expected an object like .*, got a list of 0"),
