@@ -49,8 +49,8 @@ help:
 	@echo
 	@echo '  make demo            1 min  steer the embedded models; see replies side by side   (start here)'
 	@echo '  make smoke         0.5 min  does this installation work? loads, samples, trains, a line for each'
-	@echo '  make test           10 min  the tests                                    (ARGS="-k name" runs a few)'
-	@echo '  make test-long      10 min  the rest: laws, kills, processes, a whole tiny world'
+	@echo '  make test           12 min  the tests                                    (ARGS="-k name" runs a few)'
+	@echo '  make test-long      14 min  the rest: laws, kills, processes, a whole tiny world'
 	@echo '  make test-oldest     1 min  tokenizers and templates under the oldest transformers allowed'
 	@echo '  make check           1 min  lint (ruff) and type-check (mypy)'
 	@echo '  make parity          4 min  compare with PyTorch, transformers and peft  (adds torch, 2 min, once)'

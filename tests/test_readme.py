@@ -12,6 +12,7 @@ from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model, t
 from tests.support.tokenizers import save_qwen3_tokenizer
 
 
+@pytest.mark.long
 def test_the_python_examples_of_the_readme_and_the_reference_run(tmp_path, monkeypatch, capsys):
     root = Path(__file__).parents[1]
     steer, own = (

@@ -19,6 +19,7 @@ from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConf
 from sia_jax.parallel.mesh import ROW_AXES, make_mesh, shard_params
 from sia_jax.types import flatten_names
 from tests.support.checkpoints import assert_close, tiny_policy, tiny_value_model
+from tests.support.marks import long
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 40, "num_heads": 4, "num_kv_heads": 2}
 RANK, LENGTH, ROWS = 4, 20, 8  # columns of the caches, 48, are like no other size
@@ -118,7 +119,7 @@ def test_one_row_a_device_and_no_value_model_reply_as_on_one_device():
     assert_close(spread.entropy, alone.entropy)
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 8, 1)])
+@pytest.mark.parametrize("shape", [(2, 2, 2), long((1, 8, 1))])
 def test_replies_on_a_mesh_are_those_of_one_device(on_one_device, shape):
     spread = compiled(shape)
     assert_same_replies(spread.samples, on_one_device)

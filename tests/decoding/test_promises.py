@@ -221,6 +221,7 @@ BATCH = st.lists(ANY_ROW, min_size=ROWS, max_size=ROWS)
     quorum=st.integers(1, ROWS),
     patience=st.integers(0, 6),
 )
+@pytest.mark.long
 def test_any_batch_under_any_schedule_agrees_with_the_oracle_and_knows_no_neighbours(
     program, rows, others, order, quorum, patience
 ):

@@ -92,6 +92,7 @@ def test_eight_devices_compute_what_one_computes(on_one_device, shape):
     assert_same_on(make_mesh(*shape), *on_one_device)
 
 
+@pytest.mark.long
 def test_eight_devices_compute_what_one_computes_where_dimensions_do_not_divide():
     tiny = models("llama", ODD)
     assert_same_on(make_mesh(1, 4, 2), tiny, outputs(*tiny))

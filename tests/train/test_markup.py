@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 import sia_jax
 from decode import generate
 from sia_jax.data.chat import value_prompt
@@ -15,6 +17,7 @@ from train import prepare, value_model
 QUESTIONS = ("Is it late?", "Where is the key?", "Who is it?", "Which train?")
 
 
+@pytest.mark.long
 def test_a_llama_network_with_chatml_is_trained_and_steered_in_chatml(tmp_path: Path) -> None:
     tokenizer = save_qwen3_tokenizer(tmp_path / "tokenizer")
     end = tokenizer.eos_token_id

@@ -27,6 +27,7 @@ from sia_jax.training.loop import StepReport, evaluations_apart, held_out_groups
 from sia_jax.training.step import init_state
 from sia_jax.types import flatten_names
 from tests.support.checkpoints import assert_close, assert_same_trees, random_tokens, save_tiny_policy
+from tests.support.marks import long
 from tests.support.trajectories import random_trajectories
 from train import value_model, value_model_view
 from train.value_model import Args, main
@@ -88,7 +89,7 @@ def test_a_run_ends_in_value_models_metrics_and_a_picture(folders, tmp_path, cap
     assert flatten_names(best.params).keys() == flatten_names(last.params).keys()
 
 
-@pytest.mark.parametrize("trained", ["lora", "full"])
+@pytest.mark.parametrize("trained", ["lora", long("full")])
 def test_stopped_by_its_own_limit_and_started_again_a_run_ends_the_same(trained, folders, tmp_path):
     train(folders, tmp_path / "whole", trained=trained)
     train(folders, tmp_path / "parts", trained=trained, max_steps=3)
@@ -134,6 +135,7 @@ def test_a_teacher_may_move_and_must_stay_what_it_was(folders, tmp_path):
         train(folders, tmp_path / "student", teacher=str(tmp_path / "other" / "last"), **student)
 
 
+@pytest.mark.long
 def test_a_run_that_lost_patience_goes_on_with_more_of_it(folders, tmp_path):
     options = {"learning_rate": 3.0, "evaluate_every": 1}
     train(folders, tmp_path, patience=1, **options)

@@ -76,6 +76,7 @@ def step_lines(process: subprocess.Popen, count: int) -> list[str]:
     return [line for line in lines if line.startswith("step")]
 
 
+@pytest.mark.long
 def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights_bit_for_bit(uninterrupted, tmp_path):
     devices, expected, lines = uninterrupted
     seen, rng = set(), random.Random(devices)
