@@ -186,7 +186,7 @@ def test_other_files_are_no_thresholds(tmp_path: Path) -> None:
     whole = {"format": FORMAT, "settings": {}, "thresholds": [{"ratio": 0.5, "threshold": 1.25}]}
     path.write_text(json.dumps(whole))
     assert read_calibration(path).thresholds == {0.5: 1.25}
-    row = whole["thresholds"][0]  # type: ignore[index]
+    row = whole["thresholds"][0]
     cases: dict[str, str] = {
         "": "it is empty",
         "[1]": "expected an object like .*, got a list of 1",

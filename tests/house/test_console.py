@@ -43,7 +43,7 @@ def test_each_program_ends_as_the_command_starts_it() -> None:
     for folder in console.FOLDERS:
         for name, tree in modules(folder).items():
             if "__main__" in ast.dump(tree):
-                (last,) = tree.body[-1].body  # type: ignore[attr-defined]
+                (last,) = tree.body[-1].body
                 default = "default=ARGS, " if folder == "configs" else ""
                 assert ast.unparse(last) == f"main(read_options(Args, {default}description=__doc__))", name
 
@@ -117,7 +117,7 @@ def test_a_slip_of_the_finger_is_answered_with_the_program_meant(data: st.DataOb
         return
     said = SimpleNamespace(err=[], write=None)
     said.write, said.flush = said.err.append, lambda: None
-    before, sys.stderr = sys.stderr, said  # type: ignore[assignment]
+    before, sys.stderr = sys.stderr, said
     try:
         with pytest.raises(SystemExit) as caught:
             console.main(typed)

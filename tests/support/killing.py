@@ -124,7 +124,7 @@ def _child(
         write(journal, record)
         sys.audit("sia_jax.line", str(journal.path))
 
-    Journal.write = told  # type: ignore[method-assign]
+    Journal.write = told
     sys.addaudithook(hook)
     status = 0
     try:
