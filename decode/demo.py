@@ -17,6 +17,8 @@ of steered tokens).
 
 import json
 import math
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +35,7 @@ from decode import runner
 from decode.method_runner import Scorer
 from decode.runner import Models, Row, Runner, SamplingArgs
 from sia_jax.cli import Count, program, read_options
+from sia_jax.console import invocation
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.comparison import tokens_per_second
 from sia_jax.evaluation.statistics import FEWEST, Interval, mean_interval, paired_difference
@@ -401,15 +404,21 @@ def _row(scored: Scored) -> dict[str, Any]:
 def _next(args: Args, folder: Path, threshold: float) -> str:
     here = Path.cwd()
     folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    # By this interpreter, so that it can be copied where no environment is activated.
+    python = Path(sys.executable)
+    python = python.relative_to(here) if python.is_relative_to(here) else python
+    generate, chat = (
+        re.sub("^python ", f"{python} ", invocation(name)) for name in ("decode.generate", "decode.chat")
+    )
     return f"""
 written to {args.out}: trace.html (open it in a browser), pareto.png, replies.jsonl, results.json
 
 Next, words of your own, or a conversation:
-  python -m decode.generate --policy {folder / "policy"} --value {folder / VALUE} \\
+  {generate} --policy {folder / "policy"} --value {folder / VALUE} \\
       --threshold {threshold:.4g} --compare --prompt "How do I bake bread on a rainy day?"
-  python -m decode.chat --policy {folder / "policy"} --value {folder / VALUE} --threshold {threshold:.4g}
+  {chat} --policy {folder / "policy"} --value {folder / VALUE} --threshold {threshold:.4g}
 Or a Qwen3 or Llama-3 checkpoint, a folder or a Hub id, alone or with a value model of yours (--value):
-  python -m decode.chat --policy Qwen/Qwen3-1.7B"""
+  {chat} --policy Qwen/Qwen3-1.7B"""
 
 
 if __name__ == "__main__":
