@@ -212,7 +212,8 @@ def _train(args: Args, console: Terminal) -> None:
     interruption = Interruption()
     alone = jax.process_count() == 1
     smaller = f"lower --rows, now {args.rows}, pass --remat, or split the weights with --mesh"
-    with view, interruption if alone else nullcontext(), memory_explained(smaller):
+    signals = interruption if alone else nullcontext()
+    with view, checkpoints.settling(), signals, memory_explained(smaller):
         finished = run(
             frozen,
             state,

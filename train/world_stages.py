@@ -270,7 +270,11 @@ def _run(
     """The parameters after all steps; each comes to about so many tokens."""
     folder = world.runs / name
     checkpoints, log = Checkpoints(folder / "checkpoints", keep=1), MetricsLog(folder / "metrics.jsonl")
-    with RunProgress(console, steps, noun="steps") as progress, Interruption() as interruption:
+    with (
+        RunProgress(console, steps, noun="steps") as progress,
+        checkpoints.settling(),
+        Interruption() as interruption,
+    ):
 
         def begin(step: int) -> None:
             progress.resume(step)

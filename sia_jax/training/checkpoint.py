@@ -8,7 +8,7 @@ damaged later is passed over, not trusted.
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,20 @@ class Checkpoints:
                 continue
             return found
         return None
+
+    @contextmanager
+    def settling(self) -> Iterator[None]:
+        """Within it an error goes on only when nothing is being written any more.
+
+        A program that ends before Orbax's threads do has them report that below its own message.
+        """
+        try:
+            yield
+        except BaseException:
+            for manager in (self._last, self._best):
+                with suppress(Exception):
+                    manager.wait_until_finished()
+            raise
 
     def close(self) -> None:
         """Wait, and let go of the folder."""
