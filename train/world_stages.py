@@ -71,7 +71,7 @@ class Size:
     value_epochs: int
     lora_rank: int
     head_rank: int
-    batch_size: int = 32
+    batch_size: int = 16
     """Dialogues of a step."""
     pair_batch_size: int = 16
     pair_width: int = 64
@@ -83,11 +83,11 @@ class Size:
 SIZES = {
     "full": Size(
         vocab_size=1536,
-        hidden_size=128,
+        hidden_size=192,
         num_layers=4,
         small_hidden_size=64,
         small_num_layers=2,
-        dialogues=48_000,
+        dialogues=160_000,
         small_dialogues=16_000,
         pairs=20_000,
         pair_epochs=1,
@@ -114,7 +114,6 @@ SIZES = {
         value_epochs=4,
         lora_rank=8,
         head_rank=8,
-        batch_size=16,
         pair_width=256,  # each other width would be compiled, which takes longer than the padding
     ),
 }
@@ -201,13 +200,14 @@ def _learn_to_write(
     with waiting(console, "writing dialogues"):
         data = language_data(world.tokenizer, world.seed, dialogues)
     size, steps = world.size.batch_size, len(data) // world.size.batch_size
-    optimizer = _optimizer(steps, 3e-3)
+    optimizer = _optimizer(steps, 3e-3, method="muon", schedule_end=0.0)
     params = {"model": init_model(config, world.key(name))}
     state = init_full_state(params, world.key(name), optimizer=optimizer)
 
     def take_step(state: TrainState, number: int) -> tuple[TrainState, dict[str, jax.Array]]:
         chosen = data[number * size : (number + 1) * size]
-        batch = pack(chosen, length=ROW_LENGTH, rows=size // 2, batch_size=size)
+        # Nearly every batch fits; one that does not is two micro-batches.
+        batch = pack(chosen, length=ROW_LENGTH, rows=-(-size * 7 // 16), batch_size=size)
         state, loss = language_step(
             state, jax.tree.map(jnp.asarray, batch), config=config, optimizer=optimizer
         )
@@ -251,10 +251,15 @@ def _batches(world: World, pairs: Pairs) -> list[np.ndarray]:
     return batches
 
 
-def _optimizer(steps: int, learning_rate: float) -> OptimizerConfig:
-    warmup = min(100, steps // 10)
+def _optimizer(steps: int, learning_rate: float, **options: Any) -> OptimizerConfig:
     return OptimizerConfig(
-        learning_rate, 0.01, 1.0, b2=0.99, schedule="cosine", warmup_steps=warmup, total_steps=steps
+        learning_rate,
+        weight_decay=0.01,
+        b2=0.99,
+        schedule="cosine",
+        warmup_steps=min(100, steps // 10),
+        total_steps=steps,
+        **options,
     )
 
 

@@ -9,11 +9,12 @@ from sia_jax.models.config import ValueConfig
 Trained = Literal["lora", "head", "full"]
 Objective = Literal["mean", "token", "distil"]
 Schedule = Literal["constant", "cosine"]
+Method = Literal["adamw", "muon"]
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with clipping. The defaults are the paper's."""
+    """AdamW with clipping, or Muon for matrices and AdamW for the rest. The defaults are the paper's."""
 
     learning_rate: float = 1e-4
     """At its highest."""
@@ -25,14 +26,22 @@ class OptimizerConfig:
     b2: float = 0.999
     eps: float = 1e-8
     schedule: Schedule = "constant"
-    """"cosine" falls from the highest rate to a tenth of it at `total_steps`."""
+    """"cosine" falls from the highest rate to `schedule_end` of it at `total_steps`."""
     warmup_steps: int = 0
     """Steps in which the rate rises linearly from 0, under either schedule."""
     total_steps: int | None = None
     """Steps of the whole run; needed by "cosine"."""
+    schedule_end: float = 0.1
+    """Share of the highest rate that "cosine" ends at."""
+    method: Method = "adamw"
+    """"muon" updates the layers' matrices by Muon and the rest, embeddings and heads too, by AdamW."""
+    matrix_learning_rate: float = 0.02
+    """Of Muon, at its highest; `learning_rate` is then AdamW's."""
 
     def __post_init__(self) -> None:
-        positive = {n: getattr(self, n) for n in ("learning_rate", "clip_norm", "eps")}
+        positive = {
+            n: getattr(self, n) for n in ("learning_rate", "matrix_learning_rate", "clip_norm", "eps")
+        }
         wrong = {n: x for n, x in positive.items() if not (x > 0 and math.isfinite(x))}
         wrong |= {n: getattr(self, n) for n in ("b1", "b2") if not 0 <= getattr(self, n) < 1}
         if not 0 <= self.weight_decay < math.inf:
@@ -43,6 +52,10 @@ class OptimizerConfig:
             )
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"schedule must be 'constant' or 'cosine', got {self.schedule!r}")
+        if self.method not in ("adamw", "muon"):
+            raise ValueError(f"method must be 'adamw' or 'muon', got {self.method!r}")
+        if not 0 <= self.schedule_end <= 1:
+            raise ValueError(f"schedule_end must be a share in [0, 1], got {self.schedule_end}")
         if self.schedule == "cosine" and self.total_steps is None:
             raise ValueError("schedule 'cosine' needs total_steps, the steps of the whole run, got None")
         if self.warmup_steps < 0 or (self.total_steps is not None and self.warmup_steps >= self.total_steps):

@@ -1,22 +1,30 @@
-"""AdamW as the paper runs it, and its learning rate."""
+"""AdamW as the paper runs it, Muon for what is trained from nothing, and their learning rates."""
+
+import jax
 
 from sia_jax.extras import installed_with
 from sia_jax.training.config import OptimizerConfig
+from sia_jax.types import Params
 
 with installed_with("train"):
     import optax
+    from optax.contrib import MuonDimensionNumbers
 
 
 def learning_rate(config: OptimizerConfig) -> optax.Schedule:
-    """Step -> learning rate: a linear warm-up, then constant, or a cosine down to a tenth of the highest.
+    """Step -> learning rate: a linear warm-up, then constant, or a cosine down to a share of the highest.
 
     Args:
       config: static.
     """
-    peak, warmup = config.learning_rate, config.warmup_steps
+    return _schedule(config, config.learning_rate)
+
+
+def _schedule(config: OptimizerConfig, peak: float) -> optax.Schedule:
+    warmup, end = config.warmup_steps, config.schedule_end
     if config.schedule == "cosine":
         assert config.total_steps is not None
-        rest: optax.Schedule = optax.cosine_decay_schedule(peak, config.total_steps - warmup, alpha=0.1)
+        rest: optax.Schedule = optax.cosine_decay_schedule(peak, config.total_steps - warmup, alpha=end)
     else:
         rest = optax.constant_schedule(peak)
     if not warmup:
@@ -25,18 +33,34 @@ def learning_rate(config: OptimizerConfig) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Clip the gradient to a norm, then AdamW (Loshchilov and Hutter 2019, algorithm 2).
+    """Clip the gradient to a norm, then AdamW, or Muon for matrices and AdamW for the rest.
 
     Args:
       config: static.
+
+    Source: Loshchilov and Hutter 2019, algorithm 2; Jordan et al. 2024, "Muon".
     """
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(
-            learning_rate(config),
-            b1=config.b1,
-            b2=config.b2,
-            eps=config.eps,
+    betas = {"b1": config.b1, "b2": config.b2}
+    if config.method == "adamw":
+        update = optax.adamw(learning_rate(config), **betas, eps=config.eps, weight_decay=config.weight_decay)
+    else:
+        update = optax.contrib.muon(
+            _schedule(config, config.matrix_learning_rate),
             weight_decay=config.weight_decay,
-        ),
-    )
+            eps=config.eps,
+            adam_learning_rate=learning_rate(config),
+            adam_weight_decay=config.weight_decay,
+            muon_weight_dimension_numbers=_matrices,
+            **{f"adam_{name}": beta for name, beta in betas.items()},
+        )
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+
+
+def _matrices(params: Params) -> Params:
+    """Which leaves Muon updates: the layers' [out, in] matrices; None for embeddings, heads and vectors."""
+
+    def of(path: jax.tree_util.KeyPath, leaf: jax.Array) -> MuonDimensionNumbers | None:
+        is_layers = "layers" in jax.tree_util.keystr(path)
+        return MuonDimensionNumbers(reduction_axis=1, output_axis=0) if is_layers and leaf.ndim == 2 else None
+
+    return jax.tree_util.tree_map_with_path(of, params)

@@ -51,15 +51,18 @@ def practice_prompts() -> tuple[Prompt, ...]:
 
 
 def practice(seed: int, n: int) -> Iterator[tuple[Prompt, str]]:
-    """Dialogues for the base policy, as (prompt, reply): each prompt once before any comes again.
+    """Dialogues for the base policy, as (prompt, reply), in rounds of every prompt in random order.
 
-    The first dialogues of a longer sequence are those of a shorter one.
+    A prompt for two facts comes twice a round: what is true of which entity is known from nothing else, and
+    takes most to learn. The first dialogues of a longer sequence are those of a shorter one.
 
     Args:
       seed: of prompts' order and replies.
       n: how many.
     """
-    rounds = (shuffled(stream(seed, "practice", "round", i), practice_prompts()) for i in count())
+    asked = practice_prompts()
+    asked += tuple(prompt for prompt in asked if prompt.family == "honest")
+    rounds = (shuffled(stream(seed, "practice", "round", i), asked) for i in count())
     for i, prompt in enumerate(islice(chain.from_iterable(rounds), n)):
         yield prompt, sample_reply(prompt, stream(seed, "practice", i))
 

@@ -292,7 +292,11 @@ def test_messages_of_another_form_are_explained(message: dict[str, Any], why: st
         (b"", "p.txt", "there are no prompts in it"),
         (b"\xef\xbb\xbf\n \n", "p.csv", "there are no prompts in it"),
         (b"PAR1 and no more", "p.txt", "cannot be read as Parquet"),
-        (gzip.compress(b"How?\n" * 9, mtime=0)[:-5], "p.txt.gz", "the compressed file is broken or cut short"),
+        (
+            gzip.compress(b"How?\n" * 9, mtime=0)[:-5],
+            "p.txt.gz",
+            "the compressed file is broken or cut short",
+        ),
         (b'{"prompt": "a", "prompt": "b"}', "p.jsonl", "the fields 'prompt' stand there twice"),
         (b'{"prompt": "half \\ud83d"}', "p.jsonl", "half a surrogate pair"),
         (b'{"prompt": "a", "id": "\\ude00"}', "p.jsonl", "half a surrogate pair"),
