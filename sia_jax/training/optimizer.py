@@ -10,6 +10,9 @@ with installed_with("train"):
     import optax
     from optax.contrib import MuonDimensionNumbers
 
+_OUT_IN = MuonDimensionNumbers(reduction_axis=1, output_axis=0)
+"""How a matrix is held."""
+
 
 def learning_rate(config: OptimizerConfig) -> optax.Schedule:
     """Step -> learning rate: a linear warm-up, then constant, or a cosine down to a share of the highest.
@@ -40,27 +43,24 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
     Source: Loshchilov and Hutter 2019, algorithm 2; Jordan et al. 2024, "Muon".
     """
-    betas = {"b1": config.b1, "b2": config.b2}
+    rest = optax.adamw(
+        learning_rate(config), b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay
+    )
     if config.method == "adamw":
-        update = optax.adamw(learning_rate(config), **betas, eps=config.eps, weight_decay=config.weight_decay)
-    else:
-        update = optax.contrib.muon(
-            _schedule(config, config.matrix_learning_rate),
-            weight_decay=config.weight_decay,
-            eps=config.eps,
-            adam_learning_rate=learning_rate(config),
-            adam_weight_decay=config.weight_decay,
-            muon_weight_dimension_numbers=_matrices,
-            **{f"adam_{name}": beta for name, beta in betas.items()},
-        )
+        return optax.chain(optax.clip_by_global_norm(config.clip_norm), rest)
+    muon = optax.contrib.muon(
+        _schedule(config, config.matrix_learning_rate),
+        weight_decay=config.weight_decay,
+        muon_weight_dimension_numbers=lambda params: jax.tree.map(lambda leaf: _OUT_IN, params),
+    )
+    update = optax.partition({"muon": muon, "adamw": rest}, _methods)
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
 
 
-def _matrices(params: Params) -> Params:
-    """Which leaves Muon updates: the layers' [out, in] matrices; None for embeddings, heads and vectors."""
+def _methods(params: Params) -> Params:
+    """Muon for the layers' matrices, AdamW for embeddings, heads and vectors."""
 
-    def of(path: jax.tree_util.KeyPath, leaf: jax.Array) -> MuonDimensionNumbers | None:
-        is_layers = "layers" in jax.tree_util.keystr(path)
-        return MuonDimensionNumbers(reduction_axis=1, output_axis=0) if is_layers and leaf.ndim == 2 else None
+    def of(path: jax.tree_util.KeyPath, leaf: jax.Array) -> str:
+        return "muon" if "layers" in jax.tree_util.keystr(path) and leaf.ndim == 2 else "adamw"
 
     return jax.tree_util.tree_map_with_path(of, params)
