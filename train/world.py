@@ -1,6 +1,6 @@
 r"""Make the embedded world: a tokenizer, a policy, a reward model, and value models, from one seed, on a CPU.
 
-    python -m train.world --out out/world                  # all of it, within an hour on two cores
+    python -m train.world --out out/world                  # all of it, within two hours on two cores
     python -m train.world --out out/tiny --size tiny       # three minutes: that everything runs
 
     # Steer with what was made:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +34,31 @@ def texts(seed: int, dialogues: int) -> Iterator[str]:
         yield reply
 
 
-def language_data(tokenizer: Tokenizer, seed: int, dialogues: int) -> list[Trajectory]:
-    """Dialogues for a policy, which learns from no rewards: they are 0."""
-    return [_trajectory(tokenizer, i, *pair) for i, pair in enumerate(practice(seed, dialogues))]
+class Practice:
+    """What a policy learns from, in batches of whole dialogues, each written when it is asked for.
+
+    Rewards are 0: nothing is learned from them.
+
+    Args:
+      tokenizer: the world's.
+      seed: of the world.
+      dialogues: of all batches.
+      size: of a batch.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, seed: int, dialogues: int, size: int):
+        self._tokenizer, self._seed = tokenizer, seed
+        self._size, self._dialogues = size, dialogues
+        self._next, self._written = 0, practice(seed, dialogues)
+
+    def batch(self, number: int) -> list[Trajectory]:
+        """The dialogues of a batch; cheap in their order."""
+        first = number * self._size
+        if first != self._next:
+            self._written = practice(self._seed, self._dialogues, first)
+        self._next = first + self._size
+        chosen = enumerate(islice(self._written, self._size), first)
+        return [_trajectory(self._tokenizer, i, *pair) for i, pair in chosen]
 
 
 def held_out_language_data(tokenizer: Tokenizer, seed: int, split: Split) -> list[Trajectory]:

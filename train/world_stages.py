@@ -37,7 +37,7 @@ from sia_jax.world.streams import shuffled, stream
 from sia_jax.world.tokenizer import END_OF_TEXT, TURN_END, save_world_tokenizer
 from train import label, prepare, value_model
 from train.generation import GenerationArgs
-from train.world_data import Pairs, language_data, preference_data, texts, write_prompts
+from train.world_data import Pairs, Practice, preference_data, texts, write_prompts
 
 ROW_LENGTH = 256
 """Tokens of a packed row; no dialogue of the world is longer."""
@@ -197,24 +197,22 @@ def _learn_to_write(
     world: World, config: ModelConfig, name: str, dialogues: int, console: Terminal
 ) -> Params:
     """Next-token training on the corpus, each dialogue once."""
-    with waiting(console, "writing dialogues"):
-        data = language_data(world.tokenizer, world.seed, dialogues)
-    size, steps = world.size.batch_size, len(data) // world.size.batch_size
+    size, steps = world.size.batch_size, dialogues // world.size.batch_size
+    practice = Practice(world.tokenizer, world.seed, dialogues, size)
     optimizer = _optimizer(steps, 3e-3, method="muon", schedule_end=0.0)
     params = {"model": init_model(config, world.key(name))}
     state = init_full_state(params, world.key(name), optimizer=optimizer)
 
-    def take_step(state: TrainState, number: int) -> tuple[TrainState, dict[str, jax.Array]]:
-        chosen = data[number * size : (number + 1) * size]
+    def take_step(state: TrainState, number: int) -> tuple[TrainState, dict[str, Any]]:
+        chosen = practice.batch(number)
         # Nearly every batch fits; one that does not is two micro-batches.
         batch = pack(chosen, length=ROW_LENGTH, rows=-(-size * 7 // 16), batch_size=size)
         state, loss = language_step(
             state, jax.tree.map(jnp.asarray, batch), config=config, optimizer=optimizer
         )
-        return state, {"nats a token": loss}
+        return state, {"nats a token": loss, "tokens": sum(t.length for t in chosen)}
 
-    tokens = sum(t.length for t in data) // steps
-    return _run(world, name, state, take_step, steps, tokens, console)
+    return _run(world, name, state, take_step, steps, console)
 
 
 def _reward(world: World, console: Terminal) -> None:
@@ -228,15 +226,14 @@ def _reward(world: World, console: Terminal) -> None:
     params = {"model": policy.params["model"], "score": {"weight": score}}
     state = init_full_state(params, world.key("reward"), optimizer=optimizer)
 
-    def take_step(state: TrainState, number: int) -> tuple[TrainState, dict[str, jax.Array]]:
+    def take_step(state: TrainState, number: int) -> tuple[TrainState, dict[str, Any]]:
         tokens, lengths = map(jnp.asarray, pairs.batch(batches[number]))
         state, (loss, agreement) = preference_step(
             state, tokens, lengths, config=policy.config, optimizer=optimizer
         )
-        return state, {"nats a pair": loss, "in order": agreement}
+        return state, {"nats a pair": loss, "in order": agreement, "tokens": lengths.sum()}
 
-    tokens = int(pairs.lengths.sum()) * world.size.pair_epochs // len(batches)
-    trained = _run(world, "reward", state, take_step, len(batches), tokens, console)
+    trained = _run(world, "reward", state, take_step, len(batches), console)
     sia_jax.save_reward_model(RewardModel(policy.config, trained, world.tokenizer), world.models / "reward")
 
 
@@ -267,12 +264,11 @@ def _run(
     world: World,
     name: str,
     state: TrainState,
-    take_step: Callable[[TrainState, int], tuple[TrainState, dict[str, jax.Array]]],
+    take_step: Callable[[TrainState, int], tuple[TrainState, dict[str, Any]]],
     steps: int,
-    tokens: int,
     console: Terminal,
 ) -> Params:
-    """The parameters after all steps; each comes to about so many tokens."""
+    """The parameters after all steps, whose metrics name the tokens of each."""
     folder = world.runs / name
     checkpoints, log = Checkpoints(folder / "checkpoints", keep=1), MetricsLog(folder / "metrics.jsonl")
     with (
@@ -286,7 +282,7 @@ def _run(
             log.begin(step)
 
         def told(step: int, metrics: dict[str, float]) -> None:
-            progress.advance(1, tokens)
+            progress.advance(1, int(metrics["tokens"]))
             log.write({"step": step} | {key: float(x) for key, x in metrics.items()})
 
         state = run_steps(

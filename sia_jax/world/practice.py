@@ -50,7 +50,7 @@ def practice_prompts() -> tuple[Prompt, ...]:
     )
 
 
-def practice(seed: int, n: int) -> Iterator[tuple[Prompt, str]]:
+def practice(seed: int, n: int, start: int = 0) -> Iterator[tuple[Prompt, str]]:
     """Dialogues for the base policy, as (prompt, reply), in rounds of every prompt in random order.
 
     A prompt for two facts comes twice a round: what is true of which entity is known from nothing else, and
@@ -59,11 +59,12 @@ def practice(seed: int, n: int) -> Iterator[tuple[Prompt, str]]:
     Args:
       seed: of prompts' order and replies.
       n: how many.
+      start: how many of them are left out, at the beginning; they are not written.
     """
     asked = practice_prompts()
     asked += tuple(prompt for prompt in asked if prompt.family == "honest")
     rounds = (shuffled(stream(seed, "practice", "round", i), asked) for i in count())
-    for i, prompt in enumerate(islice(chain.from_iterable(rounds), n)):
+    for i, prompt in enumerate(islice(chain.from_iterable(rounds), start, n), start):
         yield prompt, sample_reply(prompt, stream(seed, "practice", i))
 
 

@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 import sia_jax
+from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.records import read_records
 from sia_jax.data.sources import open_source
 from sia_jax.reports.console import Terminal
 from sia_jax.types import flatten_names
+from sia_jax.world.files import world_models
 from sia_jax.world.prompts import prompts
 from train import world
 from train.world import Diary, make
 from train.world_card import _made_by
-from train.world_data import preference_data
+from train.world_data import Practice, preference_data
 from train.world_stages import STAGES, World
 
 QUIET = Terminal(quiet=True)
@@ -86,6 +88,18 @@ def test_the_same_seed_makes_the_same_tokenizer_prompts_and_weights(made, tmp_pa
     assert {path.name for path in files} >= {"tokenizer.json", "model.safetensors", "test.jsonl"}
     for path in files:
         assert (again.models / path).read_bytes() == (made.models / path).read_bytes(), path
+
+
+def test_a_batch_of_practice_is_the_same_whichever_came_before_it():
+    tokenizer = load_tokenizer(world_models() / "policy")
+    inorder, jumping = (Practice(tokenizer, 3, dialogues=20, size=6) for _ in range(2))
+    batches = [inorder.batch(number) for number in range(3)]
+    for number in (2, 0, 1):
+        found = jumping.batch(number)
+        assert [t.number for t in found] == list(range(6 * number, 6 * number + 6))
+        for first, second in zip(found, batches[number], strict=True):
+            assert first.group == second.group
+            np.testing.assert_array_equal(first.reply_ids, second.reply_ids)
 
 
 def test_another_seed_makes_other_text():

@@ -1,5 +1,6 @@
 """What the policy practises on: every request but those that are held out, in all frames."""
 
+from collections import Counter
 from itertools import islice
 
 from sia_jax.world.practice import practice, practice_prompts
@@ -39,3 +40,13 @@ def test_there_are_several_times_as_many_requests_as_in_training_and_none_twice(
 def test_the_first_dialogues_of_a_longer_sequence_are_those_of_a_shorter_one():
     assert list(practice(5, 20)) == list(islice(practice(5, 40), 20))
     assert list(practice(5, 20)) != list(practice(6, 20))
+
+
+def test_a_sequence_that_goes_on_from_its_middle_is_the_same():
+    assert list(practice(5, 40, start=17)) == list(practice(5, 40))[17:]
+
+
+def test_a_round_asks_everything_once_and_facts_twice():
+    facts = sum(prompt.family == "honest" for prompt in practice_prompts())
+    round_ = Counter(prompt.id for prompt, _ in practice(5, len(practice_prompts()) + facts))
+    assert round_ == {p.id: 2 if p.family == "honest" else 1 for p in practice_prompts()}
