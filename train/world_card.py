@@ -19,6 +19,7 @@ from sia_jax.data.records import read_records
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.regression import fit
 from sia_jax.evaluation.roofline import usable_cores
+from sia_jax.evaluation.statistics import mean_interval
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
 from sia_jax.pretrained import Policy, RewardModel
@@ -27,13 +28,14 @@ from sia_jax.rewards.labelling import label
 from sia_jax.training.batch import PackedRows, micro_batch
 from sia_jax.training.language import reply_logprobs
 from sia_jax.types import Params
+from sia_jax.world.fidelity import fidelity
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.grammar import corpus, replies, sample_reply
 from sia_jax.world.junctions import Junction, write
 from sia_jax.world.prompts import Prompt, find_prompt, prompts
 from sia_jax.world.streams import draw, stream
 from train.world_data import conversation, held_out_language_data
-from train.world_stages import ROW_LENGTH, World
+from train.world_stages import REPLY_TOKENS, ROW_LENGTH, World
 
 CARD = "MODEL_CARD.md"
 VALUE_MODELS = ("value", "value-token", "value-vocab", "value-small")
@@ -59,7 +61,46 @@ def scores(world: World) -> dict[str, Any]:
             "in_order": agreement(reward, world.seed, prompts("test")),
             "correlation": float(np.corrcoef(gold, proxy)[0, 1]),
         },
+        "fidelity": faithfulness(policy, world.seed, prompts("test")),
     } | {name: _value_scores(world.runs / name) for name in VALUE_MODELS}
+
+
+def faithfulness(policy: Policy, seed: int, asked: Sequence[Prompt], rounds: int = 4) -> dict[str, Any]:
+    """How many unsteered replies are about another request, and how many words are none: `fidelity`.
+
+    Args:
+      policy: whose replies are judged, sampled at a temperature of 1.
+      seed: of the world.
+      asked: prompts, each of which counts as one in the intervals.
+      rounds: replies to each.
+
+    Returns:
+      {"replies", "words", "about_another" in percent, "strange_words" in a thousand}, the last two as text
+      with their intervals.
+    """
+    tokenizer = policy.tokenizer
+    assert tokenizer is not None
+    config = sia_jax.SamplerConfig(policy=policy.config, value=None, max_new_tokens=REPLY_TOKENS)
+    params = sia_jax.SteeringParams(policy.params, None)
+    prompt = sia_jax.Prompt.pack([policy.prompt_ids(p.messages) for p in asked])
+    base, counts = int(stream(seed, "faithfulness").integers(2**31)), []
+    for number in range(rounds):
+        key = jax.random.key(base + number, impl="threefry2x32")
+        sampled = sia_jax.sample(params, prompt, math.inf, rng_key=key, config=config)
+        tokens, lengths = np.asarray(sampled.tokens), np.asarray(sampled.lengths)
+        rows = (row[:length].tolist() for row, length in zip(tokens, lengths, strict=True))
+        written = [tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+        counts += [fidelity([pair]) for pair in zip(asked, written, strict=True)]
+    ids = [p.id for p in asked] * rounds
+    about = mean_interval([100.0 * c.about_another for c in counts], ids)
+    words = [1000.0 * (i < c.strange_words) for c in counts for i in range(c.words)]
+    strange = mean_interval(words, [id for id, c in zip(ids, counts, strict=True) for _ in range(c.words)])
+    return {
+        "replies": len(counts),
+        "words": len(words),
+        "about_another": about.text(),
+        "strange_words": strange.text(),
+    }
 
 
 def nats_a_token(policy: Policy, data: Sequence[Trajectory]) -> float:

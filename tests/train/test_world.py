@@ -170,6 +170,7 @@ def test_the_card_tells_what_the_models_score(made):
     card = (made.models / "MODEL_CARD.md").read_text()
     scores = json.loads((made.runs / "scores.json").read_text())
     assert f"{scores['policy']['nats']:.3f} nats" in card
+    assert f"{scores['fidelity']['about_another']} in a hundred" in card
     assert f"{scores['value']['r2']:.3f}" in card
     assert scores["value"]["r2"] == best_evaluation(made, "value")["r2"]
     assert scores["policy"]["nats"] > scores["policy"]["grammar_nats"]  # which nothing can beat on average
