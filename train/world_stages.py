@@ -83,11 +83,11 @@ class Size:
 SIZES = {
     "full": Size(
         vocab_size=1536,
-        hidden_size=192,
+        hidden_size=128,
         num_layers=4,
         small_hidden_size=64,
         small_num_layers=2,
-        dialogues=160_000,
+        dialogues=320_000,
         small_dialogues=16_000,
         pairs=20_000,
         pair_epochs=1,
