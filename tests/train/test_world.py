@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,10 +17,12 @@ from sia_jax.data.sources import open_source
 from sia_jax.reports.console import Terminal
 from sia_jax.types import flatten_names
 from sia_jax.world.files import world_models
-from sia_jax.world.prompts import prompts
+from sia_jax.world.grammar import sample_reply
+from sia_jax.world.prompts import FAMILIES, prompts
+from sia_jax.world.streams import stream
 from train import world
 from train.world import Diary, make
-from train.world_card import _made_by
+from train.world_card import _made_by, faithfulness
 from train.world_data import Practice, preference_data
 from train.world_stages import STAGES, World
 
@@ -131,6 +134,24 @@ def test_the_time_of_a_stage_that_was_interrupted_counts(tmp_path, monkeypatch):
         make(half, QUIET)
     make(half, QUIET)
     assert json.loads((half.out / "world.json").read_text())["seconds"] == {"begun": 5.0, "text": 7.0}
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_replies_to_other_requests_are_all_that_the_card_counts(shift, monkeypatch):
+    policy = sia_jax.load_policy(world_models() / "policy")
+    asked = [prompts("test", family)[0] for family in FAMILIES] * 8
+    texts = [sample_reply(prompt, stream(0, "card", i)) for i, prompt in enumerate(asked)]
+    rows = [policy.tokenizer.encode(text) for text in texts[shift:] + texts[:shift]]
+    tokens = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    for row, ids in zip(tokens, rows, strict=True):
+        row[: len(ids)] = ids
+    sampled = SimpleNamespace(tokens=tokens, lengths=np.array([len(ids) for ids in rows]))
+    monkeypatch.setattr(sia_jax, "sample", lambda *args, **options: sampled)
+    found = faithfulness(policy, 0, asked, rounds=2)
+    assert found["replies"] == 2 * len(asked)
+    assert found["words"] == 2 * sum(len(re.findall(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*", t)) for t in texts)
+    assert found["about_another"].startswith("100.00 [" if shift else "0.00 [")
+    assert found["strange_words"].startswith("0.00 [")
 
 
 def test_the_card_names_the_software_of_each_stage_where_it_differs():
