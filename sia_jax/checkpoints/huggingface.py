@@ -62,8 +62,7 @@ def load_policy(path: str | Path, *, dtype: Any = None, mesh: Mesh | None = None
             f"{folder} is a {checkpoint.architecture}, a policy is a ForCausalLM; "
             "use sia_jax.load_reward_model for it"
         )
-    file = _open_weights(folder, checkpoint.model)
-    expected = _expected_shapes(file, checkpoint.model)
+    file, expected = _open_weights(folder, checkpoint.model)
     tied = checkpoint.model.tie_word_embeddings
     head_shape = _head_shape(checkpoint.model)
     if tied and "lm_head.weight" in file.slices:
@@ -97,8 +96,8 @@ def load_reward_model(path: str | Path, *, dtype: Any = None, mesh: Mesh | None 
             f"{folder} is a {checkpoint.architecture}, a reward model is a ForSequenceClassification; "
             "use sia_jax.load_policy for it"
         )
-    file = _open_weights(folder, checkpoint.model)
-    expected = _expected_shapes(file, checkpoint.model) | {"score.weight": (1, checkpoint.model.hidden_size)}
+    file, expected = _open_weights(folder, checkpoint.model)
+    expected["score.weight"] = (1, checkpoint.model.hidden_size)
     # A head for tokens may be left over beside that of the rewards; in place of it, it makes a policy.
     check_tensors(file, expected, ignored=("lm_head.weight",) if "score.weight" in file.slices else ())
     tokenizer = load_tokenizer(folder)
@@ -108,11 +107,21 @@ def load_reward_model(path: str | Path, *, dtype: Any = None, mesh: Mesh | None 
 
 def load_backbone(folder: Path, *, dtype: Any = None, mesh: Mesh | None = None) -> tuple[ModelConfig, Params]:
     """The backbone alone of a policy's or reward model's folder: its head, whichever it is, is not read."""
-    checkpoint = read_config(folder)
-    file = _open_weights(folder, checkpoint.model)
-    expected = _expected_shapes(file, checkpoint.model)
-    check_tensors(file, expected, ignored=("lm_head.weight", "score.weight"))
+    checkpoint, file, expected = _open_backbone(folder)
     return checkpoint.model, place_tensors(file, expected, _dtype(checkpoint, dtype), mesh)["model"]
+
+
+def read_backbone_config(folder: Path) -> ModelConfig:
+    """The network of a policy's or reward model's folder, once its tensors are known to be that network's.
+
+    Nothing of them is read. What is made by the sizes of a foreign config.json, such as the shapes of an
+    adapter, takes them from here: they are then those of a file that is there.
+
+    Raises:
+      FileNotFoundError, ValueError: as `load_policy`.
+    """
+    checkpoint, _, _ = _open_backbone(folder)
+    return checkpoint.model
 
 
 def read_embedding(folder: Path, rows: slice) -> np.ndarray:
@@ -171,12 +180,12 @@ def save_backbone(
     """
     source = resolve_checkpoint(base)
     checkpoint = read_config(source)
-    file = _open_weights(source, checkpoint.model)
+    file, expected = _open_weights(source, checkpoint.model)
     config, dtype = checkpoint.model, model["embed_tokens"]["weight"].dtype
     head = {"score.weight": (1, config.hidden_size)}
     if checkpoint.kind == "policy":
         head = {} if config.tie_word_embeddings else {"lm_head.weight": _head_shape(config)}
-    check_tensors(file, {**_expected_shapes(file, config), **head}, ignored=("lm_head.weight",))
+    check_tensors(file, {**expected, **head}, ignored=("lm_head.weight",))
     params = {"model": model} | place_tensors(file, head, dtype, None)
     if checkpoint.kind == "policy":
         save_policy(Policy(config, params), folder, max_shard_bytes=max_shard_bytes)
@@ -220,18 +229,25 @@ def _backbone_shapes(config: ModelConfig, layers: int | None = None) -> Shapes:
     return {f"model.{name}": shape for name, shape in backbone_shapes(config, layers).items()}
 
 
-def _open_weights(folder: Path, config: ModelConfig) -> TensorFile:
-    """The tensors of a checkpoint; of two that are tied, the file may have either."""
-    file = open_checkpoint(folder)
-    return with_embedding(file) if config.tie_word_embeddings else file
+def _open_backbone(folder: Path) -> tuple[CheckpointConfig, TensorFile, Shapes]:
+    """A checkpoint whose backbone is whole: its config, its tensors, and which of them are the backbone's."""
+    checkpoint = read_config(folder)
+    file, expected = _open_weights(folder, checkpoint.model)
+    check_tensors(file, expected, ignored=("lm_head.weight", "score.weight"))
+    return checkpoint, file, expected
 
 
-def _expected_shapes(file: TensorFile, config: ModelConfig) -> Shapes:
-    """The backbone's tensors, once the number of layers is known not to be made up.
+def _open_weights(folder: Path, config: ModelConfig) -> tuple[TensorFile, Shapes]:
+    """The tensors of a checkpoint, and those that its backbone has by its config.json.
+
+    Here the two files meet for the first time, so here the number of layers is found to be made up or not. Of
+    two tensors that are tied, the file may have either.
 
     Raises:
+      FileNotFoundError: there are no weights.
       ValueError: the file's layers are fewer than config.json says; all that is missing is not listed then.
     """
+    file = open_checkpoint(folder)
     found = {name.split(".")[2] for name in file.slices if name.startswith("model.layers.")}
     if found and config.num_layers > len(found):
         raise ValueError(
@@ -239,7 +255,8 @@ def _expected_shapes(file: TensorFile, config: ModelConfig) -> Shapes:
             f"of {len(found)} layers; copy config.json and the weights from one checkpoint"
         )
     # Without any layer under its name, the names are to be reported, and one layer shows what they lack.
-    return _backbone_shapes(config, None if found else 1)
+    expected = _backbone_shapes(config, None if found else 1)
+    return with_embedding(file) if config.tie_word_embeddings else file, expected
 
 
 def _dtype(checkpoint: CheckpointConfig, dtype: Any) -> Any:

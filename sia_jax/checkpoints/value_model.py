@@ -31,11 +31,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sia_jax.checkpoints.adapter_config import read_adapter_config
-from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.files import is_there, read_json
 from sia_jax.checkpoints.fingerprint import fingerprint, fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
-from sia_jax.checkpoints.huggingface import load_backbone, read_embedding
+from sia_jax.checkpoints.huggingface import load_backbone, read_backbone_config, read_embedding
 from sia_jax.checkpoints.peft_adapter import load_adapter, save_adapter
 from sia_jax.checkpoints.tensors import (
     check_tensors,
@@ -117,7 +116,7 @@ def load_value_model(
         embedding = lambda rows: np.asarray(matrix[rows])  # noqa: E731
     else:
         base_folder = resolve_checkpoint(backbone)
-        model_config, base_name = read_config(base_folder).model, checkpoint_name(backbone)
+        model_config, base_name = read_backbone_config(base_folder), checkpoint_name(backbone)
         tokenizer = load_tokenizer(folder) or load_tokenizer(base_folder)
         digest = functools.partial(fingerprint_of_folder, base_folder)
         embedding = functools.partial(read_embedding, base_folder)

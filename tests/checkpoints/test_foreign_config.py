@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 import sia_jax
 from sia_jax.checkpoints.config_json import parse_config, read_config
 from sia_jax.models.config import Llama3Scaling, ModelConfig
-from tests.support.checkpoints import config_json, edit_json, save_tiny_policy, tiny_config
+from tests.support.checkpoints import (
+    config_json,
+    edit_json,
+    save_tiny_policy,
+    save_tiny_value_model,
+    tiny_config,
+    tiny_reward_model,
+)
 from tests.support.refusals import refused
 
 SIZES = (
@@ -176,10 +183,26 @@ def test_size_that_the_files_do_not_have_is_refused_at_once(tmp_path, field, siz
     assert time.monotonic() - start < 5
 
 
-def test_config_with_more_layers_than_the_file_says_both_numbers(base):
-    edit_json(base / "config.json", num_hidden_layers=3)
-    with refused(ValueError, "num_hidden_layers 3", "those of 2 layers"):
-        sia_jax.load_policy(base)
+@pytest.mark.parametrize("layers", [3, 10**9])
+@pytest.mark.parametrize("kind", ["policy", "reward model", "backbone of a value model", "its own backbone"])
+def test_layers_that_the_tensors_do_not_have_are_refused_at_once_with_both_numbers(tmp_path, kind, layers):
+    value = tmp_path / "value"
+    folder = value / "backbone" if kind == "its own backbone" else tmp_path / "base"
+    load = {
+        "policy": lambda: sia_jax.load_policy(folder),
+        "reward model": lambda: sia_jax.load_reward_model(folder),
+        "backbone of a value model": lambda: sia_jax.load_value_model(value, folder),
+        "its own backbone": lambda: sia_jax.load_value_model(value),
+    }[kind]
+    save_tiny_value_model(value, save_tiny_policy(folder))
+    if kind == "reward model":
+        sia_jax.save_reward_model(tiny_reward_model(), folder)
+    load()  # as it should be
+    edit_json(folder / "config.json", num_hidden_layers=layers)
+    start = time.monotonic()
+    with refused(ValueError, folder, f"num_hidden_layers {layers}", "those of 2 layers"):
+        load()
+    assert time.monotonic() - start < 5
 
 
 def test_adapter_without_a_base_is_told_to_be_merged(value):
