@@ -25,6 +25,7 @@ from sia_jax.models.lora import LoraConfig
 from sia_jax.models.patterns import check_pattern, check_patterns
 
 _FILE_NAME = "adapter_config.json"
+_FILES = (_FILE_NAME, "adapter_model.safetensors", "adapter_model.bin")
 MERGE = (
     "merge_and_unload() it with peft, save_pretrained() the result as backbone/ of the value model, remove "
     "lora_weights/, and load the value model"
@@ -95,6 +96,24 @@ def read_adapter_config(path: str | Path) -> AdapterFile:
         alpha_pattern=tuple((key, float(alpha)) for key, alpha in (raw.get("alpha_pattern") or {}).items()),
     )
     return AdapterFile(config, raw.get("base_model_name_or_path"), raw.get("task_type"), targets)
+
+
+def check_no_adapter(folder: Path, remedy: str) -> None:
+    """The folder of a model that is loaded without an adapter has none, which would be left out unsaid.
+
+    Args:
+      folder: of the model.
+      remedy: what to do with an adapter that stands there.
+
+    Raises:
+      ValueError: files of an adapter stand in it, and which.
+    """
+    found = [name for name in _FILES if is_there(folder / name)]
+    if found:
+        raise ValueError(
+            f"{folder}: {' and '.join(found)} {'stand' if found[1:] else 'stands'} beside the model, and no "
+            f"adapter is read there; {remedy}"
+        )
 
 
 def write_adapter_config(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from sia_jax.checkpoints.adapter_config import check_no_adapter
 from sia_jax.checkpoints.config_json import DTYPES, CheckpointConfig, config_dict, read_config
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.tensors import (
@@ -246,7 +247,10 @@ def _open_weights(folder: Path, config: ModelConfig) -> tuple[TensorFile, Shapes
     Raises:
       FileNotFoundError: there are no weights.
       ValueError: the file's layers are fewer than config.json says; all that is missing is not listed then.
+        Or an adapter stands beside them.
     """
+    merge = "merge it (merge_and_unload() of peft, then save_pretrained)"
+    check_no_adapter(folder, f"{merge}, or remove its files if the weights have it already")
     file = open_checkpoint(folder)
     found = {name.split(".")[2] for name in file.slices if name.startswith("model.layers.")}
     if found and config.num_layers > len(found):

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from sia_jax.checkpoints.adapter_config import read_adapter_config
+from sia_jax.checkpoints.adapter_config import check_no_adapter, read_adapter_config
 from sia_jax.checkpoints.files import is_there, read_json
 from sia_jax.checkpoints.fingerprint import fingerprint, fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
@@ -327,6 +327,7 @@ def _read_saved_config(folder: Path) -> dict[str, Any]:
             f"{folder} is no value model: expected one of {OUR_CONFIG} (ours) and {OFFICIAL_CONFIG} "
             f"(the official layout), found {present or 'neither'}{_parts(folder)}"
         )
+    check_no_adapter(folder, f"if it is the value model's, move its files into {ADAPTER}/, else remove them")
     path = folder / present[0]
     saved = read_json(path)
     if present[0] == OUR_CONFIG and saved.get("format_version") != FORMAT_VERSION:

@@ -1,5 +1,7 @@
 """Adapters as PEFT, trl and unsloth write them: read by PEFT's own rule of targets, or refused by name."""
 
+import functools
+import shutil
 import struct
 import zipfile
 
@@ -18,6 +20,7 @@ from tests.support.checkpoints import (
     save_tiny_policy,
     save_tiny_value_model,
     tiny_policy,
+    tiny_reward_model,
 )
 from tests.support.refusals import refused
 
@@ -141,6 +144,26 @@ def test_value_model_without_an_adapter_is_its_own_merged_backbone(tmp_path, lay
     assert own.config.lora is None
     assert_same_trees(told.params, merged.params)
     assert_same_trees(own.params, merged.params)
+
+
+@pytest.mark.parametrize("names", [("adapter_config.json",), ("adapter_model.safetensors",), None])
+@pytest.mark.parametrize("kind", ["policy", "reward model", "own backbone", "value model"])
+def test_adapter_beside_a_model_that_is_loaded_without_it_is_refused(tmp_path, value, kind, names):
+    folder = {"own backbone": value / "backbone", "value model": value}.get(kind, tmp_path / "model")
+    save_tiny_policy(value / "backbone")
+    if kind == "reward model":
+        sia_jax.save_reward_model(tiny_reward_model(), folder)
+    elif kind == "policy":
+        save_tiny_policy(folder)
+    load = {"policy": sia_jax.load_policy, "reward model": sia_jax.load_reward_model}.get(kind)
+    load = functools.partial(load, folder) if load else functools.partial(sia_jax.load_value_model, value)
+    load()  # as it should be: an adapter in lora_weights/ is the value model's own
+    for path in (value / "lora_weights").iterdir():
+        if names is None or path.name in names:
+            shutil.copy(path, folder)
+    telling = names or ("adapter_config.json and adapter_model.safetensors stand",)
+    with refused(ValueError, folder, *telling, "beside the model", "remove"):
+        load()
 
 
 def test_adapter_without_a_head_is_told_what_is_missing(value):
