@@ -8,14 +8,15 @@ rotate otherwise than this network does is refused.
 
 from typing import Any
 
-from sia_jax.checkpoints.values import is_positive
+from sia_jax.checkpoints.values import is_number, is_positive
 from sia_jax.files.shown import shown_value
 from sia_jax.models.config import Llama3Scaling, RopeConfig
 
 _CONTEXT = "original_max_position_embeddings"
 _LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", _CONTEXT)
+_TYPES = ("rope_type", "type")
 _OBJECTS = ("rope_parameters", "rope_scaling")
-_IN_OBJECT = {"rope_theta", "rope_type", "type", "partial_rotary_factor", *_LLAMA3}
+_IN_OBJECT = {"rope_theta", "partial_rotary_factor", *_TYPES, *_LLAMA3}
 
 AT_TOP = frozenset({"rope_theta", "partial_rotary_factor", _CONTEXT, *_OBJECTS})
 """The fields of config.json that say how the network rotates."""
@@ -72,8 +73,20 @@ def _rope(raw: dict[str, Any], fields: dict[str, Any]) -> tuple[RopeConfig | Non
     if len(set(thetas)) > 1:
         return None, [f"rope_theta and rope_parameters disagree: {sorted(set(thetas))}"]
     theta = float(thetas[0])
-    rope_type = fields.get("rope_type", fields.get("type", "default"))
+    types = [fields[name] for name in _TYPES if name in fields] or ["default"]
+    if types[0] != types[-1]:
+        return None, [
+            f"rope_type {shown_value(types[0])} and type {shown_value(types[1])} disagree, two names of one "
+            "thing; copy the object from the original checkpoint"
+        ]
+    rope_type = types[0]
     if rope_type == "default":
+        scaling = {name: fields[name] for name in _LLAMA3[:3] if fields.get(name) is not None}
+        if scaling and not _is_one(scaling.get("factor")):
+            return None, [
+                f"rope scaling by {shown_value(scaling)} without its type, expected a rope_type that scales "
+                "beside these numbers, or none of them; copy the object from the original checkpoint"
+            ]
         return RopeConfig(theta), []
     if rope_type != "llama3":
         return None, [f"rope type {shown_value(rope_type)} is not supported, expected 'default' or 'llama3'"]
@@ -88,6 +101,11 @@ def _rope(raw: dict[str, Any], fields: dict[str, Any]) -> tuple[RopeConfig | Non
         impossible = {name: fields[name] for name in _LLAMA3}
         return None, [f"llama3 rope scaling has impossible values: {shown_value(impossible)}"]
     return RopeConfig(theta, Llama3Scaling(float(factor), float(low), float(high), int(context))), []
+
+
+def _is_one(factor: Any) -> bool:
+    """Whether a factor scales nothing."""
+    return is_number(factor) and factor == 1
 
 
 def _is_set(value: Any) -> bool:

@@ -154,11 +154,44 @@ def test_original_context_at_the_top_that_is_none_is_refused(context):
         {"rope_interleaved": True},
         {"rotary_pct": 0.25},
         {"rope_scaling": SCALING | {"original_max_position_embeddings": 16.5}},
+        # Two types, or numbers of a scaling without its type.
+        {"rope_scaling": SCALING | {"rope_type": "default", "type": "llama3"}},
+        {"rope_scaling": SCALING | {"type": "default"}},
+        {"rope_scaling": {"rope_type": "default", "type": "linear", "factor": 4.0}},
+        {"rope_scaling": {"rope_type": None, "type": "llama3"}},
+        {"rope_scaling": {name: number for name, number in SCALING.items() if name != "rope_type"}},
+        {"rope_scaling": SCALING | {"rope_type": "default"}},
+        {"rope_scaling": {"factor": 4.0}},
+        {"rope_scaling": {"rope_type": "default", "factor": 4.0}},
+        {"rope_scaling": {"low_freq_factor": 1.0, "high_freq_factor": 4.0}},
+        {"rope_scaling": {"factor": True}},
+        {"rope_scaling": None, "rope_parameters": {"rope_theta": 10_000.0, "factor": 4.0}},
     ],
 )
 def test_rotation_that_this_network_does_not_do_is_refused(changes):
     with pytest.raises(ValueError, match=r"rope|rotary"):
         parse_config(config_json(**changes))
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rope_type": "default", "type": "default"},
+        {"factor": 1.0, "rope_type": "default"},
+        {"factor": 1, "type": "default", "low_freq_factor": None},
+        {"rope_type": "default", "original_max_position_embeddings": 32},
+        {"factor": None, "high_freq_factor": None},
+    ],
+)
+def test_scaling_by_nothing_is_none(scaling):
+    assert parse_config(config_json("llama", rope_scaling=scaling)).model.rope.scaling is None
+
+
+def test_type_of_a_scaling_under_both_its_names_is_read():
+    """As transformers 4.43 and later save a config that has it under the older one."""
+    raw = config_json("llama")
+    raw["rope_scaling"]["type"] = "llama3"
+    assert parse_config(raw).model == tiny_config("llama")
 
 
 @pytest.mark.filterwarnings("ignore:config.json has fields")
