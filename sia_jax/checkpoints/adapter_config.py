@@ -18,6 +18,7 @@ from sia_jax.checkpoints.values import (
     is_bool,
     is_count,
     is_number,
+    is_set,
 )
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
@@ -187,8 +188,7 @@ def _problems(raw: dict[str, Any]) -> list[str]:
     for name in ("rank_pattern", "alpha_pattern"):
         problems += _wrong_patterns(name, raw.get(name))
     for name in sorted(set(raw) - set(_EXPECTED) - _INERT - {"target_modules"}):
-        # Identity for false, because 0 equals it.
-        if not (raw[name] is None or raw[name] is False or raw[name] in ("", [], {})):
+        if is_set(raw[name]):
             remedy = _REMEDIES.get(name, f"train the adapter without it, or {MERGE}")
             shown = shown_value(name)[1:-1]
             problems.append(f"{shown} is {shown_value(raw[name])}, which is not supported; {remedy}")

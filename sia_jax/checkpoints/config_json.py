@@ -21,6 +21,7 @@ from sia_jax.checkpoints.values import (
     is_number,
     is_object,
     is_positive,
+    is_set,
 )
 from sia_jax.files.shown import shown_value
 from sia_jax.models.config import Family, ModelConfig
@@ -38,6 +39,12 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 _NO_ID = -1
 """What some files have for the id of a special token that the model lacks."""
+
+_UNFOLLOWED = (
+    *("bad_words_ids", "begin_suppress_tokens", "force_words_ids", "forced_bos_token_id"),
+    *("forced_eos_token_id", "sequence_bias", "stop_strings", "suppress_tokens"),
+)
+"""Of generation_config.json: what ends replies, forces tokens or keeps them out, and is not done here."""
 
 _REQUIRED = (
     "vocab_size",
@@ -96,6 +103,8 @@ class CheckpointConfig:
 def read_config(folder: Path) -> CheckpointConfig:
     """Read config.json, and the stop ids of generation_config.json, of a checkpoint folder.
 
+    Fields of either that are set and not followed are a warning.
+
     Raises:
       FileNotFoundError: the folder has no config.json.
       ValueError: not JSON, an unknown architecture, missing sizes, no rope theta, ids that are none of the
@@ -114,6 +123,13 @@ def read_config(folder: Path) -> CheckpointConfig:
     problems = _wrong_ids(generation, checkpoint.model.vocab_size)
     if problems:
         raise ValueError(f"{generation_path}: " + "; ".join(problems))
+    unfollowed = [name for name in _UNFOLLOWED if is_set(generation.get(name))]
+    if unfollowed:
+        stops = "; the programs take stop strings as --stop" if "stop_strings" in unfollowed else ""
+        warnings.warn(
+            f"generation_config.json has fields that are not followed here: {shown_value(unfollowed)}{stops}",
+            stacklevel=2,
+        )
     return _with_stops(checkpoint, generation)
 
 

@@ -8,7 +8,7 @@ rotate otherwise than this network does is refused.
 
 from typing import Any
 
-from sia_jax.checkpoints.values import is_number, is_positive
+from sia_jax.checkpoints.values import is_number, is_positive, is_set
 from sia_jax.files.shown import shown_value
 from sia_jax.models.config import Llama3Scaling, RopeConfig
 
@@ -39,7 +39,7 @@ def parse_rope(raw: dict[str, Any]) -> tuple[RopeConfig | None, list[str]]:
     problems += [
         f"{shown_value(name)} is {shown_value(value)}, which is not known here, and would rotate otherwise"
         for name, value in raw.items()
-        if name.startswith(("rope", "rotary")) and name not in AT_TOP and _is_set(value)
+        if name.startswith(("rope", "rotary")) and name not in AT_TOP and is_set(value)
     ]
     if problems:
         return None, problems
@@ -48,7 +48,7 @@ def parse_rope(raw: dict[str, Any]) -> tuple[RopeConfig | None, list[str]]:
     if differ or (new and old and set(old) - set(new)):
         return None, [f"rope_scaling and rope_parameters disagree: {shown_value(old)} and {shown_value(new)}"]
     fields = {**old, **new}
-    unknown = {key: value for key, value in fields.items() if key not in _IN_OBJECT and _is_set(value)}
+    unknown = {key: value for key, value in fields.items() if key not in _IN_OBJECT and is_set(value)}
     if unknown:
         name = "rope_parameters" if new else "rope_scaling"
         return None, [
@@ -106,7 +106,3 @@ def _rope(raw: dict[str, Any], fields: dict[str, Any]) -> tuple[RopeConfig | Non
 def _is_one(factor: Any) -> bool:
     """Whether a factor scales nothing."""
     return is_number(factor) and factor == 1
-
-
-def _is_set(value: Any) -> bool:
-    return not (value is None or value is False or value in ("", [], {}))

@@ -44,6 +44,11 @@ def is_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
+def is_set(value: Any) -> bool:
+    """Whether a field says anything: not null, false or empty. A zero does."""
+    return not (value is None or value is False or value in ("", [], {}))
+
+
 def as_list(value: Any) -> list[Any]:
     """A list as it is, null as an empty one, anything else as the one entry of a list."""
     return [] if value is None else value if isinstance(value, list) else [value]

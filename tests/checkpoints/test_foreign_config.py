@@ -117,6 +117,29 @@ def test_stop_ids_of_config_json_count_where_there_is_no_generation_config(base)
     assert read_config(base).model.eos_token_ids == (2, 3)
 
 
+UNFOLLOWED = {
+    "stop_strings": ["Human:"],
+    "suppress_tokens": [5, 6],
+    "begin_suppress_tokens": [7],
+    "bad_words_ids": [[5]],
+    "forced_eos_token_id": 0,
+}
+
+
+@pytest.mark.parametrize("name", UNFOLLOWED)
+def test_field_of_generation_config_that_is_not_followed_is_a_warning(base, name):
+    edit_json(base / "generation_config.json", **{name: UNFOLLOWED[name]})
+    with pytest.warns(UserWarning, match=rf"generation_config.json .* not followed here: \['{name}'\]"):
+        config = sia_jax.load_policy(base).config
+    assert config == tiny_config()
+
+
+@pytest.mark.parametrize("value", [None, [], False, "", {}])
+def test_field_of_generation_config_that_says_nothing_is_passed_over_in_silence(base, value):
+    edit_json(base / "generation_config.json", **dict.fromkeys(UNFOLLOWED, value), temperature=0.6, top_k=20)
+    assert sia_jax.load_policy(base).config == tiny_config()
+
+
 def test_pad_id_of_minus_one_says_that_there_is_none():
     assert parse_config(config_json(pad_token_id=-1, bos_token_id=-1)).model.pad_token_id is None
 
