@@ -12,7 +12,7 @@ used and for others that are not.
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -23,9 +23,11 @@ from sia_jax.evaluation.statistics import FEWEST, FEWEST_OTHERS, LEVEL
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.reading import check_file
+from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import parse_object, stream_lines
 from sia_jax.files.writing import write_text
 from sia_jax.reports.console import Terminal
+from sia_jax.reports.journal import number_in, place_in
 from sia_jax.reports.progress import waiting
 
 
@@ -83,13 +85,16 @@ def _differences(args: Args) -> list[Law]:
     with args.replies.open("rb") as file:
         for number, line in stream_lines(file, str(args.replies)):
             place = f"{args.replies}, line {number}"
-            record: Any = parse_object(line, place, is_line=True)
+            record = parse_object(line, place, is_line=True)
             try:
-                found[record["method"]][record["index"]].append(float(record["gold"]))
-            except (ValueError, KeyError, TypeError) as error:
+                method, index, gold = record["method"], place_in(record, "index"), number_in(record, "gold")
+                if not isinstance(method, str):
+                    raise ValueError(f"method must be a text, got {shown_value(method, 60)}")
+            except (ValueError, KeyError) as error:
                 raise ValueError(
                     f"{place}: this is no reply with a method, an index and a gold reward ({error})"
                 ) from None
+            found[method][index].append(gold)
     laws = []
     for pair in args.pairs:
         one, _, other = pair.partition(":")

@@ -1,6 +1,5 @@
 """What `decode.evaluate` says before it begins, what it takes of old replies, and the page of its results."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from sia_jax.evaluation.methods import Method
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import copy_file, make_folder, write_text
 from sia_jax.reports.evaluation import evaluation_page, with_pictures_named
+from sia_jax.reports.journal import is_finite
 from sia_jax.reports.provenance import last_commit
 from sia_jax.world import gold as world_gold
 
@@ -49,10 +49,10 @@ def check_reply(record: Mapping[str, Any], *, gold: bool) -> None:
     if gold:
         numbers["gold"] = record["gold"]
     for name, number in numbers.items():
-        if not _is_number(number) or (number < 0 and name != "gold"):
+        if not is_finite(number) or (number < 0 and name != "gold"):
             got = shown_value(number, 60)
             raise ValueError(f"{name} must be a number, of 0 or more but for rewards, got {got}")
-    if record["proxy"] is not None and not _is_number(record["proxy"]):
+    if record["proxy"] is not None and not is_finite(record["proxy"]):
         raise ValueError(f"proxy must be a number, or null, got {shown_value(record['proxy'], 60)}")
     for name in ("method", "finish_reason", "commit", "machine"):
         if not isinstance(record[name], str):
@@ -61,12 +61,8 @@ def check_reply(record: Mapping[str, Any], *, gold: bool) -> None:
         got = " and ".join(shown_value(record[name], 60) for name in ("index", "seed"))
         raise ValueError(f"index and seed must be integers, got {got}")
     threshold = record["threshold"]
-    if not _is_number(threshold) and threshold not in ("inf", "-inf"):
+    if not is_finite(threshold) and threshold not in ("inf", "-inf"):
         raise ValueError(f'threshold must be a number, "inf" or "-inf", got {shown_value(threshold, 60)}')
-
-
-def _is_number(number: Any) -> bool:
-    return type(number) in (int, float) and abs(number) < 1e300 and math.isfinite(number)
 
 
 def write_page(results: Mapping[str, Any], args: Args, page: Path) -> None:

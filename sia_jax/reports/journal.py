@@ -158,6 +158,24 @@ def _is_torn(line: bytes) -> bool:
     return False
 
 
+def is_finite(number: Any) -> bool:
+    """Whether a value is a number of JSON, of which thousands can be summed."""
+    return type(number) in (int, float) and abs(number) < 1e300
+
+
+def number_in(record: dict[str, Any], name: str) -> float:
+    """A finite number.
+
+    Raises:
+      KeyError: there is none.
+      ValueError: something else.
+    """
+    value = record[name]
+    if not is_finite(value):
+        raise ValueError(f"{name} must be a number, got {shown_value(value, _MOST)}")
+    return float(value)
+
+
 def place_in(record: dict[str, Any], name: str) -> int:
     """A whole number from 0 on, which tells a record from others.
 

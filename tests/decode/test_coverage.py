@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from decode.coverage import Args
 ARGS = Args(prompts=(3,), trials=8, resamples=8, pairs=("dense:base",))
 
 
-def line(method: str, index: int, gold: float) -> str:
+def line(method: Any, index: Any, gold: Any) -> str:
     return json.dumps({"method": method, "index": index, "gold": gold}) + "\n"
 
 
@@ -30,6 +31,17 @@ def test_a_page_has_a_row_for_each_law_and_each_pair_of_methods(tmp_path: Path) 
     [
         (line("base", 0, 1) + line("base", 1, float("nan")), r"line 2, column \d+: NaN is not a finite"),
         (line("base", 0, 1) + '{"method": "base"}', "line 2: this is no reply with a method, an index"),
+        (line("base", 0, 1) + line("base", 1, "nan"), "line 2: .*gold must be a number, got 'nan'"),
+        (line("base", 0, "1.5"), "gold must be a number, got '1.5'"),
+        (line("base", 0, True), "gold must be a number, got True"),
+        (line("base", 0, 1e305), "gold must be a number"),
+        (
+            line("base", 0, 1) + line("base", "x", 1),
+            "line 2: .*index must be a whole number from 0 on, got 'x'",
+        ),
+        (line("base", 0.0, 1), "index must be a whole number"),
+        (line("base", 0, 1) + line(5, 0, 1), "line 2: .*method must be a text, got 5"),
+        (line(["base"], 0, 1), r"method must be a text, got \['base'\]"),
         ("[1]", "line 1: expected an object"),
         (line("base", 0, 1), r"no replies of both methods of --pairs dense:base .* only of \['base'\]"),
     ],
