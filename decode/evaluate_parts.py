@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decode.evaluate_options import Args, picture_of
+from decode.evaluate_options import Args, picture_of, read_appendix, read_markdown
 from sia_jax.evaluation.methods import Method
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import copy_file, make_folder, write_text
-from sia_jax.reports.evaluation import evaluation_page, with_pictures_named
+from sia_jax.reports.evaluation import evaluation_page
 from sia_jax.reports.journal import is_finite
 from sia_jax.reports.provenance import last_commit
 from sia_jax.world import gold as world_gold
@@ -68,16 +68,12 @@ def check_reply(record: Mapping[str, Any], *, gold: bool) -> None:
 def write_page(results: Mapping[str, Any], args: Args, page: Path) -> None:
     """The page, and its pictures beside it."""
     picture = picture_of(page)
+    introduction = "" if args.introduction is None else read_markdown(args.introduction)
+    appendix, pictures = read_appendix(args)
     make_folder(page.parent)
     copy_file(Path(args.out) / "pareto.png", picture)
-    introduction = appendix = ""
-    if args.introduction is not None:
-        introduction = Path(args.introduction).read_text(encoding="utf-8")
-    if args.appendix is not None:
-        source = Path(args.appendix)
-        appendix, names = with_pictures_named(source.read_text(encoding="utf-8"), f"{page.stem}-")
-        for old, new in names.items():
-            copy_file(source.parent / old, page.with_name(new))
+    for old, new in pictures.items():
+        copy_file(old, new)
     text = evaluation_page(
         results, title=args.title, introduction=introduction, picture=picture.name, appendix=appendix
     )

@@ -1,14 +1,18 @@
 """A comparison of methods as a table, a picture and a page, all made from what `results.json` holds."""
 
+import itertools
+import posixpath
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from sia_jax.evaluation.claims import expected_by_chance
 from sia_jax.evaluation.comparison import MEASURED_SECONDS
 from sia_jax.evaluation.methods import SCHEDULES
 from sia_jax.evaluation.statistics import FEWEST, FEWEST_OTHERS, Interval
+from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import make_folder, replacing
 
 Results = Mapping[str, Any]
@@ -26,6 +30,15 @@ _COLOURS = {
     "n": "#2e8b57",
     "steered n": "#b03060",
 }
+
+
+_TARGET = (
+    r"\]\(\s*(?P<link><[^<>\n]+>|(?:[^\s()<>]|\([^\s()]*\))+)"
+    r"""(?P<title>\s+(?:"[^"\n]*"|'[^'\n]*'))?\s*\)"""
+)
+_LINK = re.compile(_TARGET)
+_PICTURE = re.compile(r"!\[[^\]]*" + _TARGET)
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//|#")
 
 
 def evaluation_table(results: Results) -> str:
@@ -216,21 +229,51 @@ def evaluation_page(
     return "\n".join(section for section in sections if section)
 
 
-def with_pictures_named(text: str, prefix: str) -> tuple[str, dict[str, str]]:
+def with_pictures_named(text: str, prefix: str, taken: Collection[str] = ()) -> tuple[str, dict[str, str]]:
     """A page's text with its pictures under other names, for a place where others of that name may lie.
 
     Args:
-      text: Markdown.
-      prefix: of the new names.
+      text: Markdown; pictures are links of the form ![...](file), with or without a title.
+      prefix: of the new names, of which no two are one, nor in another case.
+      taken: names that are not to be given.
 
     Returns:
-      (text with the new links, {old link: new link}); links elsewhere on the net stay.
+      (text with the new links, {file: its new name}), files relative to the folder of the text. Addresses,
+      whether on the net or of data in the link, stay as they are.
+
+    Raises:
+      ValueError: a picture that lies outside of that folder.
     """
-    found = [link for link in re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", text) if "://" not in link]
-    names = {link: f"{prefix}{Path(link).name}" for link in found}
-    for old, new in names.items():
-        text = text.replace(f"]({old})", f"]({new})")
-    return text, names
+    names: dict[str, str] = {}
+    used = {name.casefold() for name in taken}
+    for match in _PICTURE.finditer(text):
+        file = _linked_file(match["link"])
+        if file is None or file in names:
+            continue
+        if file.startswith("/") or file.split("/")[0] == "..":
+            raise ValueError(
+                f"the picture {shown_value(match['link'])} lies outside of the page's own folder; copy it "
+                "there, and change the link"
+            )
+        stem, suffix = posixpath.splitext(posixpath.basename(file))
+        numbered = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+        name = next(n for end in numbered if (n := f"{prefix}{stem}{end}{suffix}").casefold() not in used)
+        used.add(name.casefold())
+        names[file] = name
+
+    def renamed(match: re.Match[str]) -> str:
+        name = names.get(_linked_file(match["link"]) or "")
+        return match[0] if name is None else f"]({quote(name)}{match['title'] or ''})"
+
+    return _LINK.sub(renamed, text), names
+
+
+def _linked_file(link: str) -> str | None:
+    """What a link of a page names, relative to the page's folder; None: no file."""
+    link = link.strip("<>")
+    if _ADDRESS.match(link):
+        return None
+    return posixpath.normpath(unquote(link))
 
 
 def _verdicts(results: Results) -> str:

@@ -529,3 +529,36 @@ def test_replies_with_something_else_in_their_fields_are_refused_with_the_line(
     (tmp_path / "replies.jsonl").write_text(text)
     with pytest.raises(SystemExit, match=r"replies.jsonl, line 2(, column \d+)?: .*--overwrite"):
         evaluate.main(replace(evaluation_args(folder), out=str(tmp_path)))
+
+
+def with_appendix(folder: Path, text: str, **changes: Any) -> Args:
+    """An evaluation whose page, w.md, has an appendix of this text; dot.png and a folder lie beside that."""
+    (folder / "more" / "sub").mkdir(parents=True)
+    (folder / "more" / "more.md").write_text(text)
+    (folder / "more" / "dot.png").write_bytes(b"dot")
+    (folder / "private.png").write_bytes(b"private")
+    (folder / "more" / "link.png").symlink_to("../private.png")
+    pages = {"page": str(folder / "w.md"), "appendix": str(folder / "more" / "more.md")}
+    return replace(evaluation_args(folder), **(pages | changes))
+
+
+@pytest.mark.parametrize(
+    ("link", "message"),
+    [
+        ("gone.png", "no such picture of .*more.md"),
+        ("sub", "expected a picture of .*more.md, this is a folder"),
+        ("../private.png", "lies outside of the page's own folder"),
+        ("link.png", "is a link to .*private.png, outside of the appendix's own folder"),
+    ],
+)
+def test_a_picture_that_an_appendix_has_not_in_its_folder_is_refused_before_anything_is_loaded(
+    tmp_path: Path, no_loading: None, link: str, message: str
+) -> None:
+    with pytest.raises(SystemExit, match=message):
+        evaluate.main(with_appendix(tmp_path, f"![A dot]({link})\n"))
+
+
+def test_the_copy_of_a_picture_is_an_output_that_may_be_no_input(tmp_path: Path, no_loading: None) -> None:
+    args = with_appendix(tmp_path, "![A dot](dot.png)\n", prompts=str(tmp_path / "w-dot.png"))
+    with pytest.raises(SystemExit, match=r"--page's w-dot.png and --prompts are both .*w-dot.png"):
+        evaluate.main(args)

@@ -144,3 +144,38 @@ def test_replies_that_failed_are_counted(results: dict[str, Any]) -> None:
     rows[2]["non_finite"] = 3
     page = evaluation_page(results | {"rows": rows}, title="", introduction="", picture="")
     assert "not finite: dense: 3" in page
+
+
+@pytest.mark.parametrize(
+    ("links", "renamed", "names"),
+    [
+        (["pareto.png"], ["w-pareto-2.png"], {"pareto.png": "w-pareto-2.png"}),
+        (["Pareto.png"], ["w-Pareto-2.png"], {"Pareto.png": "w-Pareto-2.png"}),
+        (["a/f.png", "b/f.png"], ["w-f.png", "w-f-2.png"], {"a/f.png": "w-f.png", "b/f.png": "w-f-2.png"}),
+        (["f.png", "f-2.png", "a/f.png"], ["w-f.png", "w-f-2.png", "w-f-3.png"], None),
+        (["f.png", "./f.png", "a/../f.png"], ["w-f.png"] * 3, {"f.png": "w-f.png"}),
+        (['f.png "a title"', "f.png 'another'"], ['w-f.png "a title"', "w-f.png 'another'"], None),
+        (["<a b.png>", "a%20b.png"], ["w-a%20b.png"] * 2, {"a b.png": "w-a b.png"}),
+        (["f(1).png"], ["w-f%281%29.png"], {"f(1).png": "w-f(1).png"}),
+        (["f.png", "w-f.png"], ["w-f.png", "w-w-f.png"], {"f.png": "w-f.png", "w-f.png": "w-w-f.png"}),
+        (["data:image/png;base64,AA", "https://a.org/f.png", "//a.org/f.png", "file:/f.png"], None, {}),
+    ],
+)
+def test_pictures_of_an_appendix_have_a_name_each_that_is_not_taken(
+    links: list[str], renamed: list[str] | None, names: dict[str, str] | None
+) -> None:
+    def page(links: list[str]) -> str:
+        return "".join(f"![A picture]({link}), [the same]({link})\n" for link in links)
+
+    text, found = with_pictures_named(page(links), "w-", taken=("w-pareto.png",))
+    assert text == page(renamed or links)
+    assert names is None or found == names
+    assert len({name.casefold() for name in found.values()} | {"w-pareto.png"}) == len(found) + 1
+
+
+@pytest.mark.parametrize(
+    "link", ["../f.png", "a/../../f.png", "/etc/passwd", "%2e%2e/f.png", "</etc/a b>", "..", '../f.png "x"']
+)
+def test_a_picture_outside_of_the_folder_of_an_appendix_is_refused(link: str) -> None:
+    with pytest.raises(ValueError, match=r"the picture .* lies outside of the page's own folder; copy it"):
+        with_pictures_named(f"![f](f.png)\n![a]({link})\n", "w-")
