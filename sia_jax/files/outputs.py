@@ -22,8 +22,9 @@ def check_outputs(*, inputs: Named, files: Named | None = None, folders: Named |
       folders: that are written whole: whatever is in them may be replaced or removed.
 
     Raises:
-      ValueError: an output that is an input or another output, stands inside an input folder, or has an input
-        inside itself; a folder where a file is to be written, a file where a folder is.
+      ValueError: an output that is an input or another output, stands inside an input folder or inside one of
+        the folders, or has an input inside itself; a folder where a file is to be written, a file where a
+        folder is.
     """
     written, whole = _given(files), _given(folders)
     for name, path in written.items():
@@ -45,6 +46,12 @@ def check_outputs(*, inputs: Named, files: Named | None = None, folders: Named |
         for other in names[:place]:
             if _is_same(outputs[name], outputs[other]):
                 raise ValueError(f"{other} and {name} are both {outputs[name]}; name another place for one")
+    for name, path in outputs.items():
+        for other, folder in whole.items():
+            if any(_is_same(above, folder) for above in _above(path)):
+                raise ValueError(
+                    f"{name} {path} lies in {other} {folder}, which is written whole; name another place"
+                )
 
 
 def _given(named: Named | None) -> dict[str, Path]:

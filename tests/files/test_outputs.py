@@ -102,6 +102,29 @@ def test_two_outputs_in_one_place_are_refused_though_neither_is_there_yet(
         check_outputs(inputs={}, files={"--plot": new, "--out": name(new)})
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name is not hard])
+def test_an_output_inside_a_folder_that_is_written_whole_is_refused(
+    source: Path, name: Callable[[Path], Path]
+) -> None:
+    folder = source.parent / "data"
+    folder.mkdir()
+    again = name(folder)
+    for outer, inner in ((folder, again), (again, folder)):
+        with pytest.raises(ValueError, match=r"--export .* lies in --out .*, which is written whole; name"):
+            check_outputs(inputs={}, files={"--export": inner / "a" / "c.jsonl"}, folders={"--out": outer})
+
+
+def test_an_output_inside_a_folder_that_is_not_there_yet_is_refused(source: Path) -> None:
+    folder = source.parent / "new"
+    for files, folders in (
+        ({"--export": folder / "c.jsonl"}, {}),
+        ({}, {"--export": relative(folder) / "c"}),
+    ):
+        with pytest.raises(ValueError, match=r"--export .* lies in --out .*, which is written whole; name"):
+            check_outputs(inputs={}, files=files, folders={"--out": folder, **folders})
+    check_outputs(inputs={}, files={"--journal": source.parent / "new.jsonl"}, folders={"--out": folder})
+
+
 def test_what_is_apart_is_let_pass(source: Path) -> None:
     (source.parent / "data").mkdir()
     check_outputs(

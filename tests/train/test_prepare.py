@@ -13,7 +13,7 @@ import pytest
 import tyro
 
 from sia_jax.data.chat import value_prompt
-from sia_jax.data.records import read_records
+from sia_jax.data.records import read_records, set_folder, unfinished_folder
 from sia_jax.text.markup import CHATML, LLAMA3
 from tests.support.tokenizers import save_llama3_tokenizer, save_qwen3_tokenizer
 from train import prepare
@@ -304,6 +304,16 @@ def test_files_are_not_taken_for_folders_nor_overwritten(args: Args, tmp_path: P
         replace(args, export_official=str(tmp_path / "file"))
     )
     assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize("option", ["export_official", "export_conversations"])
+@pytest.mark.parametrize("place", [set_folder, unfinished_folder])
+def test_an_export_into_the_set_which_would_remove_it_is_refused(args: Args, place: Any, option: str) -> None:
+    inside = place(Path(args.out)) / "c.jsonl"
+    message = stopped(replace(args, **{option: str(inside)}))
+    assert f"{inside} lies in --out's" in message
+    assert "written whole; name another place" in message
+    assert not Path(args.out).exists()
 
 
 # The command line
