@@ -1,5 +1,6 @@
 """Where a checkpoint is: a folder, or else a Hub id."""
 
+import os
 import re
 from pathlib import Path
 
@@ -24,10 +25,7 @@ def resolve_checkpoint(path_or_id: str | Path) -> Path:
     """
     if not isinstance(path_or_id, str | Path):
         raise TypeError(f"expected a folder or a Hub id, as a str or a Path, got {type(path_or_id).__name__}")
-    try:
-        folder = Path(path_or_id).expanduser()
-    except RuntimeError as error:  # ~name, of nobody here
-        raise FileNotFoundError(f"{path_or_id}: no such folder ({error})") from None
+    folder = expanded(path_or_id)
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -63,11 +61,24 @@ def checkpoint_name(path_or_id: str | Path) -> str:
     A folder of the Hub's cache is called by its commit, "models--Qwen--Qwen3-1.7B/snapshots/70d2...", and so
     is a link to it meant: there the repository's name is what counts.
     """
-    given = Path(path_or_id).expanduser()
+    given = expanded(path_or_id)
     if "\0" in str(given):  # no path, but what a file may call its base
         return given.name
-    for folder in (given.absolute(), given.resolve()):
+    resolved = Path(os.path.realpath(given))  # Path.resolve() knows links that lead in a circle as an error
+    for folder in (given.absolute(), resolved):
         repository = folder.parents[1].name if len(folder.parents) > 1 else ""
         if folder.parent.name == "snapshots" and repository.startswith("models--"):
             return repository.split("--")[-1]
-    return given.name or given.resolve().name
+    return given.name or resolved.name
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with the home folder for its ~ or ~name; as it stands where there is none of that name.
+
+    Args:
+      path: of a user, or what a file calls its base.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # nobody of that name here; a shell leaves it as it stands, too
+        return Path(path)

@@ -33,7 +33,7 @@ from jax.sharding import Mesh
 from sia_jax.checkpoints.adapter_config import check_no_adapter, read_adapter_config
 from sia_jax.checkpoints.files import is_there, read_json
 from sia_jax.checkpoints.fingerprint import fingerprint, fingerprint_of_folder
-from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
+from sia_jax.checkpoints.hub import checkpoint_name, expanded, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone, read_backbone_config, read_embedding
 from sia_jax.checkpoints.peft_adapter import load_adapter, save_adapter
 from sia_jax.checkpoints.tensors import (
@@ -291,8 +291,8 @@ def _check_merged(folder: Path, backbone: str | Path | Policy, check_base: bool)
             f"{folder} has no {ADAPTER}/, so it is no adapter over the policy's weights; pass the "
             f"folder of its own, merged weights, or put them into {folder / OWN_BACKBONE}/ and pass none"
         )
-    own = own_backbone(folder)
-    if own is not None and Path(backbone).expanduser().is_dir() and own.samefile(Path(backbone).expanduser()):
+    own, given = own_backbone(folder), expanded(backbone)
+    if own is not None and given.is_dir() and own.samefile(given):
         return
     if check_base:
         raise FileNotFoundError(

@@ -61,6 +61,17 @@ def test_base_of_another_name_is_refused_in_the_official_layout(official, tmp_pa
     sia_jax.load_value_model(official, backbone=policy)
 
 
+@pytest.mark.parametrize("recorded", ["~nobody.of.this.name/b", "a\0b", "b" * 5000, "/dev/null", "circle"])
+def test_base_recorded_under_a_name_that_leads_nowhere_is_another_base(
+    official, policy, tmp_path, monkeypatch, recorded
+):
+    (tmp_path / "circle").symlink_to("circle")
+    monkeypatch.chdir(tmp_path)
+    edit_json(official / "model_config.json", base_model_path=recorded)
+    with refused(ValueError, official, "the adapter was trained on", "the backbone is 'tiny'"):
+        sia_jax.load_value_model(official, backbone=policy)
+
+
 def test_base_recorded_as_a_folder_at_hand_is_compared_by_weights(official, tmp_path):
     save_tiny_policy(tmp_path / "a" / "tiny", seed=0)
     save_tiny_policy(tmp_path / "b" / "tiny", seed=1)

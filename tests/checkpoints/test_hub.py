@@ -208,6 +208,14 @@ def test_name_is_the_last_part(tmp_path, monkeypatch):
     assert checkpoint_name(".") == tmp_path.name
 
 
+def test_name_of_a_path_through_the_home_of_nobody_or_in_a_circle_is_its_last_part(tmp_path):
+    """As value_model.json may call its base."""
+    (tmp_path / "circle").symlink_to("circle")
+    assert checkpoint_name("~nobody.of.this.name/x") == "x"
+    assert checkpoint_name("~nobody.of.this.name") == "~nobody.of.this.name"
+    assert checkpoint_name(tmp_path / "circle") == "circle"
+
+
 def test_the_home_of_nobody_is_no_folder(never_the_hub):
     with pytest.raises(FileNotFoundError, match=r"~nobody\.of\.this\.name/x: no such folder"):
         resolve_checkpoint("~nobody.of.this.name/x")
