@@ -51,6 +51,8 @@ from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.regression import comparable_pairs
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
+from sia_jax.files.reading import read_object
+from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.interruption import Interruption
 from sia_jax.models.config import ModelConfig, ValueConfig
@@ -347,7 +349,8 @@ def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -
     """settings.json; a run with other settings must not go on in its folder.
 
     Raises:
-      ValueError: the folder is of a run with other settings, and which.
+      OSError, ValueError: the folder is of a run with other settings, and which, or of one whose settings
+        cannot be read.
     """
     now = json.loads(json.dumps(dataclasses.asdict(args), default=str))
     now["base_fingerprint"] = fingerprint_of_folder(base_folder)
@@ -362,10 +365,10 @@ def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -
     free |= {"max_steps", "keep", "layout", "patience"}
     path = args.out / SETTINGS
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_object(path, "file of settings", "name another --out")
         differing = [n for n in now if n not in free and before.get(n) != now[n]]
         if differing:
-            changes = ", ".join(f"{n} {before.get(n)!r} (now {now[n]!r})" for n in differing)
+            changes = ", ".join(f"{n} {shown_value(before.get(n))} (now {now[n]!r})" for n in differing)
             raise ValueError(f"{args.out} holds a run with other settings: {changes}; name another --out")
     write_text(path, json.dumps(now, indent=2) + "\n")
 

@@ -30,6 +30,8 @@ from sia_jax.cli import Count, program, read_options
 from sia_jax.data.prompts import check_seed
 from sia_jax.files.lock import LOCK, locked
 from sia_jax.files.outputs import check_outputs
+from sia_jax.files.reading import read_object
+from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.progress import waiting
@@ -73,19 +75,26 @@ class Diary:
         """The diary in a world's folder, or a new one.
 
         Raises:
-          ValueError: the folder holds a world of other settings.
+          OSError, ValueError: the folder holds a world of other settings, or one whose diary is damaged.
         """
         size = dataclasses.asdict(world.size)
         diary = cls(world.out / "world.json", {"seed": world.seed, "size": size})
         if diary.path.exists():
-            found = json.loads(diary.path.read_text(encoding="utf-8"))
-            if found["settings"] != diary.settings:
+            found = read_object(diary.path, "diary of a world", "name another --out")
+            settings, seconds, made_by = found.get("settings"), found.get("seconds"), found.get("made_by", {})
+            if settings != diary.settings:
                 raise ValueError(
-                    f"{world.out} holds a world of other settings, {found['settings']}; name another --out"
+                    f"{world.out} holds a world of other settings, {shown_value(settings)}; "
+                    "name another --out"
                 )
-            diary.seconds = found["seconds"]
+            if not isinstance(seconds, dict) or not isinstance(made_by, dict):
+                raise ValueError(
+                    f"{diary.path}: expected seconds and made_by of stages, got {shown_value(seconds)} and "
+                    f"{shown_value(made_by)}; name another --out"
+                )
+            diary.seconds = seconds
             done = (stage for stage in diary.seconds if stage != "begun")
-            diary.made_by = dict.fromkeys(done, "software that was not noted") | found.get("made_by", {})
+            diary.made_by = dict.fromkeys(done, "software that was not noted") | made_by
         elif world.out.exists() and {path.name for path in world.out.iterdir()} - {LOCK}:
             raise ValueError(f"{world.out} holds something else than a world; name another --out")
         return diary

@@ -8,6 +8,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from sia_jax.files.strict_json import parse_object
 
 MAX_BYTES = 2 * 2**30
 """Of a file that is read whole, and of what a compressed one unpacks to."""
@@ -65,6 +68,24 @@ def read_bytes(path: Path, what: str, remedy: str = "", limit: int = MAX_BYTES) 
     if len(content) > limit:
         raise ValueError(f"{path}: a {what} of more than {limit:,} bytes is not read; split it")
     return content
+
+
+def read_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file, which a program of ours may have written, and anybody changed since.
+
+    Args:
+      path: see `check_file`.
+      what: see `check_file`.
+      remedy: what to do about a file that is missing or damaged.
+
+    Raises:
+      OSError, ValueError: see `read_bytes`; or what stands in it is no JSON object.
+    """
+    content = read_bytes(path, what, remedy)
+    try:
+        return parse_object(content, str(path))
+    except ValueError as error:
+        raise ValueError(f"{error}; {remedy}") from None
 
 
 def unpack(content: bytes, name: str, limit: int = MAX_BYTES) -> bytes:

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 
 from sia_jax.evaluation.regression import Fit
+from sia_jax.files.strict_json import parse_object
 from sia_jax.files.writing import replacing, write_text, writing
+from sia_jax.reports.journal import number_in, place_in
 
+_REMEDY = "remove the line, or name another --out"
 FEW = 30
 """Replies, or pairs of them, from which a number about them says something."""
 
@@ -64,11 +67,36 @@ class MetricsLog:
             file.write(json.dumps(finite, allow_nan=False) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines."""
+        """All whole lines.
+
+        Raises:
+          ValueError: a line without a step, or with something else than numbers, and which.
+        """
         if not self.path.exists():
             return []
-        lines = self.path.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        with self.path.open("rb") as file:
+            lines = [(f"{self.path}, line {number}", line) for number, line in enumerate(file, start=1)]
+        return [_metrics(line, place) for place, line in lines if line.endswith(b"\n")]
+
+
+def _metrics(line: bytes, place: str) -> dict[str, Any]:
+    """What a line says.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    try:
+        record = parse_object(line.rstrip(b"\n"), place, is_line=True)
+    except ValueError as error:
+        raise ValueError(f"{error}; {_REMEDY}") from None
+    try:
+        place_in(record, "step")
+        for name, value in record.items():
+            if name != "kind" and value is not None:
+                number_in(record, name)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{place}: expected a step and its numbers ({error}); {_REMEDY}") from None
+    return record
 
 
 def draw_curves(lines: list[dict[str, Any]], path: Path, title: str) -> None:
@@ -83,8 +111,8 @@ def draw_curves(lines: list[dict[str, Any]], path: Path, title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    steps = [line for line in lines if line["kind"] == "step"]
-    evaluations = [line for line in lines if line["kind"] == "evaluation"]
+    steps = [line for line in lines if line.get("kind") == "step"]
+    evaluations = [line for line in lines if line.get("kind") == "evaluation"]
     figure = Figure(figsize=(11, 7), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
@@ -96,6 +124,7 @@ def draw_curves(lines: list[dict[str, Any]], path: Path, title: str) -> None:
             axes.plot(*zip(*points, strict=True), label=label, **style)
 
     def smooth(rows: list[dict[str, Any]], name: str, width: int = 25) -> list[dict[str, Any]]:
+        rows = [row for row in rows if row.get(name) is not None]
         values = [row[name] for row in rows]
         means = [float(np.mean(values[max(0, i - width + 1) : i + 1])) for i in range(len(values))]
         return [{"step": row["step"], name: mean} for row, mean in zip(rows, means, strict=True)]

@@ -111,6 +111,14 @@ def test_a_folder_of_a_run_with_other_settings_is_refused(folders, tmp_path):
         train(folders, tmp_path, learning_rate=0.5)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]", "null", '{"rank": 4, "rank": 4}', "\xff"])
+def test_settings_of_a_run_that_are_damaged_are_named(folders, tmp_path, text):
+    (tmp_path / "settings.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(SystemExit, match=r"settings\.json.*; name another --out"):
+        train(folders, tmp_path)
+    assert (tmp_path / "settings.json").read_bytes() == text.encode("latin-1")
+
+
 def test_a_folder_of_a_run_on_other_data_is_refused(folders, tmp_path):
     train(folders, tmp_path / "vm", max_steps=1)
     other = [replace(record, reward=1.0) for record in read_records(folders[0])]

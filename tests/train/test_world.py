@@ -176,6 +176,15 @@ def test_a_seed_that_is_none_is_refused_before_anything_is_written(seed, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"settings": 5}', '{"settings": SAME, "seconds": 5}'])
+def test_a_diary_that_is_damaged_is_named(tmp_path, text):
+    tiny = World(tmp_path, 3, "tiny")
+    settings = Diary.of(World(tmp_path / "another", 3, "tiny")).settings
+    (tmp_path / "world.json").write_text(text.replace("SAME", json.dumps(settings)))
+    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))}.*name another --out"):
+        Diary.of(tiny)
+
+
 @pytest.mark.long
 def test_folders_of_something_else_are_refused(made, tmp_path, capsys):
     with pytest.raises(ValueError, match="world of other settings"):
