@@ -107,7 +107,8 @@ def _strip_prefix(file: TensorFile, config: LoraConfig) -> tuple[TensorFile, boo
       (the file, whether the adapter was made on a bare backbone).
     """
     whole = f"{_PREFIX}model."
-    bare = not any(name.startswith(whole) for name in file.slices)
+    bare = any(name.removeprefix(_PREFIX).startswith("layers.") for name in file.slices)
+    bare = bare and not any(name.startswith(whole) for name in file.slices)
     if bare and (config.rank_pattern or config.alpha_pattern):
         raise ValueError(
             f"{file.source}: the adapter was made on a bare backbone, where rank and alpha patterns match "

@@ -1,6 +1,7 @@
 """Tensors of safetensors files, read in slices and placed straight onto their devices, one at a time."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,12 @@ CHUNK_BYTES = 32 << 20
 _INDEX = "model.safetensors.index.json"
 _WRAPPERS = ("_orig_mod.", "module.", "base_model.model.")
 _BARE = ("embed_tokens.", "layers.", "norm.", "rotary_emb.")
+_WITHIN = {
+    "_orig_mod.": "torch.compile",
+    "_fsdp_wrapped_module.": "FSDP",
+    "_checkpoint_wrapped_module.": "the recomputing of activations",
+}
+_ADAPTER_NAME = re.compile(r"\.lora_[AB]\.([^.]+)\.weight$")
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -259,11 +266,24 @@ def check_tensors(
 
 def _what_names_tell(missing: Sequence[str], surplus: Sequence[str]) -> str:
     """Why names differ, where one cause explains them, in place of a long list to be puzzled over."""
+    adapters = {match[1] for name in surplus if (match := _ADAPTER_NAME.search(name))}
+    if adapters and any(".lora_" in name for name in missing):
+        return (
+            f": the names hold that of an adapter, {shown_value(sorted(adapters)[0])}, as the state_dict() "
+            "of a PEFT model has them; save it by that model's own save_pretrained()"
+        )
     unmerged = [name for name in surplus if ".base_layer." in name or ".modules_to_save." in name]
     if unmerged:
         return (
             ": the file holds a PEFT model that was saved unmerged; save the result of its merge_and_unload()"
         )
+    for wrapper, maker in _WITHIN.items():
+        wrapped = [name for name in surplus if wrapper in name]
+        if missing and 2 * len(wrapped) > len(surplus):
+            return (
+                f": {len(wrapped)} names hold {shown_value(wrapper)}, which {maker} puts there; save the "
+                "model inside, or take it out of the names"
+            )
     for name in missing:
         prefixes = {other.removesuffix(name) for other in surplus if other.endswith(name)}
         if len(prefixes) == 1:

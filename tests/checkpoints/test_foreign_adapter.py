@@ -80,6 +80,39 @@ def test_targets_in_some_layers_are_read_and_saved_again(tmp_path, value, target
     assert_same_trees(again.params, loaded.params)
 
 
+@pytest.mark.parametrize(
+    ("change", "telling"),
+    [
+        (
+            lambda name: name.replace(".weight", ".default.weight"),
+            ("of an adapter, 'default'", "save_pretrained"),
+        ),
+        (lambda name: name.replace(".weight", ".mine.weight"), ("of an adapter, 'mine'", "save_pretrained")),
+        (
+            lambda name: name.replace(PREFIX, "base_model.model._orig_mod.model."),
+            ("'_orig_mod.'", "torch.compile"),
+        ),
+        (lambda name: "_orig_mod." + name, ("'_orig_mod.'", "torch.compile")),
+        (lambda name: name.replace("self_attn", "_fsdp_wrapped_module.self_attn"), ("FSDP",)),
+        (lambda name: name.replace(".self_attn", "._checkpoint_wrapped_module.self_attn"), ("activations",)),
+        (lambda name: "base_model.model." + name, ("names begin with 'base_model.model.model.'",)),
+        (lambda name: "policy." + name, ("names begin with 'policy.base_model.model.model.'",)),
+        (lambda name: name.removeprefix("base_model.model."), ("names begin with 'model.'",)),
+    ],
+)
+@pytest.mark.parametrize("patterns", [{}, {"alpha_pattern": {"q_proj": 8}}])
+def test_names_that_are_not_pefts_are_told_by_their_cause_in_the_first_line(value, change, telling, patterns):
+    tensors = {name: array.copy() for name, array in load_file(value / WEIGHTS).items()}
+    edit_json(value / CONFIG, **patterns)
+    sia_jax.load_value_model(value, tiny_policy())  # as it should be
+    save_file({change(name): array for name, array in tensors.items()}, value / WEIGHTS)
+    with pytest.raises(ValueError, match="the tensors are not those") as caught:
+        sia_jax.load_value_model(value, tiny_policy())
+    first = str(caught.value).splitlines()[0]
+    for part in (str(value / WEIGHTS), *telling):
+        assert part in first
+
+
 @pytest.mark.parametrize("targets", [r".*_proj", "all-linear", ["q_proj", "k_proj", "v_proj", "o_proj"]])
 def test_matrices_that_a_target_lacks_are_missed(value, targets):
     keep(value, "q_proj", "k_proj", "v_proj")

@@ -44,6 +44,15 @@ def test_names_under_a_prefix_that_is_not_known_are_told_in_the_first_line(base)
     assert len(str(caught.value)) < 4000
 
 
+@pytest.mark.parametrize("wrapper", ["_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."])
+def test_wrapper_inside_of_names_is_told_in_the_first_line(base, wrapper):
+    rename(base / "model.safetensors", lambda name: name.replace("model.", f"model.{wrapper}", 1))
+    with pytest.raises(
+        ValueError, match=rf"names hold '{wrapper}', which .* puts there; save the model inside"
+    ):
+        sia_jax.load_policy(base)
+
+
 def test_unmerged_peft_model_is_called_so(base):
     rename(base / "model.safetensors", lambda name: name.replace("q_proj.", "q_proj.base_layer."))
     with refused(ValueError, "a PEFT model that was saved unmerged", "merge_and_unload"):
