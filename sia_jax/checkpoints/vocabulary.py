@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sia_jax.checkpoints.files import check_whole, read_json
+from sia_jax.checkpoints.tokenizer_json import check_growth
 from sia_jax.files.shown import shown_line
 from sia_jax.files.writing import copy_file, make_folder, publish, staging, writing
 from sia_jax.text.tokenizer import Tokenizer
@@ -48,6 +49,7 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
     for name in sorted(present):
         if (folder / name).is_file():
             check_whole(folder / name)
+    check_growth(folder)
     # Imported here because it takes seconds, which a folder without a tokenizer need not pay.
     with _torch_not_missed():
         from transformers import AutoTokenizer
