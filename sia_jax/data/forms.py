@@ -133,7 +133,7 @@ def asked_of(fields: Mapping[str, Any]) -> Sequence[Message]:
 def prompt_column(names: Sequence[str]) -> str:
     """The column that holds the prompt's text.
 
-    `prompt` or `goal`, in any case; else the only one of `OTHER_COLUMNS`; else the only column there is.
+    `prompt` or `goal`, in any case of letters; else the only one of `OTHER_COLUMNS`.
 
     Raises:
       ValueError: there is none, or there are several.
@@ -148,6 +148,11 @@ def prompt_column(names: Sequence[str]) -> str:
     if len(others) > 1:
         raise ValueError(f"the prompt might stand in any of {_names(others)}; say which: --column NAME")
     raise ValueError(f"expected {_EXAMPLE}, got {_names(names)}; name the prompt's column: --column NAME")
+
+
+def has_column(column: str, names: Sequence[str]) -> bool:
+    """Whether `column_named` finds one, or several."""
+    return any(name.strip().lower() == column.strip().lower() for name in names)
 
 
 def column_named(column: str, names: Sequence[str]) -> str:

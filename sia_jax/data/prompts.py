@@ -62,8 +62,8 @@ def read_prompts(path: Path, system: str | None = None, column: str | None = Non
     - JSONL, or one JSON list: rows of {"prompt": text or messages}, {"messages": [...]}, ShareGPT's
       {"conversations": [...]}, or {"prompt_ids": [...]} with or without "value_ids"; or of texts alone.
     - CSV, TSV and Parquet: the prompt is in the column `prompt` or `goal`, or in the only one that published
-      sets use for it (`instruction`, `question`, ...; see `sia_jax.data.forms`), else in the only column.
-      A CSV file of one column may have no header.
+      sets use for it (`instruction`, `question`, ...; see `sia_jax.data.forms`), or that is asked for. A CSV
+      file of one column may have no header.
     - text: a prompt on each line. A file that looks like one of the others is read as that.
 
     "id", "seed" and "threshold" may stand beside a prompt, and other fields are not looked at. Blank lines

@@ -5,6 +5,7 @@ import re
 from pathlib import PurePath
 from typing import Literal
 
+from sia_jax.data.delimited import SEPARATOR, is_header, tabulated
 from sia_jax.data.forms import CONVERSATIONS, OTHER_COLUMNS, PROMPT_COLUMNS
 from sia_jax.files.reading import GZIP
 from sia_jax.files.strict_json import BOM
@@ -59,8 +60,6 @@ _BARE_KEYS = re.compile(r"\{\s*[A-Za-z_]\w*\s*:\s*[\"'\[{0-9].*\},?")
 _YAML = re.compile(
     rf"-\s+(['\"]?)({'|'.join((*PROMPT_COLUMNS, *OTHER_COLUMNS, *CONVERSATIONS, 'id'))})\1\s*:(\s|$)"
 )
-SEPARATOR = re.compile(r"sep=([,;\t|])\r?(\n|$)")
-"""What Excel writes above a table."""
 _JSON = re.compile(r'\{\s*("|\}|$)|\[\s*(["\[{\]]|$)')
 
 
@@ -112,6 +111,10 @@ def form_of(name: str, head: bytes) -> Form:
                 f"{name}: line {number} of those that are not blank is JSON, and the first is not; write all "
                 "lines in one form"
             )
+    whole = lines if len(head) < HEAD else lines[:-1]
+    mark = tabulated("\n".join(whole))
+    if mark is not None:
+        return tables[mark]
     return "text"
 
 
@@ -134,14 +137,6 @@ def suffix_of(name: str) -> str:
     """'.csv' of 'a.CSV.gz'; '' of a name without a suffix."""
     path = PurePath(name)
     return PurePath(path.stem).suffix.lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
-
-
-def is_header(cells: list[str]) -> bool:
-    """Whether cells are names of columns, one of them a prompt's."""
-    names = [cell.strip().strip('"').lower() for cell in cells]
-    if not all(re.fullmatch(r"[\w .\-/()]{0,40}", name) for name in names):
-        return False
-    return bool({*PROMPT_COLUMNS, *OTHER_COLUMNS} & set(names))
 
 
 def is_gzip(head: bytes) -> bool:

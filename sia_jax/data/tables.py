@@ -1,8 +1,6 @@
 """Files of rows, whatever their form: JSONL, one JSON list, CSV, TSV, Parquet; and text, a prompt a line."""
 
-import csv
 import gzip
-import io
 import math
 import re
 from collections import Counter
@@ -10,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
+from sia_jax.data.delimited import SEPARATOR, delimiter_of, is_header, may_be_title, rows_of
 from sia_jax.data.forms import column_named, prompt_column
-from sia_jax.data.sniffing import HEAD, SEPARATOR, Form, form_of, is_gzip, is_header
+from sia_jax.data.sniffing import HEAD, Form, form_of, is_gzip
 from sia_jax.extras import installed_with
 from sia_jax.files.reading import MAX_BYTES, unpacking
+from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import decode, kind_of, parse_json, stream_lines
 
 _BATCH = 1024  # rows of a Parquet file that are in memory at a time
@@ -142,23 +142,9 @@ class Table:
         mark = SEPARATOR.match(text)
         if mark is not None:
             delimiters, text = mark.group(1), "\n" + text[mark.end() :]
-        reader = csv.reader(
-            io.StringIO(text, newline=""), delimiter=self._delimiter(text, delimiters), strict=True
-        )
         first: list[str] | None = None
-        while True:
-            number = reader.line_num + 1
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                raise ValueError(
-                    f'{self.name}, line {number}: not {self.form} ({error}); quote cells with " and double '
-                    "the quotes within"
-                ) from None
-            if cells is None:
-                return
-            if not any(cell.strip() for cell in cells):
-                continue
+        delimiter = delimiter_of(text, delimiters, self.column)
+        for number, cells in rows_of(text, delimiter, self.name, self.form):
             place = f"line {number}"
             if first is None:
                 first = cells
@@ -180,16 +166,6 @@ class Table:
                 raise ValueError(f"{self.name}, {place}: {error}") from None
             yield TableRow(number, place, fields)
 
-    def _delimiter(self, text: str, delimiters: str) -> str:
-        """The first under which the first line is a header; else the form's own."""
-        first = next((line for line in text.splitlines() if line.strip()), "")
-        for delimiter in delimiters:
-            if delimiter in first and (
-                is_header(first.split(delimiter)) or (self.column and self.column in first.split(delimiter))
-            ):
-                return delimiter
-        return delimiters[0]
-
     def _header(self, cells: list[str], place: str) -> list[str] | None:
         """The names of the columns, if the first line has them."""
         names = [cell.strip() for cell in cells]
@@ -208,10 +184,15 @@ class Table:
                     ) from None
                 return None
         elif not self._only_rows and not is_header(names):
+            if len(cells) == 1 and may_be_title(names[0]):
+                raise ValueError(
+                    f"{self.name}, {place}: {shown_value(names[0])} may be the column's name or a prompt; "
+                    "say which: --column with the name, or --column 1 for a file without a header"
+                )
             if len(cells) == 1 and not re.fullmatch(r"[\w\-]+", names[0]):
                 return None  # HEx-PHI: one column, and no header
             try:
-                prompt_column(names if len(cells) > 1 else [])
+                prompt_column(names)
             except ValueError:
                 shown = str([name[:60] for name in names[:20]])
                 raise ValueError(
