@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sia_jax.data.forms import CONVERSATIONS, turns_of
+from sia_jax.data.columns import CONVERSATIONS
+from sia_jax.data.forms import turns_of
 from sia_jax.data.messages import MessageError
 from sia_jax.data.tables import Table
 from sia_jax.files.reading import check_file
@@ -20,7 +21,7 @@ class ConversationLine:
     number: int
     """Of the line in its file, from 1."""
     fields: dict[str, Any]
-    """Everything that the line says."""
+    """Everything that the line says, by the names of `sia_jax.data.columns.by_known_names`."""
     messages: Any
     """The conversation; whether it really is one is for `sia_jax.data.chat.check_messages` to say."""
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from sia_jax.data.forms import OTHER_COLUMNS, PROMPT_COLUMNS, has_column
+from sia_jax.data.columns import OTHER_COLUMNS, PROMPT_COLUMNS, has_column
 from sia_jax.files.strict_json import MAX_LINE
 
 SEPARATOR = re.compile(r"sep=([,;\t|])\r?(\n|$)")

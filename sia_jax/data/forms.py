@@ -6,20 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sia_jax.data.chat import Message
+from sia_jax.data.columns import CONVERSATIONS, REPLIES, column_named, names_of, prompt_column
 from sia_jax.data.messages import read_messages
 from sia_jax.files.strict_json import kind_of
-
-CONVERSATIONS = ("messages", "conversations", "conversation")
-"""Fields that hold messages; the second is ShareGPT's name."""
-
-PROMPT_COLUMNS = ("prompt", "goal")
-"""Columns of a prompt's text that win over all others: AdvBench and JailbreakBench call it `goal`."""
-
-OTHER_COLUMNS = ("instruction", "question", "query", "behavior", "forbidden_prompt", "user_input", "request")
-"""Further names of such columns, of published sets; one of them alone is taken."""
-
-REPLIES = ("response", "completion", "text")
-"""Fields of a reply beside a "prompt": ours, TRL's, and those of decode.generate."""
 
 _SYSTEM = ("system", "system_prompt")
 """Fields of a system message: ShareGPT's and OpenOrca's."""
@@ -28,7 +17,6 @@ _BESIDE = ("input", "context", "contextstring", *_SYSTEM)
 """Fields that say a part of what is asked, or how: Alpaca's, Dolly's, HarmBench's."""
 
 _PRINTED = re.compile(r"\s*\[\s*\{\s*['\"](role|content|from|value)['\"]\s*:")
-_EXAMPLE = '{"prompt": "..."}, {"messages": [...]} or {"prompt_ids": [...]}'
 
 
 @dataclass(frozen=True)
@@ -89,7 +77,7 @@ def turns_of(fields: Mapping[str, Any]) -> Turns:
     if "prompt" not in fields and conversation is None:
         if {"chosen", "rejected"} <= set(fields):
             raise _pair_error()
-        raise ValueError(f"expected 'messages', or 'prompt' and 'response', got {_names(fields)}")
+        raise ValueError(f"expected 'messages', or 'prompt' and 'response', got {names_of(fields)}")
     if conversation is not None:
         messages = read_messages(fields[conversation], conversation)
         if not messages or messages[0]["role"] != "system":
@@ -108,7 +96,7 @@ def turns_of(fields: Mapping[str, Any]) -> Turns:
             "there is a 'prompt' but no 'response' (nor TRL's 'completion', nor decode.generate's 'text')"
         )
     if len(replies) > 1 and len({str(fields[name]) for name in replies}) > 1:
-        raise ValueError(f"expected one reply, got {_names(replies)}, which differ; drop all but one")
+        raise ValueError(f"expected one reply, got {names_of(replies)}, which differ; drop all but one")
     if isinstance(fields["prompt"], str):
         _check_alone(fields, "prompt", _SYSTEM, "drop one of the fields")
     return Turns(_as_turns(fields["prompt"], "prompt"), _reply(fields[replies[0]], replies[0]))
@@ -130,45 +118,6 @@ def asked_of(fields: Mapping[str, Any]) -> Sequence[Message]:
     return turns_of(bare | {"response": None}).prompt
 
 
-def prompt_column(names: Sequence[str]) -> str:
-    """The column that holds the prompt's text.
-
-    `prompt` or `goal`, in any case of letters; else the only one of `OTHER_COLUMNS`.
-
-    Raises:
-      ValueError: there is none, or there are several.
-    """
-    by_name = {name.strip().lower(): name for name in reversed(names)}
-    for name in PROMPT_COLUMNS:
-        if name in by_name:
-            return by_name[name]
-    others = [by_name[name] for name in OTHER_COLUMNS if name in by_name]
-    if len(others) == 1:
-        return others[0]
-    if len(others) > 1:
-        raise ValueError(f"the prompt might stand in any of {_names(others)}; say which: --column NAME")
-    raise ValueError(f"expected {_EXAMPLE}, got {_names(names)}; name the prompt's column: --column NAME")
-
-
-def has_column(column: str, names: Sequence[str]) -> bool:
-    """Whether `column_named` finds one, or several."""
-    return any(name.strip().lower() == column.strip().lower() for name in names)
-
-
-def column_named(column: str, names: Sequence[str]) -> str:
-    """A column that was asked for, in any case of letters if there is just one such.
-
-    Raises:
-      ValueError: there is none.
-    """
-    if column in names:
-        return column
-    found = [name for name in names if name.strip().lower() == column.strip().lower()]
-    if len(found) != 1:
-        raise ValueError(f"there is no column {column[:60]!r}, only {_names(names)}")
-    return found[0]
-
-
 def _is_reply(message: Any) -> bool:
     return isinstance(message, dict) and "assistant" in (message.get("role"), message.get("from"))
 
@@ -176,7 +125,7 @@ def _is_reply(message: Any) -> bool:
 def _conversation_field(fields: Mapping[str, Any]) -> str | None:
     found = [name for name in CONVERSATIONS if fields.get(name) is not None]
     if len(found) > 1:
-        raise ValueError(f"expected one conversation, got {_names(found)}; drop all but one")
+        raise ValueError(f"expected one conversation, got {names_of(found)}; drop all but one")
     if not found and "prompt" not in fields:
         found = [name for name in CONVERSATIONS if name in fields]
     return found[0] if found else None
@@ -243,7 +192,3 @@ def _pair_error() -> ValueError:
         "this is a preference pair ('chosen' and 'rejected', as of TRL), two replies in one row; write a row "
         "for each reply, or read transcripts and pairs of messages with train.prepare --format hh-rlhf"
     )
-
-
-def _names(names: Any) -> str:
-    return str(sorted(str(name)[:60] for name in names)[:20])

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, overload
 
 from sia_jax.data.chat import Message, check_messages
-from sia_jax.data.forms import CONVERSATIONS, column_named, prompt_column, prompt_of
+from sia_jax.data.columns import CONVERSATIONS, column_named, known_name, prompt_column
+from sia_jax.data.forms import prompt_of
 from sia_jax.data.tables import Table
 from sia_jax.files.reading import check_file
 from sia_jax.files.shown import shown_value
@@ -62,8 +63,8 @@ def read_prompts(path: Path, system: str | None = None, column: str | None = Non
     - JSONL, or one JSON list: rows of {"prompt": text or messages}, {"messages": [...]}, ShareGPT's
       {"conversations": [...]}, or {"prompt_ids": [...]} with or without "value_ids"; or of texts alone.
     - CSV, TSV and Parquet: the prompt is in the column `prompt` or `goal`, or in the only one that published
-      sets use for it (`instruction`, `question`, ...; see `sia_jax.data.forms`), or that is asked for. A CSV
-      file of one column may have no header.
+      sets use for it (`instruction`, `question`, ...; see `sia_jax.data.columns`), or that is asked for. A
+      CSV file of one column may have no header.
     - text: a prompt on each line. A file that looks like one of the others is read as that.
 
     "id", "seed" and "threshold" may stand beside a prompt, and other fields are not looked at. Blank lines
@@ -192,7 +193,7 @@ def _described(table: Table, column: str | None) -> str:
         return f"{table.form} without a header"
     if column is not None:
         return f"{table.form}, column {column_named(column, table.header)}"
-    known = [name for name in ("prompt_ids", *CONVERSATIONS) if name in table.header]
+    known = [name for name in table.header if known_name(name) in ("prompt_ids", *CONVERSATIONS)]
     return f"{table.form}, column {known[0] if known else prompt_column(table.header)}"
 
 

@@ -5,8 +5,8 @@ import re
 from pathlib import PurePath
 from typing import Literal
 
+from sia_jax.data.columns import CONVERSATIONS, OTHER_COLUMNS, PROMPT_COLUMNS
 from sia_jax.data.delimited import SEPARATOR, is_header, tabulated
-from sia_jax.data.forms import CONVERSATIONS, OTHER_COLUMNS, PROMPT_COLUMNS
 from sia_jax.files.reading import GZIP
 from sia_jax.files.strict_json import BOM
 

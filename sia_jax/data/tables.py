@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
+from sia_jax.data.columns import by_known_names, column_named, prompt_column
 from sia_jax.data.delimited import SEPARATOR, delimiter_of, is_header, may_be_title, rows_of
-from sia_jax.data.forms import column_named, prompt_column
 from sia_jax.data.sniffing import HEAD, Form, form_of, is_gzip
 from sia_jax.extras import installed_with
 from sia_jax.files.reading import MAX_BYTES, unpacking
@@ -30,6 +30,7 @@ class TableRow:
     place: str
     """'line 12' or 'row 12'."""
     fields: dict[str, Any]
+    """By names in lower case, where they mean something here; see `sia_jax.data.columns.by_known_names`."""
 
 
 class Table:
@@ -42,7 +43,7 @@ class Table:
       file: at its beginning; gzip is unpacked.
       name: of the file, which errors begin with.
       column: the prompt's, as asked for: by its name, or "1" for the first of a file without a header.
-      columns: of a Parquet file, those that are wanted; None: all.
+      columns: of a Parquet file, those that are wanted, in lower case; None: all.
       only_rows: every row has fields, and none is a bare text; CSV has a header of any names.
 
     Raises:
@@ -128,7 +129,13 @@ class Table:
             raise ValueError(
                 f'{self.name}, {place}: expected an object like {{"prompt": "..."}}, got {kind_of(value)}'
             )
-        return value
+        return self._known(value, place)
+
+    def _known(self, fields: dict[str, Any], place: str) -> dict[str, Any]:
+        try:
+            return by_known_names(fields)
+        except ValueError as error:
+            raise ValueError(f"{self.name}, {place}: {error}") from None
 
     def _text(self) -> Iterator[TableRow]:
         text = decode(self._whole(), self.name)
@@ -161,7 +168,8 @@ class Table:
                 yield TableRow(number, place, {self.column: cells[int(self.column) - 1]})
                 continue
             try:
-                fields = {name: _cell(name, cell) for name, cell in zip(names, cells, strict=True)}
+                pairs = zip(names, cells, strict=True)
+                fields = by_known_names({name: _cell(name, cell) for name, cell in pairs})
             except ValueError as error:
                 raise ValueError(f"{self.name}, {place}: {error}") from None
             yield TableRow(number, place, fields)
@@ -213,16 +221,20 @@ class Table:
                 names = self.header = list(file.schema_arrow.names)
                 _check_names(names, self.name)
                 total = max(file.metadata.num_rows, 1)
-                columns = [n for n in names if self._columns is None or n in self._columns] or names
+                columns = [name for name in names if self._is_wanted(name)] or names
                 for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
                     for fields in batch.to_pylist():
                         number += 1
                         self.fraction = number / total
-                        yield TableRow(number, f"row {number}", fields)
+                        place = f"row {number}"
+                        yield TableRow(number, place, self._known(fields, place))
         except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0][:300]
             where = f"{self.name}, after row {number}" if number else f"{self.name}"
             raise ValueError(f"{where}: cannot be read as Parquet ({first}); copy the file again") from None
+
+    def _is_wanted(self, column: str) -> bool:
+        return self._columns is None or column.strip().lower() in self._columns
 
     def _whole(self) -> bytes:
         with unpacking(self.name):

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sia_jax.data.forms import CONVERSATIONS, Turns, asked_of, turns_of
+from sia_jax.data.columns import CONVERSATIONS
+from sia_jax.data.forms import Turns, asked_of, turns_of
 from sia_jax.data.messages import MessageError
 from sia_jax.data.records import Record
 from sia_jax.data.sources.conversations import Entry, Rejected, entry

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sia_jax.data.columns import known_name
 from sia_jax.data.tables import Table
 from sia_jax.files.reading import check_file
 from sia_jax.files.strict_json import kind_of
@@ -90,7 +91,8 @@ class RowFiles:
         self.fraction = 1.0
 
     def _check(self, fields: Collection[str]) -> None:
-        missing = [name for name in self._required if name not in fields]
+        names = {known_name(name) for name in fields}
+        missing = [name for name in self._required if name not in names]
         if missing:
             found = sorted(name[:60] for name in fields)[:20]
             raise ValueError(f"{self._what} has the fields {missing}, found only {found}")
