@@ -27,10 +27,13 @@ PARTS = (
 SETTINGS = ("image", "images", "audio", "audios", "video", "videos", "chat_template_kwargs")
 """Fields that belong to what is asked, and that no text can hold."""
 
+ASKED = (*CONVERSATIONS, *PROMPT_COLUMNS, *OTHER_COLUMNS, *SYSTEM, *PARTS, *SETTINGS)
+"""All fields that say what is asked."""
+
 _KNOWN = frozenset(
     [
         *(*CONVERSATIONS, *REPLIES, "prompt", "prompt_ids", "value_ids", "chosen", "rejected"),
-        *("id", "seed", "threshold", "reward", "group", "complete"),
+        *("output", "id", "seed", "threshold", "reward", "group", "complete"),
     ]
 )
 _EXAMPLE = '{"prompt": "..."}, {"messages": [...]} or {"prompt_ids": [...]}'

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sia_jax.data.conversations import read_conversations
-from sia_jax.data.forms import turns_of
+from sia_jax.data.forms import Turns, asked_of, prompt_of, turns_of
 from sia_jax.data.sources import open_source
 from sia_jax.data.sources.conversations import Conversation, Rejected
 from sia_jax.rewards.labelling import check_conversation
@@ -208,3 +208,149 @@ def test_a_system_message_beside_a_finished_conversation_is_not_lost(name: str) 
         assert turns_of(row | {name: None}).reply == "So."
     whole = [{"role": "system", "content": "Be brief."}, *rows]
     assert turns_of({"messages": whole, name: "Be brief."}).prompt == whole[:-1]
+
+
+HUMAN = {"from": "human", "value": "How?"}
+BESIDE: dict[str, tuple[dict[str, Any], str]] = {
+    "Alpaca": ({"instruction": "How?", "input": "Three eggs."}, "input"),
+    "a list of inputs": ({"instruction": "How?", "input": ["Three eggs."]}, "input"),
+    "LLaMA-Factory": ({"instruction": "And then?", "input": "", "history": [["Hi", "Hello"]]}, "history"),
+    "MMLU": ({"question": "Which?", "choices": ["Tea", "Milk"], "answer": 1}, "choices"),
+    "ARC": ({"question": "Which?", "choices": {"text": ["Tea"], "label": ["A"]}}, "choices"),
+    "AQuA": ({"question": "Which?", "options": ["A)1", "B)2"]}, "options"),
+    "BoolQ": ({"question": "Is it?", "passage": "It is."}, "passage"),
+    "SQuAD": ({"question": "Is it?", "context": "It is.", "answers": {}}, "context"),
+    "HotpotQA": ({"question": "Is it?", "Context": ["It is."]}, "Context"),
+    "documents": ({"prompt": "Is it?", "documents": [{"title": "It", "text": "It is."}]}, "documents"),
+    "OpenOrca": ({"question": "How?", "system_prompt": "Be brief."}, "system_prompt"),
+    "a list of system prompts": ({"prompt": "How?", "system_prompt": ["Be brief."]}, "system_prompt"),
+    "system_message": ({"prompt": "How?", "System_Message": "Be brief."}, "System_Message"),
+    "system in a turn": ({"prompt": [USER], "system_instruction": "How?"}, "system_instruction"),
+    "another system message": (
+        {"messages": [{"role": "system", "content": "Be kind."}, USER], "system": "Be brief."},
+        "system",
+    ),
+    "Hermes": ({"messages": [USER], "tools": [{"type": "function"}]}, "tools"),
+    "printed tools": ({"conversations": [HUMAN], "tools": '[{"name": "f"}]'}, "tools"),
+    "functions": ({"messages": [USER], "functions": [{"name": "f"}]}, "functions"),
+    "context": ({"messages": [USER], "context": "Three eggs."}, "context"),
+    "LLaVA": ({"conversations": [HUMAN], "image": "How?"}, "image"),
+    "images": ({"prompt": [USER], "images": [{"bytes": "a", "path": None}]}, "images"),
+    "sound": ({"prompt": "How?", "audio": {"array": [0.5]}}, "audio"),
+    "smoltalk": (
+        {"messages": [USER], "chat_template_kwargs": {"enable_thinking": True}},
+        "chat_template_kwargs",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", sorted(BESIDE))
+def test_what_is_asked_in_another_field_is_refused_by_every_reader(tmp_path: Path, form: str) -> None:
+    row, beside = BESIDE[form]
+    (name,) = {"prompt", "instruction", "question", "messages", "conversations"} & set(row)
+    with pytest.raises(
+        ValueError, match=f"'{beside}' stands beside '{name}', .*take one alone: --column {name}"
+    ):
+        prompt_of(row)
+    assert prompt_of(row, column=name)
+    # The same of a finished conversation, whose readers know fewer names.
+    asked = row[name] if name in ("messages", "conversations", "prompt") else [USER | {"content": row[name]}]
+    finished = {key: value for key, value in row.items() if key != name}
+    finished |= {"conversations": asked} if name == "conversations" else {"prompt": asked}
+    finished["response"] = "So."
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(finished))
+    for read in (own, read_conversations, lambda path: own(path, with_replies=False)):
+        with pytest.raises(
+            ValueError, match=f"a.jsonl, line 1: '{beside}' stands beside .* drop one of the fields"
+        ):
+            list(read(path))
+
+
+def test_a_column_of_parquet_that_holds_a_part_of_what_is_asked_is_refused_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist([{"prompt": "How?", "response": "So.", "Context": "Eggs."}]), path)
+    for with_replies in (True, False):
+        with pytest.raises(ValueError, match=r"a.parquet, row 1: 'Context' stands beside 'prompt'"):
+            own(path, with_replies=with_replies)
+    pq.write_table(pa.Table.from_pylist([{"question": "How?", "id": "a"}]), path)
+    (prompt,) = own(path, with_replies=False)
+    assert list(prompt.messages) == [USER]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"input": "", "history": [], "tools": "[]", "images": None, "choices": {"text": [], "label": []}},
+        {"chat_template_kwargs": {"custom_instructions": "", "enable_thinking": False, "xml_tools": []}},
+        {"images": [{"bytes": None, "path": None}], "audio": float("nan"), "system": " "},
+        {"context": "How", "choices": ["How", "?"]},  # it stands in what is asked
+        {"source": {"a": 1}, "score": 0.5, "input_tokens": 7, "context_id": "c", "system_fingerprint": "f"},
+    ],
+)
+def test_empty_fields_and_what_is_said_of_a_row_are_no_part_of_what_is_asked(beside: dict[str, Any]) -> None:
+    for row in ({"prompt": "How?"}, {"messages": [USER]}, {"conversations": [HUMAN]}, {"question": "How?"}):
+        assert prompt_of(row | beside) == [USER]
+    for row in ({"prompt": "How?", "response": "So."}, {"messages": [USER, REPLY]}):
+        assert turns_of(row | beside) == Turns([USER], "So.")
+
+
+def test_a_pair_whose_own_prompt_is_another_is_refused() -> None:
+    pair = {"chosen": [USER, REPLY], "rejected": [USER, REPLY | {"content": "No."}]}
+    for name in ("question", "instruction", "goal"):
+        assert prompt_of(pair | {name: "How?"}) == [USER]
+        with pytest.raises(
+            ValueError, match=f"'{name}' is not in the prompt that 'chosen' .*--column {name}"
+        ):
+            prompt_of(pair | {name: "Why?"})
+        with pytest.raises(ValueError, match=f"'{name}' is not in the prompt .*; drop one of them"):
+            asked_of(pair | {name: "Why?"})
+    for row in ({"prompt": "Why?"}, {"prompt": [USER | {"content": "Why?"}]}):
+        with pytest.raises(
+            ValueError, match="'prompt' and the prompt that 'chosen' and 'rejected' begin with differ"
+        ):
+            prompt_of(pair | row)
+        with pytest.raises(ValueError, match=r"'prompt' and the prompt that 'chosen' .*; drop one of them"):
+            turns_of(pair | row | {"response": "So."})
+    assert prompt_of(pair | {"prompt": "How?"}) == prompt_of(pair | {"prompt": None}) == [USER]
+
+
+WHOLE = "<|im_start|>user\nHow?<|im_end|>\n<|im_start|>assistant\nSo.<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"messages": [USER], "completion": "So."}, "So."),
+        ({"messages": [USER], "response": "So."}, "So."),
+        ({"messages": [USER], "completion": [REPLY]}, "So."),
+        ({"messages": [USER], "response": "", "completion": None}, None),
+        ({"messages": [USER, REPLY], "completion": "So.", "response": "", "output": None}, "So."),
+        ({"messages": [USER, REPLY], "text": WHOLE}, "So."),
+        ({"conversations": [HUMAN, {"from": "gpt", "value": "So."}], "output": "So."}, "So."),
+        ({"prompt": "How?", "response": "So.", "text": None}, "So."),
+        ({"prompt": "How?", "response": "So.", "completion": [REPLY]}, "So."),
+        (
+            {"messages": [USER, REPLY], "completion": "OTHER"},
+            "'completion' and the reply in 'messages' differ",
+        ),
+        ({"messages": [USER, REPLY], "text": "OTHER"}, "'text' and the reply in 'messages' differ"),
+        ({"messages": [], "response": "a"}, "'response' and the reply in 'messages' differ"),
+        (
+            {"messages": [USER], "response": "a", "completion": "b"},
+            "'completion' and the reply in 'messages'",
+        ),
+        (
+            {"conversations": [HUMAN], "output": "b"},
+            "'output' stands beside 'conversations', which end without",
+        ),
+        ({"messages": [USER], "text": "b"}, "'text' stands beside 'messages', .* call it 'response'"),
+    ],
+)
+def test_a_reply_beside_messages_is_theirs_or_refused(row: dict[str, Any], expected: str | None) -> None:
+    assert asked_of(row) == ([USER] if row.get("messages") != [] else [])
+    if expected in ("So.", None):
+        assert turns_of(row) == Turns([USER], expected)
+    else:
+        with pytest.raises(ValueError, match=expected):
+            turns_of(row)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sia_jax.data.columns import CONVERSATIONS
+from sia_jax.data.columns import ASKED, REPLIES
 from sia_jax.data.forms import Turns, asked_of, turns_of
 from sia_jax.data.messages import MessageError
 from sia_jax.data.records import Record
@@ -15,10 +15,7 @@ from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import make_folder, replacing
 
 WHAT = "own data"
-FIELDS = (
-    *(*CONVERSATIONS, "prompt", "response", "completion", "text", "chosen", "rejected"),
-    *("reward", "id", "group", "complete"),
-)
+FIELDS = (*ASKED, *REPLIES, "output", "chosen", "rejected", "reward", "id", "group", "complete")
 
 
 def read_own(rows: Iterable[Row], *, with_replies: bool = True) -> Iterator[Entry]:
