@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, BinaryIO, overload
 
 from sia_jax.data.chat import Message, check_messages
 from sia_jax.data.columns import CONVERSATIONS, column_named, known_name, prompt_column
@@ -67,8 +67,8 @@ def read_prompts(path: Path, system: str | None = None, column: str | None = Non
       CSV file of one column may have no header.
     - text: a prompt on each line. A file that looks like one of the others is read as that.
 
-    "id", "seed" and "threshold" may stand beside a prompt, and other fields are not looked at. Blank lines
-    are skipped. A file may be compressed with gzip.
+    "id", "seed" and "threshold" may stand beside a prompt; a part of what is asked must not, and further
+    fields are not looked at. Blank lines are skipped. A file may be compressed with gzip.
 
     Args:
       path: the file, UTF-8.
@@ -80,7 +80,8 @@ def read_prompts(path: Path, system: str | None = None, column: str | None = Non
       ValueError: the file's name, the line's or row's number and what is wrong with it.
     """
     check_file(path, "file of prompts")
-    return parse_prompts(path.read_bytes(), str(path), system, column)
+    with path.open("rb") as file:
+        return _read(file, str(path), system, column)
 
 
 def parse_prompts(
@@ -97,21 +98,7 @@ def parse_prompts(
     Raises:
       ValueError: the file's name, the line's number and what is wrong with it; or there are no prompts.
     """
-    table = Table(io.BytesIO(content), name, column=column)
-    prompts: list[PromptLine] = []
-    places: dict[str | int, str] = {}
-    for row in table:
-        try:
-            prompt = _parse(row.fields, len(prompts), system, column)
-            if prompt.id in places:
-                raise ValueError(f"id {shown_value(prompt.id, 60)} is that of {places[prompt.id]} already")
-        except ValueError as error:
-            raise ValueError(f"{name}, {row.place}: {error}") from None
-        places[prompt.id] = row.place
-        prompts.append(prompt)
-    if not prompts:
-        raise ValueError(f"{name}: there are no prompts in it")
-    return PromptFile(tuple(prompts), _described(table, column))
+    return _read(io.BytesIO(content), name, system, column)
 
 
 def text_prompts(texts: Iterable[str], system: str | None = None) -> list[PromptLine]:
@@ -150,6 +137,24 @@ def check_seed(seed: Any) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed must be an integer in 0 .. {MAX_SEED}, got {shown_value(seed, 40)}")
     return seed
+
+
+def _read(file: BinaryIO, name: str, system: str | None, column: str | None) -> PromptFile:
+    table = Table(file, name, column=column)
+    prompts: list[PromptLine] = []
+    places: dict[str | int, str] = {}
+    for row in table:
+        try:
+            prompt = _parse(row.fields, len(prompts), system, column)
+            if prompt.id in places:
+                raise ValueError(f"id {shown_value(prompt.id, 60)} is that of {places[prompt.id]} already")
+        except ValueError as error:
+            raise ValueError(f"{name}, {row.place}: {error}") from None
+        places[prompt.id] = row.place
+        prompts.append(prompt)
+    if not prompts:
+        raise ValueError(f"{name}: there are no prompts in it")
+    return PromptFile(tuple(prompts), _described(table, column))
 
 
 def _parse(fields: dict[str, Any], index: int, system: str | None, column: str | None) -> PromptLine:

@@ -16,7 +16,8 @@ from sia_jax.files.reading import MAX_BYTES, unpacking
 from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import decode, kind_of, parse_json, stream_lines
 
-_BATCH = 1024  # rows of a Parquet file that are in memory at a time
+_BATCH = 1024  # rows of a Parquet file that are in memory at a time, at most
+_BATCH_BYTES = 2**29  # that they may come to, whatever they are compressed to
 _NUMBERS = ("reward", "seed", "threshold")
 _DELIMITERS = {"CSV": ",;\t|", "TSV": "\t,;|"}
 
@@ -109,6 +110,8 @@ class Table:
                     f"{self.name}, line {number}: here begins an object of several lines; write each on "
                     "one line, or all of them in one list"
                 )
+            if not self._only_rows:
+                self._check_size(self._file.tell())
             value = parse_json(line, f"{self.name}, line {number}", is_line=True)
             yield TableRow(number, f"line {number}", self._fields(value, f"line {number}"))
 
@@ -215,19 +218,24 @@ class Table:
             import pyarrow as pa
             import pyarrow.parquet as pq
 
-        number = 0
+        number = size = 0
         try:
             with pq.ParquetFile(self._file) as file:
                 names = self.header = list(file.schema_arrow.names)
                 _check_names(names, self.name)
                 total = max(file.metadata.num_rows, 1)
                 columns = [name for name in names if self._is_wanted(name)] or names
-                for batch in file.iter_batches(batch_size=_BATCH, columns=columns):
-                    for fields in batch.to_pylist():
-                        number += 1
-                        self.fraction = number / total
-                        place = f"row {number}"
-                        yield TableRow(number, place, self._known(fields, place))
+                for group in range(file.num_row_groups):
+                    rows = _rows_at_once(file.metadata.row_group(group))
+                    for batch in file.iter_batches(rows, row_groups=[group], columns=columns):
+                        size += batch.nbytes
+                        if not self._only_rows:
+                            self._check_size(size)
+                        for fields in batch.to_pylist():
+                            number += 1
+                            self.fraction = number / total
+                            place = f"row {number}"
+                            yield TableRow(number, place, self._known(fields, place))
         except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0][:300]
             where = f"{self.name}, after row {number}" if number else f"{self.name}"
@@ -239,9 +247,22 @@ class Table:
     def _whole(self) -> bytes:
         with unpacking(self.name):
             content = self._file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"{self.name}: more than {MAX_BYTES:,} bytes are not read; split it")
+        self._check_size(len(content))
         return content
+
+    def _check_size(self, size: int) -> None:
+        if size > MAX_BYTES:
+            raise ValueError(f"{self.name}: more than {MAX_BYTES:,} bytes are not read; split it")
+
+
+def _rows_at_once(group: Any) -> int:
+    """How many rows of a row group memory holds.
+
+    A row is no longer than the group is, unpacked, unless it holds lists; but cells that are alike stand in
+    the group once, so that all of its rows may come to far more. (What the group says of its columns is not
+    asked: on damaged files that ends the process.)
+    """
+    return min(max(_BATCH_BYTES // max(group.total_byte_size, 1), 1), _BATCH)
 
 
 def _check_names(names: Sequence[str], place: str) -> None:

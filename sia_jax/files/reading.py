@@ -13,7 +13,7 @@ from typing import Any
 from sia_jax.files.strict_json import parse_object
 
 MAX_BYTES = 2 * 2**30
-"""Of a file that is read whole, and of what a compressed one unpacks to."""
+"""Of a file that is read whole or kept, and of what a compressed one unpacks to then."""
 
 GZIP = b"\x1f\x8b"
 

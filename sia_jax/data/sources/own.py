@@ -25,7 +25,7 @@ def read_own(rows: Iterable[Row], *, with_replies: bool = True) -> Iterator[Entr
 
     Beside them may stand "reward", a number; "id" and "group", texts or integers; and "complete": false for a
     reply that was cut by length. Without an id a row is called after its file and line; without a group, its
-    prompt makes one. Other fields are not looked at.
+    prompt makes one. A part of what is asked must not stand there; further fields are not looked at.
 
     Args:
       rows: of the .jsonl files.
