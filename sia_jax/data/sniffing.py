@@ -42,6 +42,9 @@ _SUFFIXES: dict[str, Form] = {
     **dict.fromkeys((".tsv", ".tab"), "TSV"),
     **dict.fromkeys((".parquet", ".pq"), "Parquet"),
 }
+SUFFIXES = tuple(_SUFFIXES)
+"""Of the forms that are read, each with or without .gz behind it."""
+
 _OTHER_SUFFIXES = {
     **dict.fromkeys((".yaml", ".yml"), "YAML"),
     **dict.fromkeys((".html", ".htm", ".xml"), "HTML or XML"),
@@ -53,6 +56,14 @@ _OTHER_SUFFIXES = {
     ".ipynb": "a notebook",
     ".py": "a program",
 }
+UNREAD = frozenset(
+    [
+        *(suffix for suffix, what in _OTHER_SUFFIXES.items() if what in ("a spreadsheet", "an archive")),
+        *(".arrow", ".feather"),
+    ]
+)
+"""Of files that are likely to hold rows, in forms that are not read."""
+
 _RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*")
 """The line under the header of a table of Markdown."""
 _PYTHON = re.compile(r"\{\s*'[^']*'\s*:.*\},?|\[\s*\{\s*'[^']*'\s*:.*|\[\s*'.*'\s*\],?")

@@ -76,6 +76,37 @@ def test_files_of_a_folder_are_read_in_the_order_of_their_names(tmp_path: Path) 
     assert [one.id for one in read("ultrafeedback", tmp_path)] == [f"{n}.jsonl:1:1" for n in "abc"]
 
 
+@pytest.mark.parametrize("upper", [False, True])
+def test_every_file_of_a_folder_that_would_be_read_by_its_name_is_read(tmp_path: Path, upper: bool) -> None:
+    row = {"prompt": "How?", "response": "So."}
+    text = json.dumps(row).encode()
+    contents = {
+        **{f"{name}.jsonl": text for name in ("a", "b.x")},
+        **{"c.ndjson": text, "d.json": b"[" + text + b"]", "e.jsonl.gz": gzip.compress(text)},
+        **{"f.csv": b"prompt,response\nHow?,So.\n", "g.tsv": b"prompt\tresponse\nHow?\tSo.\n"},
+        **{"h.csv.gz": gzip.compress(b"prompt;response\nHow?;So.\n")},
+    }
+    write_parquet(tmp_path / "i.parquet", [row])
+    for name, content in contents.items():
+        (tmp_path / (name.upper() if upper else name)).write_bytes(content)
+    others = ("README.md", "LICENSE", ".gitattributes", ".x.jsonl", "dataset_infos.json", "n.txt")
+    for name in others:
+        (tmp_path / name).write_text("not data")
+    (tmp_path / "sub.jsonl").mkdir()
+    found = read("jsonl", tmp_path)
+    assert [turns(one) for one in found] == [user("How?", "So.")] * 9
+    for name in ("j.jsonl.zst", "j.XLSX", "data-00000-of-00001.arrow", "j.tar.gz"):
+        (tmp_path / name).write_text("")
+        with pytest.raises(ValueError, match=f"would be left out: .'{name}'.; unpack them"):
+            read("jsonl", tmp_path)
+        (tmp_path / name).unlink()
+    (tmp_path / "gone.jsonl").symlink_to("blobs/gone")
+    with pytest.raises(
+        FileNotFoundError, match=r"gone\.jsonl: the file is a link to blobs/gone, where nothing is"
+    ):
+        read("jsonl", tmp_path)
+
+
 def test_completions_that_are_no_replies_are_rejected_by_reason(tmp_path: Path) -> None:
     rows = [
         feedback("One?", "", None, " \n"),
@@ -415,7 +446,7 @@ def test_a_path_without_data_is_refused(tmp_path: Path) -> None:
         read("jsonl", tmp_path / "missing")
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(
-        FileNotFoundError, match=r"there are no files \*.jsonl, \*.jsonl.gz, \*.parquet in it"
+        FileNotFoundError, match=r"there are no files \*.jsonl, .*, \*.pq in it, compressed with gzip or not"
     ):
         read("jsonl", tmp_path)
     with pytest.raises(ValueError, match=r"format must be ultrafeedback, .*got 'csv'"):

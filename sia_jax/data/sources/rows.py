@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from sia_jax.data.columns import known_name
+from sia_jax.data.sniffing import SUFFIXES, UNREAD, suffix_of
 from sia_jax.data.tables import Table
 from sia_jax.files.reading import check_file
+from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import kind_of
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
-"""Of the files that are read from a folder."""
+_NO_ROWS = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"))
+"""What the datasets library writes beside the files of a set."""
 
 
 @dataclass(frozen=True)
@@ -98,16 +100,34 @@ class RowFiles:
             raise ValueError(f"{self._what} has the fields {missing}, found only {found}")
 
 
-def files_of(path: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+def files_of(path: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """A file, or the files of a folder in the order of their names (not those of its subfolders).
 
+    Of a folder those are read whose suffix, in any case of letters, is of a form of rows: what would be read
+    if it were named. Hidden files, and what the datasets library says of a set, are passed over.
+
+    Args:
+      path: of a file or a folder.
+      suffixes: of the files to read, without .gz.
+
     Raises:
-      FileNotFoundError: neither, or a folder without such files.
+      FileNotFoundError: neither, or a folder without such files; a link to nothing.
+      ValueError: a folder with archives or tables that would be left out, or a pipe.
     """
     if not path.is_dir():
         check_file(path, "file or folder")
         return [path]
-    files = sorted(file for file in path.iterdir() if file.is_file() and file.name.endswith(tuple(suffixes)))
+    found = sorted(file for file in path.iterdir() if not (file.is_dir() or file.name.startswith(".")))
+    left = [file.name for file in found if suffix_of(file.name) in UNREAD]
+    if left:
+        raise ValueError(
+            f"{path}: files of forms that are not read would be left out: {shown_value(left)}; unpack them, "
+            "or save them as CSV, JSONL or Parquet, and move them out of the folder"
+        )
+    files = [file for file in found if suffix_of(file.name) in suffixes and file.name.lower() not in _NO_ROWS]
     if not files:
-        raise FileNotFoundError(f"{path}: there are no files {', '.join('*' + s for s in suffixes)} in it")
+        kinds = ", ".join(f"*{suffix}" for suffix in suffixes)
+        raise FileNotFoundError(f"{path}: there are no files {kinds} in it, compressed with gzip or not")
+    for file in files:  # a link may lead to nothing
+        check_file(file, "file")
     return files
