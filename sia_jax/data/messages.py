@@ -1,6 +1,6 @@
 """Messages as files have them: the forms that mean one conversation alone, and the names of the rest."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sia_jax.data.chat import Message
@@ -66,6 +66,12 @@ def read_messages(value: Any, name: str = "messages") -> list[Message]:
         place = f"{name}[{index}]"
         found.append(_message(message, place, is_last=index == len(value) - 1))
     return found
+
+
+def empty_turn(messages: Sequence[Message]) -> int | None:
+    """The place of the first turn of the user in which nothing is asked; None: there is none."""
+    blank = (i for i, one in enumerate(messages) if one["role"] == "user" and not one["content"].strip())
+    return next(blank, None)
 
 
 def _message(message: Mapping[str, Any], place: str, *, is_last: bool) -> Message:

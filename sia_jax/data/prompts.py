@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, overload
 from sia_jax.data.chat import Message, check_messages
 from sia_jax.data.columns import CONVERSATIONS, column_named, known_name, prompt_column
 from sia_jax.data.forms import prompt_of
+from sia_jax.data.messages import empty_turn
 from sia_jax.data.tables import Table
 from sia_jax.files.reading import check_file
 from sia_jax.files.shown import shown_value
@@ -183,6 +184,9 @@ def _parse(fields: dict[str, Any], index: int, system: str | None, column: str |
 
 def _conversation(messages: Sequence[Message], system: str | None) -> tuple[Message, ...]:
     check_messages(messages)
+    blank = empty_turn(messages)
+    if blank is not None:
+        raise ValueError(f"messages[{blank}]: the user says nothing; write what is asked, or drop the row")
     if system is not None and messages[0]["role"] != "system":
         messages = [{"role": "system", "content": system}, *messages]
         check_messages(messages)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sia_jax.data.conversations import read_conversations
 from sia_jax.data.forms import Turns, asked_of, prompt_of, turns_of
+from sia_jax.data.prompts import parse_prompts
 from sia_jax.data.sources import open_source
 from sia_jax.data.sources.conversations import Conversation, Rejected
 from sia_jax.rewards.labelling import check_conversation
@@ -354,3 +355,17 @@ def test_a_reply_beside_messages_is_theirs_or_refused(row: dict[str, Any], expec
     else:
         with pytest.raises(ValueError, match=expected):
             turns_of(row)
+
+
+@pytest.mark.parametrize("content", ["", " ", "\n\t"])
+@pytest.mark.parametrize("field", ["messages", "prompt", "conversations", "chosen"])
+def test_a_turn_in_which_nothing_is_asked_is_no_prompt_in_any_form(field: str, content: str) -> None:
+    blank = USER | {"content": content}
+    for messages, place in (([blank], 0), ([USER, REPLY, blank], 2), ([blank, REPLY, USER], 0)):
+        row: dict[str, Any] = {field: messages}
+        if field == "chosen":
+            row = {"chosen": [*messages, REPLY], "rejected": [*messages, REPLY]}
+        if field == "conversations":
+            row = {field: [{"from": one["role"], "value": one["content"]} for one in messages]}
+        with pytest.raises(ValueError, match=rf"p.jsonl, line 1: messages\[{place}\]: the user says nothing"):
+            parse_prompts(json.dumps(row).encode(), "p.jsonl")

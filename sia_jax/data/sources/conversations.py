@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sia_jax.data.chat import Message, check_messages
+from sia_jax.data.messages import empty_turn
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def conversation(
         check_messages(messages, last="assistant")
     except ValueError as error:
         return Rejected("not a conversation", f"{place} ({error})")
-    if _has_empty_turn(prompt):
+    if empty_turn(prompt) is not None:
         return Rejected("empty prompt", place)
     why = None if reward is None else reward_problem(reward)
     if why is not None:
@@ -119,7 +120,7 @@ def open_conversation(
         check_messages(prompt)
     except ValueError as error:
         return Rejected("not a conversation", f"{place} ({error})")
-    if _has_empty_turn(prompt):
+    if empty_turn(prompt) is not None:
         return Rejected("empty prompt", place)
     return OpenConversation(name, prompt_group(prompt) if group is None else group, tuple(prompt), place)
 
@@ -147,7 +148,3 @@ def prompt_group(prompt: Sequence[Message]) -> str:
 def digest(text: str) -> str:
     """16 hex digits of its SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _has_empty_turn(prompt: Sequence[Message]) -> bool:
-    return any(message["role"] == "user" and not message["content"].strip() for message in prompt)
