@@ -18,11 +18,15 @@ from sia_jax.data.columns import (
     names_of,
     prompt_column,
 )
-from sia_jax.data.messages import read_messages
+from sia_jax.data.messages import parse_transcript, read_messages
 from sia_jax.files.strict_json import kind_of
 
 _OUTPUT = "output"  # a reply as well, of sets whose prompts have other names
 _PRINTED = re.compile(r"\s*\[\s*\{\s*['\"](role|content|from|value)['\"]\s*:")
+
+
+_TRANSCRIPT = re.compile(r"\s*Human:.*\n\nAssistant:\s*", re.DOTALL)
+"""A prompt of HH-RLHF: the turns of a conversation, and the opened one of the assistant."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,10 @@ def prompt_of(fields: Mapping[str, Any], column: str | None = None) -> list[Mess
     """The conversation that waits for a reply.
 
     Without a column that is asked for it is "messages" (or ShareGPT's "conversations"), or a "prompt": a
-    text, or messages as TRL has them. Where both stand, they must say the same: the messages are the prompt,
-    with or without a reply. A row with none of these has one column of another name, see `prompt_column`; or
-    "chosen" and "rejected", which begin with one and the same prompt. What belongs to the prompt and stands
-    in another field alone would be lost, and is refused.
+    text, messages as TRL has them, or a transcript of HH-RLHF. Where both stand, they must say the same: the
+    messages are the prompt, with or without a reply. A row with none of these has one column of another name,
+    see `prompt_column`; or "chosen" and "rejected", which begin with one and the same prompt. What belongs to
+    the prompt and stands in another field alone would be lost, and is refused.
 
     Raises:
       ValueError: none of that, or more than one prompt.
@@ -99,6 +103,11 @@ def asked_of(fields: Mapping[str, Any]) -> Sequence[Message]:
     if isinstance(rows, list) and rows and _is_reply(rows[-1]):
         bare[name or ""] = [*rows[:-1], {"role": "assistant", "content": ""}]
     return turns_of(bare | {"response": None}).prompt
+
+
+def is_transcript(value: Any) -> bool:
+    """Whether a prompt's text is one of HH-RLHF, whose turns are read as such."""
+    return isinstance(value, str) and _TRANSCRIPT.fullmatch(value) is not None
 
 
 def _prompt_of(fields: Mapping[str, Any], *, by_column: bool) -> list[Message]:
@@ -240,7 +249,7 @@ def _as_prompt(value: Any, name: str) -> list[Message]:
             f"{name!r} is a text that looks like a printed list of messages; write the list itself, not "
             "a text of it"
         )
-    return [{"role": "user", "content": value}]
+    return parse_transcript(value)[:-1] if is_transcript(value) else [{"role": "user", "content": value}]
 
 
 def _as_turns(value: Any, name: str) -> list[Message]:

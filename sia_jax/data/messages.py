@@ -1,5 +1,6 @@
 """Messages as files have them: the forms that mean one conversation alone, and the names of the rest."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ _SHAREGPT = {
     "assistant": "assistant",
 }
 """What ShareGPT's "from" says."""
+
+_HH_ROLES = {"Human": "user", "Assistant": "assistant"}
+"""What begins the turns of HH-RLHF."""
 
 _EXPLAINED = {
     "human": "'human' is ShareGPT's and Anthropic's name of the 'user'; rename it",
@@ -66,6 +70,23 @@ def read_messages(value: Any, name: str = "messages") -> list[Message]:
         place = f"{name}[{index}]"
         found.append(_message(message, place, is_last=index == len(value) - 1))
     return found
+
+
+def parse_transcript(text: str) -> list[Message]:
+    r"""The turns of a transcript, without the white space around their contents.
+
+    A turn begins wherever "\n\nHuman:" or "\n\nAssistant:" stands: the format cannot quote them.
+
+    Raises:
+      ValueError: it does not begin with the human.
+    """
+    first, *turns = re.split(r"\n\n(Human|Assistant):", "\n\n" + text.lstrip())
+    if first.strip() or not turns or turns[0] != "Human":
+        raise ValueError(f"it must begin with 'Human:', got {text.strip()[:40]!r}")
+    return [
+        {"role": _HH_ROLES[name], "content": content.strip()}
+        for name, content in zip(turns[::2], turns[1::2], strict=True)
+    ]
 
 
 def empty_turn(messages: Sequence[Message]) -> int | None:

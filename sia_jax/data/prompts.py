@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, overload
 
 from sia_jax.data.chat import Message, check_messages
 from sia_jax.data.columns import CONVERSATIONS, column_named, known_name, prompt_column
-from sia_jax.data.forms import prompt_of
+from sia_jax.data.forms import is_transcript, prompt_of
 from sia_jax.data.messages import empty_turn
 from sia_jax.data.tables import Table
 from sia_jax.files.reading import check_file
@@ -144,6 +144,7 @@ def _read(file: BinaryIO, name: str, system: str | None, column: str | None) -> 
     table = Table(file, name, column=column)
     prompts: list[PromptLine] = []
     places: dict[str | int, str] = {}
+    transcripts = 0
     for row in table:
         try:
             prompt = _parse(row.fields, len(prompts), system, column)
@@ -153,9 +154,11 @@ def _read(file: BinaryIO, name: str, system: str | None, column: str | None) -> 
             raise ValueError(f"{name}, {row.place}: {error}") from None
         places[prompt.id] = row.place
         prompts.append(prompt)
+        transcripts += _is_transcript(row.fields, column)
     if not prompts:
         raise ValueError(f"{name}: there are no prompts in it")
-    return PromptFile(tuple(prompts), _described(table, column))
+    turns = f", {transcripts:,} of them transcripts of Human and Assistant" if transcripts else ""
+    return PromptFile(tuple(prompts), _described(table, column) + turns)
 
 
 def _parse(fields: dict[str, Any], index: int, system: str | None, column: str | None) -> PromptLine:
@@ -204,6 +207,14 @@ def _described(table: Table, column: str | None) -> str:
         return f"{table.form}, column {column_named(column, table.header)}"
     known = [name for name in table.header if known_name(name) in ("prompt_ids", *CONVERSATIONS)]
     return f"{table.form}, column {known[0] if known else prompt_column(table.header)}"
+
+
+def _is_transcript(fields: Mapping[str, Any], column: str | None) -> bool:
+    try:
+        name = prompt_column(list(fields)) if column is None else column_named(column, list(fields))
+    except ValueError:  # no text, but messages or ids
+        return False
+    return is_transcript(fields[name])
 
 
 def _ids(name: str, fields: dict[str, Any]) -> tuple[int, ...]:

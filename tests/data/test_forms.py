@@ -369,3 +369,26 @@ def test_a_turn_in_which_nothing_is_asked_is_no_prompt_in_any_form(field: str, c
             row = {field: [{"from": one["role"], "value": one["content"]} for one in messages]}
         with pytest.raises(ValueError, match=rf"p.jsonl, line 1: messages\[{place}\]: the user says nothing"):
             parse_prompts(json.dumps(row).encode(), "p.jsonl")
+
+
+def test_a_transcript_of_hh_rlhf_is_its_turns_for_every_reader(tmp_path: Path) -> None:
+    text = "\n\nHuman: How?\n\nAssistant: So.\n\nHuman: Why? \n\nAssistant:"
+    turns = [USER, REPLY, {"role": "user", "content": "Why?"}]
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"prompt": text, "response": "So."}))
+    found = parse_prompts(path.read_bytes(), "a.jsonl")
+    assert [list(prompt.messages) for prompt in found] == [turns]
+    assert found.form == "JSONL, 1 of them transcripts of Human and Assistant"
+    (kept,), (prompt,), (labelled,) = own(path), own(path, with_replies=False), read_conversations(path)
+    assert list(kept.messages) == labelled.messages == [*turns, REPLY]
+    assert list(prompt.messages) == turns
+    for other in (
+        "Human: How?",
+        "Human: is that you?\n\nAssistant: no",
+        "How?\n\nAssistant:",
+        "A\n\nHuman: b",
+    ):
+        content = json.dumps({"prompt": other}).encode()
+        found = parse_prompts(content, "a.jsonl")
+        assert [list(prompt.messages) for prompt in found] == [[{"role": "user", "content": other}]]
+        assert found.form == "JSONL"

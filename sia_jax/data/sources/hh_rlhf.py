@@ -1,18 +1,15 @@
 r"""HH-RLHF: transcripts "\n\nHuman: ...\n\nAssistant: ..." with a chosen and a rejected reply."""
 
-import re
 from collections.abc import Iterable, Iterator
 
 from sia_jax.data.chat import Message
-from sia_jax.data.messages import read_messages
+from sia_jax.data.messages import parse_transcript, read_messages
 from sia_jax.data.sources.conversations import Entry, Rejected, entry, prompt_group
 from sia_jax.data.sources.rows import Row
 
 WHAT = "HH-RLHF"
 REQUIRED = ("chosen", "rejected")
 OPTIONAL = ("prompt", "response")
-
-_ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
 def read_hh_rlhf(rows: Iterable[Row], *, with_replies: bool = True) -> Iterator[Entry]:
@@ -78,20 +75,3 @@ def _pair(row: Row, with_replies: bool) -> Iterator[Entry]:
         prompt, reply = (messages[:-1], messages[-1]["content"]) if is_finished else (messages, None)
         group = group or prompt_group(prompt)
         yield entry(place, f"{row.name}:{kind}", prompt, reply, with_reply=with_replies, group=group)
-
-
-def parse_transcript(text: str) -> list[Message]:
-    r"""The turns of a transcript, without the white space around their contents.
-
-    A turn begins wherever "\n\nHuman:" or "\n\nAssistant:" stands: the format cannot quote them.
-
-    Raises:
-      ValueError: it does not begin with the human.
-    """
-    first, *turns = re.split(r"\n\n(Human|Assistant):", "\n\n" + text.lstrip())
-    if first.strip() or not turns or turns[0] != "Human":
-        raise ValueError(f"it must begin with 'Human:', got {text.strip()[:40]!r}")
-    return [
-        {"role": _ROLES[name], "content": content.strip()}
-        for name, content in zip(turns[::2], turns[1::2], strict=True)
-    ]
