@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import PurePath
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import tyro
 
@@ -83,7 +83,17 @@ def check_texts(args: Any) -> None:
             check_texts(value)
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str | PurePath):
-                check_text(str(text), f"--{field.name.replace('_', '-')}")
+                check_text(str(text), option_of(field.name))
+
+
+def option_of(field: str, value: Any = None) -> str:
+    """What gives a field of a program's options: "--batch-size"; of one that is False, "--no-check-base".
+
+    Args:
+      field: its name.
+      value: what it is given; told apart are only true and false.
+    """
+    return f"--{'no-' if value is False else ''}{field.replace('_', '-')}"
 
 
 @contextmanager
@@ -189,16 +199,25 @@ def command(program: str, args: Any) -> str:
       args: its dataclass of options.
     """
     words = invocation(program).split()
+    kinds = get_type_hints(type(args), include_extras=True)
     for field in fields(args):
         value = getattr(args, field.name)
         if value == field.default:
             continue
-        name = field.name.replace("_", "-")
         if isinstance(value, bool):
-            words.append(f"--{name}" if value else f"--no-{name}")
-        elif isinstance(value, tuple) and all(isinstance(item, str) for item in value):
-            words += [word for item in value for word in (f"--{name}", item)]  # a `Repeated`
-        else:
-            items = value if isinstance(value, tuple) else (value,)
-            words += [f"--{name}", *map(str, items)]
+            words.append(option_of(field.name, value))
+            continue
+        items = value if isinstance(value, tuple) else (value,)
+        # Of another tuple than a `Repeated` the last option would be all that is read.
+        repeated = tyro.conf.UseAppendAction in get_args(kinds[field.name])
+        for together in [(item,) for item in items] if repeated else [items]:
+            words += _given(option_of(field.name), together)
     return shlex.join(words)
+
+
+def _given(name: str, items: Sequence[Any]) -> list[str]:
+    """An option and what it takes; a text with a dash in front is joined to it, or it would be an option."""
+    texts = [str(item) for item in items]
+    if items and isinstance(items[0], str | PurePath) and texts[0].startswith("-"):
+        return [f"{name}={texts[0]}", *texts[1:]]
+    return [name, *texts]

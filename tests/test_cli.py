@@ -1,13 +1,18 @@
 """What the programs share: an end with a message where files or options are wrong, and no other."""
 
+import importlib
+import math
 import shlex
+from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import tyro
 
-from decode import evaluate, trace
+from decode import evaluate, generate, trace
 from sia_jax.cli import command, explained, read_options
+from sia_jax.console import find_programs
 
 
 @pytest.mark.parametrize("error", [ValueError("no such thing"), FileNotFoundError("no such thing")])
@@ -37,6 +42,7 @@ def test_a_command_line_gives_back_the_options_that_it_was_made_from() -> None:
         out="out",
         stop=("\n\n", "END"),
         best_of=(2, 16),
+        methods=("base", "best-of"),
         check_base=False,
         gold=True,
         combined_ratio=0.4,
@@ -46,6 +52,46 @@ def test_a_command_line_gives_back_the_options_that_it_was_made_from() -> None:
     assert words[:3] == ["python", "-m", "decode.evaluate"]
     assert "--temperature" not in words
     assert tyro.cli(evaluate.Args, args=words[3:]) == args
+
+
+def several(kind: Any) -> tuple[Any, ...] | None:
+    """More than one value for a field that takes a tuple, not its default; None: it takes no tuple."""
+    if get_origin(kind) is Annotated:
+        return several(get_args(kind)[0])
+    if get_origin(kind) is not tuple:
+        return None
+    inner, *more = get_args(kind)
+    if get_origin(inner) is Literal:
+        return get_args(inner)[:2][::-1]
+    values: dict[type, tuple[Any, ...]] = {
+        str: ("-a b:c", "", 'd "e"'),
+        int: (2, 3, 5),
+        float: (0.5, -math.inf, -2.5),
+    }
+    return values[inner][: 3 if more == [...] else 1 + len(more)]
+
+
+def needed(kind: Any) -> dict[str, Any]:
+    """A value for each option without a default."""
+    hints = get_type_hints(kind)
+    return {f.name: hints[f.name]("x") for f in fields(kind) if f.default is f.default_factory is MISSING}
+
+
+@pytest.mark.parametrize("module", [one.module for one in find_programs() if one.folder != "configs"])
+def test_options_that_take_several_are_written_as_they_are_read(module: str) -> None:
+    kind = importlib.import_module(module).Args
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        if (value := several(hint)) is not None:
+            args = kind(**needed(kind), **{name: value})
+            words = shlex.split(command(module, args))
+            assert words[:3] == ["python", "-m", module]
+            assert read_options(kind, words[3:]) == args
+
+
+@pytest.mark.parametrize("text", ["-a", "--", "--seed", "-1", "- a", ""])
+def test_a_text_is_no_option_whatever_it_begins_with(text: str) -> None:
+    args = generate.Args(policy="p", system=text, stop=(text, text), prompts=text)
+    assert read_options(generate.Args, shlex.split(command("decode.generate", args))[3:]) == args
 
 
 @pytest.mark.parametrize(
