@@ -17,7 +17,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import tyro
 
-from sia_jax.console import invocation
+from sia_jax.console import invocation, running_program
 from sia_jax.extras import MissingExtraError
 from sia_jax.files.shown import shown
 from sia_jax.files.strict_json import check_text
@@ -54,8 +54,9 @@ def read_options(kind: type[Options], words: Sequence[str] | None = None, **more
     Args:
       kind: the dataclass of a program's options.
       words: of the command line; None: those of this process.
-      **more: for `tyro.cli`.
+      **more: for `tyro.cli`; `prog`, what help calls the program, is else how this process was started.
     """
+    more = {"prog": running_program()} | more
     given = list(sys.argv[1:] if words is None else words)
     visible = [shown(word) for word in given]
     if visible != given:

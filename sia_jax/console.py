@@ -149,12 +149,23 @@ def programs_folder() -> Path:
     raise FileNotFoundError(f"no programs in {here / 'programs'} or {here.parent}: install sia_jax again")
 
 
-def invocation(module: str) -> str:
-    """How a program is called by the one who called this: "sia generate", or "python -m decode.generate"."""
+def invocation(module: str = "sia_jax") -> str:
+    """How a program is called by the one who called this: "sia generate", or "python -m decode.generate".
+
+    Args:
+      module: of the program; the default: of the command that lists them.
+    """
     in_checkout = programs_folder() == Path(__file__).parents[1]
     if in_checkout and not _called_as_sia():
         return f"python -m {module}"
-    return " ".join(("sia", *Program(module, "").words))
+    return " ".join(("sia", *(Program(module, "").words if "." in module else ())))
+
+
+def running_program() -> str | None:
+    """How this process was called, if it is one program: "python -m decode.generate"; else None."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    folder, _, name = ("" if spec is None else spec.name).partition(".")
+    return invocation(f"{folder}.{name}") if folder in FOLDERS and not name.startswith("_") else None
 
 
 def said(text: str) -> str:
@@ -165,9 +176,9 @@ def said(text: str) -> str:
 
 
 def _called_as_sia() -> bool:
-    """Whether this process is `sia` or `python -m sia_jax`."""
+    """Whether this process is `sia`, `python -m sia_jax` or `python -m sia_jax.console`."""
     called = Path(sys.argv[0])
-    return called.stem == "sia" or called == Path(__file__).with_name("__main__.py")
+    return called.stem == "sia" or called in (Path(__file__), Path(__file__).with_name("__main__.py"))
 
 
 def _list(programs: Sequence[Program]) -> None:
@@ -197,5 +208,12 @@ def _refuse(words: Sequence[str], called: Mapping[tuple[str, ...], Program], who
             if (call := invocation(names[one].module)) not in near:
                 near.append(call)
     print(f"there is no program {name!r}", file=sys.stderr)
-    print(f"did you mean {' or '.join(near)}?" if near else "all of them: sia --help", file=sys.stderr)
+    print(
+        f"did you mean {' or '.join(near)}?" if near else f"all of them: {invocation()} --help",
+        file=sys.stderr,
+    )
     return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -3,11 +3,16 @@
 import importlib
 import io
 import re
+import sys
 from contextlib import redirect_stdout
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 import tyro
+
+from sia_jax.cli import read_options
+from sia_jax.console import find_programs, running_program
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,3 +67,23 @@ def test_one_thing_has_one_name_in_all_programs_and_its_old_one_still_works(prog
     }[program]
     parsed = [tyro.cli(args, args=[*needed, name, "7"]) for name in (new, old)]
     assert parsed[0] == parsed[1]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--frobnicate"]])
+@pytest.mark.parametrize("program", [one.module for one in find_programs()])
+def test_help_and_errors_name_a_command_that_can_be_run(program, words, monkeypatch, capsys):
+    """As `python -m` starts it, which makes the program's own module `__main__`."""
+    module = importlib.import_module(program)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec(program, None))
+    monkeypatch.setattr(sys, "argv", [module.__file__])
+    with pytest.raises(SystemExit):
+        read_options(module.Args, words)
+    said = " ".join(re.sub(r"[│╭╮╰╯─]+", " ", "".join(capsys.readouterr())).split())
+    assert f"python -m {program} " in said
+    assert "/" + program.replace(".", "/") not in said
+
+
+def test_what_is_none_of_the_programs_has_no_command(monkeypatch):
+    for spec in (None, ModuleSpec("pytest.__main__", None), ModuleSpec("decode.__main__", None)):
+        monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
+        assert running_program() is None

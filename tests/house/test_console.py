@@ -174,6 +174,22 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("module", ["sia_jax", "sia_jax.console"])
+def test_the_command_is_there_under_both_names_of_its_module(module: str) -> None:
+    command = [sys.executable, "-m", module, "frobnicate"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "there is no program 'frobnicate'\nall of them: sia --help\n"
+
+
+def test_where_all_programs_are_listed_is_said_as_the_reader_called_this(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        console.main(["frobnicate"], folder="decode")
+    assert capsys.readouterr().err.splitlines()[-1] == "all of them: python -m sia_jax --help"
+
+
 def test_public_names_are_there_and_no_others() -> None:
     assert set(sia_jax.__all__) <= set(dir(sia_jax))
     with pytest.raises(AttributeError, match="module 'sia_jax' has no attribute 'frobnicate'"):
