@@ -22,16 +22,18 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from sia_jax.checkpoints.values import is_number, is_object
 from sia_jax.cli import Count, program, read_options
 from sia_jax.data.prompts import check_seed
 from sia_jax.files.lock import LOCK, locked
 from sia_jax.files.outputs import check_outputs
-from sia_jax.files.reading import read_object
+from sia_jax.files.reading import read_bytes
 from sia_jax.files.shown import shown_value
+from sia_jax.files.strict_json import parse_object
 from sia_jax.files.writing import write_text
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.progress import waiting
@@ -75,29 +77,40 @@ class Diary:
         """The diary in a world's folder, or a new one.
 
         Raises:
-          OSError, ValueError: the folder holds a world of other settings, or one whose diary is damaged.
+          OSError, ValueError: the folder holds a world of other settings, or something else.
         """
         size = dataclasses.asdict(world.size)
         diary = cls(world.out / "world.json", {"seed": world.seed, "size": size})
         if diary.path.exists():
-            found = read_object(diary.path, "diary of a world", "name another --out")
-            settings, seconds, made_by = found.get("settings"), found.get("seconds"), found.get("made_by", {})
-            if settings != diary.settings:
-                raise ValueError(
-                    f"{world.out} holds a world of other settings, {shown_value(settings)}; "
-                    "name another --out"
-                )
-            if not isinstance(seconds, dict) or not isinstance(made_by, dict):
-                raise ValueError(
-                    f"{diary.path}: expected seconds and made_by of stages, got {shown_value(seconds)} and "
-                    f"{shown_value(made_by)}; name another --out"
-                )
-            diary.seconds = seconds
-            done = (stage for stage in diary.seconds if stage != "begun")
-            diary.made_by = dict.fromkeys(done, "software that was not noted") | made_by
+            diary._go_on(parse_object(read_bytes(diary.path, "diary of a world"), str(diary.path)))
         elif world.out.exists() and {path.name for path in world.out.iterdir()} - {LOCK}:
             raise ValueError(f"{world.out} holds something else than a world; name another --out")
         return diary
+
+    def _go_on(self, found: dict[str, Any]) -> None:
+        """Take over what a diary says.
+
+        Raises:
+          ValueError: it is the diary of a world of other settings, or none.
+        """
+        settings, seconds, made_by = found.get("settings"), found.get("seconds"), found.get("made_by", {})
+        if not (
+            (is_object(settings) and is_object(seconds) and is_object(made_by))
+            and all(map(is_number, seconds.values()))
+            and all(isinstance(by, str) for by in made_by.values())
+        ):
+            raise ValueError(
+                f"{self.path}: expected the settings, seconds and made_by of a world, got "
+                f"{shown_value(found, 100)}; name another --out"
+            )
+        if settings != self.settings:
+            raise ValueError(
+                f"{self.path.parent} holds a world of other settings, {shown_value(settings)}; name another "
+                "--out"
+            )
+        self.seconds = seconds
+        done = (stage for stage in seconds if stage != "begun")
+        self.made_by = dict.fromkeys(done, "software that was not noted") | made_by
 
     def note(self, stage: str, seconds: float, made_by: str | None = None) -> None:
         """A stage is done, or was begun for so long."""

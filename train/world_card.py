@@ -20,10 +20,13 @@ from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.regression import fit
 from sia_jax.evaluation.roofline import usable_cores
 from sia_jax.evaluation.statistics import mean_interval
+from sia_jax.files.reading import read_bytes
+from sia_jax.files.strict_json import parse_object
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
 from sia_jax.pretrained import Policy, RewardModel
 from sia_jax.reports.provenance import head_commit
+from sia_jax.reports.training import MetricsLog
 from sia_jax.rewards.labelling import label
 from sia_jax.training.batch import PackedRows, micro_batch
 from sia_jax.training.language import reply_logprobs
@@ -157,12 +160,22 @@ def write_card(world: World, seconds: Mapping[str, float], made_by: Mapping[str,
       world: of which all stages are done.
       seconds: that each took.
       made_by: each one's `software`.
+
+    Raises:
+      ValueError: what was measured is not in its file any more.
     """
     path = world.runs / "scores.json"
     if not path.exists():
         write_text(path, json.dumps(scores(world), indent=2) + "\n")
-    found = json.loads(path.read_text(encoding="utf-8"))
-    write_text(world.models / CARD, _card(world, found, seconds, made_by))
+    found = parse_object(read_bytes(path, "file of scores"), str(path))
+    try:
+        card = _card(world, found, seconds, made_by)
+    except (KeyError, TypeError, ValueError) as error:  # it was changed since
+        raise ValueError(
+            f"{path}: these are no scores of the world's models ({error!r}); delete the file, and the same "
+            "command measures them again"
+        ) from error
+    write_text(world.models / CARD, card)
 
 
 def _card(
@@ -204,7 +217,7 @@ def _made_by(made_by: Mapping[str, str]) -> str:
 
 
 def _value_scores(run: Path) -> dict[str, Any]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = MetricsLog(run / "metrics.jsonl").read()
     best = min((line for line in lines if line["kind"] == "evaluation"), key=lambda line: line["loss"])
     return {
         "step": best["step"],

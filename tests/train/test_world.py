@@ -22,7 +22,7 @@ from sia_jax.world.prompts import FAMILIES, prompts
 from sia_jax.world.streams import stream
 from train import world
 from train.world import Diary, make
-from train.world_card import _made_by, faithfulness
+from train.world_card import _made_by, faithfulness, write_card
 from train.world_data import Practice, preference_data
 from train.world_stages import STAGES, World
 
@@ -176,13 +176,39 @@ def test_a_seed_that_is_none_is_refused_before_anything_is_written(seed, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"settings": 5}', '{"settings": SAME, "seconds": 5}'])
-def test_a_diary_that_is_damaged_is_named(tmp_path, text):
-    tiny = World(tmp_path, 3, "tiny")
-    settings = Diary.of(World(tmp_path / "another", 3, "tiny")).settings
-    (tmp_path / "world.json").write_text(text.replace("SAME", json.dumps(settings)))
-    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path))}.*name another --out"):
-        Diary.of(tiny)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"settings": {}, "seconds": [1]}',
+        '{"settings": 3, "seconds": {}}',
+        '{"settings": {}, "seconds": {"text": "1"}}',
+        '{"settings": {}, "seconds": {"text": NaN}}',
+        '{"settings": {}, "seconds": {}, "made_by": {"text": 1}}',
+        '{"settings": {}, "seconds": {}, "made_by": null}',
+        '{"settings": {}, "seconds": {}}',
+        "\x00",
+        '{"settings"',
+    ],
+)
+def test_a_diary_that_is_damaged_or_another_is_refused_by_its_name(text, tmp_path):
+    (tmp_path / "world.json").write_text(text)
+    with pytest.raises(SystemExit) as stopped:
+        world.main(world.Args(out=tmp_path, size="tiny"))
+    assert str(stopped.value).startswith(f"train.world: {tmp_path}")
+    assert (tmp_path / "world.json").read_text() == text
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"policy": 3}'])
+def test_scores_that_are_damaged_are_refused_by_the_name_of_their_file(text, tmp_path):
+    half = World(tmp_path, 3, "tiny")
+    half.models.mkdir()
+    half.runs.mkdir()
+    (half.runs / "scores.json").write_text(text)
+    with pytest.raises(ValueError, match=re.escape(f"{half.runs / 'scores.json'}")):
+        write_card(half, {}, {"text": "commit `a`"})
 
 
 @pytest.mark.long
