@@ -63,7 +63,6 @@ from sia_jax.data.prompts import PromptLine
 from sia_jax.evaluation.entropy_study import Drawn, Measured, Population, study
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
-from sia_jax.files.shown import shown
 from sia_jax.files.writing import write_text
 from sia_jax.interruption import Interruption
 from sia_jax.reports.console import Terminal
@@ -246,7 +245,7 @@ def _report(
     page = section(summary, picture=f"{NAME}.png")
     write_text(out / f"{NAME}.md", page)
     plot(summary, population, drawn, measured, out / f"{NAME}.png")
-    print(shown(page))
+    Terminal().say(page)
     messages.say(f"written to {out}: {NAME}.json, {NAME}.md, {NAME}.png")
 
 

@@ -19,6 +19,7 @@ import tyro
 
 from sia_jax.console import invocation, running_program
 from sia_jax.extras import MissingExtraError
+from sia_jax.files.pipes import reader_may_leave
 from sia_jax.files.shown import shown
 from sia_jax.files.strict_json import check_text
 from sia_jax.reports.console import Terminal
@@ -59,14 +60,15 @@ def read_options(kind: type[Options], words: Sequence[str] | None = None, **more
     more = {"prog": running_program()} | more
     given = list(sys.argv[1:] if words is None else words)
     visible = [shown(word) for word in given]
-    if visible != given:
-        try:
-            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-                return tyro.cli(kind, args=given, **more)
-        except (SystemExit, UnicodeEncodeError):  # the latter of half a surrogate pair
-            tyro.cli(kind, args=visible, **more)
-            sys.exit(2)  # should other words be right, they are not those that were given
-    return tyro.cli(kind, args=given, **more)
+    with reader_may_leave():
+        if visible != given:
+            try:
+                with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+                    return tyro.cli(kind, args=given, **more)
+            except (SystemExit, UnicodeEncodeError):  # the latter of half a surrogate pair
+                tyro.cli(kind, args=visible, **more)
+                sys.exit(2)  # should other words be right, they are not those that were given
+        return tyro.cli(kind, args=given, **more)
 
 
 def check_texts(args: Any) -> None:
@@ -117,7 +119,8 @@ def program(
     """
     messages = Terminal(stderr=True)
     try:
-        with explained(name, *others), nullcontext() if smaller is None else memory_explained(smaller):
+        memory = nullcontext() if smaller is None else memory_explained(smaller)
+        with reader_may_leave(), explained(name, *others), memory:
             yield messages
     except KeyboardInterrupt:
         messages.say(f"\n{interrupted()}")

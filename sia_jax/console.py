@@ -11,7 +11,6 @@ them in sia_jax/programs/. Nothing that takes time is imported before a program 
 
 import difflib
 import importlib
-import os
 import re
 import shutil
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import sia_jax
 from sia_jax.extras import MissingExtraError
+from sia_jax.files.pipes import reader_may_leave
 
 FOLDERS = {
     "decode": "Generate, and measure:",
@@ -66,19 +66,19 @@ class Program:
 def main(arguments: Sequence[str] | None = None, *, folder: str | None = None) -> None:
     """Run the program that the arguments name, or list them.
 
-    Exits with 0 after a list or --version, with 2 where no program has the name, else as the program does.
+    Exits with 0 after a list or --version, with 2 where no program has the name, with 130 after Ctrl-C, else
+    as the program does.
 
     Args:
       arguments: those of the command line by default.
       folder: of whose programs alone the arguments tell, for `python -m decode`.
     """
     try:
-        _main(list(sys.argv[1:] if arguments is None else arguments), folder)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read has what was wanted (`sia generate --help | head`); the rest goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + 13)  # SIGPIPE
+        with reader_may_leave():
+            _main(list(sys.argv[1:] if arguments is None else arguments), folder)
+    except KeyboardInterrupt:  # before the program that was named takes it
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 def _main(words: list[str], folder: str | None) -> None:

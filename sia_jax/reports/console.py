@@ -8,6 +8,7 @@ from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text, TextType
 
+from sia_jax.files.pipes import leave
 from sia_jax.files.shown import shown
 
 
@@ -38,6 +39,11 @@ class Terminal(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """rich's, of a text that is made visible before its width is measured."""
         return super().render_str(shown(text), **options)
+
+    def on_broken_pipe(self) -> None:
+        """rich's, with the status that shells expect."""
+        self.quiet = True
+        leave(self.file)
 
     def status(self, status: RenderableType, **options: Any) -> Status:
         """rich's, which would take a text for markup."""

@@ -190,6 +190,18 @@ def test_where_all_programs_are_listed_is_said_as_the_reader_called_this(
     assert capsys.readouterr().err.splitlines()[-1] == "all of them: python -m sia_jax --help"
 
 
+def test_ctrl_c_while_a_program_is_imported_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(console.importlib, "import_module", interrupt)
+    with pytest.raises(SystemExit) as end:
+        console.main(["trace", "r.jsonl"])
+    assert (end.value.code, capsys.readouterr().err) == (130, "\ninterrupted\n")
+
+
 def test_public_names_are_there_and_no_others() -> None:
     assert set(sia_jax.__all__) <= set(dir(sia_jax))
     with pytest.raises(AttributeError, match="module 'sia_jax' has no attribute 'frobnicate'"):
