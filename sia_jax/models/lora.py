@@ -44,12 +44,16 @@ class LoraConfig:
     alpha_pattern: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        ranks = [self.rank, *(rank for _, rank in self.rank_pattern)]
-        alphas = [self.alpha, *(alpha for _, alpha in self.alpha_pattern)]
-        if min(ranks) < 1 or not all(math.isfinite(alpha) for alpha in alphas) or not 0 <= self.dropout < 1:
-            raise ValueError(
-                f"LoRA needs ranks of 1 or more, finite alphas and a dropout in [0, 1), got {self}"
-            )
+        ranks = [("rank", self.rank), *((f"rank_pattern {key!r}", rank) for key, rank in self.rank_pattern)]
+        alphas = [("alpha", self.alpha), *((f"alpha_pattern {key!r}", x) for key, x in self.alpha_pattern)]
+        for name, rank in ranks:
+            if rank < 1:
+                raise ValueError(f"{name} must be 1 or more, got {rank}")
+        for name, alpha in alphas:
+            if not math.isfinite(alpha):
+                raise ValueError(f"{name} must be finite, got {alpha}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
 
     def __repr__(self) -> str:
         return changed(self, always=("rank", "alpha"))
@@ -227,4 +231,4 @@ def check_targets(config: LoraConfig) -> None:
     known = ATTENTION_PROJECTIONS + MLP_PROJECTIONS
     unknown = [name for name in config.target_modules if name not in known]
     if unknown or not config.target_modules:
-        raise ValueError(f"LoRA target_modules must be among {known}, got {config.target_modules}")
+        raise ValueError(f"target_modules must be among {known}, got {config.target_modules}")

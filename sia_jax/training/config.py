@@ -39,17 +39,14 @@ class OptimizerConfig:
     """Of Muon, at its highest; `learning_rate` is then AdamW's."""
 
     def __post_init__(self) -> None:
-        positive = {
-            n: getattr(self, n) for n in ("learning_rate", "matrix_learning_rate", "clip_norm", "eps")
-        }
-        wrong = {n: x for n, x in positive.items() if not (x > 0 and math.isfinite(x))}
-        wrong |= {n: getattr(self, n) for n in ("b1", "b2") if not 0 <= getattr(self, n) < 1}
+        for name in ("learning_rate", "matrix_learning_rate", "clip_norm", "eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive and finite, got {getattr(self, name)}")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         if not 0 <= self.weight_decay < math.inf:
-            wrong["weight_decay"] = self.weight_decay
-        if wrong:
-            raise ValueError(
-                f"the optimizer's numbers must be positive and finite, betas in [0, 1), got {wrong}"
-            )
+            raise ValueError(f"weight_decay must be 0 or more and finite, got {self.weight_decay}")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"schedule must be 'constant' or 'cosine', got {self.schedule!r}")
         if self.method not in ("adamw", "muon"):
@@ -58,10 +55,12 @@ class OptimizerConfig:
             raise ValueError(f"schedule_end must be a share in [0, 1], got {self.schedule_end}")
         if self.schedule == "cosine" and self.total_steps is None:
             raise ValueError("schedule 'cosine' needs total_steps, the steps of the whole run, got None")
-        if self.warmup_steps < 0 or (self.total_steps is not None and self.warmup_steps >= self.total_steps):
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be 0 or more, got {self.warmup_steps}")
+        if self.total_steps is not None and self.warmup_steps >= self.total_steps:
             raise ValueError(
-                f"warmup_steps must lie in 0 .. total_steps - 1, got {self.warmup_steps} of "
-                f"{self.total_steps}"
+                f"warmup_steps must be less than the steps of the whole run, {self.total_steps}, got "
+                f"{self.warmup_steps}"
             )
 
 

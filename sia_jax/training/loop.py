@@ -50,17 +50,19 @@ class LoopConfig:
     """Stop there, to go on another time."""
 
     def __post_init__(self) -> None:
-        names = ("epochs", "row_length", "rows", "evaluate_every", "checkpoint_every")
-        wrong = {name: getattr(self, name) for name in names if getattr(self, name) < 1}
-        wrong |= {
-            n: getattr(self, n)
-            for n in ("patience", "max_steps")
-            if getattr(self, n) is not None and getattr(self, n) < 1
-        }
-        if wrong or self.seed < 0:
-            raise ValueError(
-                f"numbers of a loop must be 1 or more, its seed 0 or more, got {wrong or self.seed}"
-            )
+        names = (
+            "epochs",
+            "row_length",
+            "rows",
+            "evaluate_every",
+            "checkpoint_every",
+            "patience",
+            "max_steps",
+        )
+        for name, least in (*((name, 1) for name in names), ("seed", 0)):
+            number = getattr(self, name)
+            if number is not None and number < least:
+                raise ValueError(f"{name} must be {least} or more, got {number}")
 
 
 @dataclass(frozen=True)

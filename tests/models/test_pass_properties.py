@@ -147,9 +147,18 @@ def test_an_adapter_that_does_not_fit_the_backbone_is_refused(change, telling):
         merge_lora(policy.params["model"], lora, config)
 
 
-@pytest.mark.parametrize("wrong", [{"rank": 0}, {"alpha": float("nan")}, {"dropout": 1.0}])
-def test_a_lora_config_with_impossible_numbers_is_refused(wrong):
-    with pytest.raises(ValueError, match="LoRA needs"):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"rank": 0}, "rank must be 1 or more, got 0"),
+        ({"rank_pattern": (("q_proj", 0),)}, "rank_pattern 'q_proj' must be 1 or more, got 0"),
+        ({"alpha": float("nan")}, "alpha must be finite, got nan"),
+        ({"alpha_pattern": (("q_proj", float("inf")),)}, "alpha_pattern 'q_proj' must be finite, got inf"),
+        ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),
+    ],
+)
+def test_a_lora_config_with_impossible_numbers_is_refused(wrong, said):
+    with pytest.raises(ValueError, match=f"^{said}$"):
         LoraConfig(**wrong)
 
 
