@@ -9,7 +9,7 @@ import logging
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import PurePath
@@ -97,6 +97,44 @@ def option_of(field: str, value: Any = None) -> str:
       value: what it is given; told apart are only true and false.
     """
     return f"--{'no-' if value is False else ''}{field.replace('_', '-')}"
+
+
+def check_used(args: Any, names: Collection[str], mode: str) -> None:
+    """No option was given that the run would not look at.
+
+    Args:
+      args: a dataclass of options.
+      names: of the fields that belong to a mode which was not chosen.
+      mode: what chooses it: "--prompts FILE".
+
+    Raises:
+      ValueError: one of them is not at its default.
+    """
+    for field in fields(args):
+        value = getattr(args, field.name)
+        if field.name in names and value != field.default:
+            raise ValueError(f"{option_of(field.name, value)} is for {mode}; without that leave it out")
+
+
+@contextmanager
+def named_as_options(args: Any, **others: str) -> Iterator[None]:
+    """An error of the library that begins with the name of a field begins with the option that gives it.
+
+    Args:
+      args: a dataclass of options.
+      **others: fields that the library calls otherwise: target_modules="targets".
+
+    Raises:
+      ValueError: the library's, so named.
+    """
+    try:
+        yield
+    except ValueError as error:
+        name, _, rest = str(error).partition(" ")
+        own = others.get(name, name)
+        if own not in {field.name for field in fields(args)}:
+            raise
+        raise ValueError(f"{option_of(own)} {rest}") from error
 
 
 @contextmanager

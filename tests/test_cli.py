@@ -3,7 +3,7 @@
 import importlib
 import math
 import shlex
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -11,7 +11,7 @@ import pytest
 import tyro
 
 from decode import evaluate, generate, trace
-from sia_jax.cli import command, explained, read_options
+from sia_jax.cli import check_used, command, explained, named_as_options, read_options
 from sia_jax.console import find_programs
 
 
@@ -92,6 +92,37 @@ def test_options_that_take_several_are_written_as_they_are_read(module: str) -> 
 def test_a_text_is_no_option_whatever_it_begins_with(text: str) -> None:
     args = generate.Args(policy="p", system=text, stop=(text, text), prompts=text)
     assert read_options(generate.Args, shlex.split(command("decode.generate", args))[3:]) == args
+
+
+@dataclass(frozen=True, kw_only=True)
+class Few:
+    """Options."""
+
+    batch_size: int = 2
+    column: str | None = None
+    check_base: bool = True
+
+
+def test_an_option_that_a_run_would_not_look_at_is_refused_where_it_was_given() -> None:
+    check_used(Few(batch_size=3), ("column", "check_base"), "--prompts FILE")
+    with pytest.raises(ValueError, match=r"^--column is for --prompts FILE; without that leave it out$"):
+        check_used(Few(column="a"), ("column",), "--prompts FILE")
+    with pytest.raises(ValueError, match=r"^--no-check-base is for --value DIR"):
+        check_used(Few(check_base=False), ("check_base",), "--value DIR")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("batch_size must be 1 or more", "--batch-size must be 1 or more"),
+        ("size must be 1 or more", "--batch-size must be 1 or more"),
+        ("rank must be 1 or more", "rank must be 1 or more"),
+        ("the batch_size must be 1 or more", "the batch_size must be 1 or more"),
+    ],
+)
+def test_what_the_library_says_of_a_field_is_said_of_its_option(error: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^{said}$"), named_as_options(Few(), size="batch_size"):
+        raise ValueError(error)
 
 
 @pytest.mark.parametrize(

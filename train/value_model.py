@@ -27,14 +27,12 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import tyro
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
@@ -44,9 +42,9 @@ from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone, save_backbone
 from sia_jax.checkpoints.value_model import OWN_BACKBONE, fingerprint_with_backbone, own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Folder, Int, check_texts, memory_explained, program, read_options
-from sia_jax.data.prompts import check_seed
+from sia_jax.cli import check_texts, memory_explained, named_as_options, program, read_options
 from sia_jax.data.records import read_records, set_folder, trajectories
+from sia_jax.data.rejections import Rejections
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.regression import comparable_pairs
 from sia_jax.files.lock import locked
@@ -55,9 +53,9 @@ from sia_jax.files.reading import read_object
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.interruption import Interruption
-from sia_jax.models.config import ModelConfig, ValueConfig
+from sia_jax.models.config import ModelConfig
 from sia_jax.models.heads import init_value_head
-from sia_jax.models.lora import ATTENTION_PROJECTIONS, LoraConfig, init_lora
+from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.parallel.mesh import make_mesh, shard_params
 from sia_jax.pretrained import ValueModel, mesh_of
 from sia_jax.reports.console import Terminal
@@ -65,89 +63,14 @@ from sia_jax.reports.progress import waiting
 from sia_jax.reports.training import few_to_tell
 from sia_jax.text.markup import Markup, markup_of_set
 from sia_jax.training.checkpoint import Checkpoints
-from sia_jax.training.config import OptimizerConfig, TrainConfig
-from sia_jax.training.loop import Finished, LoopConfig, evaluations_apart, run, split, total_steps
+from sia_jax.training.config import TrainConfig
+from sia_jax.training.loop import Finished, held_out_share, run, split, total_steps
 from sia_jax.training.step import TrainState, init_state
 from sia_jax.types import Params
+from train.value_model_options import Args, backbone_dtype, check_options, loop_config, train_config
 from train.value_model_view import RunView
 
 SETTINGS = "settings.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Args:
-    """Train a value model."""
-
-    data: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Labelled trajectories, as train.prepare and train.label make them."""
-    base: Folder
-    """The backbone: a folder, or else a Hub id."""
-    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
-    """Where the run lives. One that is there is continued."""
-
-    trained: Literal["lora", "head", "full"] = "lora"
-    """lora: an adapter and the head; head: the head on the frozen backbone; full: backbone and head."""
-    objective: Literal["mean", "token", "distil"] = "mean"
-    """mean: (mean_t V - R)^2, the paper's; token: mean_t (V_t - R)^2; distil: mean_t (V_t - teacher)^2."""
-    head: Literal["scalar", "vocab"] = "scalar"
-    """scalar: the value of a token that was read; vocab: of all next tokens, from the prefix alone."""
-    head_rank: int | None = None
-    """Inner width of a vocab head."""
-    teacher: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
-    """A value model over the same base, or with a backbone of its own, for distil."""
-    rank: int = 16
-    """Of the adapter's matrices."""
-    alpha: float = 32.0
-    """The adapter's change is scaled by alpha / rank."""
-    dropout: float = 0.1
-    """Share of the adapter's inputs that a step drops."""
-    targets: tuple[str, ...] = ATTENTION_PROJECTIONS
-    """Projections that the adapter changes."""
-
-    learning_rate: float = 1e-4
-    """Of AdamW, at its highest."""
-    weight_decay: float = 1e-4
-    """Taken off each trained weight in a step, times the learning rate and the weight."""
-    clip_norm: float = 1.0
-    """Largest norm of a step's gradient; a larger one is scaled down to it."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """cosine: the learning rate falls to a tenth by the end of the run."""
-    warmup_steps: int = 0
-    """Steps in which the learning rate rises from 0."""
-    batch_size: Annotated[int, tyro.conf.arg(aliases=["--batch"])] = 16
-    """Trajectories of a step."""
-    epochs: int = 3
-    """Passes over the data."""
-    row_length: int = 1024
-    """Tokens of a packed row; longer trajectories are kept out, and counted."""
-    rows: int = 1
-    """Rows that run at a time; a multiple of the mesh's data times fsdp."""
-    held_out: Annotated[float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint="")] = None
-    """Share of the prompts to evaluate on. Default: 1%, but 20 prompts if those are a fifth or less."""
-    seed: int = 0
-    """Of the weights that are trained, the order of the data, and what is held out."""
-
-    mesh: Annotated[tuple[int, int, int], tyro.conf.arg(metavar="DATA FSDP TENSOR")] = (1, 1, 1)
-    """Devices that replicate the weights, split them, and split heads and features."""
-    distributed: bool = False
-    """Whether this is one of several processes; the launcher's environment says which, and of how many."""
-    dtype: Literal["config", "float32", "bfloat16"] = "config"
-    """Of the frozen weights; what is trained is float32, and so is all of a full run."""
-    remat: bool = False
-    """Recompute layers in the backward pass: less memory, a third more work."""
-
-    evaluate_every: Int = None
-    """Steps. Default: 200, but four times in a shorter run."""
-    checkpoint_every: int = 200
-    """Steps."""
-    keep: int = 3
-    """Checkpoints that stay, beside the best."""
-    patience: int | None = None
-    """Evaluations without a better one after which to stop."""
-    max_steps: int | None = None
-    """Stop there, to go on another time."""
-    layout: Literal["sia_jax", "official"] = "sia_jax"
-    """Of the value models in last/ and best/."""
 
 
 def main(args: Args) -> None:
@@ -178,22 +101,22 @@ def _check_places(args: Args) -> None:
 
 def _train(args: Args, console: Terminal) -> None:
     chief = jax.process_index() == 0
-    _loop(args, 1)  # what is wrong with its numbers is said before anything is loaded
+    check_options(args)
     base_folder = resolve_checkpoint(args.base)
-    mesh = None if args.mesh == (1, 1, 1) else make_mesh(*args.mesh)
+    with named_as_options(args):
+        mesh = None if args.mesh == (1, 1, 1) else make_mesh(*args.mesh)
     source = read_records(args.data)
-    dtype = _dtype(args)
+    dtype = backbone_dtype(args)
     with waiting(console, "loading the backbone"):
         model_config, model = load_backbone(base_folder, dtype=dtype, mesh=mesh)
     found, rejected = trajectories(source, model_config.vocab_size, args.row_length)
     data, held_out = split(found, args.held_out, args.seed)
     if not data:
-        why = f": {rejected.describe()}" if rejected.total else ""
-        raise ValueError(f"{args.data} holds nothing to train on{why}")
+        raise ValueError(_nothing_to_train_on(args, held_out, rejected))
     steps = total_steps(len(data), args.batch_size, args.epochs)
-    loop = _loop(args, steps)
+    loop = loop_config(args, steps)
     teacher = _teacher(args, model_config, model)
-    config = _config(args, model_config, teacher, steps)
+    config = train_config(args, model_config, teacher, steps)
     markup = markup_of_set(source.meta, str(args.data), load_tokenizer(base_folder))
     frozen, state = _begin(args, config, model, teacher, mesh)
     del model  # of a full run it would stay as a second copy of every weight
@@ -207,7 +130,8 @@ def _train(args: Args, console: Terminal) -> None:
         )
         pairs = comparable_pairs([t.reward for t in held_out], [t.group for t in held_out])
         if warning := few_to_tell(len(held_out), pairs):
-            console.print(f"{warning}; --held-out 0.2 holds out more", style="yellow", highlight=False)
+            text = f"{warning}; {_how_many_held_out(args, data, held_out)}"
+            console.print(text, style="yellow", highlight=False, soft_wrap=True)
     view = RunView(args.out, args.base, config, steps, console, chief=chief)
     checkpoints = Checkpoints(args.out / "checkpoints", args.keep)
     # Of several processes each would stop at a step of its own; there a signal does what it always does.
@@ -215,7 +139,7 @@ def _train(args: Args, console: Terminal) -> None:
     alone = jax.process_count() == 1
     smaller = f"lower --rows, now {args.rows}, pass --remat, or split the weights with --mesh"
     signals = interruption if alone else nullcontext()
-    with view, checkpoints.settling(), signals, memory_explained(smaller):
+    with view, checkpoints.settling(), signals, memory_explained(smaller), named_as_options(args):
         finished = run(
             frozen,
             state,
@@ -254,59 +178,23 @@ def _train(args: Args, console: Terminal) -> None:
         sys.exit(interruption.exit_status)
 
 
-def _dtype(args: Args) -> Any:
-    """Of the backbone; None: what its config.json names.
-
-    Raises:
-      ValueError: one in which a full run would lose what it learns.
-    """
-    if args.trained != "full":
-        return None if args.dtype == "config" else jnp.dtype(args.dtype)
-    if args.dtype == "bfloat16":
-        raise ValueError(
-            "--dtype bfloat16 is for weights that stay as they are, and --trained full trains all of them in "
-            "float32; pass --dtype float32"
+def _nothing_to_train_on(args: Args, held_out: Sequence[Trajectory], rejected: Rejections) -> str:
+    """Why nothing is left, and what to do."""
+    if held_out:
+        return (
+            f"--held-out {args.held_out:g} holds out all {len({t.group for t in held_out}):,} prompts of "
+            f"{args.data}, and none is left to train on; lower it, or prepare more prompts"
         )
-    return jnp.dtype("float32")
+    why = f": {rejected.describe()}" if rejected.total else ""
+    return f"{args.data} holds nothing to train on{why}"
 
 
-def _loop(args: Args, steps: int) -> LoopConfig:
-    """How a run of so many steps goes through its data."""
-    if args.batch_size < 1:
-        raise ValueError(f"--batch must be 1 or more, got {args.batch_size}")
-    check_seed(args.seed)
-    return LoopConfig(
-        epochs=args.epochs,
-        row_length=args.row_length,
-        rows=args.rows,
-        seed=args.seed,
-        evaluate_every=evaluations_apart(steps) if args.evaluate_every is None else args.evaluate_every,
-        checkpoint_every=args.checkpoint_every,
-        patience=args.patience,
-        max_steps=args.max_steps,
-    )
-
-
-def _config(args: Args, model: ModelConfig, teacher: ValueModel | None, steps: int) -> TrainConfig:
-    lora = None
-    if args.trained == "lora":
-        lora = LoraConfig(args.rank, args.alpha, tuple(args.targets), args.dropout)
-    return TrainConfig(
-        ValueConfig(model, args.head, args.head_rank, lora),
-        trained=args.trained,
-        objective=args.objective,
-        teacher=None if teacher is None else teacher.config,
-        batch_size=args.batch_size,
-        optimizer=OptimizerConfig(
-            args.learning_rate,
-            args.weight_decay,
-            args.clip_norm,
-            schedule=args.schedule,
-            warmup_steps=args.warmup_steps,
-            total_steps=steps,
-        ),
-        remat=args.remat,
-    )
+def _how_many_held_out(args: Args, data: Sequence[Trajectory], held_out: Sequence[Trajectory]) -> str:
+    """'4 of 20 prompts are held out: raise --held-out, now 0.2, or train on more data'."""
+    out, prompts = len({t.group for t in held_out}), len({t.group for t in (*data, *held_out)})
+    share = held_out_share(prompts) if args.held_out is None else args.held_out
+    now = f"{out:,} of {prompts:,} prompts are held out"
+    return f"{now}: raise --held-out, now {share:.2g}, or train on more data"
 
 
 def _teacher(args: Args, model: ModelConfig, base: Params) -> ValueModel | None:
@@ -316,7 +204,7 @@ def _teacher(args: Args, model: ModelConfig, base: Params) -> ValueModel | None:
         policy = sia_jax.Policy(model, {"model": base}, None, checkpoint_name(args.base))
         teacher = sia_jax.load_value_model(args.teacher, policy)
     else:
-        teacher = sia_jax.load_value_model(args.teacher, dtype=_dtype(args), mesh=mesh_of(base))
+        teacher = sia_jax.load_value_model(args.teacher, dtype=backbone_dtype(args), mesh=mesh_of(base))
     if teacher.config.head != "scalar":
         raise ValueError(f"--teacher must have a scalar head, got {teacher.config.head!r}")
     return teacher

@@ -1,6 +1,7 @@
 """The program from a data folder to value models that load again."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import jax
@@ -31,6 +32,7 @@ from tests.support.marks import long
 from tests.support.trajectories import random_trajectories
 from train import value_model, value_model_view
 from train.value_model import Args, main
+from train.value_model_options import train_config
 from train.value_model_view import RunView
 
 ROOT = Path(__file__).parents[2]
@@ -54,9 +56,10 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
 
 def train(folders: tuple[Path, Path], out: Path, **options) -> None:
     data, base = folders
-    main(
-        Args(data=data, base=str(base), out=out, **(QUICK | {"held_out": 0.2, "evaluate_every": 4} | options))
-    )
+    quick = QUICK | {"held_out": 0.2, "evaluate_every": 4} | options
+    if quick.get("trained", "lora") != "lora":
+        del quick["rank"]
+    main(Args(data=data, base=str(base), out=out, **quick))
 
 
 def load(folder: Path, base: Path) -> sia_jax.ValueModel:
@@ -311,7 +314,7 @@ def test_flops_are_those_of_what_is_trained(folders, tmp_path, monkeypatch):
     for trained in ("head", "lora", "full"):
         (tmp_path / trained).mkdir()
         args = Args(data=folders[0], base="", out=tmp_path / trained, trained=trained)
-        config = value_model._config(args, model, None, 9)
+        config = train_config(args, model, None, 9)
         view = RunView(args.out, args.base, config, 9, Terminal(quiet=True), chief=True)
         view.start(0)
         view.step(StepReport(1, 0.1, 1.0, 1.0, 1.0, 1.0, 1.0, tokens=900, computed=1000, seconds=2.0))
@@ -344,14 +347,14 @@ def test_the_official_layout(folders, tmp_path):
         ({"data": Path("nowhere")}, "there is no set of records"),
         ({"base": "nowhere"}, "nowhere"),
         ({"mesh": (3, 1, 1)}, "devices"),
-        ({"rows": 0}, "rows"),
-        ({"epochs": 0}, "epochs"),
+        ({"rows": 0}, "--rows must be 1 or more, got 0"),
+        ({"epochs": 0}, "--epochs must be 1 or more, got 0"),
         ({"batch_size": 0}, "--batch must be 1 or more, got 0"),
-        ({"seed": -1}, "seed must be an integer in 0 .."),
-        ({"head": "vocab"}, "head_rank"),
-        ({"objective": "distil"}, "teacher"),
+        ({"seed": -1}, "--seed must be an integer in 0 .."),
+        ({"head": "vocab"}, "--head vocab has an inner width: give --head-rank R"),
+        ({"objective": "distil"}, "--objective distil learns from a value model: give --teacher DIR"),
         ({"row_length": 2}, "nothing to train on"),
-        ({"trained": "full", "dtype": "bfloat16"}, "pass --dtype float32"),
+        ({"trained": "full", "rank": 16, "dtype": "bfloat16"}, "pass --dtype float32"),
     ],
 )
 def test_what_cannot_be_run_is_said_in_a_line(options, said, folders, tmp_path):
@@ -361,6 +364,77 @@ def test_what_cannot_be_run_is_said_in_a_line(options, said, folders, tmp_path):
     message = str(caught.value)
     assert message.startswith("train.value_model: ")
     assert said in message
+
+
+OUT_OF_RANGE = {
+    "rank": 0,
+    "alpha": math.nan,
+    "dropout": 1.0,
+    "targets": ("q_proj", "lm_head"),
+    "learning_rate": 0.0,
+    "weight_decay": -1.0,
+    "clip_norm": math.inf,
+    "warmup_steps": -1,
+    "epochs": 0,
+    "row_length": 0,
+    "rows": 0,
+    "held_out": 1.0,
+    "seed": 2**32,
+    "evaluate_every": 0,
+    "checkpoint_every": 0,
+    "keep": 0,
+    "patience": 0,
+    "max_steps": -3,
+}
+
+
+@pytest.mark.parametrize("name", OUT_OF_RANGE)
+def test_a_number_out_of_its_range_is_said_with_its_option_before_anything_is_read(name, tmp_path):
+    args = Args(data=tmp_path / "none", base="none", out=tmp_path / "out", **{name: OUT_OF_RANGE[name]})
+    with pytest.raises(SystemExit, match=f"train.value_model: --{name.replace('_', '-')} must "):
+        main(args)
+
+
+def test_every_number_has_a_range():
+    numbers = {f.name for f in fields(Args) if type(f.default) in (int, float)} | {"evaluate_every"}
+    assert numbers - {"batch_size"} <= OUT_OF_RANGE.keys()  # --batch, as above
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"head_rank": 4}, "--head-rank is for --head vocab"),
+        ({"head": "vocab", "head_rank": 0}, "--head-rank must be 1 or more, got 0"),
+        ({"head": "vocab", "head_rank": 4, "layout": "official"}, "--layout official holds a scalar head"),
+        ({"teacher": "there"}, "--teacher is for --objective distil"),
+        ({"trained": "full", "rank": 4}, "--rank is for --trained lora"),
+        ({"trained": "head", "targets": ("q_proj",)}, "--targets is for --trained lora"),
+        ({"held_out": 0.0, "patience": 3}, "--patience is for a --held-out above 0"),
+    ],
+)
+def test_an_option_of_another_mode_is_refused_before_anything_is_read(options, said, tmp_path):
+    with pytest.raises(SystemExit, match=said):
+        main(Args(data=tmp_path / "none", base="none", out=tmp_path / "out", **options))
+
+
+def test_more_steps_to_warm_up_than_there_are_is_said_with_its_option(folders, tmp_path):
+    with pytest.raises(SystemExit, match=r"--warmup-steps must be less than the steps .* \d+, got 900"):
+        train(folders, tmp_path, warmup_steps=900)
+
+
+@pytest.mark.parametrize("share", [0.99, 0.9999])
+def test_a_share_that_leaves_nothing_to_train_on_is_named(share, folders, tmp_path):
+    with pytest.raises(SystemExit, match=rf"--held-out {share:g} holds out all \d+ prompts of .*; lower it"):
+        train(folders, tmp_path, held_out=share)
+
+
+@pytest.mark.parametrize(("share", "now"), [(0.5, "0.5"), (None, "0.2")])
+def test_where_too_few_are_held_out_the_share_is_said_that_is_to_be_raised(
+    share, now, folders, tmp_path, capsys
+):
+    train(folders, tmp_path, held_out=share, max_steps=1)
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(rf"\d+ of \d+ prompts are held out: raise --held-out, now {now}, or train on more", said)
 
 
 def test_help_teaches():
