@@ -32,9 +32,10 @@ import math
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import tyro
 
 from decode import preflight, runner
 from decode.entropy_parts import (
@@ -123,6 +124,8 @@ class Args(PromptFileArgs):
     has one and is none of the paper's base models."""
     thinking: Flag = False
     """Let Qwen3 think before it replies."""
+    date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
+    """The date that the chat template writes, such as "26 Jul 2024"; must be given if it writes today's."""
 
     @property
     def sampling(self) -> SamplingArgs:
@@ -138,6 +141,7 @@ class Args(PromptFileArgs):
             seed=self.seed,
             prompt_form=self.prompt_form,
             thinking=self.thinking,
+            date_string=self.date_string,
         )
 
 
@@ -349,7 +353,7 @@ def _settings(args: Args, prompting: Prompting | None) -> dict[str, Any]:
     names = (
         *("policy", "policy_fingerprint", "value", "value_fingerprint", "value_backbone"),
         *("value_backbone_fingerprint", "dtype", "num_candidates", "max_new_tokens", "seed", "prompt_form"),
-        "thinking",
+        *("thinking", "date_string"),
     )
     whole = runner.settings(args.sampling, prompting)
     own = {name: getattr(args, name) for name in ("positions", "bins", "floor", "most", "continuations")}

@@ -1,6 +1,7 @@
 """decode.entropy_study on tiny checkpoints: what it writes, where it goes on, and what it refuses."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -237,6 +238,32 @@ def test_an_interruption_loses_nothing(
     assert b'"position"' in part
     assert len(part) < len(whole)
     assert not (tmp_path / "entropy_study.json").exists()
+
+
+def test_a_template_that_writes_today_s_date_takes_another(
+    args: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(args.policy, tmp_path / "policy")
+    for path in (tmp_path / "policy").glob("*.jinja"):
+        path.unlink()
+    config = json.loads((tmp_path / "policy" / "tokenizer_config.json").read_text())
+    template = "{{ date_string if date_string else strftime_now('%d') }}{{ messages[0].content }}"
+    config["chat_template"] = template
+    (tmp_path / "policy" / "tokenizer_config.json").write_text(json.dumps(config))
+    here = replace(args, policy=str(tmp_path / "policy"), check_base=False, out=str(tmp_path / "out"))
+    with pytest.raises(SystemExit, match=r"today's date into every conversation.*fix it with --date-string"):
+        entropy_study.main(here)
+    dated = replace(here, date_string="26 Jul 2024")
+    seen: list[dict[str, Any]] = []
+
+    def stop(path: Path, settings: dict[str, Any], *_: Any, **__: Any) -> None:
+        seen.append(settings)
+        raise ValueError("seen")
+
+    monkeypatch.setattr(entropy_study, "StudyJournal", stop)
+    with pytest.raises(SystemExit, match="seen"):
+        entropy_study.main(dated)
+    assert seen[0]["date_string"] == "26 Jul 2024"
 
 
 def test_values_alone_need_no_world(args: Args, tmp_path: Path) -> None:
