@@ -120,9 +120,23 @@ def prompt_json(prompt: PromptLine) -> Any:
     return {name: list(values) for name, values in ids.items() if values is not None}
 
 
+def check_room(model: ModelConfig, args: "SamplingArgs") -> None:
+    """The longest reply leaves room for a prompt.
+
+    Raises:
+      ValueError: it does not.
+    """
+    if args.max_new_tokens >= model.max_position_embeddings:
+        raise ValueError(
+            f"--max-new-tokens must be below the model's {model.max_position_embeddings} positions, which "
+            f"hold the prompt too, got {args.max_new_tokens}"
+        )
+
+
 def _check_ids(name: str, ids: Sequence[int], model: ModelConfig, args: "SamplingArgs") -> None:
     if max(ids) >= model.vocab_size:
         raise ValueError(f"{name}: ids must lie in 0 .. {model.vocab_size - 1}, got {max(ids)}")
+    check_room(model, args)
     room = model.max_position_embeddings - args.max_new_tokens
     if len(ids) > room:
         raise ValueError(

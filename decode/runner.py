@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 import sia_jax
 from decode.prompting import announce as announce
+from decode.prompting import check_room
 from decode.prompting import policy_ids as policy_ids
 from decode.prompting import prompt_json as prompt_json
 from decode.prompting import prompting as prompting
@@ -25,7 +26,7 @@ from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.value_model import fingerprint_of_value_model, own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated, check_texts
+from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated, check_texts, named_as_options
 from sia_jax.data.prompts import check_seed
 from sia_jax.data.token_ids import with_tokens
 from sia_jax.decoding.checks import check_knob
@@ -158,9 +159,10 @@ def check_options(args: SamplingArgs) -> None:
     if "" in args.stop:
         raise ValueError("--stop must not be empty")
     check_texts(args)
-    check_seed(args.seed)
-    steering(args)
-    mesh_of(args)
+    with named_as_options(args):
+        check_seed(args.seed)
+        steering(args)
+        mesh_of(args)
 
 
 def mesh_of(args: SamplingArgs) -> Mesh | None:
@@ -205,7 +207,8 @@ def prepare(args: SamplingArgs) -> sia_jax.Policy:
         if other is not None:
             resolve_checkpoint(other)
     policy = _without_weights(folder, args)
-    check_numbers(args, policy.config)
+    with named_as_options(args):
+        check_numbers(args, policy.config)
     if args.stop and policy.tokenizer is None:
         raise ValueError(f"--stop needs a tokenizer, and {folder} has none")
     return policy
@@ -223,6 +226,7 @@ def check_numbers(args: SamplingArgs, model: ModelConfig) -> None:
     Raises:
       ValueError: one that does not.
     """
+    check_room(model, args)
     config = sia_jax.SamplerConfig(policy=model, steering=steering(args), max_new_tokens=args.max_new_tokens)
     for name in KNOBS:
         if getattr(args, name) is not None:
