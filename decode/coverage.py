@@ -17,7 +17,7 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from sia_jax.cli import Count, command, program, read_options
+from sia_jax.cli import Count, check_used, command, program, read_options
 from sia_jax.evaluation.coverage import EXPONENTIAL, KINDS, NORMAL, Cover, Law, cover, from_values
 from sia_jax.evaluation.statistics import FEWEST, FEWEST_OTHERS, LEVEL
 from sia_jax.files.lock import locked
@@ -56,6 +56,8 @@ def main(args: Args) -> None:
     with program("decode.coverage") as messages:
         if args.trials < 1 or args.resamples < 1 or not args.prompts or min(args.prompts) < 2:
             raise ValueError("--trials and --resamples must be 1 or more, and --prompts 2 or more each")
+        if args.replies is None:
+            check_used(args, ("pairs",), "--replies FILE")
         check_outputs(inputs={"--replies": args.replies}, files={"--out": args.out})
         with locked(files=(args.out,)):
             laws = [NORMAL, EXPONENTIAL, *(_differences(args) if args.replies else [])]

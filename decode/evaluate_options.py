@@ -8,7 +8,7 @@ import tyro
 
 from decode import runner
 from decode.runner import SamplingArgs
-from sia_jax.cli import Count, File, Flag, Float, Folder, Int, PromptFileArgs
+from sia_jax.cli import Count, File, Flag, Float, Folder, Int, PromptFileArgs, check_used
 from sia_jax.data.prompts import PromptLine
 from sia_jax.evaluation.calibration import Calibration
 from sia_jax.evaluation.methods import GROUPS, NEED_THRESHOLDS, Chooser, Group, Method, plan_methods
@@ -129,7 +129,11 @@ def check_options(args: Args) -> None:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(args, name)}")
     if args.combined < 0 or args.combined == 1:
         raise ValueError(f"--combined must be 2 or more, or 0 for none, got {args.combined}")
-    if args.page is not None and Path(args.page).suffix != ".md":
+    if args.combined == 0:
+        check_used(args, ("combined_ratio", "sia_chooser"), "--combined N")
+    if args.page is None:
+        check_used(args, ("title", "introduction", "appendix"), "--page FILE")
+    elif Path(args.page).suffix != ".md":
         raise ValueError(f"--page must be a .md file, got {args.page}")
     for name in ("introduction", "appendix"):
         file = getattr(args, name)

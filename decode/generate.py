@@ -37,7 +37,17 @@ from rich.text import Text
 
 from decode import preflight, runner
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import Count, File, Flag, PromptFileArgs, Repeated, goes_on, program, read_options
+from sia_jax.cli import (
+    Count,
+    File,
+    Flag,
+    PromptFileArgs,
+    Repeated,
+    check_used,
+    goes_on,
+    program,
+    read_options,
+)
 from sia_jax.data.prompts import PromptLine, text_prompts
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
@@ -289,6 +299,7 @@ def _read(args: Args) -> list[PromptLine]:
             "give the prompts with --prompt TEXT (repeatable), or with --prompts FILE (- for stdin)"
         )
     if args.prompts is None:
+        check_used(args, ("column",), "--prompts FILE")
         prompts = text_prompts(args.prompt, args.system)
     else:
         prompts = runner.read_prompt_file(args.prompts, args.column, args.system, takes_stdin=True)

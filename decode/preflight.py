@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import sia_jax
 from decode import runner
+from decode.prompting import check_made
 from decode.runner import Models, SamplingArgs
 from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
@@ -35,8 +36,9 @@ def policy_ids(
       reward: raises ValueError for a prompt whose replies could not be scored.
 
     Raises:
-      ValueError: prompts that do not fit, all of them by their ids.
+      ValueError: prompts that do not fit, all of them by their ids; or options that none of them looks at.
     """
+    check_made(prompts, args)
     found: list[Sequence[int]] = []
     wrong: dict[str | int, list[str]] = {}
     for prompt in prompts:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sia_jax
+from sia_jax.cli import check_used
 from sia_jax.data.prompts import PromptLine, parse_prompts, read_prompts
 from sia_jax.models.config import ModelConfig
 from sia_jax.reports.console import Terminal
@@ -64,6 +65,17 @@ def announce(found: Prompting | None, prompts: Sequence[PromptLine], messages: T
     if found is not None and any(prompt.messages is not None for prompt in prompts):
         for line in found.why:
             messages.say(line, "dim")
+
+
+def check_made(prompts: Sequence[PromptLine], args: "SamplingArgs") -> None:
+    """Options on how prompts are made are not given where all of them are ids already.
+
+    Raises:
+      ValueError: one is.
+    """
+    if all(prompt.messages is None for prompt in prompts):
+        names = ("prompt_form", "thinking", "date_string", "system")
+        check_used(args, names, "prompts of text or messages")
 
 
 def policy_ids(

@@ -147,6 +147,7 @@ def check_options(args: SamplingArgs) -> None:
                 f"--threshold {args.threshold:g} steers, which needs a value model: give --value DIR"
             )
         given = [name for name in ("beta", "value_backbone") if getattr(args, name) is not None]
+        given += [] if args.check_base else ["no_check_base"]
         if given:
             raise ValueError(f"--{given[0].replace('_', '-')} needs a value model: give --value DIR")
     if args.max_new_tokens < 1:

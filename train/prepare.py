@@ -62,7 +62,7 @@ from rich.text import Text
 
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Flag, Int, check_texts, goes_on, program, read_options
+from sia_jax.cli import Flag, Int, check_texts, check_used, goes_on, program, read_options
 from sia_jax.data.records import Record, read_records, set_folder, unfinished_folder, write_records
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Format, Source, open_source
@@ -446,9 +446,7 @@ def _check_sampling(args: Args) -> None:
     """The options of --generate fit together; what they name is looked at later."""
     sampling = args.sampling
     if sampling.generate is None:
-        changed = [f.name for f in fields(sampling) if getattr(sampling, f.name) != f.default]
-        if changed:
-            raise ValueError(f"--{changed[0].replace('_', '-')} is for --generate N")
+        check_used(sampling, [f.name for f in fields(sampling)], "--generate N")
         if args.tokenizer is None:
             raise ValueError("give the value model's --tokenizer DIR, or --generate N --policy DIR")
         return

@@ -54,3 +54,9 @@ def test_what_is_no_file_of_such_replies_is_refused_with_the_place(
     with pytest.raises(SystemExit, match=message):
         coverage.main(replace(ARGS, replies=replies, out=tmp_path / "page.md"))
     assert not (tmp_path / "page.md").exists()
+
+
+def test_pairs_of_methods_without_replies_of_them_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--pairs is for --replies FILE"):
+        coverage.main(replace(ARGS, out=tmp_path / "page.md"))
+    assert not (tmp_path / "page.md").exists()

@@ -275,6 +275,9 @@ def test_a_finished_run_reports_again_without_models(folder: Path, no_loading: N
         ({"best_of": (1,)}, "n of 2 or more"),
         ({"thresholds": "nowhere.json"}, "no such file of thresholds"),
         ({"page": "page.html"}, "--page must be a .md file"),
+        ({"title": "Ours"}, "--title is for --page FILE"),
+        ({"appendix": "a.md"}, "--appendix is for --page FILE"),
+        ({"combined": 0, "combined_ratio": 0.6}, "--combined-ratio is for --combined N"),
         ({"seeds": 0}, "--seeds must be 1 or more"),
     ],
 )

@@ -419,6 +419,8 @@ def test_the_official_preset_and_candidates(args: Args, tmp_path: Path) -> None:
             {"prompts": None, "prompt": ("Hello", " ")},
             "a prompt must be a text that is not empty, or messages; got an empty text",
         ),
+        ({"prompts": None, "prompt": ("Hi",), "column": "foo"}, "--column is for --prompts FILE"),
+        ({"value": None, "threshold": None, "check_base": False}, "--no-check-base needs a value model"),
         ({"prompts": None, "prompt": ("Half \udce9",)}, "--prompt holds half a surrogate pair"),
         ({"stop": ("\ud83d",)}, "--stop holds half a surrogate pair"),
         ({"system": "\udce9"}, "--system holds half a surrogate pair"),

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -97,6 +98,28 @@ def test_prompts_in_ids_have_no_form(
     with pytest.raises(AssertionError, match="models were loaded"):
         generate.main(replace(args, prompts=str(prompts), output=str(tmp_path / "replies.jsonl")))
     assert "prompt form" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "option"),
+    [
+        ({"system": "Be kind."}, "--system"),
+        ({"thinking": True}, "--thinking"),
+        ({"date_string": "26 Jul 2024"}, "--date-string"),
+        ({"prompt_form": "raw"}, "--prompt-form"),
+    ],
+)
+def test_what_makes_prompts_is_refused_where_all_of_them_are_ids(
+    args: Args, tmp_path: Path, no_loading: None, changes: dict[str, Any], option: str
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt_ids": [5, 6]}\n{"prompt_ids": [7]}\n')
+    with pytest.raises(SystemExit, match=f"{option} is for prompts of text or messages"):
+        generate.main(replace(args, prompts=str(prompts), **changes))
+    prompts.write_text('{"prompt_ids": [5, 6]}\n{"prompt": "Hello"}\n')
+    if option in ("--system", "--prompt-form"):  # of which the second prompt is made
+        with pytest.raises(AssertionError, match="models were loaded"):
+            generate.main(replace(args, prompts=str(prompts), **changes))
 
 
 def test_a_journal_that_says_auto_is_refused_with_the_reason(
