@@ -1,8 +1,10 @@
 """What every program's --help says."""
 
+import ast
 import importlib
 import io
 import re
+import shlex
 import sys
 from contextlib import redirect_stdout
 from importlib.machinery import ModuleSpec
@@ -87,3 +89,34 @@ def test_what_is_none_of_the_programs_has_no_command(monkeypatch):
     for spec in (None, ModuleSpec("pytest.__main__", None), ModuleSpec("decode.__main__", None)):
         monkeypatch.setattr(sys.modules["__main__"], "__spec__", spec)
         assert running_program() is None
+
+
+def shown_commands() -> list[list[str]]:
+    """The words of all commands in the pages and in the programs' own help."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    texts = [block for page in pages for block in re.findall(r"```\n(.*?)```", page.read_text(), re.DOTALL)]
+    for one in find_programs():
+        code = (ROOT / one.module.replace(".", "/")).with_suffix(".py").read_text()
+        texts.append(ast.get_docstring(ast.parse(code)) or "")
+    command = re.compile(r"(?:^|\| )\s*((?:sia|python -m (?:decode|train|configs)\.\w+) .*)$", re.MULTILINE)
+    lines = [line for text in texts for line in command.findall(text.replace("\\\n", " "))]
+    return [shlex.split(line, comments=True) for line in lines if "->" not in line and " ..." not in line]
+
+
+def test_every_command_that_is_shown_is_one_that_its_program_takes():
+    called = {one.words: one.module for one in find_programs()} | {
+        ("python", "-m", one.module): one.module for one in find_programs()
+    }
+    commands = shown_commands()
+    assert len(commands) > 60
+    for words in commands:
+        count = 2 if words[0] == "sia" and words[1] not in ("train", "configs") else 3
+        name = tuple(words[:count]) if words[0] == "python" else tuple(words[1:count])
+        module = importlib.import_module(called[name])
+        default = {"default": module.ARGS} if hasattr(module, "ARGS") else {}
+        if words[count:] == ["--help"]:
+            continue
+        try:
+            read_options(module.Args, words[count:], **default)
+        except SystemExit:
+            pytest.fail(f"no such command: {shlex.join(words)}")
