@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from sia_jax.data.conversations import read_conversations
 from sia_jax.data.records import Record
 from sia_jax.data.sources.conversations import Conversation, Rejected, prompt_group
 from sia_jax.data.sources.hh_rlhf import parse_transcript
+from sia_jax.data.sources.own import FAILED
+from sia_jax.decoding.state import FinishReason
 from tests.support.sources import read, reasons, user
 
 LABELS = {"prompt": "Which bus?", "response": "The 14.", "response_harm_label": "unharmful"}
@@ -325,12 +328,73 @@ def test_a_row_of_own_data_that_cannot_be_used_is_rejected_by_reason(
         ({"prompt": "Tea?", "response": "Half \ud83d"}, ".*half a surrogate pair"),
         ({"prompt": "Tea?", "response": "Yes", "group": "\ude00"}, ".*half a surrogate pair"),
         ({"prompt": "Tea?", "response": "Yes", "id": 1}, "id '1' is that of a.jsonl, line 1 already"),
+        (
+            {"prompt": "Tea?", "text": "Yes", "finish_reason": "eos"},
+            "'finish_reason' must be one of decode.generate's, stop, .*, got 'eos'",
+        ),
     ],
 )
 def test_own_data_of_another_form_stop_the_run_with_the_line(tmp_path: Path, row: dict, message: str) -> None:
     path = write_lines(tmp_path / "a.jsonl", [{"prompt": "Tea?", "response": "Yes", "id": "1"}, row])
     with pytest.raises(ValueError, match=f"a.jsonl, line 2[:,] (column \\d+: )?{message}"):
         read("jsonl", path)
+
+
+GENERATED: dict[str, Any] = {
+    "id": "tea",
+    "index": 0,
+    "branch": 0,
+    "method": "steered",
+    "prompt": user("Tea?"),
+    "text": "Yes",
+    "finish_reason": "stop",
+    "stop_string": None,
+}
+"""What decode.generate writes of a reply, but for the numbers."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "complete"),
+    [
+        ({}, True),
+        ({"stop_string": "\n\n"}, False),
+        ({"finish_reason": "length"}, False),
+        ({"finish_reason": "length", "complete": None}, False),
+        ({"finish_reason": "length", "complete": True}, True),
+        ({"complete": False}, False),
+        ({"finish_reason": None}, True),
+    ],
+)
+@pytest.mark.parametrize("write", [write_lines, write_parquet])
+def test_a_reply_that_generate_has_cut_is_not_complete_labelled_or_not(
+    tmp_path: Path, write: Callable[[Path, list[Any]], Path], changes: dict[str, Any], complete: bool
+) -> None:
+    assert [one.complete for one in read("jsonl", write(tmp_path / "a", [GENERATED | changes]))] == [complete]
+    write_lines(tmp_path / "a.jsonl", [GENERATED | changes])
+    (line,) = read_conversations(tmp_path / "a.jsonl")
+    (tmp_path / "b.jsonl").write_bytes(line.with_reward(0.5))
+    assert [(one.complete, one.reward) for one in read("jsonl", tmp_path / "b.jsonl")] == [(complete, 0.5)]
+
+
+def test_a_reply_that_generate_could_not_finish_is_rejected_by_reason(tmp_path: Path) -> None:
+    ends = {end.name.lower() for end in FinishReason} - {"running"}
+    assert ends == {"stop", "length", *FAILED}
+    rows = [GENERATED | {"branch": i, "finish_reason": end} for i, end in enumerate(FAILED)]
+    path = write_lines(tmp_path / "a.jsonl", rows)
+    assert reasons(read("jsonl", path)) == [
+        (why, f"a.jsonl, line {number}") for number, why in enumerate(FAILED.values(), start=1)
+    ]
+    # As prompts they are as good as others.
+    assert [one.id for one in read("jsonl", path, with_replies=False)] == ["tea:steered:0", "tea:steered:1"]
+
+
+def test_all_replies_of_generate_to_a_prompt_are_read_as_of_one_group(tmp_path: Path) -> None:
+    rows = [GENERATED | {"method": m, "branch": b} for m in ("base", "steered") for b in (0, 1)]
+    found = read("jsonl", write_lines(tmp_path / "a.jsonl", rows))
+    assert [one.id for one in found] == ["tea:base:0", "tea:base:1", "tea:steered:0", "tea:steered:1"]
+    assert {one.group for one in found} == {prompt_group(user("Tea?"))}
+    with pytest.raises(ValueError, match=r"line 5: id 'tea:base:1' is that of a.jsonl, line 2 already; give"):
+        read("jsonl", write_lines(tmp_path / "a.jsonl", [*rows, rows[1]]))
 
 
 # Files that are not what they claim

@@ -150,6 +150,14 @@ OWN = [
     {"messages": [*MESSAGES, REPLY], "reward": 0.5, "id": "a", "group": 3},
     {"prompt": "How long?", "response": "Seven minutes.", "reward": -1, "complete": False},
     {"prompt": [MESSAGES[1]], "completion": [REPLY], "reward": 2.5},
+    {
+        "prompt": [MESSAGES[1]],
+        "text": "Seven",
+        "id": 1,
+        "method": "base",
+        "branch": 1,
+        "finish_reason": "length",
+    },
 ]
 OWN_CELLS = [
     ["prompt", "response", "reward", "complete"],

@@ -139,12 +139,13 @@ def test_a_policys_own_replies_become_a_value_model_in_three_commands(tmp_path: 
     assert after[0].prompt_ids.tolist() == replace(trained, tokenizer=tokenizer).prompt_ids(turns)
 
 
-def test_what_generate_writes_is_labelled_as_it_is(tmp_path: Path):
+def test_what_generate_writes_is_labelled_as_it_is_and_prepared(tmp_path: Path):
     reward = save_models(tmp_path)
     generate.main(
         generate.Args(
             policy=str(tmp_path / "base"),
             prompt=QUESTIONS[:2],
+            samples=2,
             max_new_tokens=8,
             output=str(tmp_path / "replies.jsonl"),
         )
@@ -161,7 +162,31 @@ def test_what_generate_writes_is_labelled_as_it_is(tmp_path: Path):
         for name in ("replies.jsonl", "labelled.jsonl")
     )
     assert [{k: x for k, x in line.items() if k != "reward"} for line in labelled] == replies
-    for line, question in zip(labelled, QUESTIONS, strict=False):
-        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": line["text"]}]
+    for line in labelled:
+        turns = [
+            {"role": "user", "content": QUESTIONS[line["index"]]},
+            {"role": "assistant", "content": line["text"]},
+        ]
         ids = reward.conversation_ids(turns)
         assert_close(np.float32(line["reward"]), reward.score([ids], [len(ids)])[0], 1e-5)
+
+    prepare.main(
+        prepare.Args(
+            format="jsonl",
+            input=str(tmp_path / "labelled.jsonl"),
+            tokenizer=str(tmp_path / "base"),
+            out=str(tmp_path / "data"),
+        )
+    )
+    records = read_records(tmp_path / "data")
+    assert [record.id for record in records] == ["0:base:0", "0:base:1", "1:base:0", "1:base:1"]
+    assert [record.reward for record in records] == [line["reward"] for line in labelled]
+    assert len({record.group for record in records}) == 2
+    assert reward.tokenizer is not None
+    stop = reward.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    ends = [
+        (record.reply_ids[-1] == stop, line["finish_reason"])
+        for record, line in zip(records, labelled, strict=True)
+    ]
+    assert "length" in {end for _, end in ends}
+    assert all(stopped == (end == "stop") for stopped, end in ends)

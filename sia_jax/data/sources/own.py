@@ -15,7 +15,15 @@ from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import make_folder, replacing
 
 WHAT = "own data"
-FIELDS = (*ASKED, *REPLIES, "output", "chosen", "rejected", "reward", "id", "group", "complete")
+FIELDS = (
+    *(*ASKED, *REPLIES, "output", "chosen", "rejected"),
+    *("reward", "id", "group", "complete", "finish_reason", "stop_string", "method", "branch"),
+)
+
+FAILED = {"non_finite": "the policy's logits are not finite", "cancelled": "the reply was cancelled"}
+"""Why there is no reply, by the "finish_reason" that decode.generate writes."""
+
+_ENDS = ("stop", "length", *FAILED)
 
 
 def read_own(rows: Iterable[Row], *, with_replies: bool = True) -> Iterator[Entry]:
@@ -25,7 +33,9 @@ def read_own(rows: Iterable[Row], *, with_replies: bool = True) -> Iterator[Entr
 
     Beside them may stand "reward", a number; "id" and "group", texts or integers; and "complete": false for a
     reply that was cut by length. Without an id a row is called after its file and line; without a group, its
-    prompt makes one. A part of what is asked must not stand there; further fields are not looked at.
+    prompt makes one. In a record of decode.generate "finish_reason" and "stop_string" say what "complete"
+    would, and "method" and "branch" tell replies to one prompt apart. A part of what is asked must not stand
+    there; further fields are not looked at.
 
     Args:
       rows: of the .jsonl files.
@@ -36,14 +46,17 @@ def read_own(rows: Iterable[Row], *, with_replies: bool = True) -> Iterator[Entr
     """
     places: dict[str, str] = {}
     for row in rows:
-        name = _name(row, "id") or row.name
+        name = _reply_name(row) or row.name
         if name in places:
-            raise ValueError(f"{row.place}: id {name[:60]!r} is that of {places[name]} already")
+            raise ValueError(
+                f"{row.place}: id {shown_value(name, 60)} is that of {places[name]} already; give each row "
+                'one of its own, or none: leave "id" out'
+            )
         places[name] = row.place
-        complete = row.fields.get("complete", True)
-        if not isinstance(complete, bool):
-            got = shown_value(complete, 60)
-            raise ValueError(f"{row.place}: 'complete' must be true or false, got {got}")
+        complete, why = _end(row) if with_replies else (True, None)
+        if why is not None:
+            yield Rejected(why, row.place)
+            continue
         try:
             turns = turns_of(row.fields) if with_replies else Turns(asked_of(row.fields), None)
         except MessageError as error:
@@ -100,3 +113,31 @@ def _name(row: Row, field: str) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise ValueError(f"{row.place}: {field!r} must be a text or an integer, got {shown_value(value, 60)}")
     return str(value)
+
+
+def _reply_name(row: Row) -> str | None:
+    """The row's id; of a record of decode.generate, whose id is the prompt's, that of the reply."""
+    name, method, branch = _name(row, "id"), row.fields.get("method"), row.fields.get("branch")
+    of_generate = isinstance(method, str) and isinstance(branch, int | str)
+    return f"{name}:{method}:{branch}" if name is not None and of_generate else name
+
+
+def _end(row: Row) -> tuple[bool, str | None]:
+    """Whether the reply ended by itself, with the stop token; and why there is none.
+
+    Raises:
+      ValueError: fields that say something else.
+    """
+    complete, reason = row.fields.get("complete"), row.fields.get("finish_reason")
+    if complete is None and reason is not None:
+        if reason not in _ENDS:
+            raise ValueError(
+                f"{row.place}: 'finish_reason' must be one of decode.generate's, {', '.join(_ENDS)}, got "
+                f'{shown_value(reason, 60)}; write "complete": true or false instead'
+            )
+        # What a stop text ends is cut too: the policy was not about to end its turn.
+        return reason == "stop" and row.fields.get("stop_string") is None, FAILED.get(reason)
+    complete = True if complete is None else complete
+    if not isinstance(complete, bool):
+        raise ValueError(f"{row.place}: 'complete' must be true or false, got {shown_value(complete, 60)}")
+    return complete, None
