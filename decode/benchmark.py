@@ -107,7 +107,7 @@ def run(args: Args, console: Terminal) -> None:
         else:
             body, machine = _sweep(args, models, machine, console)
         sizes = {"prompt_tokens": args.prompt_tokens, "new_tokens": args.new_tokens}
-        record = record_header(args.shape, models.config, machine) | sizes | body
+        record = record_header(args.shape, models.config, machine, args.out) | sizes | body
         path = args.out / f"{record['time'].replace(':', '')}-{record['kind']}.json"
         write_text(path, json.dumps(record, indent=1) + "\n")
         write_page(args.out, args.out.with_suffix(".md"))
@@ -311,12 +311,12 @@ def _row(
     }
 
 
-def record_header(shape: str, config: ModelConfig, machine: Machine) -> dict[str, Any]:
-    """What every record says of its run."""
+def record_header(shape: str, config: ModelConfig, machine: Machine, out: Path) -> dict[str, Any]:
+    """What every record says of its run; `out` is the folder of the records."""
     return {
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         # What an earlier part of the run has written is no change of what is measured.
-        "commit": head_commit(ignored=("docs/benchmarks", "docs/benchmarks.md")),
+        "commit": head_commit(ignored=(out.absolute(), out.with_suffix(".md").absolute())),
         "versions": {name: version(name) for name in ("jax", "jaxlib", "flax")},
         "python": platform.python_version(),
         "load_average": os.getloadavg()[0],

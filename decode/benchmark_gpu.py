@@ -108,7 +108,7 @@ def run(args: Args, console: Terminal) -> None:
     console.print("measuring the machine's bandwidth and peak ...")
     machine = measure_machine(64, 512) if args.shape == "tiny" else measure_machine(4096, 8192, dtype)
     models = AdaptedModels.random(REAL_SHAPES[args.shape], dtype)
-    record = record_header(args.shape, models.config, machine) | {
+    record = record_header(args.shape, models.config, machine, args.out) | {
         "kind": "gpu",
         "dtype": dtype.name,
         "prompt_tokens": args.prompt_tokens,

@@ -112,7 +112,7 @@ class _Evaluation:
         self.journal = Journal(
             Path(args.out) / "replies.jsonl", self.settings, self._take, overwrite=args.overwrite
         )
-        pages = () if args.page is None else (str(Path(args.page).parent),)
+        pages = () if args.page is None else (Path(args.page).absolute().parent,)
         self._commit = head_commit(ignored=pages)  # what it writes itself changes no reply
         self._machine = machine()
         if args.mesh != (1, 1, 1):

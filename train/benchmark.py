@@ -106,7 +106,7 @@ def run(args: Args, console: Terminal) -> None:
                 "of_floor": flops / machine.flops_per_second / sum(took),
             }
         )
-    record: dict[str, Any] = record_header(args.shape, models.config, machine) | {
+    record: dict[str, Any] = record_header(args.shape, models.config, machine, args.out) | {
         "kind": "training",
         "rows": rows,
         "targets": _targets({row["system"]: row["tokens_per_second"] for row in rows}),

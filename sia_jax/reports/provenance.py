@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,20 +12,29 @@ from sia_jax.evaluation.roofline import usable_cores
 
 UNKNOWN = "unknown"
 
+PACKAGE = Path(__file__).parents[1]
+"""The folder of sia_jax, wherever a program is started."""
 
-def head_commit(ignored: Sequence[str] = (), folder: Path | None = None) -> str:
-    """The commit that is checked out, with "+changes" if files differ from it; "unknown" without git.
+
+def head_commit(ignored: Sequence[str | Path] = (), folder: Path | None = None) -> str:
+    """The commit that is checked out, with "+changes" if files differ from it.
+
+    "unknown" without git, and where git knows no file of the folder: a package that is installed inside a
+    repository of something else is of none of its commits.
 
     Args:
-      ignored: paths whose changes do not count, such as what the run itself has written.
-      folder: where to ask; None: the current one.
+      ignored: paths, from the folder or absolute, whose changes do not count, such as what the run itself has
+        written.
+      folder: whose repository is asked; None: the package's.
     """
+    folder = folder or PACKAGE
     head = _git("rev-parse", "--short=12", "HEAD", folder=folder)
-    if not head:
+    if not head or not _git("ls-files", "--", ".", folder=folder):
         return UNKNOWN
     # Only what git knows: a run's own results are untracked, and change nothing that is measured.
-    others = ["--", ".", *(f":!{path}" for path in ignored)]
-    dirty = _git("status", "--porcelain", "--untracked-files=no", *others, folder=folder)
+    top = Path(_git("rev-parse", "--show-toplevel", folder=folder))
+    others = (":/", *(f":(top,exclude,literal){path}" for path in _within(ignored, top, folder)))
+    dirty = _git("status", "--porcelain", "--untracked-files=no", "--", *others, folder=folder)
     return head + ("+changes" if dirty else "")
 
 
@@ -34,9 +43,9 @@ def last_commit(paths: Sequence[Path], folder: Path | None = None) -> str:
 
     Args:
       paths: files or folders.
-      folder: where to ask; None: the current one.
+      folder: where to ask; None: the package's.
     """
-    names = [str(path) for path in paths]
+    folder, names = folder or PACKAGE, [str(path) for path in paths]
     found = _git("log", "-1", "--format=%h of %cs", "--abbrev=12", "--", *names, folder=folder)
     if not found:
         return UNKNOWN
@@ -49,10 +58,18 @@ def machine() -> str:
     return f"{device}, Python {platform.python_version()}, jax {version('jax')}"
 
 
-def _git(*command: str, folder: Path | None) -> str:
+def _git(*command: str, folder: Path) -> str:
     """What a git command prints; "" if there is no git or no repository."""
     try:
         done = subprocess.run(["git", *command], capture_output=True, text=True, check=True, cwd=folder)
     except (OSError, subprocess.CalledProcessError):
         return ""
     return done.stdout.strip()
+
+
+def _within(paths: Sequence[str | Path], top: Path, folder: Path) -> Iterator[Path]:
+    """Those in a repository, from its top: git refuses others. What holds the folder itself is none."""
+    for path in paths:
+        real = (folder / path).resolve()
+        if real.is_relative_to(top) and not folder.resolve().is_relative_to(real):
+            yield real.relative_to(top)
