@@ -18,6 +18,7 @@ import numpy as np
 import tyro
 
 from sia_jax.cli import Count, check_used, command, program, read_options
+from sia_jax.data.prompts import check_seed
 from sia_jax.evaluation.coverage import EXPONENTIAL, KINDS, NORMAL, Cover, Law, cover, from_values
 from sia_jax.evaluation.statistics import FEWEST, FEWEST_OTHERS, LEVEL
 from sia_jax.files.lock import locked
@@ -54,6 +55,7 @@ class Args:
 def main(args: Args) -> None:
     """Simulate, and write the page; exits with 1 if something is wrong with options or files."""
     with program("decode.coverage") as messages:
+        check_seed(args.seed, "--seed")
         if args.trials < 1 or args.resamples < 1 or not args.prompts or min(args.prompts) < 2:
             raise ValueError("--trials and --resamples must be 1 or more, and --prompts 2 or more each")
         if args.replies is None:

@@ -36,6 +36,7 @@ from decode.method_runner import Scorer
 from decode.runner import Models, Row, Runner, SamplingArgs
 from sia_jax.cli import Count, program, read_options
 from sia_jax.console import invocation
+from sia_jax.data.prompts import check_seed
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.comparison import tokens_per_second
 from sia_jax.evaluation.statistics import FEWEST, Interval, mean_interval, paired_difference
@@ -124,6 +125,7 @@ def main(args: Args) -> None:
     """Run the demo; exits with 1 if something is wrong with options or files."""
     console = Terminal()
     with program("decode.demo") as messages:
+        check_seed(args.seed, "--seed")
         if args.prompts < 2:
             raise ValueError(
                 f"--prompts must be 2 or more, for an interval of their rewards, got {args.prompts}"

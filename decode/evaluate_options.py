@@ -9,7 +9,7 @@ import tyro
 from decode import runner
 from decode.runner import SamplingArgs
 from sia_jax.cli import Count, File, Flag, Float, Folder, Int, PromptFileArgs, check_used
-from sia_jax.data.prompts import PromptLine
+from sia_jax.data.prompts import MAX_SEED, PromptLine
 from sia_jax.evaluation.calibration import Calibration
 from sia_jax.evaluation.methods import GROUPS, NEED_THRESHOLDS, Chooser, Group, Method, plan_methods
 from sia_jax.files import strict_json
@@ -127,6 +127,10 @@ def check_options(args: Args) -> None:
     for name in ("seeds", "batch", "resamples"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(args, name)}")
+    if args.seed + args.seeds - 1 > MAX_SEED:
+        raise ValueError(
+            f"--seeds {args.seeds} from --seed {args.seed} on go past the largest, {MAX_SEED}; lower --seed"
+        )
     if args.combined < 0 or args.combined == 1:
         raise ValueError(f"--combined must be 2 or more, or 0 for none, got {args.combined}")
     if args.combined == 0:

@@ -1,10 +1,12 @@
 """What all programs promise: foreign text is text on the terminal, inputs stay, one run writes at a time."""
 
+import importlib
 import json
 import os
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import pytest
 
 import decode.benchmark
 import train.benchmark
-from decode import calibrate, chat, demo, entropy_study, evaluate, generate, trace
+from decode import calibrate, chat, coverage, demo, entropy_study, evaluate, generate, trace
 from sia_jax.data.records import unfinished_folder, write_records
 from sia_jax.files.lock import locked
 from tests.reports.test_trace import make_record
+from tests.test_help import programs
 from train import label, prepare, value_model, world
 
 HOSTILE = "a\x1b]0;owned\x07\x9b2J\u202e[/b][red]:smile:"
@@ -131,6 +134,56 @@ def over_its_input(folder: Path, alias: Callable[[Path], Path]) -> dict[str, Cas
             value_model.Args(data=folder, base="none", teacher=str(folder / "best"), out=again.parent),
         ),
     }
+
+
+def seeded(seed: int, out: Path) -> dict[str, Case]:
+    """Every program that draws random numbers of a seed, with one, and without anything to read."""
+    models = {"policy": "none", "value": "none", "seed": seed}
+    sampling = prepare.GenerationArgs(generate=1, policy="none", seed=seed)
+    return {
+        "decode.calibrate": (
+            calibrate.main,
+            calibrate.Args(policy="none", prompts="none", out=str(out / "t.json"), seed=seed),
+        ),
+        "decode.chat": (chat.main, chat.Args(policy="none", seed=seed)),
+        "decode.coverage": (coverage.main, coverage.Args(out=out / "i.md", trials=1, seed=seed)),
+        "decode.demo": (demo.main, demo.Args(models="none", out=out, seed=seed)),
+        "decode.entropy_study": (
+            entropy_study.main,
+            entropy_study.Args(**models, prompts="none", out=str(out)),
+        ),
+        "decode.evaluate": (
+            evaluate.main,
+            evaluate.Args(**models, reward="none", prompts="none", out=str(out)),
+        ),
+        "decode.generate": (generate.main, generate.Args(policy="none", prompt=("hi",), seed=seed)),
+        "train.prepare": (
+            prepare.main,
+            prepare.Args(format="jsonl", input="none", out=str(out), sampling=sampling),
+        ),
+        "train.value_model": (
+            value_model.main,
+            value_model.Args(data=Path("none"), base="none", out=out, seed=seed),
+        ),
+        "train.world": (world.main, world.Args(out=out, seed=seed)),
+    }
+
+
+def test_these_are_all_programs_that_have_a_seed(tmp_path: Path) -> None:
+    kinds = {name: importlib.import_module(name).Args for name in programs()}
+    kinds["train.prepare"] = prepare.GenerationArgs
+    found = {name for name, kind in kinds.items() if "seed" in {field.name for field in fields(kind)}}
+    assert found == seeded(0, tmp_path).keys()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 99999999999999999999])
+def test_a_seed_that_makes_no_key_of_its_own_is_refused_by_every_program(
+    seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, (main, args) in seeded(seed, tmp_path / "out").items():
+        text = ended(main, args, capsys)
+        assert text.endswith(f"{name}: --seed must be an integer in 0 .. 4294967295, got {seed}"), text
+        assert not (tmp_path / "out").exists(), name
 
 
 def itself(path: Path) -> Path:

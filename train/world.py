@@ -128,7 +128,7 @@ def make(world: World, console: Terminal) -> None:
       ValueError: the folder holds something else, or a seed that is none.
       SystemExit: interrupted; what was done is kept.
     """
-    check_seed(world.seed)
+    check_seed(world.seed, "--seed")
     diary = Diary.of(world)
     world.out.mkdir(parents=True, exist_ok=True)
     diary.note("begun", 0.0)

@@ -129,14 +129,18 @@ def parse_threshold(value: Any) -> float:
     raise ValueError(f'threshold must be a number of nats, "inf" or "-inf", got {shown_value(value, 40)}')
 
 
-def check_seed(seed: Any) -> int:
+def check_seed(seed: Any, name: str = "seed") -> int:
     """A seed that makes a key of its own.
+
+    Args:
+      seed: out of a file or of options.
+      name: what an error calls it: a field, or "--seed".
 
     Raises:
       ValueError: no integer, or outside 0 .. 2^32 - 1.
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed must be an integer in 0 .. {MAX_SEED}, got {shown_value(seed, 40)}")
+        raise ValueError(f"{name} must be an integer in 0 .. {MAX_SEED}, got {shown_value(seed, 40)}")
     return seed
 
 

@@ -279,6 +279,7 @@ def test_a_finished_run_reports_again_without_models(folder: Path, no_loading: N
         ({"appendix": "a.md"}, "--appendix is for --page FILE"),
         ({"combined": 0, "combined_ratio": 0.6}, "--combined-ratio is for --combined N"),
         ({"seeds": 0}, "--seeds must be 1 or more"),
+        ({"seed": 4294967295, "seeds": 2}, "--seeds 2 from --seed 4294967295 on go past the largest"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_loaded(

@@ -361,6 +361,7 @@ def test_what_cannot_be_run_is_said_in_a_line(options, said, folders, tmp_path):
     data, base = folders
     with pytest.raises(SystemExit) as caught:
         main(Args(**({"data": data, "base": str(base), "out": tmp_path} | QUICK | options)))
+        ({"keep": 0}, "--keep must be 1 or more, got 0"),
     message = str(caught.value)
     assert message.startswith("train.value_model: ")
     assert said in message
