@@ -22,7 +22,7 @@ from sia_jax.data.prompts import check_seed
 from sia_jax.evaluation.coverage import EXPONENTIAL, KINDS, NORMAL, Cover, Law, cover, from_values
 from sia_jax.evaluation.statistics import FEWEST, FEWEST_OTHERS, LEVEL
 from sia_jax.files.lock import locked
-from sia_jax.files.outputs import check_outputs
+from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.reading import check_file
 from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import parse_object, stream_lines
@@ -49,7 +49,7 @@ class Args:
     seed: Count = 0
     """Of everything random."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("out/intervals.md")
-    """The page."""
+    """The page, a .md file."""
 
 
 def main(args: Args) -> None:
@@ -61,6 +61,7 @@ def main(args: Args) -> None:
         if args.replies is None:
             check_used(args, ("pairs",), "--replies FILE")
         check_outputs(inputs={"--replies": args.replies}, files={"--out": args.out})
+        check_suffix("--out", args.out, ".md")
         with locked(files=(args.out,)):
             laws = [NORMAL, EXPONENTIAL, *(_differences(args) if args.replies else [])]
             rows = []

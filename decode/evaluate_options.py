@@ -13,7 +13,7 @@ from sia_jax.data.prompts import MAX_SEED, PromptLine
 from sia_jax.evaluation.calibration import Calibration
 from sia_jax.evaluation.methods import GROUPS, NEED_THRESHOLDS, Chooser, Group, Method, plan_methods
 from sia_jax.files import strict_json
-from sia_jax.files.outputs import check_outputs
+from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.reading import check_file, read_bytes
 from sia_jax.reports.evaluation import with_pictures_named
 from sia_jax.world.prompts import Prompt, find_prompt
@@ -137,8 +137,7 @@ def check_options(args: Args) -> None:
         check_used(args, ("combined_ratio", "sia_chooser"), "--combined N")
     if args.page is None:
         check_used(args, ("title", "introduction", "appendix"), "--page FILE")
-    elif Path(args.page).suffix != ".md":
-        raise ValueError(f"--page must be a .md file, got {args.page}")
+    check_suffix("--page", args.page, ".md")
     for name in ("introduction", "appendix"):
         file = getattr(args, name)
         if file is not None and not Path(file).is_file():

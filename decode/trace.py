@@ -17,7 +17,7 @@ import tyro
 
 from sia_jax.cli import program, read_options
 from sia_jax.files.lock import locked
-from sia_jax.files.outputs import check_outputs
+from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.reading import check_file
 from sia_jax.files.strict_json import parse_object, stream_lines
 from sia_jax.files.writing import make_folder, write_text
@@ -32,7 +32,7 @@ class Args:
     replies: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """What decode.generate wrote with --record."""
     output: Annotated[Path, tyro.conf.arg(aliases=["--out"], metavar="FILE")] = Path("out/trace.html")
-    """The page."""
+    """The page, a .html file."""
     title: str | None = None
     """Of the page; without: the file's name."""
     prompts: Annotated[int, tyro.conf.arg(metavar="N")] = 50
@@ -45,6 +45,7 @@ def main(args: Args) -> None:
         if args.prompts < 1:
             raise ValueError(f"--prompts must be at least 1, got {args.prompts}")
         check_outputs(inputs={"FILE": args.replies}, files={"--out": args.output})
+        check_suffix("--out", args.output, ".html")
         with locked(files=(args.output,)):
             messages.say(run(args))
 

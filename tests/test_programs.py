@@ -74,9 +74,9 @@ def test_a_hostile_name_in_a_message_of_success_is_text(
 ) -> None:
     replies = tmp_path / "replies.jsonl"
     replies.write_text(json.dumps(make_record()) + "\n")
-    text = ended(trace.main, trace.Args(replies=replies, output=tmp_path / HOSTILE), capsys)
-    assert (tmp_path / HOSTILE).is_file()
-    assert f"{SHOWN}: 1 prompts" in text
+    text = ended(trace.main, trace.Args(replies=replies, output=tmp_path / f"{HOSTILE}.html"), capsys)
+    assert (tmp_path / f"{HOSTILE}.html").is_file()
+    assert f"{SHOWN}.html: 1 prompts" in text
     assert not set(RAW) & set(text)
 
 
@@ -221,14 +221,51 @@ def test_no_program_writes_over_what_it_reads_under_whatever_name(
         assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before, name
 
 
+@pytest.mark.parametrize(
+    ("main", "args", "option"),
+    [
+        (
+            trace.main,
+            lambda path: trace.Args(replies=Path("none"), output=path),
+            "--out must be a .html file",
+        ),
+        (coverage.main, lambda path: coverage.Args(out=path), "--out must be a .md file"),
+        (
+            label.main,
+            lambda path: label.Args(input="none", reward_model="none", out="other", plot=str(path)),
+            "--plot must be a .png file",
+        ),
+        (
+            evaluate.main,
+            lambda path: evaluate.Args(
+                policy="none", value="none", reward="none", prompts="none", out="none", page=str(path)
+            ),
+            "--page must be a .md file",
+        ),
+    ],
+)
+def test_a_page_or_a_picture_replaces_no_file_of_another_kind(
+    main: Callable[[Any], None],
+    args: Callable[[Path], Any],
+    option: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "replies.jsonl"
+    path.write_text("mine\n")
+    assert f"{option}, got {path}" in ended(main, args(path), capsys)
+    assert path.read_text() == "mine\n"
+    assert os.listdir(tmp_path) == [path.name]
+
+
 def writers(folder: Path) -> dict[str, tuple[Case, AbstractContextManager[None]]]:
     """Programs, each with a lock on what it writes."""
-    out = folder / "out"
+    out, page = folder / "out", folder / "out" / "page.html"
     models: dict[str, Any] = {"policy": "none", "prompts": "none"}
     whole = {"policy": "none", "value": "none", "prompts": "none", "out": str(out)}
     return {
         "generate": ((generate.main, generate.Args(**models, output=str(out))), locked(files=(out,))),
-        "trace": ((trace.main, trace.Args(replies=Path("none"), output=out)), locked(files=(out,))),
+        "trace": ((trace.main, trace.Args(replies=Path("none"), output=page)), locked(files=(page,))),
         "calibrate": ((calibrate.main, calibrate.Args(**models, out=str(out))), locked(files=(out,))),
         "evaluate": (
             (evaluate.main, evaluate.Args(**whole, reward="none", thresholds="none")),

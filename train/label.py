@@ -48,7 +48,7 @@ from sia_jax.cli import (
 )
 from sia_jax.data.records import set_folder
 from sia_jax.files.lock import locked
-from sia_jax.files.outputs import check_outputs
+from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.reading import read_bytes
 from sia_jax.files.strict_json import parse_object
 from sia_jax.files.writing import write_text
@@ -206,8 +206,7 @@ def _check(args: Args) -> None:
         },
         folders={"--out": set_folder(out)} if is_set else {},
     )
-    if args.plot is not None and Path(args.plot).suffix != ".png":
-        raise ValueError(f"--plot must be a .png file, got {args.plot}")
+    check_suffix("--plot", args.plot, ".png")
 
 
 def _settings(args: Args) -> dict[str, Any]:

@@ -13,6 +13,21 @@ Named = Mapping[str, str | Path | None]
 """What the user calls it, "--prompts", and where it is; None: not given; "-" among inputs: standard input."""
 
 
+def check_suffix(name: str, path: str | Path | None, suffix: str) -> None:
+    """Refuse to write, and so to replace, a file of another kind.
+
+    Args:
+      name: what the user calls it, "--plot".
+      path: None: not given.
+      suffix: of the kind, ".png".
+
+    Raises:
+      ValueError: the path ends otherwise.
+    """
+    if path is not None and Path(path).suffix != suffix:
+        raise ValueError(f"{name} must be a {suffix} file, got {path}")
+
+
 def check_outputs(*, inputs: Named, files: Named | None = None, folders: Named | None = None) -> None:
     """Refuse outputs that would replace an input, or each other, and those that cannot be made.
 
