@@ -25,7 +25,7 @@ from sia_jax.evaluation import spread
 from sia_jax.evaluation.entropy_study import Drawn, Population
 from sia_jax.models.run import bucket_length
 from sia_jax.reports.console import Terminal
-from sia_jax.reports.journal import Journal
+from sia_jax.reports.journal import Journal, place_in
 from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.reply import Reply, json_numbers
 
@@ -83,8 +83,9 @@ class StudyJournal(Journal):
         Raises:
           ValueError: it is of no prompt of the input.
         """
-        index = record["index"]
-        if index >= len(self._prompts) or record["prompt"] != runner.prompt_json(self._prompts[index]):
+        index = place_in(record, "index")
+        prompt = self._prompts[index] if index < len(self._prompts) else None
+        if prompt is None or (record["id"], record["prompt"]) != (prompt.id, runner.prompt_json(prompt)):
             raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
         if record["kind"] == "reply":
             self.replies[index] = Studied(

@@ -47,6 +47,7 @@ from decode.entropy_parts import (
     draw_places,
     sample_replies,
 )
+from decode.prompting import refuse_own_numbers, world_prompts
 from decode.runner import SamplingArgs
 from sia_jax.cli import (
     Count,
@@ -153,6 +154,7 @@ def main(args: Args) -> None:
         _check(args)
         with locked(folders=(Path(args.out),)):
             prompts = runner.read_prompt_file(args.prompts, args.column)
+            refuse_own_numbers(prompts, "the options")
             policy = runner.prepare(args.sampling)
             value = preflight.value_without_weights(args.sampling, policy)
             prompting = runner.prompting(policy, args.sampling)
@@ -323,8 +325,8 @@ def _check(args: Args) -> None:
         raise ValueError(f"--most must be 2 or more, or nothing can differ; got {args.most}")
     if not 0 < args.floor <= 0.5:
         raise ValueError(f"--floor must lie in (0, 0.5], or no two candidates reach it; got {args.floor}")
-    if math.isnan(args.threshold):
-        raise ValueError("--threshold must be a number of nats, got NaN")
+    if not math.isfinite(args.threshold):
+        raise ValueError(f"--threshold must be a finite number of nats, got {args.threshold}")
     if args.batch < args.most * args.continuations:
         raise ValueError(
             f"--batch must hold a position: --most x --continuations = {args.most * args.continuations}, "
@@ -335,17 +337,7 @@ def _check(args: Args) -> None:
 def _check_gold(prompts: list[PromptLine], *, has_tokenizer: bool) -> None:
     if not has_tokenizer:
         raise ValueError("the gold reward reads texts, and the policy has no tokenizer; --continuations 0")
-    unknown = []
-    for prompt in prompts:
-        try:
-            find_prompt(str(prompt.id))
-        except KeyError:
-            unknown.append(prompt.id)
-    if unknown:
-        raise ValueError(
-            f"only the world's prompts have a gold reward, and {len(unknown)} of {len(prompts)} ids are not "
-            f"among them, such as {unknown[0]!r}; for values alone give --continuations 0"
-        )
+    world_prompts(prompts, "the gold reward", "for values alone give --continuations 0")
 
 
 def _settings(args: Args, prompting: Prompting | None) -> dict[str, Any]:

@@ -30,10 +30,11 @@ from typing import Any
 
 import sia_jax
 from decode import preflight, runner
-from decode.evaluate_options import Args, check_options, methods_of, read, subject
+from decode.evaluate_options import Args, check_options, methods_of, read
 from decode.evaluate_parts import check_reply, plan_text, world_commits, write_page
 from decode.generate import plan
 from decode.method_runner import Chosen, Job, MethodRunner, common_shape
+from decode.prompting import world_prompts
 from decode.runner import Row
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
@@ -90,7 +91,7 @@ class _Evaluation:
     def __init__(self, args: Args, messages: Terminal):
         self.args, self.messages = args, messages
         self.prompts = read(args)
-        self.subjects = [subject(prompt) for prompt in self.prompts] if args.gold else None
+        self.subjects = world_prompts(self.prompts, "--gold", "leave it out") if args.gold else None
         self.policy = runner.prepare(args)
         self._prompting = prompting = runner.prompting(self.policy, args)
         runner.announce(prompting, self.prompts, messages)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from decode import runner
+from decode.prompting import refuse_own_numbers
 from decode.runner import SamplingArgs
 from sia_jax.cli import Count, File, Flag, Float, Folder, Int, PromptFileArgs, check_used
 from sia_jax.data.prompts import MAX_SEED, PromptLine
@@ -16,7 +17,6 @@ from sia_jax.files import strict_json
 from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.reading import check_file, read_bytes
 from sia_jax.reports.evaluation import with_pictures_named
-from sia_jax.world.prompts import Prompt, find_prompt
 
 WRITTEN = ("replies.jsonl", "results.json", "results.md", "pareto.png")
 """What stands in OUT at the end."""
@@ -173,26 +173,10 @@ def read(args: Args) -> list[PromptLine]:
     for prompt in prompts:
         if prompt.messages is None:
             raise ValueError(f"prompt {prompt.id!r} is one of ids, and a reward model scores conversations")
-        if prompt.seed is not None or prompt.threshold is not None:
-            raise ValueError(f"prompt {prompt.id!r} brings a seed or a threshold, which the methods set")
+    refuse_own_numbers(prompts, "the methods")
     if len(prompts) < 2:
         raise ValueError(f"{args.prompts} has 1 prompt, and an interval takes 2 or more, better some hundred")
     return prompts
-
-
-def subject(prompt: PromptLine) -> Prompt:
-    """The world's prompt of a line.
-
-    Raises:
-      ValueError: it is none of them, or has another text.
-    """
-    try:
-        found = find_prompt(str(prompt.id))
-    except KeyError as error:
-        raise ValueError(f"--gold is for prompts of the embedded world: {error.args[0]}") from None
-    if prompt.messages != found.messages:
-        raise ValueError(f"prompt {prompt.id!r} has another text than the world's: {found.text!r}")
-    return found
 
 
 def methods_of(args: Args, calibration: Calibration | None) -> list[Method]:

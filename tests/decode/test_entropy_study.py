@@ -1,8 +1,10 @@
 """decode.entropy_study on tiny checkpoints: what it writes, where it goes on, and what it refuses."""
 
 import json
+import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,9 @@ import pytest
 
 import sia_jax
 from decode import entropy_study, runner
+from decode.entropy_parts import StudyJournal
 from decode.entropy_study import JOURNAL, Args
+from sia_jax.data.prompts import read_prompts
 from sia_jax.world.prompts import find_prompt
 from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
 from tests.support.tokenizers import save_qwen3_tokenizer
@@ -266,6 +270,30 @@ def test_a_template_that_writes_today_s_date_takes_another(
     assert seen[0]["date_string"] == "26 Jul 2024"
 
 
+def test_replies_to_a_prompt_of_another_name_or_text_are_refused(args: Args, finished: Path) -> None:
+    prompts, settings = list(read_prompts(Path(args.prompts))), journal_of(finished)[0]["settings"]
+    assert StudyJournal(finished / JOURNAL, settings, prompts, overwrite=False).replies
+    text = ({"role": "user", "content": "Hello?"},)
+    for other in (replace(prompts[0], id="other"), replace(prompts[0], messages=text)):
+        with pytest.raises(ValueError, match="is not the input's prompt at place 0"):
+            StudyJournal(finished / JOURNAL, settings, [other, *prompts[1:]], overwrite=False)
+
+
+def test_who_reads_the_first_lines_of_the_page_alone_is_told_of_no_error(
+    args: Args, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / JOURNAL).write_bytes((finished / JOURNAL).read_bytes())
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        monkeypatch.setattr(sys, "stdout", closed)
+        with pytest.raises(SystemExit) as end:
+            entropy_study.main(replace(args, out=str(tmp_path)))
+    assert isinstance(end.value.code, int)
+    assert "Broken pipe" not in capsys.readouterr().err
+    assert (tmp_path / "entropy_study.png").exists()
+
+
 def test_values_alone_need_no_world(args: Args, tmp_path: Path) -> None:
     texts = tmp_path / "prompts.txt"
     texts.write_text("\n".join(find_prompt(id).text for id in IDS))
@@ -282,10 +310,17 @@ def test_values_alone_need_no_world(args: Args, tmp_path: Path) -> None:
         ({"continuations": 3}, "4 or more"),
         ({"most": 1}, "nothing can differ"),
         ({"floor": 0.6}, "no two candidates"),
-        ({"threshold": float("nan")}, "NaN"),
+        ({"threshold": float("nan")}, "--threshold must be a finite number of nats, got nan"),
+        ({"threshold": float("inf")}, "--threshold must be a finite number of nats, got inf"),
         ({"batch": 7}, "must hold a position"),
         ({"bins": 0}, "--bins must be 1 or more"),
         ({"prompts": "texts.txt"}, "--continuations 0"),
+        (
+            {"prompts": "other.jsonl"},
+            "1 of 3 are none of them: .*another text than the world's.*--continuations 0",
+        ),
+        ({"prompts": "seed.jsonl"}, "prompt 'a' brings a seed or a threshold, which the options set"),
+        ({"prompts": "threshold.jsonl", "continuations": 0}, "prompt 'a' brings a seed or a threshold"),
         ({"seed": 1}, "other settings: seed 0"),
     ],
 )
@@ -294,5 +329,12 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("texts.txt").write_text("How long should I boil an egg?")
+    lines = [
+        {"id": IDS[0], "prompt": "Hello?"},
+        *({"id": id, "prompt": find_prompt(id).text} for id in IDS[1:]),
+    ]
+    Path("other.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for name, number in (("seed", 1), ("threshold", 0.5)):
+        Path(f"{name}.jsonl").write_text(json.dumps({"id": "a", "prompt": "Hello?", name: number}))
     with pytest.raises(SystemExit, match=message):
         entropy_study.main(replace(args, out=str(finished), **changes))
