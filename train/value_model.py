@@ -71,6 +71,8 @@ from train.value_model_options import Args, backbone_dtype, check_options, loop_
 from train.value_model_view import RunView
 
 SETTINGS = "settings.json"
+FILES, FOLDERS = ("metrics.jsonl", "curves.png"), ("checkpoints", "last", "best")
+"""What else a run writes, after its settings."""
 
 
 def main(args: Args) -> None:
@@ -87,16 +89,22 @@ def main(args: Args) -> None:
 
 
 def _check_places(args: Args) -> None:
-    """What is written is nothing that is read.
+    """What is written is nothing that is read, and nobody else's.
 
     Raises:
-      ValueError: it is, and what.
+      ValueError: it is, and what; or the folder holds what a run would replace, and is of none.
     """
     check_outputs(
         inputs={"--data": set_folder(args.data), "--base": args.base, "--teacher": args.teacher},
-        files={f"--out's {name}": args.out / name for name in ("metrics.jsonl", "curves.png", SETTINGS)},
-        folders={f"--out's {name}": args.out / name for name in ("checkpoints", "last", "best")},
+        files={f"--out's {name}": args.out / name for name in (*FILES, SETTINGS)},
+        folders={f"--out's {name}": args.out / name for name in FOLDERS},
     )
+    foreign = [name for name in (*FILES, *FOLDERS) if (args.out / name).exists()]
+    if foreign and not (args.out / SETTINGS).exists():
+        raise ValueError(
+            f"{args.out} holds {', '.join(foreign)} and no {SETTINGS}: they are of no run that could go on "
+            "there, and a new one would replace them; name another --out, or move them away"
+        )
 
 
 def _train(args: Args, console: Terminal) -> None:
