@@ -23,9 +23,9 @@ FORMAT = "sia_jax calibration 1"
 BINDING = (
     *("policy_fingerprint", "num_candidates", "unsteered", "temperature", "top_k", "top_p", "stop"),
     *("repetition_penalty", "presence_penalty", "frequency_penalty", "min_new_tokens"),
-    *("prompt_form", "thinking", "system"),
+    *("prompt_form", "thinking", "date_string", "system"),
 )
-"""Settings that shape the entropies: a run with others must not use the thresholds."""
+"""Settings that shape the entropies: a run with others must not use the thresholds. An absent one is null."""
 
 
 @dataclass(frozen=True)

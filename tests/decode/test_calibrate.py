@@ -181,6 +181,19 @@ def test_a_file_is_bound_to_policy_and_sampling(folder: Path) -> None:
             found.check(settings | {name: other})
 
 
+@pytest.mark.parametrize("theirs", [{}, {"date_string": None}])
+def test_thresholds_without_a_date_are_of_prompts_without_one(folder: Path, theirs: dict[str, Any]) -> None:
+    found = read_calibration(folder / "thresholds.json")
+    settings = {name: value for name, value in found.settings.items() if name != "date_string"}
+    dated = {"date_string": "26 Jul 2024"}
+    replace(found, settings=settings | theirs).check(settings | {"date_string": None})
+    with pytest.raises(ValueError, match=r"date_string None \(now '26 Jul 2024'\)"):
+        replace(found, settings=settings | theirs).check(settings | dated)
+    replace(found, settings=settings | dated).check(settings | dated)
+    with pytest.raises(ValueError, match=r"date_string '26 Jul 2024' \(now '1 Jan 2026'\)"):
+        replace(found, settings=settings | dated).check(settings | {"date_string": "1 Jan 2026"})
+
+
 def test_other_files_are_no_thresholds(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     whole = {"format": FORMAT, "settings": {}, "thresholds": [{"ratio": 0.5, "threshold": 1.25}]}
