@@ -23,7 +23,8 @@ from sia_jax.checkpoints.tensors import (
     save_tensors,
     with_embedding,
 )
-from sia_jax.checkpoints.vocabulary import copy_tokenizer, load_tokenizer, save_tokenizer
+from sia_jax.checkpoints.tokenizer_files import copy_tokenizer
+from sia_jax.checkpoints.vocabulary import load_tokenizer, save_tokenizer
 from sia_jax.data.token_ids import with_tokens
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig

@@ -7,18 +7,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sia_jax.checkpoints.files import check_whole, read_json
+from sia_jax.checkpoints.files import is_there, read_json
+from sia_jax.checkpoints.tokenizer_files import (
+    OLD_TEMPLATE,
+    TOKENIZER_CONFIG,
+    tokenizer_files,
+    without_templates,
+)
 from sia_jax.checkpoints.tokenizer_json import check_growth
 from sia_jax.files.shown import shown_line
-from sia_jax.files.writing import copy_file, make_folder, publish, staging, writing
+from sia_jax.files.writing import make_folder, publish, staging, writing
 from sia_jax.text.tokenizer import Tokenizer
 
-_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "tokenizer.model"),
-    *("added_tokens.json", "special_tokens_map.json"),
-)
-_TEMPLATE = "chat_template.jinja"  # beside them; older checkpoints have it in tokenizer_config.json
-_OLD_TEMPLATE = "chat_template.json"  # where processors had it, which transformers reads only for those
 # Any of these sets holds a whole vocabulary.
 _VOCABULARIES = ({"tokenizer.json"}, {"vocab.json", "merges.txt"}, {"tokenizer.model"})
 
@@ -33,22 +33,21 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
       A transformers tokenizer; None if the folder has no tokenizer files.
 
     Raises:
-      FileNotFoundError: no such folder.
+      FileNotFoundError: no such folder, or a link to a file that is gone.
       ValueError: there are tokenizer files, but without a vocabulary, or they cannot be read.
     """
-    # By name, not is_file(): a link into a cache that was emptied is a broken tokenizer, not an absent one.
-    present = {path.name for path in folder.iterdir()} & set(_FILES)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    files = tokenizer_files(folder)
+    present = without_templates(files)
     if not present:
         return None
     # From the config alone, transformers makes a tokenizer that knows only the special tokens.
-    if not any(files <= present for files in _VOCABULARIES):
+    if not any(whole <= set(present) for whole in _VOCABULARIES):
         raise ValueError(
             f"{folder} has {sorted(present)} but no vocabulary, expected tokenizer.json; "
             "copy it from the original checkpoint, or remove the other files"
         )
-    for name in sorted(present):
-        if (folder / name).is_file():
-            check_whole(folder / name)
     check_growth(folder)
     # Imported here because it takes seconds, which a folder without a tokenizer need not pay.
     with _torch_not_missed():
@@ -66,8 +65,8 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
             f"({type(error).__name__}: {shown_line(error, 500)}); copy the files from the original "
             "checkpoint again"
         ) from error
-    if not tokenizer.chat_template and (folder / _OLD_TEMPLATE).is_file():
-        tokenizer.chat_template = _old_template(folder / _OLD_TEMPLATE)
+    if not tokenizer.chat_template and OLD_TEMPLATE in files:
+        tokenizer.chat_template = _old_template(folder / OLD_TEMPLATE)
     return tokenizer
 
 
@@ -80,8 +79,8 @@ def special_tokens_for_4(folder: Path, installed: str | None = None) -> dict[str
       folder: of the tokenizer's files.
       installed: the version of transformers; by default of the one that is installed.
     """
-    path = folder / "tokenizer_config.json"
-    if int((installed or version("transformers")).split(".")[0]) > 4 or not path.is_file():
+    path = folder / TOKENIZER_CONFIG
+    if int((installed or version("transformers")).split(".")[0]) > 4 or not is_there(path):
         return {}
     extra = read_json(path).get("extra_special_tokens")
     if not isinstance(extra, list):
@@ -105,18 +104,6 @@ def save_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
             target = folder / path.relative_to(new)
             make_folder(target.parent)  # further chat templates have a folder
             publish(path, target)
-
-
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer's files of a checkpoint folder, if it has any, byte for byte.
-
-    Args:
-      source: a checkpoint, with or without a tokenizer.
-      target: an existing folder.
-    """
-    for name in (*_FILES, _TEMPLATE, _OLD_TEMPLATE):
-        if (source / name).is_file():
-            copy_file(source / name, target / name)
 
 
 def check_same_vocabulary(

@@ -1,0 +1,63 @@
+"""Which files of a checkpoint folder are its tokenizer's: found and copied by one list."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from sia_jax.checkpoints.files import check_whole, has_folder, is_there
+from sia_jax.files.writing import copy_file, make_folder
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+OLD_TEMPLATE = "chat_template.json"
+"""Where processors had the chat template, which transformers reads only for those."""
+
+_OWN = (
+    *("tokenizer.json", TOKENIZER_CONFIG, "vocab.json", "merges.txt", "tokenizer.model"),
+    *("added_tokens.json", "special_tokens_map.json"),
+)
+# Beside them; the oldest checkpoints have the template in tokenizer_config.json.
+_TEMPLATES = ("chat_template.jinja", OLD_TEMPLATE)
+_MORE_TEMPLATES = "additional_chat_templates"  # a folder of one file for each
+
+
+def tokenizer_files(folder: Path) -> list[str]:
+    """The tokenizer's files in a folder, chat templates among them, by their names; all of them are whole.
+
+    Args:
+      folder: a checkpoint, with or without a tokenizer.
+
+    Raises:
+      FileNotFoundError: a link to a file that is gone.
+      ValueError: one that is empty, no file, or something else that was saved in place of the file.
+    """
+    names = [*_OWN, *_TEMPLATES]
+    if has_folder(folder / _MORE_TEMPLATES):
+        names += _more_templates(folder)
+    found = [name for name in names if is_there(folder / name)]
+    for name in found:
+        check_whole(folder / name)
+    return found
+
+
+def without_templates(names: Collection[str]) -> list[str]:
+    """Of the tokenizer's files those that make one; a chat template alone does not."""
+    return [name for name in names if name in _OWN]
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the tokenizer's files of a checkpoint folder byte for byte.
+
+    Args:
+      source: a checkpoint, with or without a tokenizer.
+      target: an existing folder.
+
+    Raises:
+      FileNotFoundError, ValueError: the source's are not whole (`tokenizer_files`); nothing is written then.
+    """
+    names = tokenizer_files(source)
+    for name in names:
+        make_folder((target / name).parent)
+        copy_file(source / name, target / name)
+
+
+def _more_templates(folder: Path) -> list[str]:
+    return [f"{_MORE_TEMPLATES}/{path.name}" for path in sorted((folder / _MORE_TEMPLATES).glob("*.jinja"))]

@@ -1,0 +1,125 @@
+"""Files of a tokenizer: each is whole or is named."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sia_jax.checkpoints.files import has_folder, is_there
+from sia_jax.checkpoints.tokenizer_files import copy_tokenizer, tokenizer_files
+from sia_jax.checkpoints.vocabulary import load_tokenizer, special_tokens_for_4
+from tests.support.tokenizers import save_qwen3_tokenizer
+
+MORE = "additional_chat_templates/rag.jinja"
+NAMES = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "tokenizer.model"),
+    *("added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json", MORE),
+)
+
+
+def write(content: bytes) -> Callable[[Path], Any]:
+    return lambda path: path.write_bytes(content)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], Any], type[Exception], str]] = {
+    "a link into an emptied cache": (
+        lambda path: os.symlink("../../blobs/gone", path),
+        FileNotFoundError,
+        "is a link to ../../blobs/gone, which is gone",
+    ),
+    "a folder": (Path.mkdir, ValueError, "is a folder, expected a file"),
+    "a pipe": (os.mkfifo, ValueError, "is a device or a pipe, expected a file"),
+    "nothing in it": (write(b""), ValueError, "is empty"),
+    "a pointer": (
+        write(b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 5\n"),
+        ValueError,
+        "is a Git LFS pointer",
+    ),
+    "a page": (
+        write(b"\xef\xbb\xbf\n<!DOCTYPE html>\n<html>404</html>"),
+        ValueError,
+        "is what a server sent in place of the file, '<!DOCTYPE html>'",
+    ),
+    "the Hub's answer": (
+        write(b"Entry not found"),
+        ValueError,
+        "is what a server sent in place of the file, 'Entry not found'",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer with a file for its template and a further one."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    save_qwen3_tokenizer(folder, jinja_file=True)
+    (folder / MORE).parent.mkdir()
+    (folder / MORE).write_text("{{ messages }}")
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    shutil.copytree(saved, tmp_path / "tokenizer")
+    return tmp_path / "tokenizer"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(("damage", "kind", "told"), DAMAGE.values(), ids=DAMAGE)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_only_seems_to_be_there_is_named_whoever_reads_it(
+    folder: Path, tmp_path: Path, name: str, damage: Callable[[Path], Any], kind: type[Exception], told: str
+) -> None:
+    (folder / name).unlink(missing_ok=True)
+    damage(folder / name)
+    (tmp_path / "copy").mkdir()
+    readers: list[Callable[[], Any]] = [
+        lambda: load_tokenizer(folder),
+        lambda: copy_tokenizer(folder, tmp_path / "copy"),
+    ]
+    if name == "tokenizer_config.json":
+        readers.append(lambda: special_tokens_for_4(folder, "4.51.3"))
+    for read in readers:
+        with pytest.raises(kind) as found:
+            read()
+        assert f"{folder / name} {told}" in str(found.value)
+    assert not list((tmp_path / "copy").iterdir())
+
+
+def test_a_template_alone_is_no_tokenizer_and_other_files_are_none_of_its(tmp_path: Path) -> None:
+    for name in ("chat_template.jinja", MORE, "README.md", "rag.jinja", "trainer_state.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{{ messages }}")
+    assert tokenizer_files(tmp_path) == ["chat_template.jinja", MORE]
+    assert load_tokenizer(tmp_path) is None
+
+
+def test_a_file_in_place_of_a_folder_is_refused(folder: Path) -> None:
+    shutil.rmtree((folder / MORE).parent)
+    assert not has_folder((folder / MORE).parent)
+    (folder / MORE).parent.write_text("{{ messages }}")
+    with pytest.raises(ValueError, match="additional_chat_templates is a file, expected a folder"):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_folder_in_place_of_a_file_is_not_taken_for_absent(tmp_path: Path, name: str) -> None:
+    assert not is_there(tmp_path / name)
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=rf"{name} is a folder, expected a file"):
+        is_there(tmp_path / name)
+
+
+def test_a_copy_has_all_files_byte_for_byte(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "copy").mkdir()
+    copy_tokenizer(folder, tmp_path / "copy")
+    assert contents(tmp_path / "copy") == contents(folder)
+    assert set(load_tokenizer(tmp_path / "copy").chat_template) == {"default", "rag"}
+    copy_tokenizer(folder, folder)
+    assert contents(folder) == contents(tmp_path / "copy")
