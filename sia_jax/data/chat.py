@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from sia_jax.text.forms import PromptForm
 from sia_jax.text.markup import Markup, check_markup, markup_of
+from sia_jax.text.omissions import check_words
 from sia_jax.text.templates import names_read, render
 from sia_jax.text.tokenizer import Tokenizer, exact_ids, opened_ids
 
@@ -84,8 +85,9 @@ def policy_prompt(
         whose template otherwise may write today's date.
 
     Raises:
-      sia_jax.text.templates.TemplateRefusal: the template refuses these messages.
-      ValueError: not a conversation, no chat template, a broken one, or a variable that it does not know.
+      sia_jax.text.templates.TemplateRefusal: the template refuses these messages, or leaves one of them out.
+      ValueError: not a conversation, no chat template, one that is broken or that leaves out what the user
+        says, or a variable that it does not know.
     """
     # Templates test `enable_thinking is false`: 0, None or "false" would switch thinking on.
     if not isinstance(enable_thinking, bool):
@@ -105,14 +107,8 @@ def policy_prompt(
     _check_variables(
         tokenizer, chat_template, [*variables, *(["enable_thinking"] if enable_thinking else [])]
     )
-    text = render(
-        tokenizer,
-        messages,
-        add_generation_prompt=True,
-        chat_template=chat_template,
-        enable_thinking=enable_thinking,
-        **variables,
-    )
+    options: dict[str, Any] = {"enable_thinking": enable_thinking, **variables}
+    text = _rendered(tokenizer, messages, add_generation_prompt=True, chat_template=chat_template, **options)
     return opened_ids(tokenizer, text)
 
 
@@ -188,9 +184,9 @@ def reward_conversation(
         whose template otherwise may write today's date.
 
     Raises:
-      sia_jax.text.templates.TemplateRefusal: the template refuses these messages.
-      ValueError: not a finished conversation, no chat template, a broken one, or a variable that it does not
-        know.
+      sia_jax.text.templates.TemplateRefusal: the template refuses these messages, or leaves one of them out.
+      ValueError: not a finished conversation, no chat template, one that is broken or that leaves out a
+        question or a reply, or a variable that it does not know.
     """
     check_messages(messages, last="assistant")
     if not tokenizer.chat_template:
@@ -199,7 +195,13 @@ def reward_conversation(
             "use the reward model's own tokenizer"
         )
     _check_variables(tokenizer, chat_template, list(variables))
-    return opened_ids(tokenizer, render(tokenizer, messages, chat_template=chat_template, **variables))
+    return opened_ids(tokenizer, _rendered(tokenizer, messages, chat_template=chat_template, **variables))
+
+
+def _rendered(tokenizer: Tokenizer, messages: Sequence[Message], **options: Any) -> str:
+    text = render(tokenizer, messages, **options)
+    check_words(tokenizer, messages, **options)
+    return text
 
 
 def _check_content(name: str, content: Any) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sia_jax.text.omissions import check_words
 from sia_jax.text.templates import names_read, render
 from sia_jax.text.tokenizer import Tokenizer
 
@@ -68,7 +69,8 @@ def settle(
       official: whether everything is to be as in the official code.
 
     Raises:
-      ValueError: a template that writes today's date and so another one tomorrow, or one that cannot be read.
+      ValueError: a template that writes today's date and so another one tomorrow, one that cannot be read, or
+        one that leaves out what the user says.
     """
     chosen, why = (form, "as told") if form != "auto" else _automatic(name, tokenizer)
     if form == "auto" and official:
@@ -83,7 +85,10 @@ def settle(
     date = date_variables(tokenizer, date_string, name).get("date_string")
     if date is not None and date_string is None:
         lines.append(f"date: {date} (the template's own; --date-string sets another)")
-    return Prompting(chosen, thinking, date, tuple(lines))
+    found = Prompting(chosen, thinking, date, tuple(lines))
+    question = [{"role": "user", "content": ""}]
+    check_words(tokenizer, question, add_generation_prompt=True, **found.variables)
+    return found
 
 
 def date_variables(

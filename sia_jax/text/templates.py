@@ -107,7 +107,8 @@ def template_of(tokenizer: Tokenizer, chat_template: str | None = None) -> str:
       chat_template: as of `render`.
 
     Raises:
-      ValueError: there is none, none of several is the default one, or it is no text.
+      ValueError: there is none, none of several is the default one, or it is no text, or a byte order mark
+        begins it.
     """
     name, found = _name(tokenizer), tokenizer.chat_template
     if isinstance(found, dict):
@@ -125,6 +126,11 @@ def template_of(tokenizer: Tokenizer, chat_template: str | None = None) -> str:
     if not isinstance(template, str) or not template:
         got = "" if not template else f", expected a text, got {type(template).__name__}"
         raise ValueError(f"{name}: the tokenizer has no chat template{got}")
+    if template.startswith("\ufeff"):
+        raise ValueError(
+            f"{name}: the chat template begins with a byte order mark, which it would write in front of "
+            "every text; save its file as UTF-8 without one"
+        )
     if len(template) > LONGEST_TEMPLATE:
         raise ValueError(
             f"{name}: the chat template has {len(template):,} characters, at most {LONGEST_TEMPLATE:,} are "

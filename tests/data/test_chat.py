@@ -331,11 +331,12 @@ def test_what_the_tokenizer_adds_in_front_is_there_once_and_nothing_behind(
 
 
 def test_one_of_several_templates_is_taken_by_its_name(qwen3: PreTrainedTokenizerBase):
-    qwen3.chat_template = {"short": "{{ messages[0].content }}", "long": "{{ messages[0].content }}!"}
+    short = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    qwen3.chat_template = {"short": short, "long": short + "!"}
     ids = chat.policy_prompt(qwen3, conversation("Hi"), form="chat", chat_template="long")
     assert qwen3.decode(ids) == "Hi!"
     assert qwen3.decode(chat.reward_conversation(qwen3, conversation("Hi", "Ho"), chat_template="short")) == (
-        "Hi"
+        "HiHo"
     )
     for template, problem in ((None, "none of them is called 'default'"), ("tall", "none is 'tall'")):
         with pytest.raises(ValueError, match=rf"qwen3: .*\['long', 'short'\], and {problem}; pass"):

@@ -318,7 +318,8 @@ def test_a_reward_template_that_writes_today_s_date_needs_another(
     config = json.loads((tmp_path / "reward" / "tokenizer_config.json").read_text())
     for path in (tmp_path / "reward").glob("*.jinja"):
         path.unlink()
-    config["chat_template"] = "{{ date_string if date_string else strftime_now('%d') }}"
+    turns = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    config["chat_template"] = "{{ date_string if date_string else strftime_now('%d') }}" + turns
     (tmp_path / "reward" / "tokenizer_config.json").write_text(json.dumps(config))
     args = replace(evaluation_args(folder), reward=str(tmp_path / "reward"), out=str(tmp_path / "out"))
     with pytest.raises(

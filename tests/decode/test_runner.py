@@ -137,13 +137,14 @@ def test_a_journal_that_says_auto_is_refused_with_the_reason(
 def test_a_template_that_writes_today_s_date_needs_another(args: Args) -> None:
     policy = runner.prepare(args)
     assert policy.tokenizer is not None
-    policy.tokenizer.chat_template = "{{ date_string if date_string else strftime_now('%d') }} a"
+    date = "{{ date_string if date_string else strftime_now('%d') }}"
+    policy.tokenizer.chat_template = date + " {{ messages[0].content }}"
     (prompt,) = parse_prompts(b"Hello", "file")
     chat = replace(args, prompt_form="chat")
     with pytest.raises(ValueError, match=r"today's date into every conversation.*--date-string"):
         runner.policy_ids(policy, prompt, chat)
     ids = runner.policy_ids(policy, prompt, replace(chat, date_string="26 Jul 2024"))
-    assert policy.tokenizer.decode(ids) == "26 Jul 2024 a"
+    assert policy.tokenizer.decode(ids) == "26 Jul 2024 Hello"
     assert runner.settings(replace(chat, date_string="26 Jul 2024"))["date_string"] == "26 Jul 2024"
     assert runner.policy_ids(policy, prompt, replace(args, prompt_form="raw"))
 

@@ -265,6 +265,22 @@ def test_what_the_template_refuses_is_not_a_conversation(in_words: RewardModel, 
     assert refused.why == "the chat template refuses it: line 1: no system turns"
 
 
+def test_what_the_template_leaves_out_is_not_scored_as_if_it_were_there(
+    in_words: RewardModel, tmp_path: Path
+) -> None:
+    tokenizer = save_qwen3_tokenizer(tmp_path)
+    model = replace(in_words, tokenizer=tokenizer)
+    system = {"role": "system", "content": "Be brief."}
+    tokenizer.chat_template = "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}"
+    fine, left_out = label(model, [[QUESTION, REPLY], [system, QUESTION, REPLY]])
+    assert fine.reason is None
+    assert (left_out.reason, left_out.reward) == ("not a conversation", None)
+    assert left_out.why.startswith("the chat template refuses it: it leaves the system message out")
+    tokenizer.chat_template = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    with pytest.raises(ValueError, match="the chat template leaves out what the assistant says"):
+        label(model, [[QUESTION, REPLY]])
+
+
 @pytest.mark.parametrize(
     ("messages", "reason", "why"),
     [

@@ -138,6 +138,23 @@ def test_today_s_date_must_be_given_unless_no_template_is_used() -> None:
     assert date_variables(tokenizer("{# strftime_now #}a"), None, "reward") == {}
 
 
+@pytest.mark.parametrize(
+    "template", ["<html>404</html>", "[INST] {{ prompt }} [/INST]", "\ufeff{{ messages }}"]
+)
+def test_a_template_without_the_users_words_is_refused_unless_none_is_used(template: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"some/checkpoint: the chat template (leaves out what the user|begins)"
+    ):
+        settle("policy", tokenizer(template))
+    assert settle("policy", tokenizer(template), form="raw").form == "raw"
+
+
+def test_a_template_that_knows_no_system_messages_is_taken() -> None:
+    users = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    assert settle("policy", tokenizer(users)).form == "chat"
+    assert settle("policy", tokenizer("{{ raise_exception('never') }}")).form == "chat"  # prompts will tell
+
+
 def test_a_record_of_auto_is_explained() -> None:
     assert "does not say how the policy was prompted" in unsettled({"prompt_form": "auto"})
     assert unsettled({"prompt_form": "chat"}) == unsettled({}) == ""

@@ -187,6 +187,14 @@ def test_what_is_no_template_is_a_value_error(template: Any) -> None:
         render(checkpoint(template), MESSAGES)
 
 
+def test_a_template_behind_a_byte_order_mark_is_refused() -> None:
+    for template in ("\ufeff{{ messages }}", {"default": "\ufeff{{ messages }}"}):
+        for ask in (names_read, lambda found: render(found, MESSAGES)):
+            with pytest.raises(ValueError, match=r"begins with a byte order mark, .*UTF-8 without one"):
+                ask(checkpoint(template))
+    assert render(checkpoint("a\ufeff"), MESSAGES) == "a\ufeff"
+
+
 def test_variables_that_are_not_json_are_a_value_error() -> None:
     with pytest.raises(ValueError, match="variables of a chat template must be JSON"):
         render(checkpoint("a"), MESSAGES, tool=object())
