@@ -34,6 +34,9 @@ ARCHITECTURES: dict[str, tuple[Family, str]] = {
 }
 """Class named in `architectures` -> (family, what kind of model it is)."""
 
+CONFIG = "config.json"
+GENERATION = "generation_config.json"
+
 DTYPES = ("float32", "bfloat16", "float16")
 """What weights may be computed in."""
 
@@ -111,7 +114,7 @@ def read_config(folder: Path) -> CheckpointConfig:
         vocabulary, or a field that changes the network in a way that is not supported. All problems of a file
         come in one report.
     """
-    path, generation_path = folder / "config.json", folder / "generation_config.json"
+    path, generation_path = folder / CONFIG, folder / GENERATION
     if not is_there(path):
         raise FileNotFoundError(f"{path}: a checkpoint folder needs a config.json{_what_it_is(folder)}")
     raw = read_json(path)

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,14 @@ import numpy as np
 from jax.sharding import Mesh
 
 from sia_jax.checkpoints.adapter_config import check_no_adapter
-from sia_jax.checkpoints.config_json import DTYPES, CheckpointConfig, config_dict, read_config
+from sia_jax.checkpoints.config_json import (
+    CONFIG,
+    DTYPES,
+    GENERATION,
+    CheckpointConfig,
+    config_dict,
+    read_config,
+)
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.tensors import (
     TensorFile,
@@ -137,31 +144,19 @@ def save_policy(policy: Policy, folder: str | Path, *, max_shard_bytes: int = 5 
 
     Args:
       policy: what to save; its tokenizer, if any, is saved along.
-      folder: made if need be; files of the same names are replaced.
+      folder: made if need be; of a checkpoint that was in it, neither weights nor a tokenizer stay.
       max_shard_bytes: size from which the weights are split into shards.
 
     Raises:
       ValueError: the tree is not that of the config; nothing is written then.
     """
-    tied = policy.config.tie_word_embeddings
-    head = {} if tied else {"lm_head.weight": _head_shape(policy.config)}
-    folder = Path(folder)
-    with _saved_model(folder, policy.config, "policy", policy.params, head, max_shard_bytes):
-        generation = {
-            "bos_token_id": policy.config.bos_token_id,
-            "eos_token_id": list(policy.config.eos_token_ids) or None,
-            "pad_token_id": policy.config.pad_token_id,
-        }
-        text = json.dumps({key: value for key, value in generation.items() if value is not None}, indent=2)
-        write_text(folder / "generation_config.json", text + "\n")
-        save_tokenizer(policy.tokenizer, folder)
+    _write_policy(policy, Path(folder), max_shard_bytes, functools.partial(save_tokenizer, policy.tokenizer))
 
 
 def save_reward_model(reward: RewardModel, folder: str | Path, *, max_shard_bytes: int = 5 << 30) -> None:
     """Write a reward model as a ForSequenceClassification folder, as `save_policy` writes a policy."""
-    head = {"score.weight": (1, reward.config.hidden_size)}
-    with _saved_model(Path(folder), reward.config, "reward", reward.params, head, max_shard_bytes):
-        save_tokenizer(reward.tokenizer, Path(folder))
+    write = functools.partial(save_tokenizer, reward.tokenizer)
+    _write_reward_model(reward, Path(folder), max_shard_bytes, write)
 
 
 def save_backbone(
@@ -189,11 +184,36 @@ def save_backbone(
         head = {} if config.tie_word_embeddings else {"lm_head.weight": _head_shape(config)}
     check_tensors(file, {**expected, **head}, ignored=("lm_head.weight",))
     params = {"model": model} | place_tensors(file, head, dtype, None)
+    write = functools.partial(copy_tokenizer, source)
     if checkpoint.kind == "policy":
-        save_policy(Policy(config, params), folder, max_shard_bytes=max_shard_bytes)
+        _write_policy(Policy(config, params), Path(folder), max_shard_bytes, write)
     else:
-        save_reward_model(RewardModel(config, params), folder, max_shard_bytes=max_shard_bytes)
-    copy_tokenizer(source, Path(folder))
+        _write_reward_model(RewardModel(config, params), Path(folder), max_shard_bytes, write)
+
+
+def _write_policy(
+    policy: Policy, folder: Path, max_shard_bytes: int, write_tokenizer: Callable[[Path], None]
+) -> None:
+    tied = policy.config.tie_word_embeddings
+    head = {} if tied else {"lm_head.weight": _head_shape(policy.config)}
+    with _saved_model(folder, policy.config, "policy", policy.params, head, max_shard_bytes):
+        generation = {
+            "bos_token_id": policy.config.bos_token_id,
+            "eos_token_id": list(policy.config.eos_token_ids) or None,
+            "pad_token_id": policy.config.pad_token_id,
+        }
+        text = json.dumps({key: value for key, value in generation.items() if value is not None}, indent=2)
+        write_text(folder / GENERATION, text + "\n")
+        write_tokenizer(folder)
+
+
+def _write_reward_model(
+    reward: RewardModel, folder: Path, max_shard_bytes: int, write_tokenizer: Callable[[Path], None]
+) -> None:
+    head = {"score.weight": (1, reward.config.hidden_size)}
+    with _saved_model(folder, reward.config, "reward", reward.params, head, max_shard_bytes):
+        (folder / GENERATION).unlink(missing_ok=True)  # of a policy that was there
+        write_tokenizer(folder)
 
 
 @contextmanager
@@ -214,7 +234,7 @@ def _saved_model(
             f"the parameters are not those of the config (tied: {config.tie_word_embeddings}): "
             + ", ".join(f"{name} is {got.get(name)}, expected {expected.get(name)}" for name in differ[:20])
         )
-    config_path = folder / "config.json"
+    config_path = folder / CONFIG
     without_config = functools.partial(config_path.unlink, missing_ok=True)
     save_tensors(folder, params, max_shard_bytes, before_replacing=without_config)
     yield

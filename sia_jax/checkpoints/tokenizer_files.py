@@ -1,4 +1,4 @@
-"""Which files of a checkpoint folder are its tokenizer's: found and copied by one list."""
+"""Which files of a checkpoint folder are its tokenizer's: found, copied and removed by one list."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -44,7 +44,7 @@ def without_templates(names: Collection[str]) -> list[str]:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer's files of a checkpoint folder byte for byte.
+    """Copy the tokenizer's files of a checkpoint folder byte for byte; of another tokenizer nothing stays.
 
     Args:
       source: a checkpoint, with or without a tokenizer.
@@ -57,6 +57,24 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     for name in names:
         make_folder((target / name).parent)
         copy_file(source / name, target / name)
+    remove_others(target, names)
+
+
+def remove_others(folder: Path, kept: Collection[str]) -> None:
+    """Remove what an earlier tokenizer left, which would be read along with the files of the new one.
+
+    Args:
+      folder: the new files are in place.
+      kept: the names of those.
+    """
+    more = folder / _MORE_TEMPLATES
+    is_own = more.is_dir() and not more.is_symlink()  # not one of another checkpoint
+    for name in (*_OWN, *_TEMPLATES, *(_more_templates(folder) if is_own else ())):
+        path = folder / name
+        if name not in kept and (path.is_file() or path.is_symlink()):
+            path.unlink()
+    if is_own and not any(more.iterdir()):
+        more.rmdir()
 
 
 def _more_templates(folder: Path) -> list[str]:

@@ -11,6 +11,7 @@ from sia_jax.checkpoints.files import is_there, read_json
 from sia_jax.checkpoints.tokenizer_files import (
     OLD_TEMPLATE,
     TOKENIZER_CONFIG,
+    remove_others,
     tokenizer_files,
     without_templates,
 )
@@ -93,17 +94,20 @@ def save_tokenizer(tokenizer: Tokenizer | None, folder: Path) -> None:
 
     Args:
       tokenizer: what to save.
-      folder: an existing folder; files of the same names are replaced.
+      folder: an existing folder; files of the same names are replaced, and of another tokenizer nothing
+        stays.
     """
-    if tokenizer is None:
-        return
-    with staging(folder, "tokenizer") as new:
-        with writing(folder / "tokenizer.json"):
-            tokenizer.save_pretrained(str(new))
-        for path in sorted(path for path in new.rglob("*") if path.is_file()):
-            target = folder / path.relative_to(new)
-            make_folder(target.parent)  # further chat templates have a folder
-            publish(path, target)
+    names: list[str] = []
+    if tokenizer is not None:
+        with staging(folder, "tokenizer") as new:
+            with writing(folder / "tokenizer.json"):
+                tokenizer.save_pretrained(str(new))
+            for path in sorted(path for path in new.rglob("*") if path.is_file()):
+                names.append(path.relative_to(new).as_posix())
+                target = folder / names[-1]
+                make_folder(target.parent)  # further chat templates have a folder
+                publish(path, target)
+    remove_others(folder, names)
 
 
 def check_same_vocabulary(

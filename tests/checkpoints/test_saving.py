@@ -313,14 +313,14 @@ def test_value_model_without_a_tokenizer_takes_its_backbone_s(tmp_path):
 @pytest.mark.parametrize("kind", ["policy", "tied policy", "reward"])
 def test_a_backbone_that_was_trained_is_saved_as_what_it_was_with_its_base_s_head(tmp_path, kind):
     family = "llama" if kind == "tied policy" else "qwen3"
-    save_qwen3_tokenizer(tmp_path / "base")
-    (tmp_path / "base" / "chat_template.jinja").write_text("{{ messages }}")
     if kind == "reward":
         base, load = tiny_reward_model(vocab_size=400, dtype=jnp.bfloat16), sia_jax.load_reward_model
         sia_jax.save_reward_model(base, tmp_path / "base")
     else:
         base, load = tiny_policy(family, vocab_size=400, dtype=jnp.bfloat16), sia_jax.load_policy
         sia_jax.save_policy(base, tmp_path / "base")
+    save_qwen3_tokenizer(tmp_path / "base")
+    (tmp_path / "base" / "chat_template.jinja").write_text("{{ messages }}")
     model = tiny_policy(family, seed=1, vocab_size=400).params["model"]
     save_backbone(model, tmp_path / "new", base=tmp_path / "base")
     loaded = load(tmp_path / "new")
@@ -331,6 +331,42 @@ def test_a_backbone_that_was_trained_is_saved_as_what_it_was_with_its_base_s_hea
     assert {"tokenizer.json", "chat_template.jinja"} <= {path.name for path in copied}
     for path in copied:
         assert (tmp_path / "new" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_backbone_that_is_saved_over_its_base_keeps_the_tokenizer(tmp_path):
+    base = save_tiny_policy(tmp_path, vocab_size=400)
+    save_qwen3_tokenizer(tmp_path, jinja_file=True)
+    before = load_tokenizer(tmp_path)
+    save_backbone(tiny_policy(seed=1, vocab_size=400).params["model"], tmp_path, base=tmp_path)
+    loaded = sia_jax.load_policy(tmp_path)
+    assert loaded.tokenizer.get_vocab() == before.get_vocab()
+    assert loaded.tokenizer.chat_template == before.chat_template
+    assert_same_trees(loaded.params["lm_head"], base.params["lm_head"])
+
+
+OVER = {
+    "a policy without a tokenizer": (sia_jax.save_policy, tiny_policy),
+    "a reward model": (sia_jax.save_reward_model, tiny_reward_model),
+}
+
+
+@pytest.mark.parametrize(("save", "make"), OVER.values(), ids=OVER)
+def test_of_a_checkpoint_that_was_in_the_folder_nothing_stays(tmp_path, save, make):
+    """Neither its tokenizer, nor the stop ids of a policy that a reward model takes the place of."""
+    tokenizer = save_qwen3_tokenizer(tmp_path / "tokenizer")
+    tokenizer.chat_template = {"default": "{{ messages }}", "tool_use": "{{ tools }}"}
+    old = tiny_policy(vocab_size=400, tokenizer=tokenizer, eos_token_ids=(7,))
+    for folder in ("over", "fresh"):
+        if folder == "over":
+            sia_jax.save_policy(old, tmp_path / folder)
+            (tmp_path / folder / "README.md").write_text("Mine.")
+        save(make(vocab_size=400, eos_token_ids=(2,)), tmp_path / folder)
+    over, fresh = (
+        {str(p.relative_to(tmp_path / name)): p.read_bytes() for p in (tmp_path / name).rglob("*.*")}
+        for name in ("over", "fresh")
+    )
+    assert over.pop("README.md") == b"Mine."
+    assert over == fresh
 
 
 def test_a_backbone_of_other_shapes_than_its_base_is_not_written(tmp_path):

@@ -1,4 +1,4 @@
-"""Files of a tokenizer: each is whole or is named."""
+"""Files of a tokenizer: each is whole or is named, and of another tokenizer nothing stays behind."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 from sia_jax.checkpoints.files import has_folder, is_there
 from sia_jax.checkpoints.tokenizer_files import copy_tokenizer, tokenizer_files
-from sia_jax.checkpoints.vocabulary import load_tokenizer, special_tokens_for_4
+from sia_jax.checkpoints.vocabulary import load_tokenizer, save_tokenizer, special_tokens_for_4
 from tests.support.tokenizers import save_qwen3_tokenizer
 
 MORE = "additional_chat_templates/rag.jinja"
@@ -123,3 +123,36 @@ def test_a_copy_has_all_files_byte_for_byte(folder: Path, tmp_path: Path) -> Non
     assert set(load_tokenizer(tmp_path / "copy").chat_template) == {"default", "rag"}
     copy_tokenizer(folder, folder)
     assert contents(folder) == contents(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("way", ["saved", "saved without a template", "copied", "none"])
+def test_of_a_tokenizer_that_was_there_nothing_stays(folder: Path, tmp_path: Path, way: str) -> None:
+    new = save_qwen3_tokenizer(tmp_path / "new")
+    if way == "saved without a template":
+        new.chat_template = None
+
+    def put(target: Path) -> None:
+        if way == "copied":
+            copy_tokenizer(tmp_path / "new", target)
+        else:
+            save_tokenizer(None if way == "none" else new, target)
+
+    for name in ("chat_template.json", "merges.txt", "README.md", "notes.jinja", "vocab.txt"):
+        (folder / name).write_text("{}")
+    (folder / "added_tokens.json").symlink_to("gone")
+    (tmp_path / "fresh").mkdir()
+    for target in (tmp_path / "fresh", folder):
+        put(target)
+    others = dict.fromkeys(("README.md", "notes.jinja", "vocab.txt"), b"{}")
+    assert contents(folder) == contents(tmp_path / "fresh") | others
+    assert not (folder / "added_tokens.json").is_symlink()
+    assert not (folder / MORE).parent.exists()
+
+
+def test_a_folder_of_templates_that_belongs_to_another_checkpoint_is_let_be(
+    folder: Path, tmp_path: Path
+) -> None:
+    (folder / MORE).parent.rename(tmp_path / "elsewhere")
+    (folder / MORE).parent.symlink_to(tmp_path / "elsewhere")
+    save_tokenizer(None, folder)
+    assert (tmp_path / "elsewhere" / "rag.jinja").is_file()
