@@ -48,8 +48,10 @@ from sia_jax.text.forms import Prompting
 _POLICY_ONLY = (
     "value",
     "value_fingerprint",
+    "value_files",
     "value_backbone",
     "value_backbone_fingerprint",
+    "value_backbone_files",
     "threshold",
     "beta",
 )

@@ -343,9 +343,9 @@ def _check_gold(prompts: list[PromptLine], *, has_tokenizer: bool) -> None:
 def _settings(args: Args, prompting: Prompting | None) -> dict[str, Any]:
     """What replies and rewards depend on, but for the prompts. Not --batch, which changes none."""
     names = (
-        *("policy", "policy_fingerprint", "value", "value_fingerprint", "value_backbone"),
-        *("value_backbone_fingerprint", "dtype", "num_candidates", "max_new_tokens", "seed", "prompt_form"),
-        *("thinking", "date_string"),
+        *("policy", "policy_fingerprint", "policy_files", "value", "value_fingerprint", "value_files"),
+        *("value_backbone", "value_backbone_fingerprint", "value_backbone_files", "dtype"),
+        *("num_candidates", "max_new_tokens", "seed", "prompt_form", "thinking", "date_string"),
     )
     whole = runner.settings(args.sampling, prompting)
     own = {name: getattr(args, name) for name in ("positions", "bins", "floor", "most", "continuations")}

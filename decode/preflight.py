@@ -8,7 +8,7 @@ from decode.prompting import check_made
 from decode.runner import Models, SamplingArgs
 from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
-from sia_jax.checkpoints.value_model import recorded_markup_of
+from sia_jax.checkpoints.value_model import folder_of_value_model, recorded_markup_of
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.prompts import PromptLine
 from sia_jax.models.config import ValueConfig
@@ -70,7 +70,7 @@ def value_without_weights(args: SamplingArgs, policy: sia_jax.Policy) -> sia_jax
     """
     if args.value is None:
         return None
-    folder, backbone = resolve_checkpoint(args.value), runner.value_backbone(args)
+    folder, backbone = folder_of_value_model(args.value), runner.value_backbone(args)
     base = resolve_checkpoint(backbone) if backbone is not None else None
     config = policy.config if base is None else read_config(base).model
     tokenizer = load_tokenizer(folder) or (policy.tokenizer if base is None else load_tokenizer(base))

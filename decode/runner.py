@@ -22,9 +22,17 @@ from decode.prompting import prompting as prompting
 from decode.prompting import read_prompt_file as read_prompt_file
 from decode.prompting import value_ids as value_ids
 from sia_jax.checkpoints.config_json import read_config
-from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
+from sia_jax.checkpoints.fingerprint import (
+    fingerprint_of_folder,
+    fingerprint_of_rest,
+    fingerprint_of_tokenizer,
+)
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
-from sia_jax.checkpoints.value_model import fingerprint_of_value_model, own_backbone
+from sia_jax.checkpoints.value_model import (
+    fingerprint_of_value_model,
+    folder_of_value_model,
+    own_backbone,
+)
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated, check_texts, named_as_options
 from sia_jax.data.prompts import check_seed
@@ -291,14 +299,16 @@ def settings(args: SamplingArgs, found: Prompting | None = None) -> dict[str, An
     numbers = {name: _given(getattr(args, name), getattr(preset, name)) for name in KNOBS}
     models: dict[str, Any] = {}
     for name, path in (("policy", args.policy), ("value_backbone", value_backbone(args))):
+        own = None if path is None else resolve_checkpoint(path)
         models[name] = None if path is None else checkpoint_name(path)
-        models[f"{name}_fingerprint"] = (
-            None if path is None else fingerprint_of_folder(resolve_checkpoint(path))[:16]
-        )
-    models["value"] = None if args.value is None else checkpoint_name(args.value)
-    models["value_fingerprint"] = (
-        None if args.value is None else fingerprint_of_value_model(resolve_checkpoint(args.value))[:16]
-    )
+        models[f"{name}_fingerprint"] = None if own is None else fingerprint_of_folder(own)[:16]
+        models[f"{name}_files"] = None if own is None else fingerprint_of_rest(own)[:16]
+    if args.value is None:
+        models |= dict.fromkeys(("value", "value_fingerprint", "value_files"))
+    else:
+        models["value"] = checkpoint_name(args.value)
+        models["value_fingerprint"] = fingerprint_of_value_model(resolve_checkpoint(args.value))[:16]
+        models["value_files"] = fingerprint_of_tokenizer(folder_of_value_model(args.value))[:16]
     return models | {
         "dtype": args.dtype,
         "threshold": json_threshold(threshold(args)),

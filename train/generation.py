@@ -170,11 +170,14 @@ class Generation:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """What the replies depend on, but for their prompts; JSON."""
-        names = ("policy", "policy_fingerprint", "dtype", "temperature", "top_k", "top_p", "max_new_tokens")
+        names = (
+            *("policy", "policy_fingerprint", "policy_files", "dtype", "temperature", "top_k", "top_p"),
+            *("max_new_tokens", "seed", "prompt_form", "thinking", "date_string"),
+        )
         whole = runner.settings(self._sampling, self.prompting)
         return {
             "replies": self.replies,
-            **{name: whole[name] for name in (*names, "seed", "prompt_form", "thinking", "date_string")},
+            **{name: whole[name] for name in names},
             "stop_ids": list(self.stop_ids),
         }
 

@@ -1,14 +1,17 @@
-"""A short digest of a backbone's weights, to tell whether an adapter meets the base it was trained on."""
+"""Short digests of checkpoints: whether an adapter meets its base, and whether a run still has its models."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
+from sia_jax.checkpoints.config_json import CONFIG, GENERATION
+from sia_jax.checkpoints.files import is_there
 from sia_jax.checkpoints.tensors import open_checkpoint, with_embedding
+from sia_jax.checkpoints.tokenizer_files import tokenizer_files
 from sia_jax.types import Params, flatten_names
 
 _SAMPLE = 64
@@ -31,18 +34,42 @@ def fingerprint_of_folder(folder: Path) -> str:
     """The digest of a checkpoint folder's backbone; only the sampled numbers are read."""
     file = with_embedding(open_checkpoint(folder))
     shapes = {name: file.shape(name) for name in file.slices if name.startswith("model.")}
-    return _digest(shapes, lambda name, box: file.read(name, box))
+    return _digest(shapes, file.read)
 
 
 def fingerprint_of_reward_model(folder: Path) -> str:
-    """The digest of all that a reward depends on: backbone, head, config, tokenizer and chat template."""
-    digest = hashlib.sha256(fingerprint_of_folder(folder).encode())
-    file = open_checkpoint(folder)
+    """The digest of all that a reward depends on: backbone, head, config, tokenizer and chat templates."""
+    return _joined([fingerprint_of_folder(folder).encode(), *_head(folder), *_files(folder)])
+
+
+def fingerprint_of_rest(folder: Path) -> str:
+    """The digest of what answers depend on beside the backbone: head, config, tokenizer, chat templates."""
+    return _joined([*_head(folder), *_files(folder)])
+
+
+def fingerprint_of_tokenizer(folder: Path) -> str:
+    """The digest of a tokenizer and its templates that lie beside a value model; one for all without any."""
+    return _joined(_files(folder))
+
+
+def _head(folder: Path) -> Iterator[bytes]:
+    file = with_embedding(open_checkpoint(folder))
     if "score.weight" in file.slices:  # where it is missing, loading says so
-        digest.update(file.read("score.weight").astype(np.float32).tobytes())
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".json", ".jinja", ".txt") and not path.name.endswith(".index.json"):
-            digest.update(path.name.encode() + path.read_bytes())
+        yield file.read("score.weight").astype(np.float32).tobytes()
+    elif "lm_head.weight" in file.slices:
+        yield _digest({"lm_head.weight": file.shape("lm_head.weight")}, file.read).encode()
+
+
+def _files(folder: Path) -> Iterator[bytes]:
+    names = [name for name in (CONFIG, GENERATION) if is_there(folder / name)]
+    for name in sorted([*names, *tokenizer_files(folder)]):
+        yield name.encode() + (folder / name).read_bytes()
+
+
+def _joined(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()
 
 

@@ -92,7 +92,7 @@ def load_value_model(
       ValueError: a part that does not fit the backbone, another base, another vocabulary, an adapter or head
         of a kind that is not supported, or a damaged file.
     """
-    folder = _unnest(resolve_checkpoint(path))
+    folder = folder_of_value_model(path)
     name = checkpoint_name(path)
     saved = _read_saved_config(folder)
     if backbone is None:
@@ -150,6 +150,22 @@ def load_value_model(
     return ValueModel(ValueConfig(model_config, kind, rank), params, None, tokenizer, name, markup)
 
 
+def folder_of_value_model(path: str | Path) -> Path:
+    """Where a value model's files are: in its folder, or in the one that a download has nested in it.
+
+    Args:
+      path: its folder, or else a Hub id.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+    """
+    folder = resolve_checkpoint(path)
+    inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    if not _is_value_model(folder) and len(inner) == 1 and _is_value_model(inner[0]):
+        return inner[0]
+    return folder
+
+
 def own_backbone(path: str | Path) -> Path | None:
     """The folder of the backbone that a value model brings itself, as one does of which all was trained.
 
@@ -159,7 +175,7 @@ def own_backbone(path: str | Path) -> Path | None:
     Raises:
       FileNotFoundError: there is no such value model.
     """
-    folder = _unnest(resolve_checkpoint(path)) / OWN_BACKBONE
+    folder = folder_of_value_model(path) / OWN_BACKBONE
     return folder if folder.is_dir() else None
 
 
@@ -262,14 +278,6 @@ def save_value_model(
         saved["markup"] = markup.to_json()
     save_adapter(folder / ADAPTER, value.params["lora"], lora, base_model, backbone.num_layers)
     write_text(folder / config_name, json.dumps(saved | (extra or {}), indent=2) + "\n")
-
-
-def _unnest(folder: Path) -> Path:
-    """Downloads of the published models nest a folder in one of the same name; go to where the adapter is."""
-    inner = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    if not _is_value_model(folder) and len(inner) == 1 and _is_value_model(inner[0]):
-        return inner[0]
-    return folder
 
 
 def _is_value_model(folder: Path) -> bool:

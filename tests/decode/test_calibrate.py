@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -138,7 +139,7 @@ def test_thresholds_that_are_to_be_made_anew_are_so_after_an_interruption_too(
 
 
 def test_what_is_there_is_neither_made_again_nor_mistaken(
-    folder: Path, no_loading: None, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, no_loading: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     args = calibration_args(folder)
     before = Path(args.out).read_bytes()
@@ -148,7 +149,12 @@ def test_what_is_there_is_neither_made_again_nor_mistaken(
         ({"seed": 1}, "settings"),
         ({"ratios": (0.1,)}, "ratios"),
         ({"samples": 1}, "samples"),
+        ({"policy": "another template"}, "settings"),
     ):
+        if "policy" in changes:
+            shutil.copytree(args.policy, tmp_path / "policy")
+            (tmp_path / "policy" / "chat_template.jinja").write_text("{{ messages }}")
+            changes = {"policy": str(tmp_path / "policy")}
         with pytest.raises(SystemExit, match=f"with other {what}; .*--overwrite"):
             calibrate.main(replace(args, **changes))
     assert Path(args.out).read_bytes() == before

@@ -4,17 +4,19 @@ import io
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from decode import generate, runner
+from decode import generate, preflight, runner
 from decode.generate import Args
 from sia_jax.data.prompts import parse_prompts
-from tests.support.checkpoints import assert_same_trees
+from tests.support.checkpoints import assert_same_trees, edit_json, edit_tensors
 from tests.support.replying import generation_args, save_models
 from tests.support.tokenizers import save_qwen3_tokenizer
 
@@ -175,6 +177,54 @@ def test_a_value_model_that_brings_its_backbone_needs_no_option(
     assert ours["value_backbone"] == "backbone"
     for name in ("value_backbone_fingerprint", "value_fingerprint"):
         assert ours[name] == theirs[name] is not None
+
+
+def test_a_value_model_that_a_download_has_nested_is_found_before_anything_is_sampled(
+    args: Args, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "policy-value", tmp_path / "VM" / "VM")
+    save_qwen3_tokenizer(tmp_path / "VM" / "VM")
+    nested, plain = (replace(args, value=str(tmp_path / name)) for name in ("VM", "VM/VM"))
+    assert preflight.value_without_weights(nested, runner.prepare(args)) is not None
+    assert runner.settings(nested) == runner.settings(plain)
+    assert runner.settings(nested)["value_files"] != runner.settings(args)["value_files"]
+
+
+def change_template(folder: Path) -> None:
+    path = folder / "chat_template.jinja"
+    path.write_text(path.read_text(encoding="utf-8") + "{# another #}", encoding="utf-8")
+
+
+def change_config(folder: Path) -> None:
+    edit_json(folder / "config.json", rope_theta=5e5)
+
+
+def change_head(folder: Path) -> None:
+    edit_tensors(folder / "model.safetensors", **{"lm_head.weight": np.ones((352, 24), np.float32)})
+
+
+@pytest.mark.parametrize("change", [change_template, change_config, change_head])
+@pytest.mark.parametrize("role", ["policy", "value_backbone"])
+def test_models_that_answer_otherwise_are_other_settings(
+    args: Args, folder: Path, tmp_path: Path, role: str, change: Callable[[Path], None]
+) -> None:
+    """With the same backbone under the same name."""
+    shutil.copytree(folder / "policy", tmp_path / "policy")
+    here = replace(args, **{role: str(tmp_path / "policy")})
+    before = runner.settings(here)
+    change(tmp_path / "policy")
+    after = runner.settings(here)
+    assert [name for name in before if before[name] != after[name]] == [f"{role}_files"]
+
+
+def test_a_journal_of_another_template_is_refused(args: Args, tmp_path: Path, no_loading: None) -> None:
+    shutil.copytree(args.policy, tmp_path / "policy")
+    here = replace(args, policy=str(tmp_path / "policy"), output=str(tmp_path / "replies.jsonl"))
+    old = runner.settings(here) | {"samples": 1, "record": False}
+    Path(here.output or "").write_text(json.dumps({"settings": old}) + "\n")
+    change_template(tmp_path / "policy")
+    with pytest.raises(SystemExit, match=r"other settings: policy_files '\w{16}' \(now '\w{16}'\); name"):
+        generate.main(here)
 
 
 def test_special_tokens_as_stop_strings(folder: Path) -> None:

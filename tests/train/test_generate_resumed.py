@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -225,6 +226,7 @@ def test_a_set_is_replaced_only_on_request_and_then_sampled_anew(
         ({"temperature": 0.5}, "temperature 1.0 (now 0.5)"),
         ({"generate": 2}, "replies 3 (now 2)"),
         ({"policy": "other"}, "policy 'policy' (now 'other'), policy_fingerprint"),
+        ({"policy": "another template"}, "other settings: policy_files '"),
         ({"input": "another"}, "is none of the input's, as the policy reads them now"),
         ({"generate": None, "tokenizer": "policy"}, "holds an unfinished run of --generate; name another"),
     ],
@@ -239,6 +241,10 @@ def test_the_journal_of_another_run_is_refused(
     message: str,
 ) -> None:
     before = files(begun)
+    if changes.get("policy") == "another template":
+        shutil.copytree(folder / "policy", tmp_path / "policy")
+        (tmp_path / "policy" / "chat_template.jinja").write_text("{{ messages }}")
+        changes = {"policy": tmp_path / "policy"}
     for name in ("policy", "tokenizer"):
         if name in changes:
             changes = {**changes, name: str(folder / changes[name])}

@@ -9,7 +9,7 @@ import pytest
 import sia_jax
 from decode import runner
 from decode.runner import SamplingArgs
-from sia_jax.checkpoints.fingerprint import fingerprint
+from sia_jax.checkpoints.fingerprint import fingerprint, fingerprint_of_reward_model
 from sia_jax.evaluation.calibration import read_calibration
 from sia_jax.world import files
 from sia_jax.world.files import world_models
@@ -69,6 +69,7 @@ def test_each_page_is_about_these_files(value: str, name: str) -> None:
     args = SamplingArgs(**{role: str(folder) for role, folder in settings.items()})
     for role in settings:
         assert runner.settings(args)[f"{role}_fingerprint"] in page
+    assert fingerprint_of_reward_model(MODELS / "reward")[:16] in page
     for picture in (f"{name}-pareto.png", f"{name}-entropy_study.png"):
         assert f"({picture})" in page
         assert (DOCS / picture).read_bytes().startswith(b"\x89PNG")
