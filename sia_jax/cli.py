@@ -176,7 +176,7 @@ def explained(program: str, *others: type[Exception]) -> Iterator[None]:
     """
     expected: tuple[type[Exception], ...] = (ValueError, OSError, MissingExtraError, *others)
     try:
-        with _warnings_shown(program), _log_shown(program):
+        with _warnings_shown(program), _log_shown(program), _records_shown():
             yield
     except expected as error:
         sys.exit(shown(f"{program}: {error}"))
@@ -195,10 +195,10 @@ def _warnings_shown(program: str) -> Iterator[None]:
 
 @contextmanager
 def _log_shown(program: str) -> Iterator[None]:
-    """What the library logs, likewise."""
+    """What the library logs, as messages of the program."""
     log, handler = logging.getLogger("sia_jax"), logging.StreamHandler()
     handler.setLevel(logging.WARNING)
-    handler.setFormatter(_Shown(f"{program}: %(message)s"))
+    handler.setFormatter(logging.Formatter(f"{program}: %(message)s"))
     log.addHandler(handler)
     try:
         yield
@@ -206,9 +206,28 @@ def _log_shown(program: str) -> Iterator[None]:
         log.removeHandler(handler)
 
 
-class _Shown(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return shown(super().format(record))
+@contextmanager
+def _records_shown() -> Iterator[None]:
+    """What anybody logs, by whichever handler: records are cleaned where they are made."""
+    make, plain = logging.getLogRecordFactory(), logging.Formatter()
+
+    def made(*args: Any, **options: Any) -> logging.LogRecord:
+        record = make(*args, **options)
+        try:
+            message = record.getMessage()
+        except Exception:  # arguments that do not fit the text, of which logging tells itself
+            return record
+        if shown(message) != message:
+            record.msg, record.args = shown(message), ()
+        if record.exc_info:
+            record.exc_text = shown(plain.formatException(record.exc_info))
+        return record
+
+    logging.setLogRecordFactory(made)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make)
 
 
 @contextmanager

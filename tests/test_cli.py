@@ -1,8 +1,11 @@
 """What the programs share: an end with a message where files or options are wrong, and no other."""
 
 import importlib
+import io
+import logging
 import math
 import shlex
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -144,6 +147,50 @@ def test_errors_about_options_command_no_terminal(
     assert "--help" in said
     for foreign in ("\x1b]", "\x1b[2J", "\u202e", "\x9b", "\x07", "\udc80"):
         assert foreign not in said
+
+
+FOREIGN = "llama\x1b[2J\x1b]0;title\x07\u202e"
+
+
+@pytest.fixture
+def log(request: pytest.FixtureRequest) -> Iterator[tuple[logging.Logger, io.StringIO]]:
+    """A logger with a handler of its own, as transformers and huggingface_hub give theirs."""
+    found, stream = logging.getLogger(request.param), io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("[its own] %(message)s"))
+    found.addHandler(handler)
+    yield found, stream
+    found.removeHandler(handler)
+
+
+@pytest.mark.parametrize(
+    "log", ["transformers.models", "tokenizers", "huggingface_hub.utils", "sia_jax", ""], indirect=True
+)
+def test_what_any_package_logs_commands_no_terminal(log: tuple[logging.Logger, io.StringIO]) -> None:
+    logger, stream = log
+    with explained("it"):
+        logger.warning("no tokenizer of type %s, as %s says", FOREIGN, {"config.json": 100})
+        logger.warning(f"100% of {FOREIGN}")
+        try:
+            raise ValueError(FOREIGN)
+        except ValueError:
+            logger.warning("it failed", exc_info=True)
+        logger.warning("plain %d%%\n\tand more", 5)
+    said = stream.getvalue()
+    assert not any(foreign in said for foreign in ("\x1b", "\x07", "\u202e"))
+    assert "[its own] no tokenizer of type llama␛[2J␛]0;title␇\\u202e, as {'config.json': 100} says\n" in said
+    assert "100% of llama␛" in said
+    assert "ValueError: llama␛" in said
+    assert said.endswith("[its own] plain 5%\n\tand more\n")
+
+
+@pytest.mark.parametrize("log", ["transformers"], indirect=True)
+def test_loggers_are_as_before_when_a_program_has_ended(log: tuple[logging.Logger, io.StringIO]) -> None:
+    logger, stream = log
+    with pytest.raises(SystemExit), explained("it"):
+        raise ValueError("no such thing")
+    logger.warning("a\x1b")
+    assert stream.getvalue() == "[its own] a\x1b\n"
 
 
 def test_options_are_read_as_they_were_given() -> None:
