@@ -6,7 +6,6 @@ a word; this one takes any of them, and raises where there is none.
 """
 
 import warnings
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from sia_jax.checkpoints import rope_fields
 from sia_jax.checkpoints.files import is_there, read_json
 from sia_jax.checkpoints.values import (
+    Kinds,
     as_list,
     is_bool,
     is_count,
@@ -22,6 +22,7 @@ from sia_jax.checkpoints.values import (
     is_object,
     is_positive,
     is_set,
+    wrong_values,
 )
 from sia_jax.files.shown import shown_value
 from sia_jax.models.config import Family, ModelConfig
@@ -249,7 +250,7 @@ def _wrong_values(raw: dict[str, Any]) -> list[str]:
     """Fields that are there but are not of their kind."""
     counts = (*_REQUIRED, "num_key_value_heads", "head_dim")
     flags = ("tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window")
-    tests: list[tuple[Iterable[str], Callable[[Any], bool], str]] = [
+    kinds: Kinds = [
         ((key for key in counts if key != "rms_norm_eps"), is_count, "an integer above 0"),
         (("rms_norm_eps",), is_positive, "a number above 0"),
         (("initializer_range",), lambda value: is_number(value) and value >= 0, "a number from 0"),
@@ -258,12 +259,7 @@ def _wrong_values(raw: dict[str, Any]) -> list[str]:
         (("layer_types",), lambda value: isinstance(value, list), "a list"),
         (("id2label",), is_object, "an object"),
     ]
-    return [
-        f"{key} is {shown_value(raw[key])}, expected {expected}"
-        for keys, holds, expected in tests
-        for key in keys
-        if raw.get(key) is not None and not holds(raw[key])
-    ]
+    return wrong_values(raw, kinds)
 
 
 def _wrong_ids(raw: dict[str, Any], vocab_size: int | None) -> list[str]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
-from sia_jax.checkpoints.files import check_whole, has_folder, is_there
+from sia_jax.checkpoints.files import check_whole, has_folder, is_there, read_json
+from sia_jax.checkpoints.values import Kinds, is_bool, is_number, is_object, wrong_values
 from sia_jax.files.writing import copy_file, make_folder
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -77,5 +79,52 @@ def remove_others(folder: Path, kept: Collection[str]) -> None:
         more.rmdir()
 
 
+def check_tokenizer_config(folder: Path) -> None:
+    """Fields of tokenizer_config.json are of their kinds, as far as transformers takes them as they come.
+
+    Raises:
+      ValueError: some are not, all of them in one report; or it is no JSON object.
+    """
+    path = folder / TOKENIZER_CONFIG
+    if not is_there(path):
+        return
+    problems = wrong_values(read_json(path), _KINDS)
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems)}")
+
+
 def _more_templates(folder: Path) -> list[str]:
     return [f"{_MORE_TEMPLATES}/{path.name}" for path in sorted((folder / _MORE_TEMPLATES).glob("*.jinja"))]
+
+
+def _is_token(value: Any) -> bool:
+    """A token's text, alone or with how it is matched."""
+    return isinstance(value, str) or (is_object(value) and isinstance(value.get("content"), str))
+
+
+def _are_tokens(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_token, value))
+
+
+def _are_named_tokens(value: Any) -> bool:
+    return _are_tokens(list(value.values()) if is_object(value) else value)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+_KINDS: Kinds = (
+    (("model_max_length", "max_len"), is_number, "a number"),
+    (
+        (
+            *("add_bos_token", "add_eos_token", "add_prefix_space", "clean_up_tokenization_spaces"),
+            *("split_special_tokens", "legacy"),
+        ),
+        is_bool,
+        "true or false",
+    ),
+    (("additional_special_tokens",), _are_tokens, "a list of tokens"),
+    (("extra_special_tokens",), _are_named_tokens, "a list of tokens, or an object of tokens by their names"),
+    (("model_input_names", "fast_tokenizer_files"), _are_texts, "a list of texts"),
+)

@@ -2,7 +2,10 @@
 
 import math
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+from sia_jax.files.shown import shown_value
 
 _LARGEST_FLOAT32 = 3.4028234e38
 
@@ -52,3 +55,17 @@ def is_set(value: Any) -> bool:
 def as_list(value: Any) -> list[Any]:
     """A list as it is, null as an empty one, anything else as the one entry of a list."""
     return [] if value is None else value if isinstance(value, list) else [value]
+
+
+Kinds = Sequence[tuple[Iterable[str], Callable[[Any], bool], str]]
+"""Names of fields, what holds of each of them that is there and not null, and that in words."""
+
+
+def wrong_values(raw: Mapping[str, Any], kinds: Kinds) -> list[str]:
+    """Fields of a JSON object that are there but are not of their kind, each with what was expected."""
+    return [
+        f"{key} is {shown_value(raw[key])}, expected {expected}"
+        for keys, holds, expected in kinds
+        for key in keys
+        if raw.get(key) is not None and not holds(raw[key])
+    ]

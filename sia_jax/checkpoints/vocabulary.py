@@ -11,6 +11,7 @@ from sia_jax.checkpoints.files import is_there, read_json
 from sia_jax.checkpoints.tokenizer_files import (
     OLD_TEMPLATE,
     TOKENIZER_CONFIG,
+    check_tokenizer_config,
     remove_others,
     tokenizer_files,
     without_templates,
@@ -55,6 +56,7 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
         from transformers import AutoTokenizer
 
     try:
+        check_tokenizer_config(folder)
         # Left to itself, trust_remote_code asks on stdin.
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **special_tokens_for_4(folder)

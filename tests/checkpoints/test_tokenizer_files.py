@@ -11,6 +11,7 @@ import pytest
 from sia_jax.checkpoints.files import has_folder, is_there
 from sia_jax.checkpoints.tokenizer_files import copy_tokenizer, tokenizer_files
 from sia_jax.checkpoints.vocabulary import load_tokenizer, save_tokenizer, special_tokens_for_4
+from tests.support.checkpoints import edit_json
 from tests.support.tokenizers import save_qwen3_tokenizer
 
 MORE = "additional_chat_templates/rag.jinja"
@@ -156,3 +157,45 @@ def test_a_folder_of_templates_that_belongs_to_another_checkpoint_is_let_be(
     (folder / MORE).parent.symlink_to(tmp_path / "elsewhere")
     save_tokenizer(None, folder)
     assert (tmp_path / "elsewhere" / "rag.jinja").is_file()
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"model_max_length": "x"}, "model_max_length is 'x', expected a number"),
+        ({"model_max_length": True}, "model_max_length is True, expected a number"),
+        ({"max_len": [512]}, r"max_len is [512], expected a number"),
+        ({"add_bos_token": "false"}, "add_bos_token is 'false', expected true or false"),
+        ({"add_eos_token": 1}, "add_eos_token is 1, expected true or false"),
+        ({"add_prefix_space": "no"}, "add_prefix_space is 'no', expected true or false"),
+        ({"clean_up_tokenization_spaces": "false"}, "clean_up_tokenization_spaces is 'false'"),
+        ({"split_special_tokens": "false"}, "split_special_tokens is 'false'"),
+        ({"additional_special_tokens": [1, 2]}, "additional_special_tokens is [1, 2], expected a list of"),
+        ({"extra_special_tokens": {"image": 5}}, "extra_special_tokens is {'image': 5}, expected a list"),
+        ({"model_input_names": "input_ids"}, "model_input_names is 'input_ids', expected a list of texts"),
+        ({"legacy": "\x1b[2J", "max_len": "x"}, "max_len is 'x', expected a number; legacy is '\\x1b[2J'"),
+    ],
+)
+def test_fields_of_another_kind_are_named_when_it_is_loaded(
+    folder: Path, fields: dict[str, Any], told: str
+) -> None:
+    edit_json(folder / "tokenizer_config.json", **fields)
+    with pytest.raises(ValueError, match="cannot read the tokenizer") as found:
+        load_tokenizer(folder)
+    assert told in str(found.value)
+    assert "\x1b" not in str(found.value)
+
+
+def test_fields_that_say_nothing_or_as_published_files_have_them_are_taken(folder: Path) -> None:
+    expected = load_tokenizer(folder).encode("How long should I boil an egg?")
+    fields = dict.fromkeys(("model_max_length", "add_bos_token", "clean_up_tokenization_spaces"))
+    end = {"__type": "AddedToken", "content": "<|im_end|>", "special": True}
+    edit_json(folder / "tokenizer_config.json", **fields, extra_special_tokens={"end_token": "<|im_end|>"})
+    assert load_tokenizer(folder).encode("How long should I boil an egg?") == expected
+    edit_json(
+        folder / "tokenizer_config.json",
+        model_max_length=1e30,
+        additional_special_tokens=[end],
+        extra_special_tokens=[],
+    )
+    assert load_tokenizer(folder).encode("How long should I boil an egg?") == expected
