@@ -26,14 +26,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from sia_jax.checkpoints.values import is_number, is_object
+from sia_jax.checkpoints.values import is_number
 from sia_jax.cli import Count, program, read_options
 from sia_jax.data.prompts import check_seed
 from sia_jax.files.lock import LOCK, locked
 from sia_jax.files.outputs import check_outputs
-from sia_jax.files.reading import read_bytes
+from sia_jax.files.reading import read_object
 from sia_jax.files.shown import shown_value
-from sia_jax.files.strict_json import parse_object
 from sia_jax.files.writing import write_text
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.progress import waiting
@@ -82,7 +81,7 @@ class Diary:
         size = dataclasses.asdict(world.size)
         diary = cls(world.out / "world.json", {"seed": world.seed, "size": size})
         if diary.path.exists():
-            diary._go_on(parse_object(read_bytes(diary.path, "diary of a world"), str(diary.path)))
+            diary._go_on(read_object(diary.path, "diary of a world", "name another --out"))
         elif world.out.exists() and {path.name for path in world.out.iterdir()} - {LOCK}:
             raise ValueError(f"{world.out} holds something else than a world; name another --out")
         return diary
@@ -95,7 +94,7 @@ class Diary:
         """
         settings, seconds, made_by = found.get("settings"), found.get("seconds"), found.get("made_by", {})
         if not (
-            (is_object(settings) and is_object(seconds) and is_object(made_by))
+            (isinstance(settings, dict) and isinstance(seconds, dict) and isinstance(made_by, dict))
             and all(map(is_number, seconds.values()))
             and all(isinstance(by, str) for by in made_by.values())
         ):
