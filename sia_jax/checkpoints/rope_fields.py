@@ -73,20 +73,20 @@ def _rope(raw: dict[str, Any], fields: dict[str, Any]) -> tuple[RopeConfig | Non
     if len(set(thetas)) > 1:
         return None, [f"rope_theta and rope_parameters disagree: {sorted(set(thetas))}"]
     theta = float(thetas[0])
-    types = [fields[name] for name in _TYPES if name in fields] or ["default"]
-    if types[0] != types[-1]:
+    types = [fields[name] for name in _TYPES if name in fields]
+    if types and types[0] != types[-1]:
         return None, [
             f"rope_type {shown_value(types[0])} and type {shown_value(types[1])} disagree, two names of one "
             "thing; copy the object from the original checkpoint"
         ]
-    rope_type = types[0]
-    if rope_type == "default":
-        scaling = {name: fields[name] for name in _LLAMA3[:3] if fields.get(name) is not None}
-        if scaling and not _is_one(scaling.get("factor")):
-            return None, [
-                f"rope scaling by {shown_value(scaling)} without its type, expected a rope_type that scales "
-                "beside these numbers, or none of them; copy the object from the original checkpoint"
-            ]
+    scaling = {name: fields[name] for name in _LLAMA3[:3] if fields.get(name) is not None}
+    if scaling and not types and not _is_one(scaling.get("factor")):
+        return None, [
+            f"rope scaling by {shown_value(scaling)} without its type, expected a rope_type beside them; "
+            "copy the object from the original checkpoint"
+        ]
+    rope_type = types[0] if types else "default"
+    if rope_type == "default":  # whatever numbers stand beside it, as in transformers
         return RopeConfig(theta), []
     if rope_type != "llama3":
         return None, [f"rope type {shown_value(rope_type)} is not supported, expected 'default' or 'llama3'"]

@@ -276,7 +276,7 @@ def test_prompts_that_the_chat_template_refuses_are_left_out(args: Args, tmp_pat
         ({"max_length": 20}, "no prompt could be kept: prompt of more than 8 tokens"),
         ({"temperature": -1.0}, "temperature must be 0 (greedy)"),
         ({"mesh": (3, 1, 1)}, "needs 3 devices, got 8"),
-        ({"top_p": 0.0}, "top_p must be in (0, 1], got 0.0"),
+        ({"top_p": 0.0}, "--top-p must be in (0, 1], got 0.0"),
         ({"seed": -1}, "seed must be an integer in 0"),
         ({"format": "official"}, "format official holds ids, and prompts are needed as text"),
         ({"export_official": "a.json"}, "leave out --record-prompt policy"),
