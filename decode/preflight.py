@@ -1,6 +1,7 @@
 """Every prompt against all models that will read it, before anything is sampled."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import sia_jax
 from decode import runner
@@ -14,6 +15,7 @@ from sia_jax.data.prompts import PromptLine
 from sia_jax.models.config import ValueConfig
 from sia_jax.rewards.labelling import check_tokenizer
 from sia_jax.text.forms import Prompting
+from sia_jax.text.templates import TemplateRefusal
 
 TOLD = 20
 """Offenders that are told with what is wrong; of more than these the ids."""
@@ -93,12 +95,17 @@ def reward_check(
       max_new_tokens: of a reply.
 
     Raises:
-      ValueError: --reward-max-tokens is more than the model holds, or a tokenizer of another model.
+      ValueError: --reward-max-tokens is more than the model holds, a tokenizer of another model, or a chat
+        template that leaves out question or reply.
     """
     folder = resolve_checkpoint(path)
     config = read_config(folder).model
     model = sia_jax.RewardModel(config, {}, load_tokenizer(folder), checkpoint_name(path))
     check_tokenizer(model)
+    # What is wrong for every prompt is said once.
+    question, reply = {"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}
+    with suppress(TemplateRefusal):  # prompts of another form it may take
+        model.conversation_ids([question, reply], **template)
     held = config.max_position_embeddings
     if max_tokens is not None and not 1 <= max_tokens <= held:
         raise ValueError(
@@ -108,7 +115,6 @@ def reward_check(
 
     def check(prompt: PromptLine) -> None:
         assert prompt.messages is not None
-        reply = {"role": "assistant", "content": "a"}
         try:
             shortest = len(model.conversation_ids([*prompt.messages, reply], **template)) - 1
         except ValueError as error:
