@@ -19,7 +19,6 @@ OUT.partial.jsonl holds what is done, and the same command, started again, goes 
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +31,7 @@ import tyro
 from decode import preflight, runner
 from decode.generate import plan
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import Count, Flag, PromptFileArgs, command, goes_on, program, read_options
+from sia_jax.cli import Count, Flag, PromptFileArgs, command, goes_on, program, read_options, stop
 from sia_jax.data.prompts import PromptLine
 from sia_jax.evaluation.calibration import FORMAT, calibrate, read_calibration, share_caution, threshold_for
 from sia_jax.files.lock import locked
@@ -120,7 +119,7 @@ def run(args: Args, messages: Terminal) -> None:
         except KeyboardInterrupt:
             kept = f"what was done is in {journal.path}, and {goes_on(args.overwrite and journal.begun)}"
             messages.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
-            sys.exit(130)
+            stop()
     found = np.array([h for row in sorted(entropies.rows) for h in entropies.rows[row]], np.float32)
     content = calibrate(found, sorted(args.ratios), _facts(args, source, total))
     write_text(Path(args.out), json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -25,7 +25,6 @@ line's own "seed" makes it independent of its place too.
 
 import json
 import math
-import sys
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +46,7 @@ from sia_jax.cli import (
     goes_on,
     program,
     read_options,
+    stop,
 )
 from sia_jax.data.prompts import PromptLine, text_prompts
 from sia_jax.files.lock import locked
@@ -131,7 +131,7 @@ def run(args: Args, messages: Terminal) -> None:
         kept = f"{len(journal.done & wanted)} of {len(wanted)} replies are in {args.output}"
         again = goes_on(args.overwrite and journal.begun)
         messages.print(f"\ninterrupted; {kept}, and {again}", highlight=False, soft_wrap=True)
-        sys.exit(130)
+        stop()
 
 
 def _load(

@@ -4,20 +4,23 @@ A kind says how `--help` shows an option; its docstring says what it is for. Whe
 program's own docstring tells what happens then, and no default is shown.
 """
 
+import atexit
 import io
 import logging
+import os
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import PurePath
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_type_hints
 
 import tyro
 
-from sia_jax.console import invocation, running_program
+from sia_jax.console import invocation, is_program, running_program
 from sia_jax.extras import MissingExtraError
 from sia_jax.files.pipes import reader_may_leave
 from sia_jax.files.shown import shown
@@ -162,7 +165,28 @@ def program(
             yield messages
     except KeyboardInterrupt:
         messages.say(f"\n{interrupted()}")
-        sys.exit(130)
+        stop()
+
+
+def stop() -> NoReturn:
+    """End after Ctrl-C, once all is said and closed, with the status that shells expect.
+
+    Ctrl-C leaves a compilation, whose threads go on in XLA: an interpreter that is taken apart beside them
+    crashes. So this process ends without that, if it is a program and no test of one.
+
+    Raises:
+      SystemExit: 130.
+    """
+    if is_program():
+        atexit.register(_end, 128 + signal.SIGINT)  # before what JAX has registered
+    sys.exit(128 + signal.SIGINT)
+
+
+def _end(status: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, AttributeError):  # nobody reads it, or it was closed from the first
+            stream.flush()
+    os._exit(status)
 
 
 @contextmanager

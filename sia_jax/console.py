@@ -168,6 +168,11 @@ def running_program() -> str | None:
     return invocation(f"{folder}.{name}") if folder in FOLDERS and not name.startswith("_") else None
 
 
+def is_program() -> bool:
+    """Whether this process runs a program, or the command `sia`."""
+    return _called_as_sia() or running_program() is not None
+
+
 def said(text: str) -> str:
     """A text in which programs are called as the reader has called this one."""
     return re.sub(

@@ -5,6 +5,10 @@ import io
 import logging
 import math
 import shlex
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -14,8 +18,12 @@ import pytest
 import tyro
 
 from decode import evaluate, generate, trace
+from sia_jax import cli
 from sia_jax.cli import check_used, command, explained, named_as_options, read_options
 from sia_jax.console import find_programs
+from sia_jax.world.files import world_models
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("error", [ValueError("no such thing"), FileNotFoundError("no such thing")])
@@ -33,6 +41,46 @@ def test_what_is_wrong_with_the_program_keeps_its_traceback() -> None:
 def test_a_program_may_explain_more() -> None:
     with pytest.raises(SystemExit, match="the loss is nan"), explained("it", FloatingPointError):
         raise FloatingPointError("the loss is nan")
+
+
+@pytest.mark.parametrize("is_one", [True, False])
+def test_after_ctrl_c_a_program_and_no_test_of_one_ends_before_it_is_taken_apart(
+    is_one: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered: list[Any] = []
+    monkeypatch.setattr(cli, "is_program", lambda: is_one)
+    monkeypatch.setattr(cli.atexit, "register", lambda *call: registered.append(call))
+    with pytest.raises(SystemExit) as end, cli.program("it"):
+        raise KeyboardInterrupt
+    assert end.value.code == 130
+    assert registered == [(cli._end, 130)] * is_one
+
+
+@pytest.mark.long
+def test_ctrl_c_while_a_program_compiles_is_no_crash(tmp_path: Path) -> None:
+    models = world_models()
+    options = [
+        "--policy",
+        models / "policy",
+        "--value",
+        models / "value-token",
+        "--out",
+        tmp_path / "r.jsonl",
+    ]
+    words = ["-m", "decode.generate", *options, "--prompt", "Hello?", "--batch", "1"]
+    process = subprocess.Popen(
+        [sys.executable, *map(str, words)], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    try:
+        line = process.stderr.readline()  # how prompts are made, said when all is imported
+        time.sleep(4)  # until it compiles, which takes some ten seconds
+        process.send_signal(signal.SIGINT)
+        said = line + process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, "0 of 1 replies" in said) == (130, True), said
 
 
 def test_a_command_line_gives_back_the_options_that_it_was_made_from() -> None:

@@ -171,7 +171,7 @@ def test_a_world_that_is_whole_keeps_the_software_that_made_it(made, monkeypatch
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_a_seed_that_is_none_is_refused_before_anything_is_written(seed, tmp_path):
-    with pytest.raises(SystemExit, match="seed must be an integer in 0"):
+    with pytest.raises(SystemExit, match="--seed must be an integer in 0"):
         world.main(world.Args(out=tmp_path / "out", seed=seed, size="tiny"))
     assert not (tmp_path / "out").exists()
 
