@@ -78,7 +78,7 @@ def test_torch_and_peft_read_what_was_trained_and_exported_and_give_its_values(n
             trained=trained,
             epochs=2,
             row_length=32,
-            rank=4,
+            **({"rank": 4} if trained == "lora" else {}),
             learning_rate=1e-2,
             held_out=0.2,
             layout="official",
