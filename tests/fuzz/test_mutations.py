@@ -47,6 +47,7 @@ def test_every_mutator_takes_any_bytes(mutator: str) -> None:
             assert isinstance(function(content, random.Random(seed)), bytes)
 
 
+@pytest.mark.long
 def test_whatever_a_reader_must_not_do_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness, "MAX_GROWTH", 50 * 2**20)
 
