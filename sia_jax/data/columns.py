@@ -34,6 +34,7 @@ _KNOWN = frozenset(
     [
         *(*CONVERSATIONS, *REPLIES, "prompt", "prompt_ids", "value_ids", "chosen", "rejected"),
         *("output", "id", "seed", "threshold", "reward", "group", "complete"),
+        *("finish_reason", "stop_string", "method", "branch"),
     ]
 )
 _EXAMPLE = '{"prompt": "..."}, {"messages": [...]} or {"prompt_ids": [...]}'

@@ -52,6 +52,20 @@ def test_own_data_are_read_in_any_case_of_letters(tmp_path: Path, form: str, cha
     assert [message["content"] for message in found.messages] == ["How?", "So."]
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("change", [str.upper, str.title, str.lower])
+@pytest.mark.parametrize(
+    ("reason", "stop", "complete"), [("stop", "", True), ("stop", "\u2029", False), ("length", "", False)]
+)
+def test_how_a_generated_reply_ended_is_read_in_any_form_and_case_of_letters(
+    tmp_path: Path, form: str, change: Any, reason: str, stop: str, complete: bool
+) -> None:
+    row = {"id": "tea", "prompt": "How?", "text": "So.", "method": "steered", "branch": 1}
+    row |= {"finish_reason": reason, "stop_string": stop}
+    (found,) = read("jsonl", write(tmp_path, form, {change(name): value for name, value in row.items()}))
+    assert (found.id, found.complete) == ("tea:steered:1", complete)
+
+
 def test_rows_of_published_sets_are_known_in_any_case_of_letters(tmp_path: Path) -> None:
     row = {"Prompt": "How?", "Response": "So.", "response_harm_label": "unharmful"}
     for form in FORMS:

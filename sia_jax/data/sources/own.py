@@ -135,8 +135,8 @@ def _end(row: Row) -> tuple[bool, str | None]:
                 f"{row.place}: 'finish_reason' must be one of decode.generate's, {', '.join(_ENDS)}, got "
                 f'{shown_value(reason, 60)}; write "complete": true or false instead'
             )
-        # What a stop text ends is cut too: the policy was not about to end its turn.
-        return reason == "stop" and row.fields.get("stop_string") is None, FAILED.get(reason)
+        # A stop text cuts a reply: the policy was not about to end its turn. In a CSV file "" is none.
+        return reason == "stop" and not row.fields.get("stop_string"), FAILED.get(reason)
     complete = True if complete is None else complete
     if not isinstance(complete, bool):
         raise ValueError(f"{row.place}: 'complete' must be true or false, got {shown_value(complete, 60)}")
