@@ -47,7 +47,7 @@ from sia_jax.models.run import bucket_length
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.evaluation import draw_pareto
 from sia_jax.reports.progress import RunProgress, waiting
-from sia_jax.reports.reply import Reply
+from sia_jax.reports.reply import Reply, json_threshold
 from sia_jax.reports.terminal import Tally, legend, rate, reply_text
 from sia_jax.reports.trace import trace_page
 from sia_jax.world.files import world_models
@@ -365,7 +365,7 @@ def _write(
             "branch": 0,
             "method": scored.setting.name,
             "seed": args.seed,
-            "threshold": runner.json_threshold(scored.setting.threshold),
+            "threshold": json_threshold(scored.setting.threshold),
             "prompt": [dict(message) for message in prompt.messages],
             **scored.replies[index].to_json(),
             "gold": scored.gold[index],
@@ -397,7 +397,7 @@ def _row(scored: Scored) -> dict[str, Any]:
         "kind": scored.setting.kind,
         "n": 1,
         "ratio": tally.junctions / max(tally.tokens, 1),
-        "threshold": runner.json_threshold(scored.setting.threshold),
+        "threshold": json_threshold(scored.setting.threshold),
         "rewards": {name: interval.to_json() for name, interval in means.items()},
         "tokens_per_second": tokens_per_second(tally.tokens, scored.seconds),
     }

@@ -56,6 +56,7 @@ from sia_jax.reports.evaluation import claims_text, draw_pareto, evaluation_tabl
 from sia_jax.reports.journal import Journal
 from sia_jax.reports.progress import RunProgress, clock, waiting
 from sia_jax.reports.provenance import head_commit, machine
+from sia_jax.reports.reply import json_threshold
 from sia_jax.text.forms import Prompting, date_variables
 from sia_jax.world import gold as world_gold
 
@@ -242,7 +243,7 @@ class _Evaluation:
                 tokens = sum(record["sampled_tokens"] for record in steered)
                 realised = sum(record["sampled_junctions"] for record in steered) / max(tokens, 1)
         gate = gate_numbers(method, threshold, realised)
-        ours = {"threshold": runner.json_threshold(gate.threshold), "rate": gate.rate}
+        ours = {"threshold": json_threshold(gate.threshold), "rate": gate.rate}
         for index in range(len(self.prompts)):
             record = self.records.get((method.key, seed, index))
             theirs = ours if record is None else {name: record[name] for name in ours}
@@ -267,7 +268,7 @@ class _Evaluation:
             "seed": seed,
             "index": index,
             "id": self.prompts[index].id,
-            "threshold": runner.json_threshold(gate.threshold),
+            "threshold": json_threshold(gate.threshold),
             "rate": gate.rate,
             "text": reply.text,
             "finish_reason": reply.finish_reason.name.lower(),

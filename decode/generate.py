@@ -56,7 +56,7 @@ from sia_jax.models.run import bucket_length
 from sia_jax.reports.console import Terminal
 from sia_jax.reports.journal import Journal, place_in
 from sia_jax.reports.progress import RunProgress, waiting
-from sia_jax.reports.reply import Reply
+from sia_jax.reports.reply import Reply, json_threshold
 from sia_jax.reports.terminal import Tally, legend, reply_text, side_by_side, summary
 from sia_jax.text.forms import Prompting
 
@@ -333,7 +333,7 @@ def _own(prompt: PromptLine, method: str, args: Args) -> dict[str, Any]:
     return {
         "id": prompt.id,
         "seed": args.seed if prompt.seed is None else prompt.seed,
-        "threshold": runner.json_threshold(math.inf if method == "base" and args.compare else threshold),
+        "threshold": json_threshold(math.inf if method == "base" and args.compare else threshold),
     }
 
 

@@ -39,7 +39,7 @@ from sia_jax.data.prompts import check_seed
 from sia_jax.data.token_ids import with_tokens
 from sia_jax.decoding.checks import check_knob
 from sia_jax.models.config import ModelConfig
-from sia_jax.reports.reply import Reply, read_replies
+from sia_jax.reports.reply import Reply, json_threshold, read_replies
 from sia_jax.text.forms import Prompting
 from sia_jax.text.tokenizer import Tokenizer
 
@@ -168,8 +168,8 @@ def check_options(args: SamplingArgs) -> None:
     if "" in args.stop:
         raise ValueError("--stop must not be empty")
     check_texts(args)
+    check_seed(args.seed, "--seed")
     with named_as_options(args):
-        check_seed(args.seed)
         steering(args)
         mesh_of(args)
 
@@ -323,11 +323,6 @@ def settings(args: SamplingArgs, found: Prompting | None = None) -> dict[str, An
         "thinking": args.thinking,
         "date_string": None if found is None else found.date_string,
     }
-
-
-def json_threshold(number: float) -> float | str:
-    """A threshold in strict JSON, which has no infinity: "inf" or "-inf"."""
-    return number if math.isfinite(number) else str(number)
 
 
 def prompt_key(seed: int, index: int) -> jax.Array:

@@ -120,8 +120,7 @@ def check_options(args: Args) -> None:
     for name, number in (("batch", args.batch_size), ("head_rank", args.head_rank), ("keep", args.keep)):
         if number is not None and number < 1:
             raise ValueError(f"{option_of(name)} must be 1 or more, got {number}")
-    with _named(args):
-        check_seed(args.seed)
+    check_seed(args.seed, "--seed")
     # Of how many steps is known with the data.
     loop_config(args, sys.maxsize)
     _optimizer(args, sys.maxsize)

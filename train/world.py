@@ -27,7 +27,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sia_jax.checkpoints.values import is_number
-from sia_jax.cli import Count, named_as_options, program, read_options
+from sia_jax.cli import Count, program, read_options
 from sia_jax.data.prompts import check_seed
 from sia_jax.files.lock import LOCK, locked
 from sia_jax.files.outputs import check_outputs
@@ -57,7 +57,7 @@ def main(args: Args) -> None:
     kept = "interrupted; the same command goes on"
     with program("train.world", FloatingPointError, interrupted=lambda: kept) as console:
         check_outputs(inputs={}, folders={"--out": args.out})
-        with locked(folders=(args.out,)), named_as_options(args):
+        with locked(folders=(args.out,)):
             make(World(args.out, args.seed, args.size), console)
 
 

@@ -20,8 +20,7 @@ from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.regression import fit
 from sia_jax.evaluation.roofline import usable_cores
 from sia_jax.evaluation.statistics import mean_interval
-from sia_jax.files.reading import read_bytes
-from sia_jax.files.strict_json import parse_object
+from sia_jax.files.reading import read_object
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
 from sia_jax.pretrained import Policy, RewardModel
@@ -167,13 +166,13 @@ def write_card(world: World, seconds: Mapping[str, float], made_by: Mapping[str,
     path = world.runs / "scores.json"
     if not path.exists():
         write_text(path, json.dumps(scores(world), indent=2) + "\n")
-    found = parse_object(read_bytes(path, "file of scores"), str(path))
+    remedy = "delete the file, and the same command measures them again"
+    found = read_object(path, "file of scores", remedy)
     try:
         card = _card(world, found, seconds, made_by)
     except (KeyError, TypeError, ValueError) as error:  # it was changed since
         raise ValueError(
-            f"{path}: these are no scores of the world's models ({error!r}); delete the file, and the same "
-            "command measures them again"
+            f"{path}: these are no scores of the world's models ({error!r}); {remedy}"
         ) from error
     write_text(world.models / CARD, card)
 

@@ -122,6 +122,11 @@ def json_numbers(array: np.ndarray) -> list[Any]:
     return [float(str(x)) if math.isfinite(x) else None for x in array]
 
 
+def json_threshold(number: float) -> float | str:
+    """A threshold in strict JSON, which has no infinity: "inf" or "-inf"."""
+    return number if math.isfinite(number) else str(number)
+
+
 def _read(
     samples: Any,  # Samples on the host: NumPy arrays
     row: int,
