@@ -23,8 +23,6 @@ from sia_jax.files.strict_json import kind_of
 
 _OUTPUT = "output"  # a reply as well, of sets whose prompts have other names
 _PRINTED = re.compile(r"\s*\[\s*\{\s*['\"](role|content|from|value)['\"]\s*:")
-
-
 _TRANSCRIPT = re.compile(r"\s*Human:.*\n\nAssistant:\s*", re.DOTALL)
 """A prompt of HH-RLHF: the turns of a conversation, and the opened one of the assistant."""
 

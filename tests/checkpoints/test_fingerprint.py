@@ -47,7 +47,7 @@ def write(name: str, content: str) -> Callable[[Path], None]:
     return change
 
 
-def head(name: str, shape: tuple[int, int]) -> Callable[[Path], None]:
+def head(name: str, shape: tuple[int, ...]) -> Callable[[Path], None]:
     array = np.ones(shape, np.float32)
     return lambda folder: edit_tensors(folder / "model.safetensors", **{f"{name}.weight": array})
 
@@ -90,7 +90,7 @@ def test_a_reward_models_digest_tells_its_head_and_its_backbone(reward: Path) ->
     found = [fingerprint_of_reward_model(reward)]
     head("score", (1, 24))(reward)
     found.append(fingerprint_of_reward_model(reward))
-    head("model.norm", (24,))(reward)  # type: ignore[arg-type]
+    head("model.norm", (24,))(reward)
     found.append(fingerprint_of_reward_model(reward))
     assert len(set(found)) == 3
 

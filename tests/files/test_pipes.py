@@ -18,7 +18,7 @@ def unread(code: str, stream: str = "stdout") -> subprocess.CompletedProcess[str
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: write}
     buffered = {name: x for name, x in os.environ.items() if name != "PYTHONUNBUFFERED"}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=ROOT, env=buffered, text=True, check=False, **streams)  # type: ignore[call-overload]
+    done = subprocess.run(command, cwd=ROOT, env=buffered, text=True, check=False, **streams)
     os.close(write)
     return done
 
