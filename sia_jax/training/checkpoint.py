@@ -7,6 +7,7 @@ damaged later is passed over, not trusted.
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ with installed_with("train"):
     import orbax.checkpoint as ocp
 
 _LOG = logging.getLogger(__name__)
+_SETTLED_WITHIN = 60.0
+"""Seconds after which a thread that still writes is left to itself."""
 
 
 class Checkpoints:
@@ -118,9 +121,7 @@ class Checkpoints:
         try:
             yield
         except BaseException:
-            for manager in (self._last, self._best):
-                with suppress(Exception):
-                    manager.wait_until_finished()
+            self._settle()
             raise
 
     def close(self) -> None:
@@ -152,10 +153,18 @@ class Checkpoints:
         structure = jax.tree.structure(like)
         return jax.tree.unflatten(structure, [restored[name] for name in leaves]), saved["meta"]
 
+    def _settle(self) -> None:
+        for manager in (self._last, self._best):
+            with suppress(Exception):
+                manager.wait_until_finished()
+        # A manager waits for the first of its threads that fails; the others still log what they have met.
+        for thread in threading.enumerate():
+            if type(thread).__module__.startswith("orbax.") or thread.name == "async_save":
+                threading.Thread.join(thread, _SETTLED_WITHIN)
+
     def _failed(self, error: Exception) -> OSError:
         # What is still being written may fail too, and what has failed the manager takes for written.
-        with suppress(Exception):
-            self._last.wait_until_finished()
+        self._settle()
         self._last.reload()
         steps = sorted(self._last.all_steps())
         good = f"step {steps[-1]}" if steps else "none"

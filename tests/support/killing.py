@@ -132,9 +132,9 @@ def _child(
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
         if isinstance(end.code, str):
-            os.write(2, end.code.encode())
+            print(end.code, file=sys.stderr, flush=True)  # as the interpreter does: no other line is split
     except BaseException:
-        os.write(2, traceback.format_exc().encode())
+        print(traceback.format_exc(), file=sys.stderr, flush=True)
         status = 99
     os._exit(status)
 

@@ -1,10 +1,12 @@
 """A run that is killed, or whose checkpoints are damaged, ends with the weights of one that was not."""
 
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +20,7 @@ import pytest
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import OptimizerConfig
 from sia_jax.training.language import init_full_state
+from sia_jax.training.step import TrainState
 from tests.support.marks import long
 from tests.support.tiny_training import process_environment
 
@@ -118,13 +121,42 @@ def test_the_best_checkpoint_is_on_disk_before_one_that_takes_it_for_written(tmp
     for name in ("save", "wait_until_finished"):
         monkeypatch.setattr(ocp.CheckpointManager, name, spied(name))
     checkpoints = Checkpoints(tmp_path)
-    state = init_full_state(
-        {"w": jnp.ones(3)}, jax.random.key(0, impl="threefry2x32"), optimizer=OptimizerConfig(0.1, 0.0, 1.0)
-    )
+    state = state_of(3)
     checkpoints.save(state, {}, best=True)
     checkpoints.save(state, {})
     assert events == [("save", "best"), ("wait_until_finished", "best"), ("save", "last")]
     checkpoints.close()
+
+
+def state_of(size: int) -> TrainState:
+    params, key = {"w": jnp.ones(size)}, jax.random.key(0, impl="threefry2x32")
+    return init_full_state(params, key, optimizer=OptimizerConfig(0.1, 0.0, 1.0))
+
+
+def test_a_failed_write_is_told_of_when_no_thread_has_more_to_say_of_it(tmp_path, monkeypatch):
+    """What Orbax's threads log would otherwise stand below the program's own message, or in its midst."""
+    logged: list[str] = []
+
+    def log_slowly(*_: object, **__: object) -> None:
+        name = threading.current_thread().name
+        time.sleep(0.0 if name in ("MainThread", "async_save") else 1.0)
+        logged.append(name)
+
+    checkpoints = Checkpoints(tmp_path)
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr("absl.logging.exception", log_slowly)
+    monkeypatch.setattr("absl.logging.error", log_slowly)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, unlimited[1]))
+    try:
+        checkpoints.save(state_of(10), {"much": "x" * 10_000})
+        with pytest.raises(OSError, match="could not be written"):
+            checkpoints.wait()
+        told = list(logged)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    time.sleep(2.0)
+    assert told
+    assert logged == told
 
 
 @pytest.fixture(scope="module")
