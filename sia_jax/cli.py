@@ -25,6 +25,7 @@ from sia_jax.extras import MissingExtraError
 from sia_jax.files.pipes import reader_may_leave
 from sia_jax.files.shown import shown
 from sia_jax.files.strict_json import check_text
+from sia_jax.interruption import interruptions_heard
 from sia_jax.reports.console import Terminal
 
 Options = TypeVar("Options")
@@ -161,7 +162,7 @@ def program(
     messages = Terminal(stderr=True)
     try:
         memory = nullcontext() if smaller is None else memory_explained(smaller)
-        with reader_may_leave(), explained(name, *others), memory:
+        with interruptions_heard(), reader_may_leave(), explained(name, *others), memory:
             yield messages
     except KeyboardInterrupt:
         messages.say(f"\n{interrupted()}")

@@ -1,9 +1,15 @@
-"""Ctrl-C and SIGTERM as a question that a long run asks where it can stop without loss."""
+"""Ctrl-C that is always heard, and, with SIGTERM, as a question that a long run asks where it can stop."""
 
+import gc
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+_AGAIN_AFTER = 0.05
+"""Seconds after which an interruption that would be lost comes again."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -45,3 +51,36 @@ class Interruption:
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interruptions_heard() -> Iterator[None]:
+    """Within it Ctrl-C raises KeyboardInterrupt, wherever the main thread stands.
+
+    Python drops what is raised in a callback of its garbage collector, or in `__del__`, and JAX has such a
+    callback: a Ctrl-C that came while it ran was lost. There it waits until that is over. Nothing changes in
+    another thread than the main one, or where SIGINT has a handler of its own.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _raise)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    below = frame
+    while below is not None:
+        if below.f_code in callbacks or below.f_code.co_name == "__del__":
+            main = threading.main_thread().ident  # a signal of its own, which also ends a sleep
+            again = threading.Timer(_AGAIN_AFTER, signal.pthread_kill, (main, signal.SIGINT))
+            again.daemon = True
+            again.start()
+            return
+        below = below.f_back
+    signal.default_int_handler(number, frame)
