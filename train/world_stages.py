@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -52,13 +52,10 @@ class Size:
     vocab_size: int
     hidden_size: int
     num_layers: int
-    small_hidden_size: int
-    """Of the small value model, as the next."""
     small_num_layers: int
+    """Of the policy, that the small value model is made of."""
     dialogues: int
     """That the policy learns from, each once."""
-    small_dialogues: int
-    """That the backbone of the small value model learns from."""
     pairs: int
     """That the reward model learns from."""
     pair_epochs: int
@@ -69,6 +66,8 @@ class Size:
     prompts: int | None
     """Training prompts that are replied to; None: all."""
     value_epochs: int
+    small_epochs: int
+    """Of the small value model, all of whose weights learn."""
     lora_rank: int
     head_rank: int
     batch_size: int = 16
@@ -85,16 +84,15 @@ SIZES = {
         vocab_size=1536,
         hidden_size=128,
         num_layers=4,
-        small_hidden_size=64,
         small_num_layers=2,
         dialogues=320_000,
-        small_dialogues=16_000,
         pairs=20_000,
         pair_epochs=1,
         noise=0.7,
         replies=48,
         prompts=None,
         value_epochs=2,
+        small_epochs=3,
         lora_rank=16,
         head_rank=32,
     ),
@@ -102,16 +100,15 @@ SIZES = {
         vocab_size=1024,
         hidden_size=48,
         num_layers=2,
-        small_hidden_size=32,
         small_num_layers=1,
         dialogues=4_800,
-        small_dialogues=800,
         pairs=640,
         pair_epochs=1,
         noise=0.7,
         replies=4,
         prompts=120,
         value_epochs=4,
+        small_epochs=4,
         lora_rank=8,
         head_rank=8,
         pair_width=256,  # each other width would be compiled, which takes longer than the padding
@@ -149,15 +146,16 @@ class World:
         assert tokenizer is not None
         return tokenizer
 
-    def network(self, hidden_size: int, num_layers: int) -> ModelConfig:
+    @property
+    def network(self) -> ModelConfig:
         """A small Qwen3 that knows the world's tokens."""
-        vocabulary = self.tokenizer.get_vocab()
+        vocabulary, hidden_size = self.tokenizer.get_vocab(), self.size.hidden_size
         return ModelConfig(
             family="qwen3",
             vocab_size=self.size.vocab_size,
             hidden_size=hidden_size,
             intermediate_size=2 * hidden_size,
-            num_layers=num_layers,
+            num_layers=self.size.num_layers,
             num_heads=4,
             num_kv_heads=2,
             head_dim=hidden_size // 4,
@@ -182,26 +180,13 @@ def _text(world: World, console: Terminal) -> None:
 
 
 def _policy(world: World, console: Terminal) -> None:
-    config = world.network(world.size.hidden_size, world.size.num_layers)
-    params = _learn_to_write(world, config, "policy", world.size.dialogues, console)
-    sia_jax.save_policy(Policy(config, params, world.tokenizer), world.models / "policy")
-
-
-def _small_base(world: World, console: Terminal) -> None:
-    config = world.network(world.size.small_hidden_size, world.size.small_num_layers)
-    params = _learn_to_write(world, config, "small", world.size.small_dialogues, console)
-    sia_jax.save_policy(Policy(config, params, world.tokenizer), world.runs / "small" / "policy")
-
-
-def _learn_to_write(
-    world: World, config: ModelConfig, name: str, dialogues: int, console: Terminal
-) -> Params:
     """Next-token training on the corpus, each dialogue once."""
-    size, steps = world.size.batch_size, dialogues // world.size.batch_size
+    config, dialogues, size = world.network, world.size.dialogues, world.size.batch_size
+    steps = dialogues // size
     practice = Practice(world.tokenizer, world.seed, dialogues, size)
     optimizer = _optimizer(steps, 3e-3, method="muon", schedule_end=0.0)
-    params = {"model": init_model(config, world.key(name))}
-    state = init_full_state(params, world.key(name), optimizer=optimizer)
+    params = {"model": init_model(config, world.key("policy"))}
+    state = init_full_state(params, world.key("policy"), optimizer=optimizer)
 
     def take_step(state: TrainState, number: int) -> tuple[TrainState, dict[str, Any]]:
         chosen = practice.batch(number)
@@ -212,7 +197,8 @@ def _learn_to_write(
         )
         return state, {"nats a token": loss, "tokens": sum(t.length for t in chosen)}
 
-    return _run(world, name, state, take_step, steps, console)
+    params = _run(world, "policy", state, take_step, steps, console)
+    sia_jax.save_policy(Policy(config, params, world.tokenizer), world.models / "policy")
 
 
 def _reward(world: World, console: Terminal) -> None:
@@ -365,23 +351,35 @@ def _value_vocab(world: World, console: Terminal) -> None:
 
 
 def _value_small(world: World, console: Terminal) -> None:
-    base = str(world.runs / "small" / "policy")
-    _learn_values(world, "value-small", base=base, trained="full", learning_rate=1e-3)
+    """Over the policy's lower layers, which are trained too."""
+    policy, base = sia_jax.load_policy(world.models / "policy"), world.runs / "small"
+    model, kept = policy.params["model"], world.size.small_num_layers
+    lower = {"model": model | {"layers": {n: layer for n, layer in model["layers"].items() if n < kept}}}
+    sia_jax.save_policy(Policy(replace(policy.config, num_layers=kept), lower, policy.tokenizer), base)
+    epochs = world.size.small_epochs
+    _learn_values(world, "value-small", base=str(base), epochs=epochs, trained="full", learning_rate=3e-3)
     _collect(world, "value-small")
 
 
 def _learn_values(
-    world: World, name: str, *, base: str | None = None, lora: bool = False, **options: Any
+    world: World,
+    name: str,
+    *,
+    base: str | None = None,
+    epochs: int | None = None,
+    lora: bool = False,
+    **options: Any,
 ) -> None:
+    epochs = epochs or world.size.value_epochs
     if lora:
         options |= {"rank": world.size.lora_rank, "alpha": 2.0 * world.size.lora_rank, "dropout": 0.0}
-    steps = len(read_records(world.runs / "labelled")) * world.size.value_epochs // 16
+    steps = len(read_records(world.runs / "labelled")) * epochs // 16
     value_model.main(
         value_model.Args(
             data=world.runs / "labelled",
             base=base or str(world.models / "policy"),
             out=world.runs / name,
-            epochs=world.size.value_epochs,
+            epochs=epochs,
             row_length=ROW_LENGTH,
             rows=world.size.rows,
             held_out=0.1,
@@ -420,7 +418,6 @@ STAGES: dict[str, tuple[str, Callable[[World, Terminal], None]]] = {
     "labels": ("the reward model scores the replies", _labels),
     "value": ("the value model: an adapter and a scalar head over the policy's weights", _value),
     "value-vocab": ("a vocab head, distilled from the scalar one", _value_vocab),
-    "small": ("a smaller network learns the dialogues", _small_base),
-    "value-small": ("a value model of its own, smaller backbone", _value_small),
+    "value-small": ("a value model over lower layers of the policy, which are trained too", _value_small),
     "value-token": ("a value model that learns the reward at every token by itself", _value_token),
 }
