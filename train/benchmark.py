@@ -30,7 +30,6 @@ import sia_jax
 from decode.benchmark import record_header
 from decode.benchmark_shapes import SHAPES, Models
 from sia_jax.cli import program, read_options
-from sia_jax.data.packing import pack
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.evaluation.roofline import measure_machine, training_flops, usable_cores
 from sia_jax.files.lock import locked
@@ -41,6 +40,7 @@ from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.reports.benchmarks import section, write_page
 from sia_jax.reports.console import Terminal
 from sia_jax.training.config import TrainConfig
+from sia_jax.training.packing import pack
 from sia_jax.training.step import TrainState, init_state, train_step
 from train import torch_baseline
 

@@ -183,7 +183,7 @@ def compile_step(
 
 
 def _batch(config: TrainConfig, mesh: Mesh, rows: int, length: int) -> PackedBatch:
-    """The shapes of a batch as `sia_jax.data.packing` makes it."""
+    """The shapes of a batch as `sia_jax.training.packing` makes it."""
     lead = (-(-config.batch_size // rows), rows)
 
     def split(dtype: Any, last: int) -> Any:

@@ -16,7 +16,6 @@ import sia_jax
 from sia_jax.checkpoints.fingerprint import fingerprint
 from sia_jax.checkpoints.value_model import OWN_BACKBONE
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.data.packing import pack
 from sia_jax.data.records import read_records
 from sia_jax.interruption import Interruption
 from sia_jax.models.config import ModelConfig, RopeConfig
@@ -29,6 +28,7 @@ from sia_jax.text.tokenizer import Tokenizer
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import OptimizerConfig
 from sia_jax.training.language import init_full_state, language_step
+from sia_jax.training.packing import pack
 from sia_jax.training.preference import preference_step
 from sia_jax.training.step import TrainState
 from sia_jax.training.steps import run_steps

@@ -9,9 +9,9 @@ import numpy as np
 
 import sia_jax
 from sia_jax.checkpoints.huggingface import load_backbone
-from sia_jax.data.packing import pack
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.training.config import OptimizerConfig, TrainConfig
+from sia_jax.training.packing import pack
 from sia_jax.training.step import init_state, train_step
 from sia_jax.types import flatten_names
 from tests.support.recipe import RECIPE

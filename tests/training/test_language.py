@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sia_jax.data.packing import pack
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.training.batch import micro_batch
 from sia_jax.training.config import OptimizerConfig
 from sia_jax.training.language import init_full_state, language_step, reply_logprobs
+from sia_jax.training.packing import pack
 from sia_jax.training.preference import preference_step
 from sia_jax.types import Params, flatten_names
 from tests.support.checkpoints import tiny_policy, tiny_reward_model

@@ -10,7 +10,6 @@ import numpy as np
 import optax
 import pytest
 
-from sia_jax.data.packing import pack
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig
@@ -19,6 +18,7 @@ from sia_jax.training import objective
 from sia_jax.training.batch import PackedRows
 from sia_jax.training.config import OptimizerConfig, TrainConfig
 from sia_jax.training.loop import LoopConfig, run
+from sia_jax.training.packing import pack
 from sia_jax.training.step import init_state, predict, train_step, trajectory_losses
 from sia_jax.types import Params, flatten_names, unflatten_names
 from tests.support.checkpoints import tiny_policy, tiny_value_model

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sia_jax.data.packing import pack
 from sia_jax.data.trajectories import Trajectory, check_trajectory
+from sia_jax.training.packing import pack
 from tests.support.trajectories import random_trajectories
 
 
