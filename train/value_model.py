@@ -46,7 +46,6 @@ from sia_jax.cli import check_texts, memory_explained, named_as_options, program
 from sia_jax.data.records import read_records, set_folder, trajectories
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.trajectories import Trajectory
-from sia_jax.evaluation.regression import comparable_pairs
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.reading import read_object
@@ -65,6 +64,7 @@ from sia_jax.text.markup import Markup, markup_of_set
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.loop import Finished, held_out_share, run, split, total_steps
+from sia_jax.training.regression import comparable_pairs
 from sia_jax.training.step import TrainState, init_state
 from sia_jax.types import Params
 from train.value_model_options import Args, backbone_dtype, check_options, loop_config, train_config

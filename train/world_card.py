@@ -16,7 +16,6 @@ from jaxtyping import Array
 import sia_jax
 from sia_jax.data.records import read_records
 from sia_jax.data.trajectories import Trajectory
-from sia_jax.evaluation.regression import fit
 from sia_jax.evaluation.roofline import usable_cores
 from sia_jax.evaluation.statistics import mean_interval
 from sia_jax.files.reading import read_object
@@ -29,6 +28,7 @@ from sia_jax.rewards.labelling import label
 from sia_jax.training.batch import PackedRows, micro_batch
 from sia_jax.training.language import reply_logprobs
 from sia_jax.training.packing import pack
+from sia_jax.training.regression import fit
 from sia_jax.types import Params
 from sia_jax.world.fidelity import fidelity
 from sia_jax.world.gold import gold_reward

@@ -16,12 +16,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sia_jax.data.trajectories import Trajectory
-from sia_jax.evaluation.regression import Fit, fit
 from sia_jax.extras import installed_with
 from sia_jax.training.batch import PackedBatch
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.packing import pack
+from sia_jax.training.regression import Fit, fit
 from sia_jax.training.step import StepMetrics, TrainState, predict, train_step
 from sia_jax.types import Params
 

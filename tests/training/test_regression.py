@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sia_jax.evaluation.regression import fit
+from sia_jax.training.regression import fit
 
 
 def test_a_perfect_prediction():
