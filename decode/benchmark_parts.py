@@ -12,13 +12,13 @@ import numpy as np
 
 import sia_jax
 from decode.benchmark_systems import SamplerSystem, Timing
+from sia_jax.costs.roofline import Machine, decode_step_cost, pass_cost
 from sia_jax.decoding import policy_pass, value_pass
 from sia_jax.decoding.burst import value_backbone
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.sample import SteeringParams, make_settings, start
 from sia_jax.decoding.state import DecodeState, Settings
-from sia_jax.evaluation.roofline import Machine, decode_step_cost, pass_cost
 from sia_jax.models.attention import PrefillAttention
 from sia_jax.models.heads import lm_head
 from sia_jax.models.run import decode_step

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import jax
 
 import sia_jax
-from sia_jax.evaluation.tpu import QWEN3_1_7B
+from sia_jax.costs.tpu import QWEN3_1_7B
 from sia_jax.models.config import HeadKind, ModelConfig, RopeConfig, ValueConfig
 from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import LoraConfig, init_lora

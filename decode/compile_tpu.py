@@ -7,7 +7,7 @@
 libtpu's compiler runs on any CPU; no TPU is touched. What is compiled is `sia_jax.sample` whole, prefill,
 policy steps and value passes, for the paper's pair: Qwen3-1.7B in bfloat16, and a value model that is an
 adapter over its weights. Printed and checked are the memory of a chip, what the chips send each other, and
-where a cache is laid out anew, against the arithmetic of `sia_jax.evaluation.sampler_footprint`.
+where a cache is laid out anew, against the arithmetic of `sia_jax.costs.sampler`.
 
 All 28 layers are alike. So a network of --layers is compiled, and one of one less, whose difference is what a
 layer adds; from that the whole is reckoned.
@@ -33,16 +33,14 @@ from rich.table import Table
 
 import sia_jax
 from sia_jax.cli import program, read_options
-from sia_jax.decoding.sample import cache_columns, lower, make_settings
-from sia_jax.evaluation.compiled import Collective, collectives
-from sia_jax.evaluation.footprint import frozen_shapes, trained_shapes
-from sia_jax.evaluation.sampler_footprint import (
+from sia_jax.costs.compiled import Collective, collectives
+from sia_jax.costs.sampler import (
     SamplerMemory,
     cache_moves,
     sampler_memory,
     unexpected_exchanges,
 )
-from sia_jax.evaluation.tpu import (
+from sia_jax.costs.tpu import (
     QWEN3_1_7B,
     ChipMemory,
     array_shape,
@@ -50,6 +48,8 @@ from sia_jax.evaluation.tpu import (
     placed_shapes,
     tpu_devices,
 )
+from sia_jax.costs.training_step import frozen_shapes, trained_shapes
+from sia_jax.decoding.sample import cache_columns, lower, make_settings
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig
 from sia_jax.parallel.mesh import ROW_AXES, make_mesh

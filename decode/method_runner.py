@@ -18,16 +18,16 @@ import numpy as np
 import sia_jax
 from decode import runner
 from decode.runner import Models, Row, Runner, SamplingArgs
-from sia_jax.data.chat import Message
-from sia_jax.decoding.search import best_branches, last_values
-from sia_jax.evaluation.methods import GATE, GateNumbers, Method
-from sia_jax.evaluation.reply_cost import (
+from sia_jax.costs.reply import (
     ReplyFlops,
     last_value_flops,
     policy_flops,
     reward_flops,
     steering_flops,
 )
+from sia_jax.data.chat import Message
+from sia_jax.decoding.search import best_branches, last_values
+from sia_jax.evaluation.methods import GATE, GateNumbers, Method
 from sia_jax.reports.reply import Reply
 from sia_jax.rewards.labelling import Labeller, Outcome
 from sia_jax.text.templates import TemplateRefusal

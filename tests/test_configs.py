@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from sia_jax.evaluation.roofline import training_flops
+from sia_jax.costs.roofline import training_flops
 from sia_jax.models.config import ModelConfig, RopeConfig
 from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.models.transformer import abstract_model

@@ -30,8 +30,8 @@ import sia_jax
 from decode.benchmark import record_header
 from decode.benchmark_shapes import SHAPES, Models
 from sia_jax.cli import program, read_options
+from sia_jax.costs.roofline import measure_machine, training_flops, usable_cores
 from sia_jax.data.trajectories import Trajectory
-from sia_jax.evaluation.roofline import measure_machine, training_flops, usable_cores
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text

@@ -6,7 +6,7 @@
 
 libtpu's compiler runs on any CPU; no TPU is touched. The step is that of `configs.qwen3_1_7b`: a bfloat16
 backbone, LoRA of rank 16 in float32, rows of 1024 tokens, layers recomputed. Printed and checked are the
-memory of a chip and what the chips send each other, against the arithmetic of `sia_jax.evaluation.footprint`.
+memory of a chip and what the chips send each other, against the arithmetic of `sia_jax.costs.training_step`.
 
 All 28 layers are alike, and each costs the compiler a minute. So a network of three is compiled, and one of
 two, whose difference is what a layer adds; what 28 take at most is computed. --layers 28 compiles 27 and all.
@@ -32,8 +32,16 @@ from jax.sharding import PartitionSpec as P
 from rich.table import Table
 
 from sia_jax.cli import program, read_options
-from sia_jax.evaluation.compiled import Collective, collectives
-from sia_jax.evaluation.footprint import (
+from sia_jax.costs.compiled import Collective, collectives
+from sia_jax.costs.tpu import (
+    QWEN3_1_7B,
+    ChipMemory,
+    array_shape,
+    chip_bytes,
+    placed_shapes,
+    tpu_devices,
+)
+from sia_jax.costs.training_step import (
     Exchange,
     StepMemory,
     assign,
@@ -42,14 +50,6 @@ from sia_jax.evaluation.footprint import (
     step_memory,
     trained_shapes,
     unexpected,
-)
-from sia_jax.evaluation.tpu import (
-    QWEN3_1_7B,
-    ChipMemory,
-    array_shape,
-    chip_bytes,
-    placed_shapes,
-    tpu_devices,
 )
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig

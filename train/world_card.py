@@ -14,9 +14,9 @@ import numpy as np
 from jaxtyping import Array
 
 import sia_jax
+from sia_jax.costs.roofline import usable_cores
 from sia_jax.data.records import read_records
 from sia_jax.data.trajectories import Trajectory
-from sia_jax.evaluation.roofline import usable_cores
 from sia_jax.evaluation.statistics import mean_interval
 from sia_jax.files.reading import read_object
 from sia_jax.files.writing import write_text

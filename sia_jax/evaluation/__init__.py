@@ -1,1 +1,1 @@
-"""What things cost and how good they are."""
+"""Methods compared: statistics, claims, calibration."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from sia_jax.evaluation.roofline import usable_cores
+from sia_jax.costs.roofline import usable_cores
 
 UNKNOWN = "unknown"
 

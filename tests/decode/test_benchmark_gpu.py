@@ -11,8 +11,8 @@ from decode.benchmark_gpu import Args, Clock, main
 from decode.benchmark_kernels import record_kernels, sum_kernels
 from decode.benchmark_shapes import REAL_SHAPES, AdaptedModels
 from decode.benchmark_systems import BareLoop, SamplerSystem, Timing
+from sia_jax.costs.roofline import Machine
 from sia_jax.decoding.checks import check_params
-from sia_jax.evaluation.roofline import Machine
 from sia_jax.models.config import ModelConfig
 
 

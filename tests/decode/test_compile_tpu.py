@@ -8,9 +8,9 @@ import pytest
 
 from decode import compile_tpu
 from decode.compile_tpu import Args, Found, amiss
-from sia_jax.evaluation.compiled import Collective
-from sia_jax.evaluation.sampler_footprint import SamplerMemory, cache_moves
-from sia_jax.evaluation.tpu import ChipMemory, chip_bytes
+from sia_jax.costs.compiled import Collective
+from sia_jax.costs.sampler import SamplerMemory, cache_moves
+from sia_jax.costs.tpu import ChipMemory, chip_bytes
 
 FINE = Found(
     counted=SamplerMemory(weights=1_000_000, gathered=0, caches=500, ids=20),

@@ -11,10 +11,10 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 import sia_jax
+from sia_jax.costs.compiled import collectives
+from sia_jax.costs.sampler import COUNTS, unexpected_exchanges
 from sia_jax.decoding.sample import cache_columns, lower, make_settings
 from sia_jax.decoding.search import last_values
-from sia_jax.evaluation.compiled import collectives
-from sia_jax.evaluation.sampler_footprint import COUNTS, unexpected_exchanges
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConfig
 from sia_jax.parallel.mesh import ROW_AXES, make_mesh, shard_params
 from sia_jax.types import flatten_names

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from sia_jax import Knobs, LoraConfig, Prompt, SamplerConfig, SteeringConfig, SteeringParams, ValueConfig
+from sia_jax.costs.compiled import moves_of_at_least, while_bodies
 from sia_jax.decoding import sample as module
-from sia_jax.evaluation.compiled import moves_of_at_least, while_bodies
 from sia_jax.steering import entropy, filters, gates, processors, race, tilts
 from sia_jax.steering.gates import Bernoulli, Budget, Entropy, Position
 from sia_jax.steering.tilts import Clipped

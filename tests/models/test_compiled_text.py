@@ -6,7 +6,7 @@ import pytest
 
 from decode.benchmark_shapes import SHAPES
 from decode.benchmark_systems import greedy
-from sia_jax.evaluation.compiled import moves_of_at_least, while_bodies
+from sia_jax.costs.compiled import moves_of_at_least, while_bodies
 from sia_jax.models.transformer import abstract_model
 
 MINI = SHAPES["mini"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sia_jax.evaluation.roofline import Machine
+from sia_jax.costs.roofline import Machine
 from sia_jax.reports.benchmarks import section
 from train import benchmark, torch_baseline
 

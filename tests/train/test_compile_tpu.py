@@ -5,8 +5,8 @@ import re
 import jax
 import pytest
 
-from sia_jax.evaluation.footprint import StepMemory
-from sia_jax.evaluation.tpu import ChipMemory, chip_bytes
+from sia_jax.costs.tpu import ChipMemory, chip_bytes
+from sia_jax.costs.training_step import StepMemory
 from train import compile_tpu
 from train.compile_tpu import Args, too_much, weights_that_stay
 

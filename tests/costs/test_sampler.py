@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import sia_jax
+from sia_jax.costs.sampler import sampler_memory
 from sia_jax.decoding.sample import make_settings, start
-from sia_jax.evaluation.sampler_footprint import sampler_memory
 from sia_jax.models.lora import LoraConfig
 from sia_jax.parallel.mesh import make_mesh, shard_params
 from sia_jax.types import Params, flatten_names

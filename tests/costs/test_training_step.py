@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import pytest
 
 import configs.qwen3_1_7b
-from sia_jax.evaluation.compiled import Collective, collectives
-from sia_jax.evaluation.footprint import Exchange, step_exchanges, step_memory, unexpected
+from sia_jax.costs.compiled import Collective, collectives
+from sia_jax.costs.training_step import Exchange, step_exchanges, step_memory, unexpected
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig
 from sia_jax.parallel.mesh import make_mesh

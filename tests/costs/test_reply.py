@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sia_jax
-from sia_jax.evaluation.reply_cost import last_value_flops, policy_flops, reward_flops, steering_flops
+from sia_jax.costs.reply import last_value_flops, policy_flops, reward_flops, steering_flops
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import LoraConfig
 from sia_jax.models.run import hidden_states

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sia_jax.evaluation.roofline import peak_flops
+from sia_jax.costs.roofline import peak_flops
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sia_jax.evaluation.compiled import (
+from sia_jax.costs.compiled import (
     axes_of,
     collectives,
     moves_of_at_least,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from sia_jax.evaluation.compiled import Collective
+from sia_jax.costs.compiled import Collective
 from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import init_lora
 from sia_jax.models.transformer import abstract_model

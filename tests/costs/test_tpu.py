@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from sia_jax.evaluation import tpu
-from sia_jax.evaluation.tpu import chip_bytes, tpu_devices
+from sia_jax.costs import tpu
+from sia_jax.costs.tpu import chip_bytes, tpu_devices
 
 
 def test_a_topology_of_no_known_generation_is_refused():

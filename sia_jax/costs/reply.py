@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from sia_jax.evaluation.roofline import pass_cost
+from sia_jax.costs.roofline import pass_cost
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import LoraConfig
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from sia_jax.costs.compiled import Collective, elements, moves_of_at_least, while_bodies
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.sample import cache_columns
-from sia_jax.evaluation.compiled import Collective, elements, moves_of_at_least, while_bodies
 from sia_jax.models.config import ModelConfig
 from sia_jax.parallel.mesh import ROW_AXES, partition_spec
 from sia_jax.types import Params, flatten_names

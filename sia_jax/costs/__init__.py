@@ -1,0 +1,1 @@
+"""What things cost: bytes and FLOPs from shapes, and what compiled programs hold, send and take."""
