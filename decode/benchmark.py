@@ -48,8 +48,8 @@ from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
 from sia_jax.reports.benchmarks import section, write_page
-from sia_jax.reports.console import Terminal
-from sia_jax.reports.provenance import head_commit
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.provenance import head_commit
 
 
 @dataclass(frozen=True)

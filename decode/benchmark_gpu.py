@@ -37,7 +37,7 @@ from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
 from sia_jax.reports.benchmarks import section, write_page
-from sia_jax.reports.console import Terminal
+from sia_jax.runs.console import Terminal
 
 TARGETS = {1: 0.5, 16: 0.65, 64: 0.5}
 """Batch -> the share of the floor that an unsteered call of the 1.7B shape is to reach."""

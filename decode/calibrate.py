@@ -38,10 +38,10 @@ from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
-from sia_jax.reports.console import Terminal
-from sia_jax.reports.journal import Journal, place_in
-from sia_jax.reports.progress import RunProgress, waiting
 from sia_jax.reports.reply import json_numbers
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.journal import Journal, place_in
+from sia_jax.runs.progress import RunProgress, waiting
 from sia_jax.text.forms import Prompting
 
 _POLICY_ONLY = (

@@ -28,10 +28,10 @@ from sia_jax.cli import memory_explained, program, read_options
 from sia_jax.data.prompts import PromptLine
 from sia_jax.data.text import token_text
 from sia_jax.models.run import bucket_length
-from sia_jax.reports.console import Terminal
-from sia_jax.reports.progress import waiting
 from sia_jax.reports.reply import Reply
 from sia_jax.reports.terminal import candidates_table, legend, reply_text, side_by_side, summary
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.progress import waiting
 
 
 @dataclass(frozen=True, kw_only=True)

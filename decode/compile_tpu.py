@@ -53,7 +53,7 @@ from sia_jax.decoding.sample import cache_columns, lower, make_settings
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig
 from sia_jax.parallel.mesh import ROW_AXES, make_mesh
-from sia_jax.reports.console import Terminal
+from sia_jax.runs.console import Terminal
 from sia_jax.training.config import TrainConfig
 
 LAYERS = QWEN3_1_7B.num_layers

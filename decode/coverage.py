@@ -27,9 +27,9 @@ from sia_jax.files.reading import check_file
 from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import parse_object, stream_lines
 from sia_jax.files.writing import write_text
-from sia_jax.reports.console import Terminal
-from sia_jax.reports.journal import number_in, place_in
-from sia_jax.reports.progress import waiting
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.journal import number_in, place_in
+from sia_jax.runs.progress import waiting
 
 
 @dataclass(frozen=True, kw_only=True)

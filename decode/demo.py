@@ -44,12 +44,12 @@ from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
 from sia_jax.models.run import bucket_length
-from sia_jax.reports.console import Terminal
 from sia_jax.reports.evaluation import draw_pareto
-from sia_jax.reports.progress import RunProgress, waiting
 from sia_jax.reports.reply import Reply, json_threshold
-from sia_jax.reports.terminal import Tally, legend, rate, reply_text
+from sia_jax.reports.terminal import Tally, legend, reply_text
 from sia_jax.reports.trace import trace_page
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.progress import RunProgress, rate, waiting
 from sia_jax.world.files import world_models
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import FAMILIES, Prompt, prompts

@@ -24,10 +24,10 @@ from sia_jax.decoding.state import CandidateRecord, FinishReason
 from sia_jax.evaluation import spread
 from sia_jax.evaluation.entropy_study import Drawn, Population
 from sia_jax.models.run import bucket_length
-from sia_jax.reports.console import Terminal
-from sia_jax.reports.journal import Journal, place_in
-from sia_jax.reports.progress import RunProgress
 from sia_jax.reports.reply import Reply, json_numbers
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.journal import Journal, place_in
+from sia_jax.runs.progress import RunProgress
 
 _FIRST_KEY = 2**31
 """With a position added, folded into a prompt's key: far from what its own reply's tokens are drawn with."""

@@ -66,10 +66,10 @@ from sia_jax.evaluation.entropy_study import Drawn, Measured, Population, study
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
-from sia_jax.interruption import Interruption
-from sia_jax.reports.console import Terminal
 from sia_jax.reports.entropy_study import plot, section
-from sia_jax.reports.progress import waiting
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.interruption import Interruption
+from sia_jax.runs.progress import waiting
 from sia_jax.text.forms import Prompting
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import find_prompt

@@ -51,12 +51,12 @@ from sia_jax.evaluation.methods import (
 from sia_jax.evaluation.statistics import FEWEST
 from sia_jax.files.lock import locked
 from sia_jax.files.writing import write_text
-from sia_jax.reports.console import Terminal
 from sia_jax.reports.evaluation import claims_text, draw_pareto, evaluation_table
-from sia_jax.reports.journal import Journal
-from sia_jax.reports.progress import RunProgress, clock, waiting
-from sia_jax.reports.provenance import head_commit, machine
 from sia_jax.reports.reply import json_threshold
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.journal import Journal
+from sia_jax.runs.progress import RunProgress, clock, waiting
+from sia_jax.runs.provenance import head_commit, machine
 from sia_jax.text.forms import Prompting, date_variables
 from sia_jax.world import gold as world_gold
 

@@ -9,8 +9,8 @@ from sia_jax.evaluation.methods import Method
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import copy_file, make_folder, write_text
 from sia_jax.reports.evaluation import evaluation_page
-from sia_jax.reports.journal import is_finite
-from sia_jax.reports.provenance import last_commit
+from sia_jax.runs.journal import is_finite
+from sia_jax.runs.provenance import last_commit
 from sia_jax.world import gold as world_gold
 
 

@@ -53,11 +53,11 @@ from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.shown import shown_line
 from sia_jax.models.run import bucket_length
-from sia_jax.reports.console import Terminal
-from sia_jax.reports.journal import Journal, place_in
-from sia_jax.reports.progress import RunProgress, waiting
 from sia_jax.reports.reply import Reply, json_threshold
 from sia_jax.reports.terminal import Tally, legend, reply_text, side_by_side, summary
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.journal import Journal, place_in
+from sia_jax.runs.progress import RunProgress, waiting
 from sia_jax.text.forms import Prompting
 
 

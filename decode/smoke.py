@@ -22,8 +22,8 @@ import sia_jax
 from sia_jax.cli import Count, program, read_options
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.extras import MissingExtraError
-from sia_jax.reports.console import Terminal
-from sia_jax.reports.progress import waiting
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.progress import waiting
 from sia_jax.types import Params, flatten_names
 from sia_jax.world.files import world_models
 from sia_jax.world.prompts import prompts

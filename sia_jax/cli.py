@@ -25,8 +25,8 @@ from sia_jax.extras import MissingExtraError
 from sia_jax.files.pipes import reader_may_leave
 from sia_jax.files.shown import shown
 from sia_jax.files.strict_json import check_text
-from sia_jax.interruption import interruptions_heard
-from sia_jax.reports.console import Terminal
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.interruption import interruptions_heard
 
 Options = TypeVar("Options")
 

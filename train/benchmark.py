@@ -38,7 +38,7 @@ from sia_jax.files.writing import write_text
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.reports.benchmarks import section, write_page
-from sia_jax.reports.console import Terminal
+from sia_jax.runs.console import Terminal
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.packing import pack
 from sia_jax.training.step import TrainState, init_state, train_step

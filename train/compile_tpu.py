@@ -54,7 +54,7 @@ from sia_jax.costs.training_step import (
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig
 from sia_jax.parallel.mesh import make_mesh
-from sia_jax.reports.console import Terminal
+from sia_jax.runs.console import Terminal
 from sia_jax.training.batch import PackedBatch
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.step import TrainState, init_state, train_step

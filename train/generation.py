@@ -27,12 +27,12 @@ from sia_jax.data.records import Record
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Source
 from sia_jax.data.sources.conversations import OpenConversation, Rejected
-from sia_jax.interruption import Interruption
 from sia_jax.models.run import bucket_length
-from sia_jax.reports.console import Terminal
-from sia_jax.reports.journal import Journal
-from sia_jax.reports.progress import ReadProgress, RunProgress, waiting
 from sia_jax.reports.reply import Reply
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.interruption import Interruption
+from sia_jax.runs.journal import Journal
+from sia_jax.runs.progress import ReadProgress, RunProgress, waiting
 from sia_jax.text.markup import markup_of
 from sia_jax.text.templates import TemplateRefusal
 from sia_jax.text.tokenizer import Tokenizer

@@ -52,12 +52,12 @@ from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.reading import read_bytes
 from sia_jax.files.strict_json import parse_object
 from sia_jax.files.writing import write_text
-from sia_jax.interruption import Interruption
-from sia_jax.reports.console import Terminal
-from sia_jax.reports.journal import Journal
-from sia_jax.reports.progress import RunProgress, waiting
 from sia_jax.reports.rewards import plot_rewards, reward_distribution
 from sia_jax.rewards.labelling import REASONS, Labeller, Outcome, check_tokenizer
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.interruption import Interruption
+from sia_jax.runs.journal import Journal
+from sia_jax.runs.progress import RunProgress, waiting
 from sia_jax.text.forms import date_variables
 from train.label_data import Conversations, content_sha256, is_written, noun, read_rewards, survey
 

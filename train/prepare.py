@@ -75,8 +75,8 @@ from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.shown import shown
 from sia_jax.files.writing import write_text
-from sia_jax.reports.console import Terminal
-from sia_jax.reports.progress import ReadProgress, waiting
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.progress import ReadProgress, waiting
 from sia_jax.text.markup import Markup, markup_of, read_markup
 from sia_jax.text.tokenizer import Tokenizer
 from train.generation import CUT, PARTIAL, Generation, GenerationArgs, Prompts, ReplyJournal

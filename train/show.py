@@ -24,7 +24,7 @@ from sia_jax.data.text import token_text
 from sia_jax.data.token_ids import num_tokens
 from sia_jax.data.tokenise import stop_id
 from sia_jax.files.shown import shown
-from sia_jax.reports.console import Terminal
+from sia_jax.runs.console import Terminal
 from sia_jax.text.markup import markup_of, markup_of_set
 from sia_jax.text.tokenizer import Tokenizer
 

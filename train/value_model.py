@@ -51,15 +51,15 @@ from sia_jax.files.outputs import check_outputs
 from sia_jax.files.reading import read_object
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
-from sia_jax.interruption import Interruption
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.parallel.mesh import make_mesh, shard_params
 from sia_jax.pretrained import ValueModel, mesh_of
-from sia_jax.reports.console import Terminal
-from sia_jax.reports.progress import waiting
 from sia_jax.reports.training import few_to_tell
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.interruption import Interruption
+from sia_jax.runs.progress import waiting
 from sia_jax.text.markup import Markup, markup_of_set
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import TrainConfig

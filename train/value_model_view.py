@@ -9,8 +9,8 @@ import jax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sia_jax.costs.roofline import measure_machine, peak_flops, training_flops
-from sia_jax.reports.console import Terminal
 from sia_jax.reports.training import MetricsLog, describe_fit, draw_curves
+from sia_jax.runs.console import Terminal
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.loop import StepReport
 from sia_jax.training.optimizer import learning_rate

@@ -34,8 +34,8 @@ from sia_jax.files.outputs import check_outputs
 from sia_jax.files.reading import read_object
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
-from sia_jax.reports.console import Terminal
-from sia_jax.reports.progress import waiting
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.progress import waiting
 from train.world_card import software, write_card
 from train.world_stages import STAGES, World
 

@@ -22,9 +22,9 @@ from sia_jax.files.reading import read_object
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
 from sia_jax.pretrained import Policy, RewardModel
-from sia_jax.reports.provenance import head_commit
 from sia_jax.reports.training import MetricsLog
 from sia_jax.rewards.labelling import label
+from sia_jax.runs.provenance import head_commit
 from sia_jax.training.batch import PackedRows, micro_batch
 from sia_jax.training.language import reply_logprobs
 from sia_jax.training.packing import pack

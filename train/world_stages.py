@@ -17,13 +17,13 @@ from sia_jax.checkpoints.fingerprint import fingerprint
 from sia_jax.checkpoints.value_model import OWN_BACKBONE
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.records import read_records
-from sia_jax.interruption import Interruption
 from sia_jax.models.config import ModelConfig, RopeConfig
 from sia_jax.models.transformer import init_model
 from sia_jax.pretrained import Policy, RewardModel
-from sia_jax.reports.console import Terminal
-from sia_jax.reports.progress import RunProgress, waiting
 from sia_jax.reports.training import MetricsLog
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.interruption import Interruption
+from sia_jax.runs.progress import RunProgress, waiting
 from sia_jax.text.tokenizer import Tokenizer
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import OptimizerConfig

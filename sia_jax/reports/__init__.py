@@ -1,1 +1,1 @@
-"""Pages made from recorded results."""
+"""Pages and texts made from recorded results, and nothing else."""

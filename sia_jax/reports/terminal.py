@@ -10,6 +10,7 @@ from rich.text import Text
 
 from sia_jax.files.shown import shown
 from sia_jax.reports.reply import Reply
+from sia_jax.runs.progress import rate
 
 JUNCTION = "bold magenta"
 SHIFTED = "bold magenta underline"
@@ -80,11 +81,6 @@ def summary(reply: Reply, seconds: float = 0.0, *, steered: bool = True) -> str:
     end = reply.finish_reason.name.lower().replace("_", "-")
     at = "" if reply.stop_string is None else f" at {shown(repr(reply.stop_string))}"
     return f"{tally.describe(steered=steered)}, {end}{at}"
-
-
-def rate(number: float) -> str:
-    """Three digits, as far as they count: 0.42, 8.3, 830."""
-    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}" if number >= 1 else f"{number:.2g}"
 
 
 def side_by_side(base: Reply, steered: Reply, titles: tuple[str, str]) -> Table:

@@ -8,7 +8,7 @@ import numpy as np
 
 from sia_jax.files.strict_json import parse_object
 from sia_jax.files.writing import replacing, write_text, writing
-from sia_jax.reports.journal import number_in, place_in
+from sia_jax.runs.journal import number_in, place_in
 from sia_jax.training.regression import Fit
 
 _REMEDY = "remove the line, or name another --out"

@@ -27,7 +27,7 @@ def unread(code: str, stream: str = "stdout") -> subprocess.CompletedProcess[str
     "code",
     [
         PROGRAM + "print('a')",
-        PROGRAM + "from sia_jax.reports.console import Terminal; Terminal().print('a')",
+        PROGRAM + "from sia_jax.runs.console import Terminal; Terminal().print('a')",
         PROGRAM + "print('a'); raise SystemExit(0)",
         "from decode.trace import Args, read_options; read_options(Args, ['--help'])",
         "from sia_jax.console import main; main(['trace', '--help'])",

@@ -21,9 +21,9 @@ from sia_jax.data.records import Record, read_records, set_folder, write_records
 from sia_jax.data.sources import open_source
 from sia_jax.data.sources.conversations import Conversation, OpenConversation
 from sia_jax.evaluation.calibration import FORMAT, Calibration, read_calibration
-from sia_jax.reports.journal import Journal, place_in
 from sia_jax.reports.trace import trace_page
 from sia_jax.rewards.labelling import check_conversation
+from sia_jax.runs.journal import Journal, place_in
 from tests.fuzz.readers import Reader
 
 MESSAGES = [

@@ -14,11 +14,11 @@ from sia_jax.reports.terminal import (
     SHIFTED,
     Tally,
     candidates_table,
-    rate,
     reply_text,
     side_by_side,
     summary,
 )
+from sia_jax.runs.progress import rate
 
 
 def make_reply(

@@ -21,7 +21,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sia_jax.reports.journal import Journal
+from sia_jax.runs.journal import Journal
 from tests.support.tiny_training import environment_with_cache
 
 ROOT = Path(__file__).parents[2]

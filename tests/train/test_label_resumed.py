@@ -87,7 +87,7 @@ import os, random, signal, sys
 from pathlib import Path
 import tyro
 from transformers import AutoTokenizer
-from sia_jax.reports.journal import Journal
+from sia_jax.runs.journal import Journal
 from tests.support.tiny_training import environment_with_cache
 from train import label
 

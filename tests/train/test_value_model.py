@@ -21,7 +21,7 @@ import sia_jax
 from sia_jax.data.records import Record, read_records, write_records
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.heads import init_value_head
-from sia_jax.reports.console import Terminal
+from sia_jax.runs.console import Terminal
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.loop import StepReport, evaluations_apart, held_out_groups, held_out_share

@@ -14,7 +14,7 @@ import sia_jax
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.records import read_records
 from sia_jax.data.sources import open_source
-from sia_jax.reports.console import Terminal
+from sia_jax.runs.console import Terminal
 from sia_jax.types import flatten_names
 from sia_jax.world.files import world_models
 from sia_jax.world.grammar import sample_reply

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sia_jax.reports import provenance
-from sia_jax.reports.provenance import UNKNOWN, head_commit, last_commit
+from sia_jax.runs import provenance
+from sia_jax.runs.provenance import UNKNOWN, head_commit, last_commit
 
 
 def git(folder: Path, *command: str) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sia_jax.cli import program
-from sia_jax.reports.console import Terminal
+from sia_jax.runs.console import Terminal
 
 HOSTILE = "\x1b[2J[/b][bold]:smile:\x07\u202e"
 SHOWN = "␛[2J[/b][bold]:smile:␇\\u202e"

@@ -4,9 +4,9 @@ import io
 
 import pytest
 
-from sia_jax.reports import progress
-from sia_jax.reports.console import Terminal
-from sia_jax.reports.progress import ReadProgress, RunProgress
+from sia_jax.runs import progress
+from sia_jax.runs.console import Terminal
+from sia_jax.runs.progress import ReadProgress, RunProgress
 
 
 class Clock:

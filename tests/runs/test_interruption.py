@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sia_jax.interruption import interruptions_heard
+from sia_jax.runs.interruption import interruptions_heard
 
 
 class Interrupted:

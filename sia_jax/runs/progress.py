@@ -19,8 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from sia_jax.reports.console import Terminal
-from sia_jax.reports.terminal import rate
+from sia_jax.runs.console import Terminal
 
 LOG_SECONDS = 30
 """Between two lines of a log."""
@@ -185,6 +184,11 @@ def _joined(rates: str, seconds_left: float | None) -> str:
     if seconds_left is None:
         return rates
     return f"{rates}, {clock(seconds_left)} left"
+
+
+def rate(number: float) -> str:
+    """Three digits, as far as they count: 0.42, 8.3, 830."""
+    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}" if number >= 1 else f"{number:.2g}"
 
 
 def clock(seconds: float) -> str:

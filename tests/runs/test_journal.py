@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sia_jax.reports.journal import Journal, place_in
+from sia_jax.runs.journal import Journal, place_in
 
 
 def journal(path: Path, **options: bool) -> Journal:

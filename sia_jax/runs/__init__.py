@@ -1,0 +1,1 @@
+"""What programs share: options, messages, progress, journals, provenance, interruption."""
