@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithPrograms(build_py):
-    """Copy decode/, train/ and configs/ to sia_jax/programs/, where `sia_jax.console` finds them."""
+    """Copy decode/, train/ and configs/ to sia_jax/programs/, where `sia_jax.runs.programs` finds them."""
 
     def run(self) -> None:
         """Build from nothing: what an earlier build left in this folder would be packed too."""

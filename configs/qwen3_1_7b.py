@@ -14,7 +14,7 @@ H100 at 40% of 989 TFLOP/s. These figures are computed from the shapes, not meas
 
 from pathlib import Path
 
-from sia_jax.cli import read_options
+from sia_jax.runs.cli import read_options
 from train.value_model import Args, main
 
 ARGS = Args(

@@ -41,13 +41,13 @@ import sia_jax
 from decode import benchmark_parts, huggingface_baseline
 from decode.benchmark_shapes import SHAPES, Models
 from decode.benchmark_systems import BareLoop, SamplerSystem, System, Timing
-from sia_jax.cli import program, read_options
 from sia_jax.costs.roofline import Machine, decode_step_cost, measure_machine, usable_cores
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
 from sia_jax.reports.benchmarks import section, write_page
+from sia_jax.runs.cli import program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.provenance import head_commit
 

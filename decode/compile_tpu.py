@@ -32,7 +32,6 @@ from jax.sharding import PartitionSpec as P
 from rich.table import Table
 
 import sia_jax
-from sia_jax.cli import program, read_options
 from sia_jax.costs.compiled import Collective, collectives
 from sia_jax.costs.sampler import (
     SamplerMemory,
@@ -53,6 +52,7 @@ from sia_jax.decoding.sample import cache_columns, lower, make_settings
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig
 from sia_jax.parallel.mesh import ROW_AXES, make_mesh
+from sia_jax.runs.cli import program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.training.config import TrainConfig
 

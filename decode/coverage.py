@@ -17,7 +17,6 @@ from typing import Annotated
 import numpy as np
 import tyro
 
-from sia_jax.cli import Count, check_used, command, program, read_options
 from sia_jax.data.prompts import check_seed
 from sia_jax.evaluation.coverage import EXPONENTIAL, KINDS, NORMAL, Cover, Law, cover, from_values
 from sia_jax.evaluation.statistics import FEWEST, FEWEST_OTHERS, LEVEL
@@ -27,6 +26,7 @@ from sia_jax.files.reading import check_file
 from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import parse_object, stream_lines
 from sia_jax.files.writing import write_text
+from sia_jax.runs.cli import Count, check_used, command, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.journal import number_in, place_in
 from sia_jax.runs.progress import waiting

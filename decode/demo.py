@@ -34,8 +34,6 @@ import sia_jax
 from decode import runner
 from decode.method_runner import Scorer
 from decode.runner import Models, Row, Runner, SamplingArgs
-from sia_jax.cli import Count, program, read_options
-from sia_jax.console import invocation
 from sia_jax.data.prompts import check_seed
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.comparison import tokens_per_second
@@ -48,7 +46,9 @@ from sia_jax.reports.evaluation import draw_pareto
 from sia_jax.reports.reply import Reply, json_threshold
 from sia_jax.reports.terminal import Tally, legend, reply_text
 from sia_jax.reports.trace import trace_page
+from sia_jax.runs.cli import Count, program, read_options
 from sia_jax.runs.console import Terminal
+from sia_jax.runs.programs import invocation
 from sia_jax.runs.progress import RunProgress, rate, waiting
 from sia_jax.world.files import world_models
 from sia_jax.world.gold import gold_reward

@@ -49,7 +49,13 @@ from decode.entropy_parts import (
 )
 from decode.prompting import refuse_own_numbers, world_prompts
 from decode.runner import SamplingArgs
-from sia_jax.cli import (
+from sia_jax.data.prompts import PromptLine
+from sia_jax.evaluation.entropy_study import Drawn, Measured, Population, study
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.writing import write_text
+from sia_jax.reports.entropy_study import plot, section
+from sia_jax.runs.cli import (
     Count,
     Flag,
     Folder,
@@ -61,12 +67,6 @@ from sia_jax.cli import (
     program,
     read_options,
 )
-from sia_jax.data.prompts import PromptLine
-from sia_jax.evaluation.entropy_study import Drawn, Measured, Population, study
-from sia_jax.files.lock import locked
-from sia_jax.files.outputs import check_outputs
-from sia_jax.files.writing import write_text
-from sia_jax.reports.entropy_study import plot, section
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.progress import waiting

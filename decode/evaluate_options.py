@@ -9,7 +9,6 @@ import tyro
 from decode import runner
 from decode.prompting import refuse_own_numbers
 from decode.runner import SamplingArgs
-from sia_jax.cli import Count, File, Flag, Float, Folder, Int, PromptFileArgs, check_used
 from sia_jax.data.prompts import MAX_SEED, PromptLine
 from sia_jax.evaluation.calibration import Calibration
 from sia_jax.evaluation.methods import GROUPS, NEED_THRESHOLDS, Chooser, Group, Method, plan_methods
@@ -17,6 +16,7 @@ from sia_jax.files import strict_json
 from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.reading import check_file, read_bytes
 from sia_jax.reports.evaluation import with_pictures_named
+from sia_jax.runs.cli import Count, File, Flag, Float, Folder, Int, PromptFileArgs, check_used
 
 WRITTEN = ("replies.jsonl", "results.json", "results.md", "pareto.png")
 """What stands in OUT at the end."""

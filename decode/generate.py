@@ -36,7 +36,14 @@ from rich.text import Text
 
 from decode import preflight, runner
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import (
+from sia_jax.data.prompts import PromptLine, text_prompts
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs
+from sia_jax.files.shown import shown_line
+from sia_jax.models.run import bucket_length
+from sia_jax.reports.reply import Reply, json_threshold
+from sia_jax.reports.terminal import Tally, legend, reply_text, side_by_side, summary
+from sia_jax.runs.cli import (
     Count,
     File,
     Flag,
@@ -48,13 +55,6 @@ from sia_jax.cli import (
     read_options,
     stop,
 )
-from sia_jax.data.prompts import PromptLine, text_prompts
-from sia_jax.files.lock import locked
-from sia_jax.files.outputs import check_outputs
-from sia_jax.files.shown import shown_line
-from sia_jax.models.run import bucket_length
-from sia_jax.reports.reply import Reply, json_threshold
-from sia_jax.reports.terminal import Tally, legend, reply_text, side_by_side, summary
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.journal import Journal, place_in
 from sia_jax.runs.progress import RunProgress, waiting

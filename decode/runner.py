@@ -34,12 +34,12 @@ from sia_jax.checkpoints.value_model import (
     own_backbone,
 )
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Count, Flag, Float, Folder, Int, Name, Repeated, check_texts, named_as_options
 from sia_jax.data.prompts import check_seed
 from sia_jax.data.token_ids import with_tokens
 from sia_jax.decoding.checks import check_knob
 from sia_jax.models.config import ModelConfig
 from sia_jax.reports.reply import Reply, json_threshold, read_replies
+from sia_jax.runs.cli import Count, Flag, Float, Folder, Int, Name, Repeated, check_texts, named_as_options
 from sia_jax.text.forms import Prompting
 from sia_jax.text.tokenizer import Tokenizer
 

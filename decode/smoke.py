@@ -19,9 +19,9 @@ import jax
 import numpy as np
 
 import sia_jax
-from sia_jax.cli import Count, program, read_options
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.extras import MissingExtraError
+from sia_jax.runs.cli import Count, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.progress import waiting
 from sia_jax.types import Params, flatten_names

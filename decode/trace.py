@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import tyro
 
-from sia_jax.cli import program, read_options
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.reading import check_file
@@ -23,6 +22,7 @@ from sia_jax.files.strict_json import parse_object, stream_lines
 from sia_jax.files.writing import make_folder, write_text
 from sia_jax.reports.trace import trace_page
 from sia_jax.reports.trace_record import check_record
+from sia_jax.runs.cli import program, read_options
 
 
 @dataclass(frozen=True, kw_only=True)

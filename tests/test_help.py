@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import tyro
 
-from sia_jax.cli import read_options
-from sia_jax.console import find_programs, running_program
+from sia_jax.runs.cli import read_options
+from sia_jax.runs.programs import find_programs, running_program
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import sia_jax
-from sia_jax.console import find_programs
+from sia_jax.runs.programs import find_programs
 from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model, tiny_reward_model
 from tests.support.tokenizers import save_qwen3_tokenizer
 

@@ -29,7 +29,6 @@ from rich.progress import track
 import sia_jax
 from decode.benchmark import record_header
 from decode.benchmark_shapes import SHAPES, Models
-from sia_jax.cli import program, read_options
 from sia_jax.costs.roofline import measure_machine, training_flops, usable_cores
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.files.lock import locked
@@ -38,6 +37,7 @@ from sia_jax.files.writing import write_text
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.reports.benchmarks import section, write_page
+from sia_jax.runs.cli import program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.packing import pack

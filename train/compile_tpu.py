@@ -31,7 +31,6 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from rich.table import Table
 
-from sia_jax.cli import program, read_options
 from sia_jax.costs.compiled import Collective, collectives
 from sia_jax.costs.tpu import (
     QWEN3_1_7B,
@@ -54,6 +53,7 @@ from sia_jax.costs.training_step import (
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig
 from sia_jax.parallel.mesh import make_mesh
+from sia_jax.runs.cli import program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.training.batch import PackedBatch
 from sia_jax.training.config import TrainConfig

@@ -21,7 +21,6 @@ import tyro
 
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.cli import Flag, Float, Int, Name, memory_explained
 from sia_jax.data.chat import Message, value_prompt
 from sia_jax.data.records import Record
 from sia_jax.data.rejections import Rejections
@@ -29,6 +28,7 @@ from sia_jax.data.sources import Source
 from sia_jax.data.sources.conversations import OpenConversation, Rejected
 from sia_jax.models.run import bucket_length
 from sia_jax.reports.reply import Reply
+from sia_jax.runs.cli import Flag, Float, Int, Name, memory_explained
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.journal import Journal

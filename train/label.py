@@ -34,7 +34,15 @@ from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import (
+from sia_jax.data.records import set_folder
+from sia_jax.files.lock import locked
+from sia_jax.files.outputs import check_outputs, check_suffix
+from sia_jax.files.reading import read_bytes
+from sia_jax.files.strict_json import parse_object
+from sia_jax.files.writing import write_text
+from sia_jax.reports.rewards import plot_rewards, reward_distribution
+from sia_jax.rewards.labelling import REASONS, Labeller, Outcome, check_tokenizer
+from sia_jax.runs.cli import (
     Count,
     File,
     Flag,
@@ -46,14 +54,6 @@ from sia_jax.cli import (
     program,
     read_options,
 )
-from sia_jax.data.records import set_folder
-from sia_jax.files.lock import locked
-from sia_jax.files.outputs import check_outputs, check_suffix
-from sia_jax.files.reading import read_bytes
-from sia_jax.files.strict_json import parse_object
-from sia_jax.files.writing import write_text
-from sia_jax.reports.rewards import plot_rewards, reward_distribution
-from sia_jax.rewards.labelling import REASONS, Labeller, Outcome, check_tokenizer
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.journal import Journal

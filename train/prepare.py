@@ -62,7 +62,6 @@ from rich.text import Text
 
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import Flag, Int, check_texts, check_used, goes_on, program, read_options
 from sia_jax.data.records import Record, read_records, set_folder, unfinished_folder, write_records
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Format, Source, open_source
@@ -75,6 +74,7 @@ from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.shown import shown
 from sia_jax.files.writing import write_text
+from sia_jax.runs.cli import Flag, Int, check_texts, check_used, goes_on, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.progress import ReadProgress, waiting
 from sia_jax.text.markup import Markup, markup_of, read_markup

@@ -42,7 +42,6 @@ from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone, save_backbone
 from sia_jax.checkpoints.value_model import OWN_BACKBONE, fingerprint_with_backbone, own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.cli import check_texts, memory_explained, named_as_options, program, read_options
 from sia_jax.data.records import read_records, set_folder, trajectories
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.trajectories import Trajectory
@@ -57,6 +56,7 @@ from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.parallel.mesh import make_mesh, shard_params
 from sia_jax.pretrained import ValueModel, mesh_of
 from sia_jax.reports.training import few_to_tell
+from sia_jax.runs.cli import check_texts, memory_explained, named_as_options, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.progress import waiting

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 import jax.numpy as jnp
 import tyro
 
-from sia_jax.cli import Folder, Int, check_used, named_as_options, option_of
 from sia_jax.data.prompts import check_seed
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, LoraConfig, check_targets
 from sia_jax.pretrained import ValueModel
+from sia_jax.runs.cli import Folder, Int, check_used, named_as_options, option_of
 from sia_jax.training.config import OptimizerConfig, TrainConfig
 from sia_jax.training.loop import LoopConfig, evaluations_apart
 

@@ -27,13 +27,13 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sia_jax.checkpoints.values import is_number
-from sia_jax.cli import Count, program, read_options
 from sia_jax.data.prompts import check_seed
 from sia_jax.files.lock import LOCK, locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.reading import read_object
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
+from sia_jax.runs.cli import Count, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.progress import waiting
 from train.world_card import software, write_card

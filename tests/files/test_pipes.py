@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = "from sia_jax.cli import program\nwith program('it') as messages:\n    "
+PROGRAM = "from sia_jax.runs.cli import program\nwith program('it') as messages:\n    "
 
 
 def unread(code: str, stream: str = "stdout") -> subprocess.CompletedProcess[str]:

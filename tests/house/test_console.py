@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 import sia_jax
 from decode import trace
 from decode.evaluate import Args as EvaluateArgs
-from sia_jax import cli, console
+from sia_jax import console
+from sia_jax.runs import cli, programs
 from train import value_model
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = console.find_programs()
+PROGRAMS = programs.find_programs()
 
 
 def modules(folder: str) -> dict[str, ast.Module]:
@@ -29,18 +30,18 @@ def modules(folder: str) -> dict[str, ast.Module]:
     }
 
 
-@pytest.mark.parametrize("folder", console.FOLDERS)
+@pytest.mark.parametrize("folder", programs.FOLDERS)
 def test_every_module_that_can_be_run_is_listed(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     runnable = {name for name, tree in modules(folder).items() if "__main__" in ast.dump(tree)}
     assert runnable == {one.module for one in PROGRAMS if one.folder == folder}
     console.main(["--help"])
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     for one in PROGRAMS:
-        assert any(line.startswith(console.invocation(one.module) + " ") for line in lines)
+        assert any(line.startswith(programs.invocation(one.module) + " ") for line in lines)
 
 
 def test_each_program_ends_as_the_command_starts_it() -> None:
-    for folder in console.FOLDERS:
+    for folder in programs.FOLDERS:
         for name, tree in modules(folder).items():
             if "__main__" in ast.dump(tree):
                 (last,) = tree.body[-1].body
@@ -49,7 +50,7 @@ def test_each_program_ends_as_the_command_starts_it() -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda one: one.module)
-def test_a_program_has_a_summary_of_one_line(program: console.Program) -> None:
+def test_a_program_has_a_summary_of_one_line(program: programs.Program) -> None:
     doc = ast.get_docstring(ast.parse((ROOT / (program.module.replace(".", "/") + ".py")).read_text()))
     assert doc is not None
     assert program.summary == doc.splitlines()[0]
@@ -124,7 +125,7 @@ def test_a_slip_of_the_finger_is_answered_with_the_program_meant(data: st.DataOb
     finally:
         sys.stderr = before
     assert caught.value.code == 2
-    assert console.invocation(program.module) in "".join(said.err)
+    assert programs.invocation(program.module) in "".join(said.err)
 
 
 @pytest.mark.parametrize(
@@ -143,9 +144,9 @@ def test_what_is_no_program_is_refused_with_status_2(
 
 def test_programs_are_called_as_the_reader_called_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "python -m decode.trace a; python -m train.value_model b; python -m tests.x"
-    assert console.said(text) == text
+    assert programs.said(text) == text
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/sia", "trace"])
-    assert console.said(text) == "sia trace a; sia train value-model b; python -m tests.x"
+    assert programs.said(text) == "sia trace a; sia train value-model b; python -m tests.x"
     args = EvaluateArgs(policy="p", value="v", reward="r", prompts="q", thresholds="t", out="o")
     assert cli.command("decode.evaluate", args).startswith("sia evaluate --policy p")
 

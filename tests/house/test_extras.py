@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sia_jax.cli import explained
 from sia_jax.extras import MissingExtraError, installed_with
+from sia_jax.runs.cli import explained
 
 ROOT = Path(__file__).parents[2]
 TRAINING = {"tensorflow_datasets", "grain", "orbax", "optax", "pyarrow", "array_record", "etils"}

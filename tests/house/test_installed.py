@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sia_jax.console import FOLDERS, find_programs
+from sia_jax.runs.programs import FOLDERS, find_programs
 
 ROOT = Path(__file__).parents[2]
 

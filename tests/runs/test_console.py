@@ -11,7 +11,7 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from sia_jax.cli import program
+from sia_jax.runs.cli import program
 from sia_jax.runs.console import Terminal
 
 HOSTILE = "\x1b[2J[/b][bold]:smile:\x07\u202e"

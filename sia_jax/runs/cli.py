@@ -20,13 +20,13 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_type_hints
 
 import tyro
 
-from sia_jax.console import invocation, is_program, running_program
 from sia_jax.extras import MissingExtraError
 from sia_jax.files.pipes import reader_may_leave
 from sia_jax.files.shown import shown
 from sia_jax.files.strict_json import check_text
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import interruptions_heard
+from sia_jax.runs.programs import invocation, is_program, running_program
 
 Options = TypeVar("Options")
 

@@ -18,12 +18,12 @@ import pytest
 import tyro
 
 from decode import evaluate, generate, trace
-from sia_jax import cli
-from sia_jax.cli import check_used, command, explained, named_as_options, read_options
-from sia_jax.console import find_programs
+from sia_jax.runs import cli
+from sia_jax.runs.cli import check_used, command, explained, named_as_options, read_options
+from sia_jax.runs.programs import find_programs
 from sia_jax.world.files import world_models
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("error", [ValueError("no such thing"), FileNotFoundError("no such thing")])
