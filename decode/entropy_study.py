@@ -50,11 +50,9 @@ from decode.entropy_parts import (
 from decode.prompting import refuse_own_numbers, world_prompts
 from decode.runner import SamplingArgs
 from sia_jax.data.prompts import PromptLine
-from sia_jax.evaluation.entropy_study import Drawn, Measured, Population, study
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
-from sia_jax.reports.entropy_study import plot, section
 from sia_jax.runs.cli import (
     Count,
     Flag,
@@ -70,6 +68,8 @@ from sia_jax.runs.cli import (
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.progress import waiting
+from sia_jax.studies.entropy.page import plot, section
+from sia_jax.studies.entropy.study import Drawn, Measured, Population, study
 from sia_jax.text.forms import Prompting
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import find_prompt

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from sia_jax.evaluation import spread
-from sia_jax.evaluation.correlation import Pair
 from sia_jax.evaluation.resampling import Figure, bootstrap
+from sia_jax.studies.entropy import spread
+from sia_jax.studies.entropy.correlation import Pair
 
 ALIKE = 0.1
 """A value spread below this, in units of the reward, is taken for none: a matter of style."""
@@ -249,7 +249,7 @@ class _Table:
 
 
 def _mean(numbers: Any, weights: np.ndarray) -> float:
-    # No BLAS product: see `sia_jax.evaluation.correlation`.
+    # No BLAS product: see `sia_jax.studies.entropy.correlation`.
     return _ratio(np.sum(weights * numbers), weights.sum())
 
 

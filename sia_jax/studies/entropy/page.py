@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sia_jax.evaluation.entropy_study import ALIKE, MARGIN, P_VALUE, Drawn, Measured, Population
 from sia_jax.evaluation.resampling import FEWEST
 from sia_jax.files.writing import make_folder, replacing
+from sia_jax.studies.entropy.study import ALIKE, MARGIN, P_VALUE, Drawn, Measured, Population
 
 _SCOPES = {"all": "all positions", "branching": "those that branch"}
 _AGAINST = {

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sia_jax.evaluation.correlation import Pair
+from sia_jax.studies.entropy.correlation import Pair
 
 
 def test_a_weight_is_a_repetition():

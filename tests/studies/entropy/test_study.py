@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sia_jax.evaluation.entropy_study import Drawn, Population, measure, study
 from sia_jax.evaluation.resampling import bootstrap
-from sia_jax.evaluation.spread import draw_by_stratum, quantile_bins
+from sia_jax.studies.entropy.spread import draw_by_stratum, quantile_bins
+from sia_jax.studies.entropy.study import Drawn, Population, measure, study
 
 PROMPTS, BINS, M = 120, 4, 24
 ROOT = "reliability"

@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sia_jax.evaluation.entropy_study import Drawn, Population, study
-from sia_jax.reports.entropy_study import plot, section
+from sia_jax.studies.entropy.page import plot, section
+from sia_jax.studies.entropy.study import Drawn, Population, study
 
 SETTINGS = {
     "policy": "writer",

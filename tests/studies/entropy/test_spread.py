@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sia_jax.evaluation import spread
+from sia_jax.studies.entropy import spread
 
 P = np.array([0.5, 0.3, 0.2])
 

@@ -1,0 +1,1 @@
+"""Is entropy a good guess of where the choice of a token matters?"""
