@@ -78,7 +78,8 @@ test-long: $(STAMP)
 	$(VENV)/bin/python $(PYTEST) -m long $(ARGS)
 
 test-oldest: $(OLDEST_STAMP)
-	$(OLDEST)/bin/python -m pytest -p no:cacheprovider tests/data tests/checkpoints/test_vocabulary.py $(ARGS)
+	$(OLDEST)/bin/python -m pytest -p no:cacheprovider tests/data tests/checkpoints/test_vocabulary.py \
+	  tests/text/test_chat.py tests/text/test_decoder.py tests/text/test_token_ids.py $(ARGS)
 
 smoke: $(STAMP)
 	$(VENV)/bin/python -m decode.smoke $(ARGS)

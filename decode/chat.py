@@ -25,13 +25,13 @@ from rich.text import Text
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
 from sia_jax.data.prompts import PromptLine
-from sia_jax.data.text import token_text
 from sia_jax.models.run import bucket_length
 from sia_jax.reports.reply import Reply
 from sia_jax.reports.terminal import candidates_table, legend, reply_text, side_by_side, summary
 from sia_jax.runs.cli import memory_explained, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.progress import waiting
+from sia_jax.text.decoder import token_text
 
 
 @dataclass(frozen=True, kw_only=True)

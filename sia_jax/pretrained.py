@@ -11,12 +11,12 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from sia_jax.arguments import read_integers
-from sia_jax.data import chat
 from sia_jax.models import run
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import Adapter
 from sia_jax.parallel.mesh import check_axes, row_sharding
 from sia_jax.reprs import shortened, weights
+from sia_jax.text import chat
 from sia_jax.text.forms import PromptForm, prompt_form
 from sia_jax.text.markup import Markup
 from sia_jax.types import Params, flatten_names
@@ -57,7 +57,7 @@ class Policy:
     def prompt_ids(
         self, messages: Sequence[chat.Message], form: PromptForm | None = None, **template: Any
     ) -> list[int]:
-        """The ids of a conversation that waits for the policy's reply; see `sia_jax.data.chat.policy_prompt`.
+        """The ids of a conversation that waits for the policy's reply; see `sia_jax.text.chat.policy_prompt`.
 
         Args:
           messages: [{"role": "user", "content": ...}, ...].
@@ -118,7 +118,7 @@ class ValueModel:
         return values[:batch, :length]
 
     def prompt_ids(self, messages: Sequence[chat.Message]) -> list[int]:
-        """The ids of the conversation in the value model's own form; see `sia_jax.data.chat.value_prompt`."""
+        """The ids of the conversation in the value model's own form; see `sia_jax.text.chat.value_prompt`."""
         tokenizer = _need_tokenizer(self.tokenizer, self.name)
         return chat.value_prompt(tokenizer, messages, self.markup)
 
@@ -157,7 +157,7 @@ class RewardModel:
         return run.batch_rewards(self.params, padded, checked, config=self.config)[: len(lengths)]
 
     def conversation_ids(self, messages: Sequence[chat.Message], **template: Any) -> list[int]:
-        """The ids of a finished conversation; see `sia_jax.data.chat.reward_conversation`.
+        """The ids of a finished conversation; see `sia_jax.text.chat.reward_conversation`.
 
         Args:
           messages: ends with the assistant.

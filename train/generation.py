@@ -21,7 +21,6 @@ import tyro
 
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
-from sia_jax.data.chat import Message, value_prompt
 from sia_jax.data.records import Record
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Source
@@ -33,6 +32,7 @@ from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.journal import Journal
 from sia_jax.runs.progress import ReadProgress, RunProgress, waiting
+from sia_jax.text.chat import Message, value_prompt
 from sia_jax.text.markup import markup_of
 from sia_jax.text.templates import TemplateRefusal
 from sia_jax.text.tokenizer import Tokenizer

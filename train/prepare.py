@@ -68,7 +68,6 @@ from sia_jax.data.sources import Format, Source, open_source
 from sia_jax.data.sources.conversations import OpenConversation, Rejected
 from sia_jax.data.sources.official import write_official
 from sia_jax.data.sources.own import write_conversations
-from sia_jax.data.token_ids import num_tokens
 from sia_jax.data.tokenise import stop_id, tokenise
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
@@ -78,6 +77,7 @@ from sia_jax.runs.cli import Flag, Int, check_texts, check_used, goes_on, progra
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.progress import ReadProgress, waiting
 from sia_jax.text.markup import Markup, markup_of, read_markup
+from sia_jax.text.token_ids import num_tokens
 from sia_jax.text.tokenizer import Tokenizer
 from train.generation import CUT, PARTIAL, Generation, GenerationArgs, Prompts, ReplyJournal
 

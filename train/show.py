@@ -19,13 +19,13 @@ from rich.text import Text
 from sia_jax.checkpoints.hub import resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.records import Record, RecordSource, read_records
-from sia_jax.data.text import token_text
-from sia_jax.data.token_ids import num_tokens
 from sia_jax.data.tokenise import stop_id
 from sia_jax.files.shown import shown
 from sia_jax.runs.cli import Count, Flag, Folder, program, read_options
 from sia_jax.runs.console import Terminal
+from sia_jax.text.decoder import token_text
 from sia_jax.text.markup import markup_of, markup_of_set
+from sia_jax.text.token_ids import num_tokens
 from sia_jax.text.tokenizer import Tokenizer
 
 COLOURS = ("green", "cyan")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sia_jax.data.chat import Message, reward_conversation
 from sia_jax.data.sources.conversations import Conversation
 from sia_jax.data.tokenise import tokenise
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.files.writing import write_text
+from sia_jax.text.chat import Message, reward_conversation
 from sia_jax.text.markup import CHATML
 from sia_jax.text.tokenizer import Tokenizer
 from sia_jax.world.grammar import sample_reply

@@ -32,11 +32,11 @@ from sia_jax.checkpoints.tensors import (
 )
 from sia_jax.checkpoints.tokenizer_files import copy_tokenizer
 from sia_jax.checkpoints.vocabulary import load_tokenizer, save_tokenizer
-from sia_jax.data.token_ids import with_tokens
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.shapes import Shapes, backbone_shapes
 from sia_jax.pretrained import Policy, RewardModel
+from sia_jax.text.token_ids import with_tokens
 from sia_jax.types import Params, flatten_names
 
 _CLASSES = {

@@ -45,7 +45,6 @@ from sia_jax.checkpoints.tensors import (
 from sia_jax.checkpoints.torch_pickle import read_torch_file, write_torch_file
 from sia_jax.checkpoints.values import is_count
 from sia_jax.checkpoints.vocabulary import check_same_vocabulary, load_tokenizer
-from sia_jax.data.token_ids import with_tokens
 from sia_jax.files.shown import shown_line, shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig, ValueConfig
@@ -53,6 +52,7 @@ from sia_jax.models.lora import LoraConfig, check_adapter, merge_lora
 from sia_jax.parallel.mesh import shard_params
 from sia_jax.pretrained import Policy, ValueModel, mesh_of
 from sia_jax.text.markup import Markup, read_markup, recorded_markup
+from sia_jax.text.token_ids import with_tokens
 from sia_jax.types import Params, flatten_names
 
 OFFICIAL_HEAD = "token_reward_head.pt"

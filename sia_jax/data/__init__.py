@@ -1,1 +1,1 @@
-"""Conversations and data sets."""
+"""Data sets, and files of prompts and of conversations."""

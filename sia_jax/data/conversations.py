@@ -9,9 +9,9 @@ from typing import Any
 
 from sia_jax.data.columns import CONVERSATIONS
 from sia_jax.data.forms import turns_of
-from sia_jax.data.messages import MessageError
 from sia_jax.data.tables import Table
 from sia_jax.files.reading import check_file
+from sia_jax.text.messages import MessageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class ConversationLine:
     fields: dict[str, Any]
     """Everything that the line says, by the names of `sia_jax.data.columns.by_known_names`."""
     messages: Any
-    """The conversation; whether it really is one is for `sia_jax.data.chat.check_messages` to say."""
+    """The conversation; whether it really is one is for `sia_jax.text.chat.check_messages` to say."""
 
     @property
     def digest(self) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sia_jax.data.chat import Message
 from sia_jax.data.columns import (
     CONVERSATIONS,
     OTHER_COLUMNS,
@@ -18,8 +17,9 @@ from sia_jax.data.columns import (
     names_of,
     prompt_column,
 )
-from sia_jax.data.messages import parse_transcript, read_messages
 from sia_jax.files.strict_json import kind_of
+from sia_jax.text.chat import Message
+from sia_jax.text.messages import parse_transcript, read_messages
 
 _OUTPUT = "output"  # a reply as well, of sets whose prompts have other names
 _PRINTED = re.compile(r"\s*\[\s*\{\s*['\"](role|content|from|value)['\"]\s*:")

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, overload
 
-from sia_jax.data.chat import Message, check_messages
 from sia_jax.data.columns import CONVERSATIONS, column_named, known_name, prompt_column
 from sia_jax.data.forms import is_transcript, prompt_of
-from sia_jax.data.messages import empty_turn
 from sia_jax.data.tables import Table
 from sia_jax.files.reading import check_file
 from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import kind_of
+from sia_jax.text.chat import Message, check_messages
+from sia_jax.text.messages import empty_turn
 
 MAX_SEED = 2**32 - 1
 

@@ -19,7 +19,6 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from sia_jax.data.chat import Message, check_messages
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.trajectories import Trajectory, check_trajectory
 from sia_jax.extras import installed_with
@@ -28,6 +27,7 @@ from sia_jax.files.reading import read_bytes
 from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import kind_of, parse_object
 from sia_jax.files.writing import WriteError, write_text, writing
+from sia_jax.text.chat import Message, check_messages
 
 NAME = "sia_trajectories"
 VERSION = "1.0.0"

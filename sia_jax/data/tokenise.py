@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from sia_jax.data.chat import value_prompt
 from sia_jax.data.records import Record
 from sia_jax.data.sources.conversations import Conversation
+from sia_jax.text.chat import value_prompt
 from sia_jax.text.markup import Markup, check_markup
 from sia_jax.text.tokenizer import Tokenizer, exact_ids
 

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from sia_jax.data.text import cut_at_stop, token_pieces, token_text
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.state import CandidateRecord, FinishReason, Samples
+from sia_jax.text.decoder import cut_at_stop, token_pieces, token_text
 from sia_jax.text.tokenizer import Tokenizer
 
 _PER_TOKEN = ("junction", "entropy", "policy_logprob", "logprob", "value", "shifted")

@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 
-from sia_jax.data.chat import Message, check_messages
-from sia_jax.data.messages import read_messages
 from sia_jax.models import run
 from sia_jax.models.run import bucket_length
 from sia_jax.pretrained import RewardModel, mesh_of, pad_batch, read_at
+from sia_jax.text.chat import Message, check_messages
+from sia_jax.text.messages import read_messages
 from sia_jax.text.templates import TemplateRefusal
 
 Reason = Literal["no reply", "not a conversation", "too long", "not finite"]

@@ -1,1 +1,1 @@
-"""Conversations as text: chat templates, the markup of turns, which form a prompt has, where texts begin."""
+"""Conversations as text and ids: templates, turns, prompts, and replies as they are drawn."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal, TypeAlias, TypeVar, get_args
 
-from sia_jax.data.chat import Message
+from sia_jax.text.chat import Message
 from sia_jax.world.activities import ACTIVITIES, Activity
 from sia_jax.world.circumstances import CIRCUMSTANCES, Circumstance
 from sia_jax.world.facts import KINDS, Entity, Kind

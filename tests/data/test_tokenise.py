@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from sia_jax.data.chat import value_prompt
 from sia_jax.data.sources.conversations import Conversation
-from sia_jax.data.token_ids import num_tokens
 from sia_jax.data.tokenise import stop_id, tokenise
+from sia_jax.text.chat import value_prompt
 from sia_jax.text.markup import CHATML, LLAMA3, markup_of
+from sia_jax.text.token_ids import num_tokens
 from tests.support.tokenizers import save_llama3_tokenizer, save_qwen3_tokenizer
 
 STOPS = {"qwen3": "<|im_end|>", "llama": "<|eot_id|>"}

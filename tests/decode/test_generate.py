@@ -17,7 +17,7 @@ import tyro
 from decode import generate, runner, trace
 from decode.generate import Args
 from decode.runner import Row
-from sia_jax.data.chat import value_prompt
+from sia_jax.text.chat import value_prompt
 from sia_jax.text.markup import CHATML
 from tests.support.marks import long
 from tests.support.replying import PROMPTS, generation_args, save_models

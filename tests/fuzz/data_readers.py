@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from decode.trace import read as read_replies
-from sia_jax.data.chat import check_messages
 from sia_jax.data.conversations import ConversationLine, read_conversations
 from sia_jax.data.prompts import PromptFile, read_prompts
 from sia_jax.data.records import Record, read_records, set_folder, write_records
@@ -24,6 +23,7 @@ from sia_jax.evaluation.calibration import FORMAT, Calibration, read_calibration
 from sia_jax.reports.trace import trace_page
 from sia_jax.rewards.labelling import check_conversation
 from sia_jax.runs.journal import Journal, place_in
+from sia_jax.text.chat import check_messages
 from tests.fuzz.readers import Reader
 
 MESSAGES = [

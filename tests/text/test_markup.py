@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import sia_jax
-from sia_jax.data.chat import value_prompt, value_prompt_text
+from sia_jax.text.chat import value_prompt, value_prompt_text
 from sia_jax.text.markup import CHATML, LLAMA3, Markup, check_markup, markup_of, read_markup
 from tests.support.checkpoints import edit_json, tiny_policy, tiny_value_model
 from tests.support.tokenizers import (

@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerBase
 
 import sia_jax
 from decode import generate
-from sia_jax.data import chat
-from sia_jax.data.text import IncrementalDecoder, token_pieces
+from sia_jax.text import chat
+from sia_jax.text.decoder import IncrementalDecoder, token_pieces
 from sia_jax.text.forms import settle
 from sia_jax.text.markup import CHATML, LLAMA3, Markup, markup_of
 from sia_jax.text.templates import render

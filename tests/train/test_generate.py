@@ -13,8 +13,8 @@ import pytest
 import tyro
 
 import sia_jax
-from sia_jax.data.chat import value_prompt
 from sia_jax.data.records import read_records
+from sia_jax.text.chat import value_prompt
 from sia_jax.text.markup import CHATML
 from tests.support.checkpoints import save_tiny_policy, tiny_policy
 from tests.support.generating import (

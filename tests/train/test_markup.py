@@ -7,8 +7,8 @@ import pytest
 
 import sia_jax
 from decode import generate
-from sia_jax.data.chat import value_prompt
 from sia_jax.data.records import read_records
+from sia_jax.text.chat import value_prompt
 from sia_jax.text.markup import CHATML
 from tests.support.checkpoints import save_tiny_policy
 from tests.support.tokenizers import save_qwen3_tokenizer

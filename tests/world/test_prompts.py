@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from sia_jax.data.chat import check_messages
+from sia_jax.text.chat import check_messages
 from sia_jax.world import prompts as module
 from sia_jax.world.prompts import FAMILIES, SPLITS, HowTo, Mischief, find_prompt, prompts
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.data.chat import policy_prompt, value_prompt
+from sia_jax.text.chat import policy_prompt, value_prompt
 from sia_jax.text.markup import CHATML, markup_of
 from sia_jax.text.tokenizer import Tokenizer
 from sia_jax.world.grammar import corpus

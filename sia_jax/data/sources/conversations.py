@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sia_jax.data.chat import Message, check_messages
-from sia_jax.data.messages import empty_turn
+from sia_jax.text.chat import Message, check_messages
+from sia_jax.text.messages import empty_turn
 
 
 @dataclass(frozen=True)

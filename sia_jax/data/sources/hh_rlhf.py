@@ -2,10 +2,10 @@ r"""HH-RLHF: transcripts "\n\nHuman: ...\n\nAssistant: ..." with a chosen and a 
 
 from collections.abc import Iterable, Iterator
 
-from sia_jax.data.chat import Message
-from sia_jax.data.messages import parse_transcript, read_messages
 from sia_jax.data.sources.conversations import Entry, Rejected, entry, prompt_group
 from sia_jax.data.sources.rows import Row
+from sia_jax.text.chat import Message
+from sia_jax.text.messages import parse_transcript, read_messages
 
 WHAT = "HH-RLHF"
 REQUIRED = ("chosen", "rejected")

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from sia_jax.data.chat import Message, check_messages, raw_prompt_text, value_prompt_text
 from sia_jax.data.records import Record
 from sia_jax.data.sources.conversations import Rejected, digest, reward_problem
 from sia_jax.files.reading import read_bytes
 from sia_jax.files.strict_json import kind_of, parse_json
 from sia_jax.files.writing import make_folder, replacing
+from sia_jax.text.chat import Message, check_messages, raw_prompt_text, value_prompt_text
 from sia_jax.text.markup import MARKUPS, Markup
 
 WHAT = "the official SIA format"

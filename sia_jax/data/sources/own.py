@@ -7,12 +7,12 @@ from typing import Any
 
 from sia_jax.data.columns import ASKED, REPLIES
 from sia_jax.data.forms import Turns, asked_of, turns_of
-from sia_jax.data.messages import MessageError
 from sia_jax.data.records import Record
 from sia_jax.data.sources.conversations import Entry, Rejected, entry
 from sia_jax.data.sources.rows import Row
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import make_folder, replacing
+from sia_jax.text.messages import MessageError
 
 WHAT = "own data"
 FIELDS = (

@@ -13,7 +13,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 import sia_jax
-from sia_jax.data.token_ids import num_tokens, with_tokens
+from sia_jax.text.token_ids import num_tokens, with_tokens
 from tests.support.checkpoints import save_tiny_policy, tiny_config
 
 VOCAB = 64

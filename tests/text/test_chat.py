@@ -11,7 +11,7 @@ import pytest
 from tokenizers.processors import ByteLevel, TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from sia_jax.data import chat
+from sia_jax.text import chat
 from sia_jax.text.markup import CHATML, LLAMA3
 from tests.support.sources import user as conversation
 from tests.support.tokenizers import LLAMA3_TEMPLATE, save_llama3_tokenizer, save_qwen3_tokenizer

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from sia_jax.data.text import IncrementalDecoder, cut_at_stop, token_pieces
+from sia_jax.text.decoder import IncrementalDecoder, cut_at_stop, token_pieces
 from tests.support.tokenizers import save_llama3_tokenizer, save_qwen3_tokenizer
 
 TEXTS = (

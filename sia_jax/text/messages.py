@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sia_jax.data.chat import Message
 from sia_jax.files.strict_json import kind_of
+from sia_jax.text.chat import Message
 
 ROLES = ("system", "user", "assistant")
 
@@ -45,7 +45,7 @@ def read_messages(value: Any, name: str = "messages") -> list[Message]:
 
     Taken are {"role", "content"}, with further keys that are null, as Arrow writes them where other rows
     have them; ShareGPT's {"from": "human" | "gpt" | "system", "value"}; and a content that is a list of one
-    part of text. The order of the turns is for `sia_jax.data.chat.check_messages` to judge.
+    part of text. The order of the turns is for `sia_jax.text.chat.check_messages` to judge.
 
     Args:
       value: what stands in the file.
