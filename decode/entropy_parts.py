@@ -19,7 +19,6 @@ from decode import runner
 from decode.generate import plan
 from decode.runner import Models, Row, Runner, SamplingArgs
 from sia_jax.data.prompts import PromptLine
-from sia_jax.decoding.replay import candidate_values
 from sia_jax.decoding.state import CandidateRecord, FinishReason
 from sia_jax.models.run import bucket_length
 from sia_jax.reports.reply import Reply, json_numbers
@@ -27,6 +26,7 @@ from sia_jax.runs.console import Terminal
 from sia_jax.runs.journal import Journal, place_in
 from sia_jax.runs.progress import RunProgress
 from sia_jax.studies.entropy import spread
+from sia_jax.studies.entropy.replay import candidate_values
 from sia_jax.studies.entropy.study import Drawn, Population
 
 _FIRST_KEY = 2**31

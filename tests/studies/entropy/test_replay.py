@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sia_jax.decoding.replay import candidate_values
+from sia_jax.studies.entropy.replay import candidate_values
 from tests.support.checkpoints import assert_close, tiny_policy, tiny_value_model
 
 PROMPTS = [[5, 9, 12], [7, 3, 40, 41, 22]]
