@@ -21,7 +21,7 @@ from sia_jax.decoding.sample import SteeringParams, make_settings, start
 from sia_jax.decoding.state import DecodeState, Settings
 from sia_jax.models.attention import PrefillAttention
 from sia_jax.models.heads import lm_head
-from sia_jax.models.run import decode_step
+from sia_jax.models.passes import decode_step
 from sia_jax.models.transformer import forward
 
 

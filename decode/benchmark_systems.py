@@ -17,7 +17,7 @@ import numpy as np
 
 import sia_jax
 from decode.benchmark_shapes import Weights
-from sia_jax.models import run
+from sia_jax.models import passes
 from sia_jax.models.cache import KVCache, Layout
 from sia_jax.models.config import HeadKind, ModelConfig
 from sia_jax.models.heads import lm_head
@@ -131,13 +131,13 @@ def greedy(
     batch, width = tokens.shape
     dtype = params["model"]["embed_tokens"]["weight"].dtype
     cache = KVCache.zeros(config, batch, width + new_tokens, dtype, layout)
-    hidden, cache = run.prefill(params["model"], tokens, lengths, cache, config=config)
+    hidden, cache = passes.prefill(params["model"], tokens, lengths, cache, config=config)
 
     def body(state: tuple[Any, ...]) -> tuple[Any, ...]:
         t, hidden, lengths, cache, replies = state
         token = jnp.argmax(lm_head(params, hidden), axis=-1).astype(jnp.int32)
         replies = replies.at[:, t].set(token)
-        hidden, cache = run.decode_step(params["model"], token, lengths, cache, config=config)
+        hidden, cache = passes.decode_step(params["model"], token, lengths, cache, config=config)
         return t + 1, hidden, lengths + 1, cache, replies
 
     # The last token needs no further pass, so the loop makes T - 1 steps.

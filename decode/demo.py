@@ -41,7 +41,7 @@ from sia_jax.evaluation.statistics import FEWEST, Interval, mean_interval, paire
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
-from sia_jax.models.run import bucket_length
+from sia_jax.models.passes import bucket_length
 from sia_jax.reports.evaluation import draw_pareto
 from sia_jax.reports.reply import Reply, json_threshold
 from sia_jax.reports.terminal import Tally, legend, reply_text

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from sia_jax.arguments import read_integers
-from sia_jax.models import run
+from sia_jax.models import passes
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import Adapter
 from sia_jax.parallel.mesh import check_axes, row_sharding
@@ -52,7 +52,7 @@ class Policy:
         """
         padded, _ = pad_batch(tokens, lengths, self.config, mesh_of(self.params))
         batch, length = len(lengths), len(tokens[0])
-        return run.batch_logits(self.params, padded, config=self.config)[:batch, :length]
+        return passes.batch_logits(self.params, padded, config=self.config)[:batch, :length]
 
     def prompt_ids(
         self, messages: Sequence[chat.Message], form: PromptForm | None = None, **template: Any
@@ -106,7 +106,7 @@ class ValueModel:
         if self.config.lora is not None:
             adapter = Adapter(self.params["lora"], self.config.lora)
         model = self.base if self.base is not None else self.params["model"]
-        values = run.batch_values(
+        values = passes.batch_values(
             model,
             self.params["value_head"],
             adapter,
@@ -154,7 +154,7 @@ class RewardModel:
         tokens, lengths = check_batch(tokens, lengths, self.config)
         places = read_at(tokens, lengths, self.config)
         padded, checked = pad_batch(tokens, places, self.config, mesh_of(self.params))
-        return run.batch_rewards(self.params, padded, checked, config=self.config)[: len(lengths)]
+        return passes.batch_rewards(self.params, padded, checked, config=self.config)[: len(lengths)]
 
     def conversation_ids(self, messages: Sequence[chat.Message], **template: Any) -> list[int]:
         """The ids of a finished conversation; see `sia_jax.text.chat.reward_conversation`.
@@ -215,7 +215,7 @@ def pad_batch(
         check_axes(mesh)
     shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
     rows = -(-b // shards) * shards
-    padded = np.zeros((rows, run.bucket_length(length)), np.int32)
+    padded = np.zeros((rows, passes.bucket_length(length)), np.int32)
     padded[:b, :length] = np.where(real, tokens, 0)
     padded_lengths = np.ones((rows,), np.int32)
     padded_lengths[:b] = lengths

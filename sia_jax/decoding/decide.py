@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.state import CandidateRecord, DecodeState, Pending, Settings, TokenRecord
-from sia_jax.steering import filters, gates, processors, race
+from sia_jax.steering import filters, gates, gumbel, processors
 from sia_jax.steering.entropy import candidate_entropy, vocabulary_entropy
 
 
@@ -53,7 +53,7 @@ def decide(
     candidate_logits, ids = best[:, :c], best_ids[:, :c]
     top = best[:, 0]
     finite &= jnp.isfinite(top)  # not if everything is banned, nor if a penalty has overflowed
-    token_keys, gate_keys = race.position_keys(settings.keys, index)
+    token_keys, gate_keys = gumbel.position_keys(settings.keys, index)
 
     if steering.entropy == "candidates":
         entropy = candidate_entropy(candidate_logits)
@@ -66,7 +66,7 @@ def decide(
         previous_entropy=state.previous_entropy,
         top_probability=1 / jnp.sum(jnp.exp(processed - top[:, None]), axis=-1),
         logit_gap=top - second,
-        uniform=race.uniform(gate_keys, jnp.zeros_like(index)[:, None])[:, 0],
+        uniform=gumbel.uniform(gate_keys, jnp.zeros_like(index)[:, None])[:, 0],
         threshold=settings.threshold,
     )
     junction, gate = steering.gate.decide(features, settings.gate, state.gate)
@@ -142,10 +142,10 @@ def steer(
     relative = config.steering.tilt.relative(values, settings.beta, allowed, settings.tilt)
     scores = jnp.where(allowed, pending.logits - pending.logits[:, :1] + relative, -jnp.inf)
     scores -= jnp.max(scores, axis=-1, keepdims=True)
-    token_keys, _ = race.position_keys(settings.keys, index)
+    token_keys, _ = gumbel.position_keys(settings.keys, index)
     divisor, sampled = _divisor(settings)
-    noise = jnp.where(sampled[:, None], race.gumbel(race.uniform(token_keys, pending.ids)), 0)
-    chosen, token = race.lowest_best(scores / divisor[:, None] + noise, pending.ids)
+    noise = jnp.where(sampled[:, None], gumbel.gumbel(gumbel.uniform(token_keys, pending.ids)), 0)
+    chosen, token = gumbel.lowest_best(scores / divisor[:, None] + noise, pending.ids)
     log_q = jax.nn.log_softmax(scores / divisor[:, None], axis=-1)
 
     def take(x: Array) -> Array:
@@ -225,11 +225,11 @@ def _own_choice(
     inside = jnp.where(
         jnp.arange(ids.shape[-1]) < kept[:, None], (candidate_logits - top) / divisor[:, None], -jnp.inf
     )
-    special = jnp.array([race.REST, race.PLACE_IN_REST], jnp.uint32)
+    special = jnp.array([gumbel.REST, gumbel.PLACE_IN_REST], jnp.uint32)
     numbers = jnp.concatenate([ids.astype(jnp.uint32), jnp.broadcast_to(special, (ids.shape[0], 2))], axis=-1)
-    uniform = race.uniform(token_keys, numbers)
-    noise = jnp.where(sampled[:, None], race.gumbel(uniform[:, :-1]), 0)
-    place, token = race.lowest_best(inside + noise[:, :-1], ids)
+    uniform = gumbel.uniform(token_keys, numbers)
+    noise = jnp.where(sampled[:, None], gumbel.gumbel(uniform[:, :-1]), 0)
+    place, token = gumbel.lowest_best(inside + noise[:, :-1], ids)
 
     def at(x: Array) -> Array:
         return jnp.take_along_axis(x, place[:, None], axis=-1)[:, 0]
@@ -252,7 +252,7 @@ def _own_choice(
 
     def draw(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         _, token = carry
-        drawn = race.place_in(masses(), uniform[:, -1])
+        drawn = gumbel.place_in(masses(), uniform[:, -1])
         return jnp.zeros((), bool), jnp.where(rest_wins, drawn, token)
 
     _, token = jax.lax.while_loop(lambda carry: carry[0], draw, (jnp.any(rest_wins), token))

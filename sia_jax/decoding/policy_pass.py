@@ -12,7 +12,7 @@ from sia_jax.decoding.decide import decide
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.state import DecodeState, FinishReason, Settings, TokenRecord, write_record
 from sia_jax.models.heads import lm_head
-from sia_jax.models.run import decode_block
+from sia_jax.models.passes import decode_block
 from sia_jax.parallel.rows import whole
 from sia_jax.types import Params
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from sia_jax.arguments import check_whole, read_numbers, told
-from sia_jax.models.run import bucket_length
+from sia_jax.models.passes import bucket_length
 from sia_jax.reprs import readable, shape_of, span
 
 _LONGEST = 2**24
@@ -48,7 +48,7 @@ class Prompt:
         Args:
           policy_ids: the prompts as the policy sees them.
           value_ids: the same as the value model sees them; default `policy_ids`.
-          policy_length: P, by default a bucket (`sia_jax.models.run.bucket_length`) that holds the longest.
+          policy_length: P, by default a bucket (`models.passes.bucket_length`) that holds the longest.
           value_length: P', the same for the value model.
 
         Raises:

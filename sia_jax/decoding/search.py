@@ -25,7 +25,7 @@ from sia_jax.decoding.state import FinishReason, Samples
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.heads import value_head, vocab_value_head
 from sia_jax.models.lora import Adapter
-from sia_jax.models.run import hidden_states
+from sia_jax.models.passes import hidden_states
 from sia_jax.reprs import shape_of
 from sia_jax.steering.config import Knobs
 from sia_jax.types import Params

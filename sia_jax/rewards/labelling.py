@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 import jax
 import numpy as np
 
-from sia_jax.models import run
-from sia_jax.models.run import bucket_length
+from sia_jax.models import passes
+from sia_jax.models.passes import bucket_length
 from sia_jax.pretrained import RewardModel, mesh_of, pad_batch, read_at
 from sia_jax.text.chat import Message, check_messages
 from sia_jax.text.messages import read_messages
@@ -154,7 +154,7 @@ class Labeller:
         config = self.model.config
         with nullcontext() if length in self._compiled else self._compiling(length):
             padded = pad_batch(tokens, read_at(tokens, lengths, config), config, self._mesh)
-            rewards = run.batch_rewards(self.model.params, *padded, config=config)
+            rewards = passes.batch_rewards(self.model.params, *padded, config=config)
         self._compiled.add(length)
         self._computed.append(([(index, len(ids)) for index, ids in waiting], rewards))
 

@@ -1,1 +1,1 @@
-"""Where and how a policy is steered: entropy, gates, tilts, processors, filters, the race."""
+"""Where and how a policy is steered: entropy, gates, tilts, processors, filters, Gumbels."""

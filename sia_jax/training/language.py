@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from sia_jax.extras import installed_with
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.heads import lm_head
-from sia_jax.models.run import hidden_states
+from sia_jax.models.passes import hidden_states
 from sia_jax.training.batch import PackedBatch, PackedRows, micro_batch
 from sia_jax.training.config import OptimizerConfig
 from sia_jax.training.optimizer import make_optimizer

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from sia_jax.models.config import ModelConfig
-from sia_jax.models.run import batch_rewards
+from sia_jax.models.passes import batch_rewards
 from sia_jax.training.config import OptimizerConfig
 from sia_jax.training.language import update
 from sia_jax.training.step import TrainState

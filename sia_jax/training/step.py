@@ -19,8 +19,8 @@ from sia_jax.extras import installed_with
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.heads import value_head
 from sia_jax.models.lora import Adapter
+from sia_jax.models.passes import hidden_states
 from sia_jax.models.product import einsum_float32
-from sia_jax.models.run import hidden_states
 from sia_jax.parallel.mesh import partition_spec
 from sia_jax.training import objective
 from sia_jax.training.batch import PackedBatch, PackedRows, micro_batch

@@ -9,7 +9,7 @@ import sia_jax
 from sia_jax.costs.reply import last_value_flops, policy_flops, reward_flops, steering_flops
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import LoraConfig
-from sia_jax.models.run import hidden_states
+from sia_jax.models.passes import hidden_states
 from tests.support.checkpoints import tiny_config, tiny_policy
 
 CONFIG = tiny_config()

@@ -13,7 +13,7 @@ import pytest
 from sia_jax import Knobs, LoraConfig, Prompt, SamplerConfig, SteeringConfig, SteeringParams, ValueConfig
 from sia_jax.costs.compiled import moves_of_at_least, while_bodies
 from sia_jax.decoding import sample as module
-from sia_jax.steering import entropy, filters, gates, processors, race, tilts
+from sia_jax.steering import entropy, filters, gates, gumbel, processors, tilts
 from sia_jax.steering.gates import Bernoulli, Budget, Entropy, Position
 from sia_jax.steering.tilts import Clipped
 from tests.support import oracle_parts as oracle
@@ -314,7 +314,7 @@ class PartsTest(chex.TestCase):
 
     @chex.variants(with_jit=True, without_jit=True)
     def test_a_place_in_the_rest_is_numpys_searchsorted(self):
-        compute = self.of(race.place_in)
+        compute = self.of(gumbel.place_in)
         for vocabulary in (5, 128, 300, 1280):
             rng = np.random.default_rng(vocabulary)
             # Multiples of 1/64 add up without rounding, in any order.
@@ -337,7 +337,7 @@ class PartsTest(chex.TestCase):
         masses[:, 7] = rng.random((rows, 128)) * (rng.random((rows, 128)) < 0.1)
         masses[:, 7, 3] = 0.5
         flat = masses.reshape(rows, -1).astype(np.float32)
-        compute = self.of(race.place_in)
+        compute = self.of(gumbel.place_in)
         before = np.asarray(jnp.cumsum(jnp.sum(jnp.asarray(masses, jnp.float32), axis=-1), axis=-1))
         for block in range(0, blocks, 4):
             u = np.clip(before[:, block] / before[:, -1], 2.0**-24, 1 - 2.0**-24).astype(np.float32)
@@ -349,7 +349,7 @@ class PartsTest(chex.TestCase):
     def test_where_sums_fall_and_rise_over_places_without_mass_none_of_these_is_taken(self):
         sums = np.array([[0.0, 1.0, 1.0000001, 0.9999999, 1.0000002, 2.0, 2.0, 2.0000002]], np.float32)
         masses = np.array([[0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]], np.float32)
-        compute = self.of(race._first_above)
+        compute = self.of(gumbel._first_above)
         for goal, expected in (
             (0.5, 1),
             (0.9999999, 1),
@@ -364,14 +364,14 @@ class PartsTest(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_the_best_of_equal_scores_has_the_lowest_id(self):
         scores = np.array([[1.0, 2.0, 2.0, -np.inf], [3.0, 0.0, 3.0, 3.0]], np.float32)
-        place, token = self.of(race.lowest_best)(scores, np.array([[9, 8, 7, 1], [5, 6, 4, 8]]))
+        place, token = self.of(gumbel.lowest_best)(scores, np.array([[9, 8, 7, 1], [5, 6, 4, 8]]))
         np.testing.assert_array_equal(place, [2, 2])
         np.testing.assert_array_equal(token, [7, 4])
 
     @chex.variants(with_jit=True, without_jit=True)
     def test_random_numbers_are_those_of_the_hash_whatever_jaxs_generators(self):
         words = np.array([[7, 11], [2**32 - 1, 3]], np.uint32)
-        numbers = np.array([[0, 5, race.REST, race.PLACE_IN_REST]] * 2, np.uint32)
+        numbers = np.array([[0, 5, gumbel.REST, gumbel.PLACE_IN_REST]] * 2, np.uint32)
         expected = np.zeros((2, 2, 4), np.float32)  # for the token and for the gate
         for row, (key, t) in enumerate(zip(words.tolist(), (0, 9), strict=True)):
             for use in (0, 1):
@@ -382,7 +382,7 @@ class PartsTest(chex.TestCase):
                 with jax.default_prng_impl(impl), jax.threefry_partitionable(partitionable):
 
                     def draw(words, index, numbers):
-                        return [race.uniform(keys, numbers) for keys in race.position_keys(words, index)]
+                        return [gumbel.uniform(keys, numbers) for keys in gumbel.position_keys(words, index)]
 
                     actual = self.of(draw)(words, np.array([0, 9]), numbers)
                 np.testing.assert_array_equal(actual, expected)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sia_jax import Prompt
-from sia_jax.models.run import bucket_length
+from sia_jax.models.passes import bucket_length
 
 
 def test_rows_are_padded_on_the_right_and_have_their_own_lengths():

@@ -11,7 +11,7 @@ from sia_jax.models import attention
 from sia_jax.models.attention import CachedAttention, CausalAttention, FlatAttention, attend_to_cache
 from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ModelConfig
-from sia_jax.models.run import bucket_length, decode_block, decode_step, hidden_states, prefill
+from sia_jax.models.passes import bucket_length, decode_block, decode_step, hidden_states, prefill
 from sia_jax.models.transformer import forward
 from tests.support.checkpoints import assert_close, random_tokens, tiny_config, tiny_policy
 

@@ -17,7 +17,7 @@ from sia_jax.models.lora import (
     lora_delta,
     merge_lora,
 )
-from sia_jax.models.run import decode_block, decode_step, hidden_states, prefill
+from sia_jax.models.passes import decode_block, decode_step, hidden_states, prefill
 from sia_jax.models.transformer import abstract_model, forward
 from sia_jax.types import flatten_names
 from tests.support.checkpoints import (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from sia_jax.models import attention, run
+from sia_jax.models import attention, passes
 from sia_jax.models.cache import KVCache
 from sia_jax.models.lora import Adapter, LoraConfig, check_adapter, lora_delta, merge_lora
 from sia_jax.models.transformer import forward
@@ -21,9 +21,9 @@ LAYOUTS = ["BKHS", "BSKH"]
 def decode_two(params, tokens, lengths, *, config, layout):
     """Prefill, then two cached steps: the hidden states of the second [B, D]."""
     cache = KVCache.zeros(config, tokens.shape[0], tokens.shape[1] + 2, jnp.float32, layout)
-    _, cache = run.prefill(params["model"], tokens, lengths, cache, config=config)
+    _, cache = passes.prefill(params["model"], tokens, lengths, cache, config=config)
     for step in range(2):
-        hidden, cache = run.decode_step(
+        hidden, cache = passes.decode_step(
             params["model"], tokens[:, step], lengths + step, cache, config=config
         )
     return hidden
@@ -61,7 +61,7 @@ def test_a_cache_made_outside_crosses_shard_map_with_its_shard_s_rows(layout):
     policy = tiny_policy()
     config, mesh, rows = policy.config, make_mesh(data=8), P(("data", "fsdp"))
     tokens, lengths = jnp.asarray(random_tokens(config, 16, 1))[:, 0], jnp.zeros((16,), jnp.int32)
-    step = functools.partial(run.decode_step, config=config)
+    step = functools.partial(passes.decode_step, config=config)
     cache = KVCache.zeros(config, 16, 4, jnp.float32, layout)
 
     def on_shard(model, tokens, lengths, cache):
@@ -112,7 +112,7 @@ def test_gradients_through_attention_in_blocks_are_those_of_the_whole(monkeypatc
     tokens = jnp.asarray(random_tokens(policy.config, 2, 24))
 
     def loss(model):
-        return jnp.sum(jnp.square(run.hidden_states(model, tokens, config=policy.config)))
+        return jnp.sum(jnp.square(passes.hidden_states(model, tokens, config=policy.config)))
 
     whole = jax.jit(jax.grad(loss))(policy.params["model"])
     monkeypatch.setattr(attention, "BLOCK", {"cpu": 7})

@@ -14,7 +14,7 @@ from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConfig
-from sia_jax.models.run import decode_step, prefill
+from sia_jax.models.passes import decode_step, prefill
 from sia_jax.models.transformer import abstract_model
 from sia_jax.parallel.mesh import PARTITION_RULES, make_mesh, partition_spec, row_sharding, shard_params
 from sia_jax.pretrained import Policy, RewardModel, ValueModel, pad_batch

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sia_jax.models import run
+from sia_jax.models import passes
 from sia_jax.parallel.mesh import make_mesh, shard_params
 from sia_jax.pretrained import RewardModel
 from sia_jax.rewards.labelling import Labeller, Outcome, check_conversation, label
@@ -122,7 +122,7 @@ def test_batches_hold_the_budget_and_a_single_row_at_least() -> None:
 def test_each_bucket_is_one_compiled_shape() -> None:
     model = tiny_reward_model(num_layers=1, intermediate_size=44)
     conversations = random_ids(30, 1, 60)
-    buckets = {run.bucket_length(len(ids)) for ids in conversations}
+    buckets = {passes.bucket_length(len(ids)) for ids in conversations}
     announced: list[int] = []
 
     class Compiling:
@@ -135,12 +135,12 @@ def test_each_bucket_is_one_compiled_shape() -> None:
         def __exit__(self, *rest: object) -> None:
             pass
 
-    before = run.batch_rewards._cache_size()
+    before = passes.batch_rewards._cache_size()
     rewards_of(model, conversations, batch_tokens=96, compiling=Compiling)
-    assert run.batch_rewards._cache_size() - before == len(buckets) == 5
+    assert passes.batch_rewards._cache_size() - before == len(buckets) == 5
     assert sorted(announced) == sorted(buckets)
     rewards_of(model, conversations[::-1], batch_tokens=96)
-    assert run.batch_rewards._cache_size() - before == len(buckets)
+    assert passes.batch_rewards._cache_size() - before == len(buckets)
 
 
 def test_the_next_batch_is_enqueued_before_the_last_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +155,8 @@ def test_the_next_batch_is_enqueued_before_the_last_is_read(monkeypatch: pytest.
             log.append("-" + self.name)
             return np.asarray(self.array)
 
-    original = run.batch_rewards
-    monkeypatch.setattr(run, "batch_rewards", lambda *args, **kw: Rewards(original(*args, **kw)))
+    original = passes.batch_rewards
+    monkeypatch.setattr(passes, "batch_rewards", lambda *args, **kw: Rewards(original(*args, **kw)))
     rewards_of(tiny_reward_model(), random_ids(8, 1, 16), batch_tokens=32)
     assert log == ["+0", "+1", "-0", "+2", "-1", "+3", "-2", "-3"]
 

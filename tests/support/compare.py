@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import sia_jax
-from sia_jax.models import run
+from sia_jax.models import passes
 from sia_jax.models.attention import FlatAttention
 from sia_jax.models.cache import KVCache, Layout
 from sia_jax.models.config import ModelConfig
@@ -283,24 +283,24 @@ def _prefill_rows(
 
 
 def _prompt_width(arrays: Arrays) -> int:
-    return run.bucket_length(int(arrays["context_lengths"].max()))
+    return passes.bucket_length(int(arrays["context_lengths"].max()))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "columns", "layout"))
 def _prefill(model, adapter, tokens, lengths, *, config, columns, layout):
     dtype = model["embed_tokens"]["weight"].dtype
     cache = KVCache.zeros(config, tokens.shape[0], columns, dtype, layout)
-    return run.prefill(model, tokens, lengths, cache, config=config, adapter=adapter)
+    return passes.prefill(model, tokens, lengths, cache, config=config, adapter=adapter)
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _step(model, adapter, tokens, lengths, cache, *, config):
-    return run.decode_step(model, tokens, lengths, cache, config=config, adapter=adapter)
+    return passes.decode_step(model, tokens, lengths, cache, config=config, adapter=adapter)
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _block_pass(model, adapter, tokens, positions, columns, mask, cache, *, config):
-    return run.decode_block(model, tokens, positions, columns, mask, cache, config=config, adapter=adapter)
+    return passes.decode_block(model, tokens, positions, columns, mask, cache, config=config, adapter=adapter)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -311,7 +311,7 @@ def _flat_pass(model, adapter, tokens, positions, rows, slots, columns, mask, ca
 
 @functools.partial(jax.jit, static_argnames="config")
 def _packed_pass(model, adapter, tokens, segment_ids, positions, *, config):
-    return run.hidden_states(
+    return passes.hidden_states(
         model, tokens, config=config, adapter=adapter, segment_ids=segment_ids, positions=positions
     )
 

@@ -13,8 +13,8 @@ from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.heads import value_head
 from sia_jax.models.lora import Adapter
+from sia_jax.models.passes import bucket_length, decode_block
 from sia_jax.models.product import einsum_float32
-from sia_jax.models.run import bucket_length, decode_block
 from sia_jax.models.transformer import forward
 from sia_jax.pretrained import ValueModel
 from sia_jax.types import Params
