@@ -4,22 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
-from sia_jax.arguments import read_integers
 from sia_jax.models import passes
+from sia_jax.models.batches import check_batch, pad_batch, read_at
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import Adapter
-from sia_jax.parallel.mesh import check_axes, row_sharding
+from sia_jax.parallel.mesh import mesh_of
 from sia_jax.reprs import shortened, weights
 from sia_jax.text import chat
 from sia_jax.text.forms import PromptForm, prompt_form
 from sia_jax.text.markup import Markup
-from sia_jax.types import Params, flatten_names
+from sia_jax.types import Params
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -165,88 +161,6 @@ class RewardModel:
             and so into every score, unless date_string is given.
         """
         return chat.reward_conversation(_need_tokenizer(self.tokenizer, self.name), messages, **template)
-
-
-def check_batch(tokens: Any, lengths: Any, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
-    """A batch as arrays, once it fits.
-
-    Args:
-      tokens: [B, L] ids.
-      lengths: [B].
-      config: gives V.
-
-    Raises:
-      ValueError: not [B, L] and [B] integers, a length outside 1 .. L, an id outside 0 .. V-1.
-    """
-    tokens, lengths = read_integers("tokens", tokens), read_integers("lengths", lengths)
-    if tokens.ndim != 2 or lengths.shape != tokens.shape[:1]:
-        raise ValueError(f"expected tokens [B, L] and lengths [B], got {tokens.shape} and {lengths.shape}")
-    b, length = tokens.shape
-    if b == 0 or lengths.min() < 1 or lengths.max() > length:
-        raise ValueError(f"lengths must lie in 1 .. {length} (the width of tokens), got {lengths.tolist()}")
-    real = np.arange(length) < lengths[:, None]
-    wrong = sorted(set(tokens[real & ((tokens < 0) | (tokens >= config.vocab_size))].tolist()))
-    if wrong:
-        raise ValueError(f"ids must lie in 0 .. {config.vocab_size - 1} (the vocabulary), got {wrong[:10]}")
-    return tokens, lengths
-
-
-def pad_batch(
-    tokens: Any, lengths: Any, config: ModelConfig, mesh: Mesh | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """Check a batch, and pad it on the right to a bucket, so that few programs serve all lengths.
-
-    Args:
-      tokens: [B, L] ids.
-      lengths: [B].
-      config: gives V.
-      mesh: rows are spread over its "data" and "fsdp", and padded to a multiple of them; None: one device.
-
-    Returns:
-      ([B', bucket] int32, [B'] int32), the first B rows those of the batch.
-
-    Raises:
-      ValueError: as `check_batch`.
-    """
-    tokens, lengths = check_batch(tokens, lengths, config)
-    b, length = tokens.shape
-    real = np.arange(length) < lengths[:, None]
-    if mesh is not None:
-        check_axes(mesh)
-    shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-    rows = -(-b // shards) * shards
-    padded = np.zeros((rows, passes.bucket_length(length)), np.int32)
-    padded[:b, :length] = np.where(real, tokens, 0)
-    padded_lengths = np.ones((rows,), np.int32)
-    padded_lengths[:b] = lengths
-    if mesh is None:
-        return jnp.asarray(padded), jnp.asarray(padded_lengths)
-    return jax.device_put((padded, padded_lengths), row_sharding(mesh))
-
-
-def read_at(tokens: np.ndarray, lengths: np.ndarray, config: ModelConfig) -> np.ndarray:
-    """Where a reward model is read, as lengths: each row up to its last token that is not the pad id.
-
-    Sequence classification in transformers looks for that token, so it is where the model has learnt to
-    give its reward; a row of nothing but pad ids is read at its first.
-
-    Args:
-      tokens: [B, L] ids, padded on the right, that `check_batch` took.
-      lengths: [B], likewise.
-      config: its pad id; None: rows are read at their ends.
-    """
-    if config.pad_token_id is None:
-        return lengths
-    length = tokens.shape[1]
-    counts = (np.arange(length) < lengths[:, None]) & (tokens != config.pad_token_id)
-    last = length - np.argmax(counts[:, ::-1], axis=1)
-    return np.where(counts.any(axis=1), last, 1).astype(lengths.dtype)
-
-
-def mesh_of(params: Params) -> Mesh | None:
-    """The mesh that a tree lies on, or None."""
-    sharding = next(iter(flatten_names(params).values())).sharding
-    return sharding.mesh if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh) else None
 
 
 def _need_tokenizer(tokenizer: Any, name: str) -> Any:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import sia_jax
 from sia_jax.decoding import sample as module
 from sia_jax.decoding.state import FinishReason
-from sia_jax.pretrained import pad_batch
+from sia_jax.models.batches import pad_batch
 from sia_jax.steering.gates import Bernoulli, Budget, Entropy, Position
 from sia_jax.steering.tilts import Clipped
 from tests.support.checkpoints import tiny_config, tiny_policy, tiny_reward_model, tiny_value_model

@@ -53,8 +53,8 @@ from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import LoraConfig, init_lora
-from sia_jax.parallel.mesh import make_mesh, shard_params
-from sia_jax.pretrained import ValueModel, mesh_of
+from sia_jax.parallel.mesh import make_mesh, mesh_of, shard_params
+from sia_jax.pretrained import ValueModel
 from sia_jax.reports.training import few_to_tell
 from sia_jax.runs.cli import check_texts, memory_explained, named_as_options, program, read_options
 from sia_jax.runs.console import Terminal

@@ -49,8 +49,8 @@ from sia_jax.files.shown import shown_line, shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import LoraConfig, check_adapter, merge_lora
-from sia_jax.parallel.mesh import shard_params
-from sia_jax.pretrained import Policy, ValueModel, mesh_of
+from sia_jax.parallel.mesh import mesh_of, shard_params
+from sia_jax.pretrained import Policy, ValueModel
 from sia_jax.text.markup import Markup, read_markup, recorded_markup
 from sia_jax.text.token_ids import with_tokens
 from sia_jax.types import Params, flatten_names

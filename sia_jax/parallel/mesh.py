@@ -62,6 +62,12 @@ def make_mesh(
     return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
+def mesh_of(params: Params) -> Mesh | None:
+    """The mesh that a tree lies on, or None."""
+    sharding = next(iter(flatten_names(params).values())).sharding
+    return sharding.mesh if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh) else None
+
+
 def check_axes(mesh: Mesh) -> None:
     """The mesh is one of `make_mesh`.
 

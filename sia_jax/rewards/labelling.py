@@ -10,8 +10,10 @@ import jax
 import numpy as np
 
 from sia_jax.models import passes
+from sia_jax.models.batches import pad_batch, read_at
 from sia_jax.models.passes import bucket_length
-from sia_jax.pretrained import RewardModel, mesh_of, pad_batch, read_at
+from sia_jax.parallel.mesh import mesh_of
+from sia_jax.pretrained import RewardModel
 from sia_jax.text.chat import Message, check_messages
 from sia_jax.text.messages import read_messages
 from sia_jax.text.templates import TemplateRefusal

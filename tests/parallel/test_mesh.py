@@ -10,6 +10,7 @@ from jax.sharding import AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 import sia_jax
+from sia_jax.models.batches import pad_batch
 from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.heads import init_value_head
@@ -17,7 +18,7 @@ from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConf
 from sia_jax.models.passes import decode_step, prefill
 from sia_jax.models.transformer import abstract_model
 from sia_jax.parallel.mesh import PARTITION_RULES, make_mesh, partition_spec, row_sharding, shard_params
-from sia_jax.pretrained import Policy, RewardModel, ValueModel, pad_batch
+from sia_jax.pretrained import Policy, RewardModel, ValueModel
 from sia_jax.types import flatten_names
 from tests.support.checkpoints import (
     assert_close,
