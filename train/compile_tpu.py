@@ -52,7 +52,7 @@ from sia_jax.costs.training_step import (
 )
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig
-from sia_jax.parallel.mesh import make_mesh
+from sia_jax.parallel.mesh import ROW_AXES, make_mesh, row_shards
 from sia_jax.runs.cli import program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.training.batch import PackedBatch
@@ -178,7 +178,7 @@ def compile_step(
         state,
         is_leaf=lambda node: isinstance(node, dict),
     )
-    batch = _batch(config, mesh, rows * mesh.shape["data"] * mesh.shape["fsdp"], row_length)
+    batch = _batch(config, mesh, rows * row_shards(mesh), row_length)
     return train_step.lower(frozen, placed, batch, config=config, mesh=mesh).compile()
 
 
@@ -187,7 +187,7 @@ def _batch(config: TrainConfig, mesh: Mesh, rows: int, length: int) -> PackedBat
     lead = (-(-config.batch_size // rows), rows)
 
     def split(dtype: Any, last: int) -> Any:
-        return array_shape((*lead, last), dtype, mesh, P(None, ("data", "fsdp")))
+        return array_shape((*lead, last), dtype, mesh, P(None, ROW_AXES))
 
     return PackedBatch(
         tokens=split(jnp.int32, length),

@@ -16,7 +16,7 @@ from sia_jax.costs.compiled import Collective, elements, moves_of_at_least, whil
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.sample import cache_columns
 from sia_jax.models.config import ModelConfig
-from sia_jax.parallel.mesh import ROW_AXES, partition_spec
+from sia_jax.parallel.mesh import ROW_AXES, partition_spec, row_shards
 from sia_jax.types import Params, flatten_names
 
 COUNTS = (("s32[4]",), ("s32[]",))
@@ -60,7 +60,7 @@ def sampler_memory(
     leaves = [*flatten_names(policy).items(), *flatten_names(value).items()]
     whole = sum(_bytes(name, leaf, mesh, "tensor") for name, leaf in leaves)
     held = sum(_bytes(name, leaf, mesh, "tensor", "fsdp") for name, leaf in leaves)
-    own = rows // (mesh.shape["data"] * mesh.shape["fsdp"])
+    own = rows // row_shards(mesh)
     itemsize = policy["model"]["embed_tokens"]["weight"].dtype.itemsize
     of_policy, of_value = cache_columns(config, prompt, prompt)
     cached = of_policy * _cached(config.policy, mesh) + of_value * _cached(config.value.backbone, mesh)

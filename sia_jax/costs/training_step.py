@@ -18,7 +18,7 @@ from sia_jax.costs.compiled import Collective
 from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import init_lora
 from sia_jax.models.transformer import abstract_model
-from sia_jax.parallel.mesh import MESH_AXES, partition_spec
+from sia_jax.parallel.mesh import MESH_AXES, ROW_AXES, partition_spec, row_shards
 from sia_jax.training.config import TrainConfig
 from sia_jax.types import Params, flatten_names
 
@@ -171,11 +171,10 @@ def step_exchanges(
     hidden = 2 * rows * row_length * backbone.hidden_size
     inner = 4 * rows * row_length * config.value.lora.rank
     f, t = mesh.shape["fsdp"], mesh.shape["tensor"]
-    devices_of_rows = mesh.shape["data"] * f
-    all_rows = rows * devices_of_rows
+    all_rows = rows * row_shards(mesh)
     found = [Exchange("numbers", ("all-reduce",), MESH_AXES, ("s32", "f32"), 0, sizes="[]", loops=None)]
-    if devices_of_rows > 1:
-        by_rows = ("data", "fsdp")
+    if row_shards(mesh) > 1:
+        by_rows = ROW_AXES
         gradient = 4 * _count(trained, mesh, "tensor")
         places = (-(-config.batch_size // all_rows), all_rows, config.batch_size)
         sizes, size = f"[{places[0]},{places[1]},{places[2]}]", 4 * math.prod(places)

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from sia_jax.arguments import check_kind, check_real, check_whole, told
 from sia_jax.models.config import ModelConfig, ValueConfig
-from sia_jax.parallel.mesh import ROW_AXES, check_axes
+from sia_jax.parallel.mesh import check_axes, row_shards
 from sia_jax.reprs import changed
 from sia_jax.steering.config import SteeringConfig
 
@@ -116,7 +116,7 @@ class SamplerConfig:
     @property
     def row_groups(self) -> int:
         """Parts into which a mesh splits the rows."""
-        return 1 if self.mesh is None else math.prod(self.mesh.shape[axis] for axis in ROW_AXES)
+        return row_shards(self.mesh)
 
     @property
     def candidate_places(self) -> int:

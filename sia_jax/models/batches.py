@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from sia_jax.arguments import read_integers
 from sia_jax.models import passes
 from sia_jax.models.config import ModelConfig
-from sia_jax.parallel.mesh import check_axes, row_sharding
+from sia_jax.parallel.mesh import check_axes, row_sharding, row_shards
 
 
 def check_batch(tokens: Any, lengths: Any, config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -59,8 +59,7 @@ def pad_batch(
     real = np.arange(length) < lengths[:, None]
     if mesh is not None:
         check_axes(mesh)
-    shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-    rows = -(-b // shards) * shards
+    rows = -(-b // row_shards(mesh)) * row_shards(mesh)
     padded = np.zeros((rows, passes.bucket_length(length)), np.int32)
     padded[:b, :length] = np.where(real, tokens, 0)
     padded_lengths = np.ones((rows,), np.int32)

@@ -1,5 +1,6 @@
 """Device meshes and the one table that says how every parameter lies on them."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -151,6 +152,11 @@ def look_up(table: Callable[[jax.Array], jax.Array], tokens: jax.Array, mesh: Me
     features = "fsdp" if x.shape[-1] % mesh.shape["fsdp"] == 0 else None
     x = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P("data", None, features)))
     return jax.lax.with_sharding_constraint(x, row_sharding(mesh))
+
+
+def row_shards(mesh: Mesh | None) -> int:
+    """Parts into which a mesh splits rows: data times fsdp; 1 on one device, which is None."""
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in ROW_AXES)
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:

@@ -12,7 +12,7 @@ import numpy as np
 from sia_jax.models import passes
 from sia_jax.models.batches import pad_batch, read_at
 from sia_jax.models.passes import bucket_length
-from sia_jax.parallel.mesh import mesh_of
+from sia_jax.parallel.mesh import mesh_of, row_shards
 from sia_jax.pretrained import RewardModel
 from sia_jax.text.chat import Message, check_messages
 from sia_jax.text.messages import read_messages
@@ -87,7 +87,7 @@ class Labeller:
 
     def rows(self, length: int) -> int:
         """Conversations in a batch of a bucket."""
-        shards = 1 if self._mesh is None else self._mesh.shape["data"] * self._mesh.shape["fsdp"]
+        shards = row_shards(self._mesh)
         return max(1, self._batch_tokens // (length * shards)) * shards
 
     def add(self, index: int, messages: Sequence[Message]) -> list[Outcome]:

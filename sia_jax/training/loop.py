@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.extras import installed_with
+from sia_jax.parallel.mesh import ROW_AXES, row_shards
 from sia_jax.training.batch import PackedBatch
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import TrainConfig
@@ -131,7 +132,7 @@ def place(batch: PackedBatch, mesh: Mesh | None) -> PackedBatch:
 
     def put(array: Any) -> jax.Array:
         array = np.asarray(array)
-        spec = P(None, ("data", "fsdp")) if array.ndim else P()
+        spec = P(None, ROW_AXES) if array.ndim else P()
         return jax.make_array_from_callback(
             array.shape, NamedSharding(mesh, spec), lambda index: array[index]
         )
@@ -262,7 +263,7 @@ def run(
 def _check(data: Sequence[Trajectory], loop: LoopConfig, mesh: Mesh | None) -> None:
     if not len(data):
         raise ValueError("there is nothing to train on: the data hold no trajectory")
-    shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    shards = row_shards(mesh)
     if loop.rows % shards:
         raise ValueError(f"rows must be a multiple of {shards}, the mesh's data times fsdp, got {loop.rows}")
 
