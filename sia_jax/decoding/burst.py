@@ -13,6 +13,7 @@ from sia_jax.decoding.state import DecodeState, Settings
 from sia_jax.decoding.value_pass import prefill_values, value_pass
 from sia_jax.models.lora import Adapter
 from sia_jax.parallel.rows import sum_over_rows
+from sia_jax.steering.arrays import run_if
 from sia_jax.types import Params
 
 
@@ -87,11 +88,10 @@ def run_chunk(
         model, adapter = value_backbone(policy, value, config)
         return prefill_values(model, adapter, prompts, state, config)
 
-    def serve(carry: tuple[Array, DecodeState]) -> tuple[Array, DecodeState]:
+    def serve(state: DecodeState) -> DecodeState:
         assert value is not None
         model, adapter = value_backbone(policy, value, config)
-        state = value_pass(model, value["value_head"], adapter, prompt, settings, carry[1], config)
-        return jnp.zeros((), bool), state
+        return value_pass(model, value["value_head"], adapter, prompt, settings, state, config)
 
     def round_(state: DecodeState, _: None) -> tuple[DecodeState, None]:
         with jax.named_scope("policy"):
@@ -99,8 +99,7 @@ def run_chunk(
         if value is not None:
             with jax.named_scope("value"):
                 state = jax.lax.while_loop(needs_prompts, read_prompts, state)
-                begin = (pass_is_due(state, settings), state)
-                state = jax.lax.while_loop(lambda carry: carry[0], serve, begin)[1]
+                state = run_if(pass_is_due(state, settings), serve, state)
         return state, None
 
     state = replace(state, chunk_steps=jnp.zeros((), jnp.int32))

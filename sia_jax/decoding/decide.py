@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.state import CandidateRecord, DecodeState, Pending, Settings, TokenRecord
 from sia_jax.steering import filters, gates, gumbel, processors
+from sia_jax.steering.arrays import pick, run_if
 from sia_jax.steering.entropy import candidate_entropy, vocabulary_entropy
 
 
@@ -148,11 +149,8 @@ def steer(
     chosen, token = gumbel.lowest_best(scores / divisor[:, None] + noise, pending.ids)
     log_q = jax.nn.log_softmax(scores / divisor[:, None], axis=-1)
 
-    def take(x: Array) -> Array:
-        return jnp.take_along_axis(x, chosen[:, None], axis=-1)[:, 0]
-
-    logprob = jnp.where(sampled, take(log_q), 0)
-    policy_logprob = take(pending.policy_logprobs)
+    logprob = jnp.where(sampled, pick(log_q, chosen), 0)
+    policy_logprob = pick(pending.policy_logprobs, chosen)
     candidates = None
     if config.record == "candidates":
         kl = jnp.where(sampled, _divergence(log_q, pending.policy_logprobs), -policy_logprob)
@@ -172,7 +170,7 @@ def steer(
         entropy=pending.entropy,
         policy_logprob=policy_logprob,
         logprob=logprob,
-        value=take(values),
+        value=pick(values, chosen),
         candidates=candidates,
     )
     return chosen, entry, sound
@@ -188,25 +186,22 @@ class _Own:
 
 
 def _process(m: Array, state: DecodeState, settings: Settings) -> Array:
-    """l: the processors, in a loop of one trip, or of none when no row asks for any of them."""
+    """l: the processors, which run if a row asks for any of them."""
     biased = jnp.any(settings.bias != 0)
     repeats = jnp.any(settings.repetition_penalty != 1)
     counts = jnp.any((settings.presence_penalty != 0) | (settings.frequency_penalty != 0))
     short = jnp.any(state.lengths < settings.min_new_tokens)
 
-    def apply(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        _, logits = carry
+    def apply(logits: Array) -> Array:
         logits = processors.add_bias(logits, settings.bias_ids, settings.bias)
         seen = state.prompt_ids | (state.counts > 0)
         logits = processors.repetition_penalty(logits, seen, settings.repetition_penalty)
         logits = processors.count_penalties(
             logits, state.counts, settings.presence_penalty, settings.frequency_penalty
         )
-        logits = processors.minimum_length(logits, state.lengths, settings.min_new_tokens, settings.stop_ids)
-        return jnp.zeros((), bool), logits
+        return processors.minimum_length(logits, state.lengths, settings.min_new_tokens, settings.stop_ids)
 
-    asked = biased | repeats | counts | short
-    return jax.lax.while_loop(lambda carry: carry[0], apply, (asked, m))[1]
+    return run_if(biased | repeats | counts | short, apply, m)
 
 
 def _own_choice(
@@ -231,12 +226,9 @@ def _own_choice(
     noise = jnp.where(sampled[:, None], gumbel.gumbel(uniform[:, :-1]), 0)
     place, token = gumbel.lowest_best(inside + noise[:, :-1], ids)
 
-    def at(x: Array) -> Array:
-        return jnp.take_along_axis(x, place[:, None], axis=-1)[:, 0]
-
     log_inside = jax.nn.logsumexp(inside, axis=-1)
     if config.steering.unsteered == "candidates":
-        return _Own(token, jnp.where(sampled, at(inside) - log_inside, 0), log_inside)
+        return _Own(token, jnp.where(sampled, pick(inside, place) - log_inside, 0), log_inside)
 
     last = filters.Prefix(candidate_logits[:, -1], ids[:, -1])
     everything = jnp.arange(processed.shape[-1])
@@ -248,17 +240,15 @@ def _own_choice(
 
     log_rest = jnp.log(jnp.sum(masses(), axis=-1)) + (last.logit - top[:, 0]) / divisor
     log_rest = jnp.where(last.logit > -jnp.inf, log_rest, -jnp.inf)
-    rest_wins = sampled & (log_rest + noise[:, -1] > at(inside + noise[:, :-1]))
+    rest_wins = sampled & (log_rest + noise[:, -1] > pick(inside + noise[:, :-1], place))
 
-    def draw(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        _, token = carry
-        drawn = gumbel.place_in(masses(), uniform[:, -1])
-        return jnp.zeros((), bool), jnp.where(rest_wins, drawn, token)
+    def draw(token: Array) -> Array:
+        return jnp.where(rest_wins, gumbel.place_in(masses(), uniform[:, -1]), token)
 
-    _, token = jax.lax.while_loop(lambda carry: carry[0], draw, (jnp.any(rest_wins), token))
+    token = run_if(jnp.any(rest_wins), draw, token)
     log_normaliser = jnp.logaddexp(log_inside, log_rest)
-    logit = jnp.take_along_axis(processed, token[:, None], axis=-1) - top
-    return _Own(token, jnp.where(sampled, logit[:, 0] / divisor - log_normaliser, 0), log_normaliser)
+    logit = pick(processed, token) - top[:, 0]
+    return _Own(token, jnp.where(sampled, logit / divisor - log_normaliser, 0), log_normaliser)
 
 
 def _own_kl(
@@ -278,7 +268,7 @@ def _own_kl(
         held = allowed.holds(processed, jnp.arange(processed.shape[-1]))
         scaled = (processed - pending.logits[:, :1]) / divisor[:, None] - own.log_normaliser[:, None]
         divergence = _divergence(jnp.where(held, scaled, -jnp.inf), policy_logprobs)
-    own_logprob = jnp.take_along_axis(policy_logprobs, own.token[:, None], axis=-1)[:, 0]
+    own_logprob = pick(policy_logprobs, own.token)
     return jnp.where(sampled, divergence, -own_logprob)
 
 

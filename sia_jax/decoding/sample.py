@@ -22,6 +22,7 @@ from sia_jax.models.config import ModelConfig
 from sia_jax.models.transformer import forward
 from sia_jax.parallel.rows import BY_ROW, WHOLE, split_by_rows, sum_over_rows
 from sia_jax.reprs import weights
+from sia_jax.steering.arrays import pick
 from sia_jax.steering.config import Knobs
 from sia_jax.steering.gates import Gate
 from sia_jax.steering.tilts import Tilt
@@ -187,7 +188,7 @@ def start(
     zeros = jnp.zeros(rows, jnp.int32)
     real = jnp.arange(length) < prompt.policy_lengths[:, None]
     ids = jnp.where(real, prompt.policy_tokens, v)
-    last = jnp.take_along_axis(prompt.policy_tokens, prompt.policy_lengths[:, None] - 1, axis=1)[:, 0]
+    last = pick(prompt.policy_tokens, prompt.policy_lengths - 1)
     is_vocab = config.value is not None and config.value.head == "vocab"
     return DecodeState(
         policy_cache=cache,

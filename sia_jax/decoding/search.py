@@ -27,6 +27,7 @@ from sia_jax.models.heads import value_head, vocab_value_head
 from sia_jax.models.lora import Adapter
 from sia_jax.models.passes import hidden_states
 from sia_jax.reprs import shape_of
+from sia_jax.steering.arrays import pick
 from sia_jax.steering.config import Knobs
 from sia_jax.types import Params
 
@@ -179,14 +180,10 @@ def _last_values(
     tokens = tokens.at[jnp.arange(tokens.shape[0])[:, None], columns].set(replies)
     hidden = hidden_states(model, tokens, config=config.backbone, adapter=adapter, mesh=mesh)
 
-    def at(index: Array) -> Array:
-        return jnp.take_along_axis(hidden, index[:, None, None], axis=1)[:, 0]
-
     end = begin + lengths - 1
     if config.head == "scalar":
-        values = value_head(head, at(end))
+        values = value_head(head, pick(hidden, end))
     else:
-        last = jnp.take_along_axis(tokens, end[:, None], axis=1)
-        q = vocab_value_head(head, at(jnp.maximum(end - 1, 0)))
-        values = jnp.take_along_axis(q, last, axis=-1)[:, 0]
+        q = vocab_value_head(head, pick(hidden, jnp.maximum(end - 1, 0)))
+        values = pick(q, pick(tokens, end))
     return jnp.where(lengths > 0, values, 0)

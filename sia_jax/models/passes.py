@@ -15,6 +15,7 @@ from sia_jax.models.config import ModelConfig
 from sia_jax.models.heads import lm_head, reward_head, value_head, vocab_value_head
 from sia_jax.models.lora import Adapter
 from sia_jax.models.transformer import forward
+from sia_jax.steering.arrays import pick
 from sia_jax.types import Params
 
 
@@ -92,7 +93,7 @@ def prefill(
         model, tokens, positions, cache, PrefillAttention(), config=config, adapter=adapter
     )
     assert filled is not None
-    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    last = pick(hidden, lengths - 1)
     return last, filled
 
 
@@ -199,5 +200,5 @@ def batch_rewards(
 ) -> Float[Array, " B"]:
     """Reward of each row of a right-padded batch, read at its last token, float32."""
     hidden = hidden_states(params["model"], tokens, config=config)
-    last = jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0]
+    last = pick(hidden, lengths - 1)
     return reward_head(params["score"], last)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from sia_jax.steering.arrays import pick, run_if
+
 _BLOCK = 128
 """Ids whose largest logit is looked at first, when candidates are sought."""
 
@@ -89,10 +91,7 @@ def survivors(
         held = kept.holds(logits, jnp.arange(v))
         return jnp.where(held, jnp.exp((logits - top) / divisor), 0)
 
-    def target_of(_: tuple[Array, Array]) -> tuple[Array, Array]:
-        return jnp.zeros((), bool), top_p * jnp.sum(masses(), axis=-1)
-
-    _, target = jax.lax.while_loop(lambda carry: carry[0], target_of, (jnp.any(asks_p), top_p))
+    target = run_if(jnp.any(asks_p), lambda p: p * jnp.sum(masses(), axis=-1), top_p)
     in_k = kept.holds(candidate_logits, candidate_ids)
     cumulative = jnp.cumsum(jnp.where(in_k, jnp.exp((candidate_logits - top) / divisor), 0), axis=-1)
     reached = cumulative >= target[:, None]
@@ -139,10 +138,10 @@ def _search(
         enough = total((logits > last) | ((logits == last) & (ids <= middle[:, None]))) >= target
         return jnp.where(enough, first, middle + 1), jnp.where(enough, middle, end), shared
 
-    def shares(_: tuple[Array, Array]) -> tuple[Array, Array]:
-        return jnp.zeros((), bool), asks & (jnp.sum(logits == last, axis=-1) > 1)
+    def shares(_: Array) -> Array:
+        return asks & (jnp.sum(logits == last, axis=-1) > 1)
 
-    _, shared = jax.lax.while_loop(lambda carry: carry[0], shares, (jnp.any(asks), jnp.zeros_like(asks)))
+    shared = run_if(jnp.any(asks), shares, jnp.zeros_like(asks))
     _, token, _ = jax.lax.while_loop(
         lambda bounds: jnp.any(bounds[2] & (bounds[0] < bounds[1])),
         narrow_id,
@@ -161,10 +160,7 @@ def _top_k(x: Array, count: int) -> tuple[Array, Array]:
 
 
 def _candidate(logits: Array, ids: Array, place: Array) -> Prefix:
-    def take(x: Array) -> Array:
-        return jnp.take_along_axis(x, place[:, None], axis=-1)[:, 0]
-
-    return Prefix(take(logits), take(ids))
+    return Prefix(pick(logits, place), pick(ids, place))
 
 
 def _where(rows: Array, one: Prefix, other: Prefix) -> Prefix:

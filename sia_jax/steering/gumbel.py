@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, UInt32
 
+from sia_jax.steering.arrays import pick
+
 REST = 2**32 - 1
 """Under this number in place of an id runs the rest."""
 
@@ -67,7 +69,7 @@ def lowest_best(
     """
     best = scores == jnp.max(scores, axis=-1, keepdims=True)
     place = jnp.argmin(jnp.where(best, ids, jnp.iinfo(jnp.int32).max), axis=-1).astype(jnp.int32)
-    return place, jnp.take_along_axis(ids, place[:, None], axis=-1)[:, 0]
+    return place, pick(ids, place)
 
 
 def place_in(masses: Float[Array, "B V"], uniform: Float[Array, " B"]) -> Int[Array, " B"]:
@@ -88,9 +90,9 @@ def place_in(masses: Float[Array, "B V"], uniform: Float[Array, " B"]) -> Int[Ar
     before = jnp.cumsum(sums, axis=-1)
     goal = uniform * before[:, -1]
     block = _first_above(before, goal, sums)
-    earlier = jnp.take_along_axis(before, jnp.maximum(block - 1, 0)[:, None], axis=-1)[:, 0]
+    earlier = pick(before, jnp.maximum(block - 1, 0))
     skipped = jnp.where(block > 0, earlier, 0)
-    inside = jnp.take_along_axis(blocked, block[:, None, None], axis=1)[:, 0]
+    inside = pick(blocked, block)
     return block * _BLOCK + _first_above(jnp.cumsum(inside, axis=-1), goal - skipped, inside)
 
 
