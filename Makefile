@@ -52,7 +52,7 @@ help:
 	@echo '  make test           12 min  the tests                                    (ARGS="-k name" runs a few)'
 	@echo '  make test-long      14 min  the rest: laws, kills, processes, a whole tiny world'
 	@echo '  make test-oldest     1 min  tokenizers and templates under the oldest transformers allowed'
-	@echo '  make check           1 min  lint (ruff) and type-check (mypy)'
+	@echo '  make check           1 min  lint (ruff), imports and types (mypy)'
 	@echo '  make parity          4 min  compare with PyTorch, transformers and peft  (adds torch, 2 min, once)'
 	@echo '  make bench          20 min  time the sampler and PyTorch                 (adds torch)'
 	@echo '  make bench-training 10 min  the same for training                        (adds torch)'
@@ -111,6 +111,7 @@ world-report: $(STAMP)
 
 check: $(STAMP)
 	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/lint-imports --no-logo --no-cache
 	$(VENV)/bin/python -m mypy
 	$(VENV)/bin/shellcheck train/launch/*.sh .ci/run
 
