@@ -47,7 +47,7 @@ from decode.entropy_parts import (
     draw_places,
     sample_replies,
 )
-from decode.prompting import refuse_own_numbers, world_prompts
+from decode.prompting import refuse_own_numbers
 from decode.runner import SamplingArgs
 from sia_jax.data.prompts import PromptLine
 from sia_jax.files.lock import locked
@@ -72,6 +72,7 @@ from sia_jax.studies.entropy.page import plot, section
 from sia_jax.studies.entropy.study import Drawn, Measured, Population, study
 from sia_jax.text.forms import Prompting
 from sia_jax.world.gold import gold_reward
+from sia_jax.world.known import world_prompts
 from sia_jax.world.prompts import find_prompt
 
 JOURNAL, NAME, ENDS = "study.jsonl", "entropy_study", (".json", ".md", ".png")

@@ -34,7 +34,6 @@ from decode.evaluate_options import Args, check_options, methods_of, read
 from decode.evaluate_parts import check_reply, plan_text, world_commits, write_page
 from decode.generate import plan
 from decode.method_runner import Chosen, Job, MethodRunner, common_shape
-from decode.prompting import world_prompts
 from decode.runner import Row
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
@@ -59,6 +58,7 @@ from sia_jax.runs.progress import RunProgress, clock, waiting
 from sia_jax.runs.provenance import head_commit, machine
 from sia_jax.text.forms import Prompting, date_variables
 from sia_jax.world import gold as world_gold
+from sia_jax.world.known import world_prompts
 
 
 def main(args: Args) -> None:

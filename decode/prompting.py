@@ -13,7 +13,6 @@ from sia_jax.runs.cli import check_used
 from sia_jax.runs.console import Terminal
 from sia_jax.text.forms import Prompting, settle
 from sia_jax.text.templates import TemplateRefusal
-from sia_jax.world.prompts import Prompt, find_prompt
 
 if TYPE_CHECKING:
     from decode.runner import Models, SamplingArgs
@@ -163,35 +162,6 @@ def refuse_own_numbers(prompts: Sequence[PromptLine], setters: str) -> None:
                 f"prompt {shown_value(prompt.id, 60)} brings a seed or a threshold, which {setters} set; "
                 "leave both out of the file"
             )
-
-
-def world_prompts(prompts: Sequence[PromptLine], option: str, remedy: str) -> list[Prompt]:
-    """The embedded world's prompts that the lines are, by id and text: those whose gold reward is known.
-
-    Args:
-      prompts: all of them.
-      option: what asks for gold rewards: "--gold".
-      remedy: what goes without them.
-
-    Raises:
-      ValueError: lines with other ids, or other texts.
-    """
-    found, wrong = [], []
-    for line in prompts:
-        try:
-            known = find_prompt(str(line.id))
-        except KeyError:
-            wrong.append(f"no prompt has the id {shown_value(line.id, 60)}")
-            continue
-        if line.messages != known.messages:
-            wrong.append(f"prompt {known.id!r} has another text than the world's: {known.text!r}")
-        found.append(known)
-    if wrong:
-        raise ValueError(
-            f"{option} is for prompts of the embedded world, and {len(wrong)} of {len(prompts)} are none of "
-            f"them: {wrong[0]}; {remedy}"
-        )
-    return found
 
 
 def _check_ids(name: str, ids: Sequence[int], model: ModelConfig, args: "SamplingArgs") -> None:
