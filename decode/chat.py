@@ -25,8 +25,8 @@ from rich.text import Text
 from decode import runner
 from decode.runner import Row, Runner, SamplingArgs
 from sia_jax.data.prompts import PromptLine
+from sia_jax.engine.reply import Reply
 from sia_jax.models.passes import bucket_length
-from sia_jax.reports.reply import Reply
 from sia_jax.reports.terminal import candidates_table, legend, reply_text, side_by_side, summary
 from sia_jax.runs.cli import memory_explained, program, read_options
 from sia_jax.runs.console import Terminal

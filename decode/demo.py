@@ -35,6 +35,7 @@ from decode import runner
 from decode.method_runner import Scorer
 from decode.runner import Models, Row, Runner, SamplingArgs
 from sia_jax.data.prompts import check_seed
+from sia_jax.engine.reply import Reply, json_threshold
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.comparison import tokens_per_second
 from sia_jax.evaluation.statistics import FEWEST, Interval, mean_interval, paired_difference
@@ -43,7 +44,6 @@ from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
 from sia_jax.models.passes import bucket_length
 from sia_jax.reports.evaluation import draw_pareto
-from sia_jax.reports.reply import Reply, json_threshold
 from sia_jax.reports.terminal import Tally, legend, reply_text
 from sia_jax.reports.trace import trace_page
 from sia_jax.runs.cli import Count, program, read_options

@@ -20,8 +20,8 @@ from decode.generate import plan
 from decode.runner import Models, Row, Runner, SamplingArgs
 from sia_jax.data.prompts import PromptLine
 from sia_jax.decoding.state import CandidateRecord, FinishReason
+from sia_jax.engine.reply import Reply, json_numbers
 from sia_jax.models.passes import bucket_length
-from sia_jax.reports.reply import Reply, json_numbers
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.journal import Journal, place_in
 from sia_jax.runs.progress import RunProgress

@@ -38,6 +38,7 @@ from decode.runner import Row
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
+from sia_jax.engine.reply import json_threshold
 from sia_jax.evaluation.calibration import read_calibration
 from sia_jax.evaluation.claims import judge
 from sia_jax.evaluation.comparison import Comparison
@@ -50,7 +51,6 @@ from sia_jax.evaluation.statistics import FEWEST
 from sia_jax.files.lock import locked
 from sia_jax.files.writing import write_text
 from sia_jax.reports.evaluation import claims_text, draw_pareto, evaluation_table
-from sia_jax.reports.reply import json_threshold
 from sia_jax.runs.cli import command, goes_on, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.journal import Journal

@@ -26,8 +26,8 @@ from sia_jax.costs.reply import (
     steering_flops,
 )
 from sia_jax.decoding.search import best_branches, last_values
+from sia_jax.engine.reply import Reply
 from sia_jax.evaluation.methods import GATE, GateNumbers, Method
-from sia_jax.reports.reply import Reply
 from sia_jax.rewards.labelling import Labeller, Outcome
 from sia_jax.text.chat import Message
 from sia_jax.text.templates import TemplateRefusal

@@ -36,8 +36,8 @@ from sia_jax.checkpoints.value_model import (
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.prompts import check_seed
 from sia_jax.decoding.checks import check_knob
+from sia_jax.engine.reply import Reply, json_threshold, read_replies
 from sia_jax.models.config import ModelConfig
-from sia_jax.reports.reply import Reply, json_threshold, read_replies
 from sia_jax.runs.cli import Count, Flag, Float, Folder, Int, Name, Repeated, check_texts, named_as_options
 from sia_jax.text.forms import Prompting
 from sia_jax.text.token_ids import with_tokens

@@ -25,8 +25,8 @@ from sia_jax.data.records import Record
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Source
 from sia_jax.data.sources.conversations import OpenConversation, Rejected
+from sia_jax.engine.reply import Reply
 from sia_jax.models.passes import bucket_length
-from sia_jax.reports.reply import Reply
 from sia_jax.runs.cli import Flag, Float, Int, Name, memory_explained
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption

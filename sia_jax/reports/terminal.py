@@ -8,8 +8,8 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from sia_jax.engine.reply import Reply
 from sia_jax.files.shown import shown
-from sia_jax.reports.reply import Reply
 from sia_jax.runs.progress import rate
 
 JUNCTION = "bold magenta"

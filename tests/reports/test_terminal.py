@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from sia_jax.decoding.state import CandidateRecord, FinishReason
+from sia_jax.engine.reply import Reply, json_numbers
 from sia_jax.files.shown import shown
-from sia_jax.reports.reply import Reply, json_numbers
 from sia_jax.reports.terminal import (
     JUNCTION,
     SHIFTED,
