@@ -28,11 +28,13 @@ import jax
 import numpy as np
 import tyro
 
-from decode import preflight, runner
-from decode.generate import plan
-from decode.runner import Row, Runner, SamplingArgs
+from decode import preflight
 from sia_jax.data.prompts import PromptLine
+from sia_jax.engine import runner
+from sia_jax.engine.options import SamplingArgs
+from sia_jax.engine.plan import plan
 from sia_jax.engine.reply import json_numbers
+from sia_jax.engine.runner import Row, Runner
 from sia_jax.evaluation.calibration import FORMAT, calibrate, read_calibration, share_caution, threshold_for
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs

@@ -22,10 +22,11 @@ from typing import Any
 
 from rich.text import Text
 
-from decode import runner
-from decode.runner import Row, Runner, SamplingArgs
 from sia_jax.data.prompts import PromptLine
+from sia_jax.engine import runner
+from sia_jax.engine.options import SamplingArgs
 from sia_jax.engine.reply import Reply
+from sia_jax.engine.runner import Row, Runner
 from sia_jax.models.passes import bucket_length
 from sia_jax.reports.terminal import candidates_table, legend, reply_text, side_by_side, summary
 from sia_jax.runs.cli import memory_explained, program, read_options

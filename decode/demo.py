@@ -31,11 +31,12 @@ from rich.table import Table
 from rich.text import Text
 
 import sia_jax
-from decode import runner
 from decode.method_runner import Scorer
-from decode.runner import Models, Row, Runner, SamplingArgs
 from sia_jax.data.prompts import check_seed
+from sia_jax.engine import runner
+from sia_jax.engine.options import Models, SamplingArgs
 from sia_jax.engine.reply import Reply, json_threshold
+from sia_jax.engine.runner import Row, Runner
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.comparison import tokens_per_second
 from sia_jax.evaluation.statistics import FEWEST, Interval, mean_interval, paired_difference

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 import sia_jax
-from decode import runner
-from decode.generate import plan
-from decode.runner import Models, Row, Runner, SamplingArgs
 from sia_jax.data.prompts import PromptLine
 from sia_jax.decoding.state import CandidateRecord, FinishReason
+from sia_jax.engine import runner
+from sia_jax.engine.options import Models, SamplingArgs
+from sia_jax.engine.plan import plan
 from sia_jax.engine.reply import Reply, json_numbers
+from sia_jax.engine.runner import Row, Runner
 from sia_jax.models.passes import bucket_length
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.journal import Journal, place_in

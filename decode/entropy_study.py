@@ -37,7 +37,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from decode import preflight, runner
+from decode import preflight
 from decode.entropy_parts import (
     Continuations,
     Place,
@@ -47,9 +47,10 @@ from decode.entropy_parts import (
     draw_places,
     sample_replies,
 )
-from decode.prompting import refuse_own_numbers
-from decode.runner import SamplingArgs
 from sia_jax.data.prompts import PromptLine
+from sia_jax.engine import runner
+from sia_jax.engine.options import SamplingArgs
+from sia_jax.engine.prompting import refuse_own_numbers
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
@@ -131,7 +132,7 @@ class Args(PromptFileArgs):
 
     @property
     def sampling(self) -> SamplingArgs:
-        """The options that `decode.runner` knows, at temperature 1."""
+        """The options that `sia_jax.engine.runner` knows, at temperature 1."""
         return SamplingArgs(
             policy=self.policy,
             value=self.value,

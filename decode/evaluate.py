@@ -29,16 +29,17 @@ from pathlib import Path
 from typing import Any
 
 import sia_jax
-from decode import preflight, runner
+from decode import preflight
 from decode.evaluate_options import Args, check_options, methods_of, read
 from decode.evaluate_parts import check_reply, plan_text, world_commits, write_page
-from decode.generate import plan
 from decode.method_runner import Chosen, Job, MethodRunner, common_shape
-from decode.runner import Row
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
+from sia_jax.engine import runner
+from sia_jax.engine.plan import plan
 from sia_jax.engine.reply import json_threshold
+from sia_jax.engine.runner import Row
 from sia_jax.evaluation.calibration import read_calibration
 from sia_jax.evaluation.claims import judge
 from sia_jax.evaluation.comparison import Comparison

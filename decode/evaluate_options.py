@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from decode import runner
-from decode.prompting import refuse_own_numbers
-from decode.runner import SamplingArgs
 from sia_jax.data.prompts import MAX_SEED, PromptLine
+from sia_jax.engine import runner
+from sia_jax.engine.options import SamplingArgs
+from sia_jax.engine.prompting import refuse_own_numbers
 from sia_jax.evaluation.calibration import Calibration
 from sia_jax.evaluation.methods import GROUPS, NEED_THRESHOLDS, Chooser, Group, Method, plan_methods
 from sia_jax.files import strict_json

@@ -34,14 +34,16 @@ import tyro
 from rich.rule import Rule
 from rich.text import Text
 
-from decode import preflight, runner
-from decode.runner import Row, Runner, SamplingArgs
+from decode import preflight
 from sia_jax.data.prompts import PromptLine, text_prompts
+from sia_jax.engine import runner
+from sia_jax.engine.options import SamplingArgs
+from sia_jax.engine.plan import Batch, plan
 from sia_jax.engine.reply import Reply, json_threshold
+from sia_jax.engine.runner import Row, Runner
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.shown import shown_line
-from sia_jax.models.passes import bucket_length
 from sia_jax.reports.terminal import Tally, legend, reply_text, side_by_side, summary
 from sia_jax.runs.cli import (
     Count,
@@ -81,14 +83,6 @@ class Args(PromptFileArgs, SamplingArgs):
     """Begin the output file anew."""
     record: Flag = False
     """Record the candidates of every token too."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Prompts that run together, by their indices, in buffers of one shape."""
-
-    indices: list[int]
-    shape: tuple[int, int]
 
 
 def main(args: Args) -> None:
@@ -148,25 +142,6 @@ def _load(
     machine = Runner(models, args, size, branches=args.samples, record="candidates" if args.record else None)
     batches = plan(rows, size, by_length=args.output is not None)
     return _Program(args, prompts, rows, machine, _methods(args)), batches
-
-
-def plan(rows: Sequence[Row], size: int, *, by_length: bool) -> list[Batch]:
-    """Which prompts run together.
-
-    Args:
-      rows: all prompts of the run, those that are done too: a run that goes on must meet the same batches.
-      size: prompts of a batch.
-      by_length: sort by buckets first, so that little is padded and few programs are compiled; else the order
-        of the input is kept.
-    """
-    buckets = [(bucket_length(len(row.policy_ids)), bucket_length(len(row.value_ids))) for row in rows]
-    order = sorted(range(len(rows)), key=buckets.__getitem__) if by_length else range(len(rows))
-    batches = []
-    for start in range(0, len(rows), size):
-        indices = list(order[start : start + size])
-        lengths = [buckets[index] for index in indices]
-        batches.append(Batch(indices, (max(p for p, _ in lengths), max(v for _, v in lengths))))
-    return batches
 
 
 @dataclass(frozen=True)

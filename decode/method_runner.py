@@ -16,8 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import sia_jax
-from decode import runner
-from decode.runner import Models, Row, Runner, SamplingArgs
 from sia_jax.costs.reply import (
     ReplyFlops,
     last_value_flops,
@@ -26,7 +24,10 @@ from sia_jax.costs.reply import (
     steering_flops,
 )
 from sia_jax.decoding.search import best_branches, last_values
+from sia_jax.engine import runner
+from sia_jax.engine.options import Models, SamplingArgs
 from sia_jax.engine.reply import Reply
+from sia_jax.engine.runner import Row, Runner
 from sia_jax.evaluation.methods import GATE, GateNumbers, Method
 from sia_jax.rewards.labelling import Labeller, Outcome
 from sia_jax.text.chat import Message

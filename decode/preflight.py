@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import sia_jax
-from decode import runner
-from decode.prompting import check_made
-from decode.runner import Models, SamplingArgs
 from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.value_model import folder_of_value_model, recorded_markup_of
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.prompts import PromptLine
+from sia_jax.engine import runner
+from sia_jax.engine.options import Models, SamplingArgs
+from sia_jax.engine.prompting import check_made
 from sia_jax.models.config import ValueConfig
 from sia_jax.rewards.labelling import check_tokenizer
 from sia_jax.text.forms import Prompting

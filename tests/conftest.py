@@ -54,3 +54,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
     items.sort(key=rank)
+
+
+@pytest.fixture
+def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever loads the models of a run fails."""
+    from sia_jax.engine import runner  # not before a test that asks for it
+
+    def load(args: object) -> None:
+        raise AssertionError("the models were loaded")
+
+    monkeypatch.setattr(runner, "load_models", load)

@@ -19,13 +19,14 @@ import jax
 import numpy as np
 import tyro
 
-from decode import runner
-from decode.runner import Row, Runner, SamplingArgs
 from sia_jax.data.records import Record
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Source
 from sia_jax.data.sources.conversations import OpenConversation, Rejected
+from sia_jax.engine import runner
+from sia_jax.engine.options import SamplingArgs
 from sia_jax.engine.reply import Reply
+from sia_jax.engine.runner import Row, Runner
 from sia_jax.models.passes import bucket_length
 from sia_jax.runs.cli import Flag, Float, Int, Name, memory_explained
 from sia_jax.runs.console import Terminal

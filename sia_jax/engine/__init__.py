@@ -1,1 +1,1 @@
-"""From prompts to replies on the host: conversations made ids, batches planned and run, replies as they came."""
+"""From prompts to replies on the host: conversations made ids, batches planned, and run."""

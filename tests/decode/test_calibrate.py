@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decode import calibrate, generate, runner
+from decode import calibrate, generate
 from decode.calibrate import Args
+from sia_jax.engine import runner
 from sia_jax.evaluation.calibration import (
     FORMAT,
     read_calibration,

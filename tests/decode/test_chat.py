@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from decode import chat, runner
+from decode import chat
 from decode.chat import Args
 from sia_jax import Policy
 from sia_jax.data.prompts import PromptLine
+from sia_jax.engine import runner
 from sia_jax.engine.reply import Reply
 from sia_jax.runs.console import Terminal
 from sia_jax.text.forms import Prompting

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from decode import runner
 from decode.demo import Args, choose_prompts, choose_shown, main
+from sia_jax.engine import runner
 from sia_jax.world import files
 from tests.support.demo_outputs import check
 

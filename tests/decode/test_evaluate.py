@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 import sia_jax
-from decode import evaluate, method_runner, runner
+from decode import evaluate, method_runner
 from decode.evaluate import Args
 from sia_jax.data.prompts import read_prompts
 from sia_jax.decoding.search import best_branches
+from sia_jax.engine import runner
 from sia_jax.evaluation.comparison import MEASURED_SECONDS
 from sia_jax.evaluation.methods import GATE
 from sia_jax.world.gold import gold_reward

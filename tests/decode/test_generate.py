@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import tyro
 
-from decode import generate, runner, trace
+from decode import generate, trace
 from decode.generate import Args
-from decode.runner import Row
+from sia_jax.engine import runner
+from sia_jax.engine.plan import plan
+from sia_jax.engine.runner import Row
 from sia_jax.text.chat import value_prompt
 from sia_jax.text.markup import CHATML
 from tests.support.marks import long
@@ -457,13 +459,13 @@ def test_errors_come_before_the_weights(
 
 def test_batches_by_length() -> None:
     rows = [Row([0] * n, [0] * n, runner.own_key(0), 1.0) for n in (3, 40, 5, 41, 6)]
-    batches = generate.plan(rows, 2, by_length=True)
+    batches = plan(rows, 2, by_length=True)
     assert [(batch.indices, batch.shape) for batch in batches] == [
         ([0, 2], (16, 16)),
         ([4, 1], (48, 48)),
         ([3], (48, 48)),
     ]
-    assert [batch.indices for batch in generate.plan(rows, 2, by_length=False)] == [[0, 1], [2, 3], [4]]
+    assert [batch.indices for batch in plan(rows, 2, by_length=False)] == [[0, 1], [2, 3], [4]]
 
 
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import sia_jax
-from decode.runner import Runner
+from sia_jax.engine.runner import Runner
 from sia_jax.files.lock import LOCK
 from tests.support.generating import (
     ROWS,
@@ -93,7 +93,7 @@ def stopped(args: Args) -> str:
 KILLED = """
 import os, signal, sys
 import tyro
-from decode.runner import Runner
+from sia_jax.engine.runner import Runner
 from sia_jax.files.lock import LOCK
 from train import prepare
 

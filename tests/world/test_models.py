@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import sia_jax
-from decode import runner
-from decode.runner import SamplingArgs
 from sia_jax.checkpoints.fingerprint import fingerprint, fingerprint_of_reward_model
+from sia_jax.engine import runner
+from sia_jax.engine.options import SamplingArgs
 from sia_jax.evaluation.calibration import read_calibration
 from sia_jax.world import files
 from sia_jax.world.files import world_models

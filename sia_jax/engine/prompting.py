@@ -3,19 +3,17 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sia_jax
 from sia_jax.data.prompts import PromptLine, parse_prompts, read_prompts
+from sia_jax.engine.options import Models, SamplingArgs
 from sia_jax.files.shown import shown_value
 from sia_jax.models.config import ModelConfig
 from sia_jax.runs.cli import check_used
 from sia_jax.runs.console import Terminal
 from sia_jax.text.forms import Prompting, settle
 from sia_jax.text.templates import TemplateRefusal
-
-if TYPE_CHECKING:
-    from decode.runner import Models, SamplingArgs
 
 
 def read_prompt_file(
@@ -43,7 +41,7 @@ def read_prompt_file(
     return list(found)
 
 
-def prompting(policy: sia_jax.Policy, args: "SamplingArgs") -> Prompting | None:
+def prompting(policy: sia_jax.Policy, args: SamplingArgs) -> Prompting | None:
     """What the options on prompts come to for this policy; None: it has no tokenizer, and takes ids alone.
 
     Raises:
@@ -68,7 +66,7 @@ def announce(found: Prompting | None, prompts: Sequence[PromptLine], messages: T
             messages.say(line, "dim")
 
 
-def check_made(prompts: Sequence[PromptLine], args: "SamplingArgs") -> None:
+def check_made(prompts: Sequence[PromptLine], args: SamplingArgs) -> None:
     """Options on how prompts are made are not given where all of them are ids already.
 
     Raises:
@@ -80,7 +78,7 @@ def check_made(prompts: Sequence[PromptLine], args: "SamplingArgs") -> None:
 
 
 def policy_ids(
-    policy: sia_jax.Policy, prompt: PromptLine, args: "SamplingArgs", found: Prompting | None = None
+    policy: sia_jax.Policy, prompt: PromptLine, args: SamplingArgs, found: Prompting | None = None
 ) -> Sequence[int]:
     """A prompt as the policy sees it.
 
@@ -112,7 +110,7 @@ def policy_ids(
 
 
 def value_ids(
-    models: "Models", prompt: PromptLine, policy_ids: Sequence[int], args: "SamplingArgs"
+    models: Models, prompt: PromptLine, policy_ids: Sequence[int], args: SamplingArgs
 ) -> Sequence[int]:
     """The same prompt as the value model sees it; see `policy_ids`."""
     if models.value is None:
@@ -133,7 +131,7 @@ def prompt_json(prompt: PromptLine) -> Any:
     return {name: list(values) for name, values in ids.items() if values is not None}
 
 
-def check_room(model: ModelConfig, args: "SamplingArgs") -> None:
+def check_room(model: ModelConfig, args: SamplingArgs) -> None:
     """The longest reply leaves room for a prompt.
 
     Raises:
@@ -164,7 +162,7 @@ def refuse_own_numbers(prompts: Sequence[PromptLine], setters: str) -> None:
             )
 
 
-def _check_ids(name: str, ids: Sequence[int], model: ModelConfig, args: "SamplingArgs") -> None:
+def _check_ids(name: str, ids: Sequence[int], model: ModelConfig, args: SamplingArgs) -> None:
     if max(ids) >= model.vocab_size:
         raise ValueError(f"{name}: ids must lie in 0 .. {model.vocab_size - 1}, got {max(ids)}")
     check_room(model, args)

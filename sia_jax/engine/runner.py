@@ -5,22 +5,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jax.sharding import Mesh
 
 import sia_jax
-from decode.prompting import announce as announce
-from decode.prompting import check_room
-from decode.prompting import policy_ids as policy_ids
-from decode.prompting import prompt_json as prompt_json
-from decode.prompting import prompting as prompting
-from decode.prompting import read_prompt_file as read_prompt_file
-from decode.prompting import value_ids as value_ids
 from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.fingerprint import (
     fingerprint_of_folder,
@@ -36,9 +28,17 @@ from sia_jax.checkpoints.value_model import (
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.prompts import check_seed
 from sia_jax.decoding.checks import check_knob
+from sia_jax.engine.options import Models, SamplingArgs
+from sia_jax.engine.prompting import announce as announce
+from sia_jax.engine.prompting import check_room
+from sia_jax.engine.prompting import policy_ids as policy_ids
+from sia_jax.engine.prompting import prompt_json as prompt_json
+from sia_jax.engine.prompting import prompting as prompting
+from sia_jax.engine.prompting import read_prompt_file as read_prompt_file
+from sia_jax.engine.prompting import value_ids as value_ids
 from sia_jax.engine.reply import Reply, json_threshold, read_replies
 from sia_jax.models.config import ModelConfig
-from sia_jax.runs.cli import Count, Flag, Float, Folder, Int, Name, Repeated, check_texts, named_as_options
+from sia_jax.runs.cli import check_texts, named_as_options
 from sia_jax.text.forms import Prompting
 from sia_jax.text.token_ids import with_tokens
 from sia_jax.text.tokenizer import Tokenizer
@@ -51,77 +51,6 @@ KNOBS = (
     *("frequency_penalty", "min_new_tokens"),
 )
 """Options that go to `Knobs` as they are; None: the preset's."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingArgs:
-    """Models, steering and sampling."""
-
-    policy: Folder
-    """The language model: a folder, or else a Hub id."""
-    value: Name = None
-    """The value model: a folder, or else a Hub id. Without it nothing is steered."""
-    value_backbone: Name = None
-    """What the value model was trained on, if neither the policy nor a backbone/ in its folder."""
-    check_base: bool = True
-    """Whether to refuse a value model that was trained on another base."""
-    dtype: Literal["config", "float32", "bfloat16"] = "config"
-    """Of the weights; config: as their config.json says. float32 is the fast one on a CPU."""
-    mesh: Annotated[tuple[int, int, int], tyro.conf.arg(metavar="DATA FSDP TENSOR")] = (1, 1, 1)
-    """Devices that share the prompts, the same from weights that are stored in parts, and that split heads
-    and features, which alone makes room for larger models; all there are, or one."""
-
-    preset: Literal["paper", "official"] = "paper"
-    """Where unsteered tokens come from. paper: the whole vocabulary; official: the candidates."""
-    threshold: Float = None
-    """Entropy in nats from which a position is steered; -inf: all, inf: none. Default 1.0."""
-    beta: Float = None
-    """Strength of the steering, nats per unit of reward. Default 1."""
-    num_candidates: Int = None
-    """Tokens that the value model chooses among. Default 10."""
-    temperature: Float = None
-    """0: the best token, always. Default 1."""
-    top_k: Int = None
-    """Sample among so many tokens; 0: all. Default 0."""
-    top_p: Float = None
-    """Sample among the tokens that have this mass; 1: all. Default 1."""
-    repetition_penalty: Float = None
-    """Divides positive logits of tokens seen in prompt or reply. Default 1 (off)."""
-    presence_penalty: Float = None
-    """Nats taken off tokens that the reply has. Default 0."""
-    frequency_penalty: Float = None
-    """Nats taken off for each time that the reply has a token. Default 0."""
-    min_new_tokens: Int = None
-    """No end of the reply before so many tokens, by a stop token or a stop text. Default 0."""
-    max_new_tokens: Count = 128
-    """Length at which a reply is cut."""
-    stop: Repeated = ()
-    """A text that ends a reply and is no part of it. A special token's text stands for the token."""
-    seed: Count = 0
-    """Of everything random."""
-
-    prompt_form: Literal["auto", "chat", "raw"] = "auto"
-    """chat: the policy's chat template; raw: plain text, as the official code prompts base models; auto: raw
-    for the paper's base models, without a template, and with --preset official; else chat."""
-    thinking: Flag = False
-    """Let Qwen3 think before it replies."""
-    date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
-    """The date that the chat template writes, such as "26 Jul 2024"; must be given if it writes today's."""
-    system: Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")] = None
-    """A system message for conversations that have none."""
-
-
-@dataclass(frozen=True, eq=False)
-class Models:
-    """What was loaded."""
-
-    policy: sia_jax.Policy
-    value: sia_jax.ValueModel | None
-
-    @property
-    def params(self) -> sia_jax.SteeringParams:
-        """The sampler's weights."""
-        return sia_jax.SteeringParams(self.policy.params, None if self.value is None else self.value.params)
 
 
 @dataclass(frozen=True)
