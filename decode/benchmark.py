@@ -15,14 +15,10 @@ Each run writes JSON files to docs/benchmarks/, and docs/benchmarks.md is made a
 """
 
 import json
-import os
-import platform
 import statistics
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,17 +35,16 @@ from rich.progress import (
 
 import sia_jax
 from decode import benchmark_parts, huggingface_baseline
-from decode.benchmark_shapes import SHAPES, Models
 from decode.benchmark_systems import BareLoop, SamplerSystem, System, Timing
 from sia_jax.costs.roofline import Machine, decode_step_cost, measure_machine, usable_cores
+from sia_jax.costs.shapes import SHAPES, Models
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
-from sia_jax.models.config import ModelConfig
 from sia_jax.reports.benchmarks import section, write_page
 from sia_jax.runs.cli import program, read_options
 from sia_jax.runs.console import Terminal
-from sia_jax.runs.provenance import head_commit
+from sia_jax.runs.provenance import record_header
 
 
 @dataclass(frozen=True)
@@ -308,23 +303,6 @@ def _row(
         "ms_per_token_of_each_row": 1e3 * seconds / job.new_tokens,
         "policy_floor_ms": 1e3 * machine.floor_seconds(cost),
         "counts": timings[0].counts,
-    }
-
-
-def record_header(shape: str, config: ModelConfig, machine: Machine, out: Path) -> dict[str, Any]:
-    """What every record says of its run; `out` is the folder of the records."""
-    return {
-        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        # What an earlier part of the run has written is no change of what is measured.
-        "commit": head_commit(ignored=(out.absolute(), out.with_suffix(".md").absolute())),
-        "versions": {name: version(name) for name in ("jax", "jaxlib", "flax")},
-        "python": platform.python_version(),
-        "load_average": os.getloadavg()[0],
-        "device": f"{jax.devices()[0].device_kind}, {usable_cores()} cores",
-        "bandwidth_gb_per_s": machine.bytes_per_second / 1e9,
-        "peak_gflop_per_s": machine.flops_per_second / 1e9,
-        "shape": shape,
-        "config": asdict(config),
     }
 
 

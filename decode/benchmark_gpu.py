@@ -26,18 +26,18 @@ import jax
 import jax.numpy as jnp
 from rich.markdown import Markdown
 
-from decode.benchmark import record_header
 from decode.benchmark_kernels import record_kernels
 from decode.benchmark_parts import time_parts
-from decode.benchmark_shapes import REAL_SHAPES, AdaptedModels
 from decode.benchmark_systems import BareLoop, SamplerSystem, System
 from sia_jax.costs.roofline import Machine, decode_step_cost, measure_machine
+from sia_jax.costs.shapes import REAL_SHAPES, AdaptedModels
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
 from sia_jax.reports.benchmarks import section, write_page
 from sia_jax.runs.cli import program, read_options
 from sia_jax.runs.console import Terminal
+from sia_jax.runs.provenance import record_header
 
 TARGETS = {1: 0.5, 16: 0.65, 64: 0.5}
 """Batch -> the share of the floor that an unsteered call of the 1.7B shape is to reach."""

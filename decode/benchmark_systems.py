@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import sia_jax
-from decode.benchmark_shapes import Weights
+from sia_jax.costs.shapes import Weights
 from sia_jax.models import passes
 from sia_jax.models.cache import KVCache, Layout
 from sia_jax.models.config import HeadKind, ModelConfig

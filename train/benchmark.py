@@ -27,9 +27,8 @@ from rich.markdown import Markdown
 from rich.progress import track
 
 import sia_jax
-from decode.benchmark import record_header
-from decode.benchmark_shapes import SHAPES, Models
 from sia_jax.costs.roofline import measure_machine, training_flops, usable_cores
+from sia_jax.costs.shapes import SHAPES, Models
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
@@ -39,6 +38,7 @@ from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.reports.benchmarks import section, write_page
 from sia_jax.runs.cli import program, read_options
 from sia_jax.runs.console import Terminal
+from sia_jax.runs.provenance import record_header
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.packing import pack
 from sia_jax.training.step import TrainState, init_state, train_step

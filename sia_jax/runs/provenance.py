@@ -1,14 +1,19 @@
 """From which commit something was made, and on what."""
 
+import os
 import platform
 import subprocess
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from sia_jax.costs.roofline import usable_cores
+from sia_jax.costs.roofline import Machine, usable_cores
+from sia_jax.models.config import ModelConfig
 
 UNKNOWN = "unknown"
 
@@ -50,6 +55,23 @@ def last_commit(paths: Sequence[Path], folder: Path | None = None) -> str:
     if not found:
         return UNKNOWN
     return found + ("+changes" if _git("status", "--porcelain", "--", *names, folder=folder) else "")
+
+
+def record_header(shape: str, config: ModelConfig, machine: Machine, out: Path) -> dict[str, Any]:
+    """What every record of a benchmark says of its run; `out` is the folder of the records."""
+    return {
+        "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        # What an earlier part of the run has written is no change of what is measured.
+        "commit": head_commit(ignored=(out.absolute(), out.with_suffix(".md").absolute())),
+        "versions": {name: version(name) for name in ("jax", "jaxlib", "flax")},
+        "python": platform.python_version(),
+        "load_average": os.getloadavg()[0],
+        "device": f"{jax.devices()[0].device_kind}, {usable_cores()} cores",
+        "bandwidth_gb_per_s": machine.bytes_per_second / 1e9,
+        "peak_gflop_per_s": machine.flops_per_second / 1e9,
+        "shape": shape,
+        "config": asdict(config),
+    }
 
 
 def machine() -> str:

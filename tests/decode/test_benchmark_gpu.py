@@ -9,9 +9,9 @@ import pytest
 from decode import benchmark_gpu
 from decode.benchmark_gpu import Args, Clock, main
 from decode.benchmark_kernels import record_kernels, sum_kernels
-from decode.benchmark_shapes import REAL_SHAPES, AdaptedModels
 from decode.benchmark_systems import BareLoop, SamplerSystem, Timing
 from sia_jax.costs.roofline import Machine
+from sia_jax.costs.shapes import REAL_SHAPES, AdaptedModels
 from sia_jax.decoding.checks import check_params
 from sia_jax.models.config import ModelConfig
 
