@@ -20,6 +20,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from sia_jax.data.rejections import Rejections
+from sia_jax.data.set_folder import set_folder as set_folder
 from sia_jax.data.trajectories import Trajectory, check_trajectory
 from sia_jax.extras import installed_with
 from sia_jax.files.lock import locked
@@ -29,8 +30,6 @@ from sia_jax.files.strict_json import kind_of, parse_object
 from sia_jax.files.writing import WriteError, write_text, writing
 from sia_jax.text.chat import Message, check_messages
 
-NAME = "sia_trajectories"
-VERSION = "1.0.0"
 FORMAT_VERSION = 1
 """Of sia_jax.json and the features; a reader refuses any other."""
 
@@ -212,11 +211,6 @@ def _readable(folder: Path) -> Iterator[None]:
             f"{folder}: cannot be read as a set ({type(error).__name__}: {why}); copy it again, or make it "
             "anew"
         ) from error
-
-
-def set_folder(folder: Path) -> Path:
-    """Where TensorFlow Datasets looks for the set in a data folder."""
-    return folder / NAME / VERSION
 
 
 def trajectories(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sia_jax.data.records import VERSION
+from sia_jax.data.set_folder import VERSION
 from sia_jax.extras import installed_with
 
 with installed_with("train"):
