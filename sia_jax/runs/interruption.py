@@ -1,7 +1,7 @@
 """Ctrl-C that is always heard, and, with SIGTERM, as a question that a long run asks where it can stop."""
 
-import gc
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,32 +55,31 @@ class Interruption:
 
 @contextmanager
 def interruptions_heard() -> Iterator[None]:
-    """Within it Ctrl-C raises KeyboardInterrupt, wherever the main thread stands.
+    """Within it Ctrl-C ends what the main thread does, wherever that stands.
 
-    Python drops what is raised in a callback of its garbage collector, or in `__del__`, and JAX has such a
-    callback: a Ctrl-C that came while it ran was lost. There it waits until that is over. Nothing changes in
-    another thread than the main one, or where SIGINT has a handler of its own.
+    Python drops what is raised in a callback of its garbage collector or of a weak reference, and in
+    `__del__`. JAX has such callbacks, and a Ctrl-C that came while one ran was lost. Here it comes again,
+    until it is heard. Nothing changes in another thread than the main one, which no signal reaches.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGINT, _raise)
+    main, before, waiting = threading.get_ident(), sys.unraisablehook, list[threading.Timer]()
+
+    def dropped(what: Any) -> None:
+        if what.exc_type is None or not issubclass(what.exc_type, KeyboardInterrupt):
+            before(what)
+            return
+        # A signal of its own, which ends a sleep too.
+        again = threading.Timer(_AGAIN_AFTER, signal.pthread_kill, (main, signal.SIGINT))
+        again.daemon = True
+        again.start()
+        waiting.append(again)
+
+    sys.unraisablehook = dropped
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _raise(number: int, frame: FrameType | None) -> None:
-    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
-    below = frame
-    while below is not None:
-        if below.f_code in callbacks or below.f_code.co_name == "__del__":
-            main = threading.main_thread().ident  # a signal of its own, which also ends a sleep
-            again = threading.Timer(_AGAIN_AFTER, signal.pthread_kill, (main, signal.SIGINT))
-            again.daemon = True
-            again.start()
-            return
-        below = below.f_back
-    signal.default_int_handler(number, frame)
+        sys.unraisablehook = before
+        for again in waiting:
+            again.cancel()

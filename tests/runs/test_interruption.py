@@ -2,8 +2,10 @@
 
 import gc
 import signal
+import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -15,9 +17,21 @@ class Interrupted:
         signal.raise_signal(signal.SIGINT)
 
 
+class Broken:
+    def __del__(self) -> None:
+        raise ZeroDivisionError
+
+
+class Referred:
+    pass
+
+
 def in_a_collection() -> None:
+    sent: list[str] = []
+
     def interrupt(phase: str, _: object) -> None:
-        if phase == "start":
+        if not sent:
+            sent.append(phase)
             signal.raise_signal(signal.SIGINT)
 
     gc.callbacks.append(interrupt)
@@ -31,42 +45,53 @@ def at_the_end_of_an_object() -> None:
     Interrupted()
 
 
-@pytest.mark.parametrize("lose", [in_a_collection, at_the_end_of_an_object])
+def in_the_callback_of_a_weak_reference() -> None:
+    it = Referred()
+    reference = weakref.ref(it, lambda _: signal.raise_signal(signal.SIGINT))
+    del it
+    assert reference() is None
+
+
+@pytest.mark.parametrize(
+    "lose", [in_a_collection, at_the_end_of_an_object, in_the_callback_of_a_weak_reference]
+)
 def test_ctrl_c_is_heard_where_python_drops_what_is_raised(lose) -> None:
-    begin = time.monotonic()
-    with interruptions_heard():
+    def work() -> None:
         lose()
-        with pytest.raises(KeyboardInterrupt):
-            time.sleep(5)
+        time.sleep(5)
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), interruptions_heard():
+        work()
     assert time.monotonic() - begin < 4
 
 
-def test_a_handler_of_somebody_else_stays() -> None:
-    heard: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+def test_what_else_is_dropped_is_told_as_before() -> None:
+    told: list[object] = []
+    before, sys.unraisablehook = sys.unraisablehook, told.append
     try:
         with interruptions_heard():
-            signal.raise_signal(signal.SIGINT)
+            Broken()
     finally:
-        signal.signal(signal.SIGINT, before)
-    assert heard == [signal.SIGINT]
+        sys.unraisablehook = before
+    assert [type(what.exc_value) for what in told] == [ZeroDivisionError]
 
 
-def test_the_handler_of_before_is_there_again() -> None:
-    before = signal.getsignal(signal.SIGINT)
+def test_the_hook_of_before_is_there_again() -> None:
+    before = sys.unraisablehook
     with pytest.raises(KeyboardInterrupt), interruptions_heard():
         signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert sys.unraisablehook is before
 
 
-def test_another_thread_than_the_main_one_leaves_signals_alone() -> None:
+def test_another_thread_than_the_main_one_changes_nothing() -> None:
     seen: list[object] = []
 
     def run() -> None:
         with interruptions_heard():
-            seen.append(signal.getsignal(signal.SIGINT))
+            seen.append(sys.unraisablehook)
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert seen == [signal.default_int_handler]
+    assert seen == [sys.unraisablehook]
