@@ -101,6 +101,7 @@ def report(title: str, figures: dict[str, int], largest: int) -> None:
     print(f"{title}: {mb} MB, {excess(figures, largest):.2f} largest tensors beyond the final weights")
 
 
+@pytest.mark.long
 def test_peak_of_a_load_is_the_weights_and_the_largest_tensor(tmp_path):
     # 1.1 GB, of which the embedding is 256 MB and each of the MLP's matrices 32 MB
     config = tiny_config(

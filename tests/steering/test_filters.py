@@ -1,8 +1,12 @@
 """Which ids may be drawn, on rows that fit on a line: candidates, top_k, top_p."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import Array
 
 from sia_jax.steering.filters import largest, survivors
 
@@ -11,12 +15,17 @@ MASSES = np.array([[0.1, 0.4, 0.1, 0.4], [0.6, 0.2, 0.1, 0.1]])
 LOGITS = jnp.asarray(np.log(MASSES), jnp.float32)
 
 
+@functools.partial(jax.jit, static_argnames="candidates")
+def held(candidates: int, temperature: Array, top_k: Array, top_p: Array) -> Array:
+    logits, ids = largest(LOGITS, candidates)
+    return survivors(LOGITS, logits, ids, temperature, top_k, top_p).holds(LOGITS, jnp.arange(4))
+
+
 def members(*, candidates: int, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> list[str]:
     """The surviving ids of each row, as text."""
-    logits, ids = largest(LOGITS, candidates)
     numbers = jnp.full(2, temperature), jnp.full(2, top_k, jnp.int32), jnp.full(2, top_p)
-    held = survivors(LOGITS, logits, ids, *numbers).holds(LOGITS, jnp.arange(4))
-    return ["".join(str(i) for i in np.flatnonzero(row)) for row in np.asarray(held)]
+    rows = np.asarray(held(candidates, *numbers))
+    return ["".join(str(i) for i in np.flatnonzero(row)) for row in rows]
 
 
 def test_candidates_come_in_order_and_ties_by_the_lower_id() -> None:

@@ -242,7 +242,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("layout", ["sia_jax", "official"])
+@pytest.mark.parametrize("layout", ["sia_jax", long("official")])
 def test_a_full_run_brings_its_backbone_and_leaves_the_base_alone(layout, folders, tmp_path):
     base = sia_jax.load_policy(folders[1])
     before = files(folders[1])

@@ -200,6 +200,7 @@ def test_a_batch_that_is_not_full_is_normalised_by_its_own_trajectories():
     assert float(metrics.loss) == pytest.approx(oracle(frozen, tree, config, trajectories), rel=1e-5)
 
 
+@pytest.mark.long
 def test_a_mesh_of_devices_takes_the_step_of_one():
     frozen, tree, config = case()
     trajectories = random_trajectories(16, config.value.backbone.vocab_size)
@@ -268,6 +269,7 @@ def test_dropout_keeps_the_mean_and_the_rate():
     assert 0.35 < np.mean((dropped == 0) != (other == 0)) < 0.49  # 2 * 0.3 * 0.7 = 0.42
 
 
+@pytest.mark.long
 def test_recomputing_layers_changes_no_number():
     frozen, tree, config = case()
     trajectories = random_trajectories(16, config.value.backbone.vocab_size)
