@@ -58,7 +58,7 @@ def test_every_model_loads_and_steers_the_policy(made):
     vocab = sia_jax.load_value_model(made.models / "value-vocab", policy)
     small = sia_jax.load_value_model(made.models / "value-small", policy=policy)
     assert (value.config.head, vocab.config.head, small.config.head) == ("scalar", "vocab", "scalar")
-    assert small.config.backbone.hidden_size < policy.config.hidden_size
+    assert small.config.backbone.num_layers < policy.config.num_layers
     assert (made.models / "value" / "token_reward_head.pt").exists()  # the official layout
     prompt = prompts("test")[0]
     ids = policy.prompt_ids(prompt.messages)
