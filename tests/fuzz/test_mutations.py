@@ -14,14 +14,16 @@ from tests.fuzz.__main__ import readers
 from tests.fuzz.mutations import BYTES, mutate
 from tests.fuzz.readers import Reader
 
+SHORT = 25
+"""Mutations of each reader's files."""
 CONTENT = json.dumps({"a": [1, {"b": "text", "c": None}], "d": 0.5}).encode() + b"\n"
 
 
 @pytest.mark.parametrize("name", sorted(readers()))
 def test_mutated_files_are_refused_by_name_or_read_right(name: str) -> None:
-    outcome = harness.run(readers()[name], seed=7, numbers=range(25))
+    outcome = harness.run(readers()[name], seed=7, numbers=range(SHORT))
     assert not outcome.failures, outcome.failures
-    assert sum(outcome.counts.values()) == 40
+    assert sum(outcome.counts.values()) == SHORT
 
 
 def test_a_seed_and_a_number_make_one_mutation() -> None:
