@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from sia_jax.checkpoints.config_json import config_dict
 from sia_jax.models.config import ModelConfig
