@@ -17,7 +17,6 @@ import scipy.stats
 
 from sia_jax import Knobs, Prompt, SamplerConfig, SteeringConfig, SteeringParams, sample
 from tests.support.checkpoints import tiny_policy, tiny_value_model
-from tests.support.marks import long
 from tests.support.oracle import NumpyModel
 
 V, T, C = 6, 3, 3
@@ -47,7 +46,6 @@ LAWS = {
     "dense, top_p, temperature": Law(DENSE, top_p=0.9, temperature=1.4),
     "sparse, top_p": Law(SPARSE, top_p=0.8),
 }
-QUICK = "sparse, top_p"
 WRONG = {
     "beta 5% too large": {"beta": 1.05 * BETA},
     "beta 5% too small": {"beta": 0.95 * BETA},
@@ -186,7 +184,8 @@ def p_value(observed: np.ndarray, law: Law) -> float:
     return float(scipy.stats.chisquare(seen, wanted).pvalue)
 
 
-@pytest.mark.parametrize("name", [name if name == QUICK else long(name) for name in LAWS])
+@pytest.mark.long
+@pytest.mark.parametrize("name", LAWS)
 def test_replies_follow_the_exact_law_at_every_seed_and_none_is_impossible(name):
     law = LAWS[name]
     with ThreadPoolExecutor(2) as pool:
@@ -197,9 +196,9 @@ def test_replies_follow_the_exact_law_at_every_seed_and_none_is_impossible(name)
         assert p_value(observed, law) > ACCEPTED
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("name", "wrong"),
-    [pair if pair[0] == QUICK else long(*pair) for pair in itertools.product(LAWS, WRONG) if is_wrong(*pair)],
+    ("name", "wrong"), [pair for pair in itertools.product(LAWS, WRONG) if is_wrong(*pair)]
 )
 def test_replies_do_not_follow_a_law_that_is_slightly_wrong(name, wrong):
     law = LAWS[name]
