@@ -1,11 +1,13 @@
 """Imports go one way, and `make check` fails where one does not."""
 
+import graphlib
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +64,13 @@ def test_an_import_that_goes_another_way_is_named(house: Path, file: str, line: 
     said = broken(house)
     assert file.removesuffix(".py").replace("/", ".") in said
     assert line.split()[1] in said
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = grimp.build_graph("sia_jax", "decode", "train", "configs", cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert sum(map(len, imports.values())) > 500
+    graphlib.TopologicalSorter(imports).prepare()
 
 
 def test_a_room_that_no_contract_names_is_refused(house: Path) -> None:

@@ -17,7 +17,14 @@ from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConfig
 from sia_jax.models.passes import decode_step, prefill
 from sia_jax.models.transformer import abstract_model
-from sia_jax.parallel.mesh import PARTITION_RULES, make_mesh, partition_spec, row_sharding, shard_params
+from sia_jax.parallel.mesh import (
+    PARTITION_RULES,
+    make_mesh,
+    partition_spec,
+    row_sharding,
+    row_shards,
+    shard_params,
+)
 from sia_jax.pretrained import Policy, RewardModel, ValueModel
 from sia_jax.types import flatten_names
 from tests.support.checkpoints import (
@@ -132,6 +139,7 @@ def test_rows_lie_over_data_and_fsdp(shape):
     placed = jax.device_put(np.arange(16).reshape(8, 2), row_sharding(mesh))
     data, fsdp, _ = shape
     assert {shard.data.shape for shard in placed.addressable_shards} == {(8 // (data * fsdp), 2)}
+    assert (row_shards(mesh), row_shards(None)) == (data * fsdp, 1)
 
 
 def expected_split(name: str) -> tuple[str | None, ...]:
