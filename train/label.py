@@ -34,7 +34,7 @@ from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.data.records import set_folder
+from sia_jax.data.set_folder import set_folder
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.reading import read_bytes

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sia_jax.data.conversations import ConversationLine, read_conversations
-from sia_jax.data.records import RESERVED, Record, read_records, set_folder, write_records
+from sia_jax.data.records import RESERVED, Record, read_records, write_records
+from sia_jax.data.set_folder import set_folder
 from sia_jax.files.writing import replacing
 
 

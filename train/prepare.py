@@ -62,8 +62,9 @@ from rich.text import Text
 
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.data.records import Record, read_records, set_folder, unfinished_folder, write_records
+from sia_jax.data.records import Record, read_records, unfinished_folder, write_records
 from sia_jax.data.rejections import Rejections
+from sia_jax.data.set_folder import set_folder
 from sia_jax.data.sources import Format, Source, open_source
 from sia_jax.data.sources.conversations import OpenConversation, Rejected
 from sia_jax.data.sources.official import write_official

@@ -42,8 +42,9 @@ from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone, save_backbone
 from sia_jax.checkpoints.value_model import OWN_BACKBONE, fingerprint_with_backbone, own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.data.records import read_records, set_folder, trajectories
+from sia_jax.data.records import read_records, trajectories
 from sia_jax.data.rejections import Rejections
+from sia_jax.data.set_folder import set_folder
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs

@@ -20,7 +20,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from sia_jax.data.rejections import Rejections
-from sia_jax.data.set_folder import set_folder as set_folder
+from sia_jax.data.set_folder import set_folder
 from sia_jax.data.trajectories import Trajectory, check_trajectory
 from sia_jax.extras import installed_with
 from sia_jax.files.lock import locked

@@ -16,7 +16,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sia_jax.data.records import Record, read_records, set_folder, trajectories, write_records
+from sia_jax.data.records import Record, read_records, trajectories, write_records
+from sia_jax.data.set_folder import set_folder
 
 META = {"tokenizer": "Qwen3-tiny", "family": "qwen3", "counts": {"kept": 4}}
 

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from decode.trace import read as read_replies
 from sia_jax.data.conversations import ConversationLine, read_conversations
 from sia_jax.data.prompts import PromptFile, read_prompts
-from sia_jax.data.records import Record, read_records, set_folder, write_records
+from sia_jax.data.records import Record, read_records, write_records
+from sia_jax.data.set_folder import set_folder
 from sia_jax.data.sources import open_source
 from sia_jax.data.sources.conversations import Conversation, OpenConversation
 from sia_jax.evaluation.calibration import FORMAT, Calibration, read_calibration

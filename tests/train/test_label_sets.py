@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sia_jax.data.records import Record, read_records, set_folder, write_records
+from sia_jax.data.records import Record, read_records, write_records
+from sia_jax.data.set_folder import set_folder
 from tests.support.labelling import LINES, QUESTION, REPLIES, lines_of, partial_of, report_of
 from train import label
 from train.label import Args

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import tyro
 
-from sia_jax.data.records import read_records, set_folder, unfinished_folder
+from sia_jax.data.records import read_records, unfinished_folder
+from sia_jax.data.set_folder import set_folder
 from sia_jax.text.chat import value_prompt
 from sia_jax.text.markup import CHATML, LLAMA3
 from tests.support.tokenizers import save_llama3_tokenizer, save_qwen3_tokenizer
