@@ -24,14 +24,16 @@ least often computed where nothing is seen."""
 
 @runtime_checkable
 class Attend(Protocol):
-    """How a pass attends: writes what it must to the cache, then attends."""
+    """How a pass attends: writes what it must to the cache, then attends. A pytree."""
 
     def __call__(
         self, layer: int, queries: Array, keys: Array, values: Array, cache: Any
     ) -> tuple[Array, Any]:
         """queries [..., N, H], keys and values [..., K, H] of the pass's tokens -> ([..., N, H], cache).
 
-        The cache is whatever pytree this way of attending understands; the network only hands it on.
+        `layer` is the layer's number in this cache, which may hold one layer alone; nothing else may depend
+        on it, for what is traced of one layer is used of others. A cache that is no KVCache, but a pytree
+        that this way of attending understands, is handed on whole.
         """
         ...
 

@@ -130,6 +130,14 @@ class KVCache:
             cache = cache.write(layer, keys, values, rows, target)
         return cache
 
+    def layer(self, index: int) -> "KVCache":
+        """A cache of one layer, that of this index."""
+        return replace(self, keys=(self.keys[index],), values=(self.values[index],))
+
+    def with_layer(self, index: int, one: "KVCache") -> "KVCache":
+        """The same, but that layer `index` is the layer of `one`."""
+        return self._replace(index, one.keys[0], one.values[0])
+
     def _replace(self, layer: int, keys: Array, values: Array) -> "KVCache":
         return replace(
             self,

@@ -98,6 +98,18 @@ def descend(adapter: Adapter | None, name: str | int) -> Adapter | None:
     return None if adapter is None else adapter.at(name)
 
 
+def of_any_layer(adapter: Adapter | None) -> Adapter | None:
+    """A layer's adapter under the path of the first layer's, where the path decides nothing.
+
+    It does where patterns give projections their own ranks and scales, and where inputs are dropped.
+    """
+    if adapter is None or adapter.dropout_keys is not None:
+        return adapter
+    if adapter.config.rank_pattern or adapter.config.alpha_pattern:
+        return adapter
+    return replace(adapter, path="layers.0")
+
+
 def lora_delta(x: Float[Array, "... I"], adapter: Adapter) -> Float[Array, "... O"]:
     """scale * B (A x), on the adapter's tokens; zero on the others.
 

@@ -11,7 +11,7 @@ nothing is transposed on the way in or out; on a CPU this order is also the fast
 import functools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,9 @@ from jaxtyping import Array, Float, Int
 
 from sia_jax.models import rope
 from sia_jax.models.attention import Attend
+from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ModelConfig
-from sia_jax.models.lora import Adapter, descend, lora_delta
+from sia_jax.models.lora import Adapter, descend, lora_delta, of_any_layer
 from sia_jax.models.product import precision_of
 from sia_jax.parallel.mesh import gathered, keep_all_but_gathered, look_up, row_sharding
 from sia_jax.types import Params
@@ -149,59 +150,19 @@ class Embedding(nnx.Module):
 class Transformer(nnx.Module):
     """The backbone: embedding, layers, final norm. Its parameters are the tree below `params["model"]`."""
 
-    def __init__(self, config: ModelConfig, *, dtype: Any = jnp.float32, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+        num_layers: int | None = None,  # None: the config's
+    ):
+        count = config.num_layers if num_layers is None else num_layers
         self.embed_tokens = Embedding(config, dtype=dtype, rngs=rngs)
-        self.layers = nnx.List([Block(config, dtype=dtype, rngs=rngs) for _ in range(config.num_layers)])
+        self.layers = nnx.List([Block(config, dtype=dtype, rngs=rngs) for _ in range(count)])
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps, dtype=dtype)
         self.config = config
-
-    def __call__(
-        self,
-        tokens: Int[Array, "..."],
-        positions: Int[Array, "..."],
-        cache: Any,
-        attend: Attend,
-        adapter: Adapter | None = None,
-        remat: bool = False,
-        mesh: Mesh | None = None,
-    ) -> tuple[Float[Array, "... D"], Any]:
-        """See `forward`."""
-        angles = rope.rotary_angles(
-            positions, rope.inverse_frequencies(self.config.rope, self.config.head_dim)
-        )
-        x = self.embed_tokens(tokens) if mesh is None else look_up(self.embed_tokens, tokens, mesh)
-        for i, block in enumerate(self.layers):
-            layer_adapter = descend(descend(adapter, "layers"), i)
-            apply: Callable[..., Any] = functools.partial(_layer, block, layer=i, attend=attend, mesh=mesh)
-            with jax.named_scope(f"layer_{i}"):
-                if remat:
-                    apply = jax.checkpoint(apply)
-                elif mesh is not None:
-                    apply = jax.checkpoint(apply, policy=keep_all_but_gathered)
-                x, cache = apply(x, angles, cache=cache, adapter=layer_adapter)
-        return self.norm(x), cache
-
-
-def _layer(
-    block: Block,
-    x: Array,
-    angles: tuple[Array, Array],
-    *,
-    layer: int,
-    attend: Attend,
-    cache: Any,
-    adapter: Adapter | None,
-    mesh: Mesh | None,
-) -> tuple[Array, Any]:
-    """One layer; on a mesh its weights are gathered here, and again where a backward pass comes to it."""
-    if mesh is None:
-        return block(x, angles, layer, attend, cache, adapter)
-    graphdef, weights = nnx.split(block)
-    whole = nnx.merge(graphdef, gathered(nnx.to_pure_dict(weights), mesh))
-    if adapter is not None:
-        adapter = replace(adapter, params=gathered(adapter.params, mesh))
-    x, cache = whole(x, angles, layer, attend, cache, adapter)
-    return jax.lax.with_sharding_constraint(x, row_sharding(mesh)), cache
 
 
 def forward(
@@ -234,13 +195,97 @@ def forward(
 
     Returns:
       ([..., D] in the weights' dtype, the cache).
+
+    Raises:
+      ValueError: the tree does not fit the config.
     """
-    return nnx.merge(_graphdef(config), model)(tokens, positions, cache, attend, adapter, remat, mesh)
+    if len(model["layers"]) != config.num_layers:
+        raise ValueError(f"the config has {config.num_layers} layers, the tree {len(model['layers'])}")
+    kinds = _graphdefs(config)
+    table = nnx.merge(kinds.embedding, model["embed_tokens"])
+    angles = rope.rotary_angles(positions, rope.inverse_frequencies(config.rope, config.head_dim))
+    x = table(tokens) if mesh is None else look_up(table, tokens, mesh)
+    alike = _traced_once(kinds.block)
+    for i in range(config.num_layers):
+        weights, layer_adapter = model["layers"][i], descend(descend(adapter, "layers"), i)
+        with jax.named_scope(f"layer_{i}"):
+            if mesh is None and not remat and isinstance(cache, KVCache | None):
+                own = None if cache is None else cache.layer(i)
+                x, own = alike(weights, x, angles, attend, own, of_any_layer(layer_adapter))
+                cache = None if cache is None else cache.with_layer(i, own)
+                continue
+            apply: Callable[..., Any] = functools.partial(
+                _layer, kinds.block, weights, layer=i, attend=attend, mesh=mesh
+            )
+            if remat:
+                apply = jax.checkpoint(apply)
+            elif mesh is not None:
+                apply = jax.checkpoint(apply, policy=keep_all_but_gathered)
+            x, cache = apply(x, angles, cache=cache, adapter=layer_adapter)
+    return nnx.merge(kinds.norm, model["norm"])(x), cache
+
+
+def _traced_once(block: nnx.GraphDef[Block]) -> Callable[..., tuple[Array, Any]]:
+    """A layer as a function that Python runs for the first of several alike; the others repeat its trace.
+
+    In deep networks most of the tracing is of layers that differ in their arrays alone. What is lowered has
+    each of them in line, as if Python had run it.
+
+    It is made for one pass. A function of the module would keep its traces for the life of the process, and
+    with them whatever they have read that is no argument.
+    """
+
+    @functools.partial(jax.jit, inline=True)
+    def layer(
+        weights: Params,
+        x: Array,
+        angles: tuple[Array, Array],
+        attend: Attend,
+        cache: KVCache | None,
+        adapter: Adapter | None,
+    ) -> tuple[Array, Any]:
+        return nnx.merge(block, weights)(x, angles, 0, attend, cache, adapter)
+
+    return layer
+
+
+def _layer(
+    block: nnx.GraphDef[Block],
+    weights: Params,
+    x: Array,
+    angles: tuple[Array, Array],
+    *,
+    layer: int,
+    attend: Attend,
+    cache: Any,
+    adapter: Adapter | None,
+    mesh: Mesh | None,
+) -> tuple[Array, Any]:
+    """One layer; on a mesh its weights are gathered here, and again where a backward pass comes to it."""
+    if mesh is None:
+        return nnx.merge(block, weights)(x, angles, layer, attend, cache, adapter)
+    whole = nnx.merge(block, gathered(weights, mesh))
+    if adapter is not None:
+        adapter = replace(adapter, params=gathered(adapter.params, mesh))
+    x, cache = whole(x, angles, layer, attend, cache, adapter)
+    return jax.lax.with_sharding_constraint(x, row_sharding(mesh)), cache
+
+
+class _GraphDefs(NamedTuple):
+    """What the modules of a network are beside their arrays; all layers are alike."""
+
+    embedding: nnx.GraphDef[Embedding]
+    block: nnx.GraphDef[Block]
+    norm: nnx.GraphDef[RMSNorm]
 
 
 @functools.lru_cache(maxsize=64)
-def _graphdef(config: ModelConfig) -> nnx.GraphDef[Transformer]:
-    return nnx.split(nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0))))[0]
+def _graphdefs(config: ModelConfig) -> _GraphDefs:
+    # Of one layer: NNX takes a second to build twenty-eight.
+    network = nnx.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0), num_layers=1))
+    return _GraphDefs(
+        nnx.split(network.embed_tokens)[0], nnx.split(network.layers[0])[0], nnx.split(network.norm)[0]
+    )
 
 
 def init_model(config: ModelConfig, rng_key: jax.Array, dtype: Any = jnp.float32) -> Params:
