@@ -80,7 +80,7 @@ class Job:
 def main(args: Args) -> None:
     """Measure, record, and draw the page."""
     console = Terminal()
-    with program("decode.benchmark"):
+    with program("decode.benchmark", keeps_compiled=False):
         if args.tries < 1 or args.prompt_tokens < 1 or args.new_tokens < 4:
             raise ValueError(
                 "--tries and --prompt-tokens must be 1 or more and --new-tokens 4 or more, got "

@@ -89,7 +89,7 @@ class Clock:
 def main(args: Args) -> None:
     """Measure, record, and draw the page."""
     console = Terminal()
-    with program("decode.benchmark_gpu"):
+    with program("decode.benchmark_gpu", keeps_compiled=False):
         least = min(args.tries, args.prompt_tokens, *args.batches)
         if least < 1 or args.new_tokens < 4:
             raise ValueError(

@@ -95,7 +95,7 @@ class Found:
 def main(args: Args) -> None:
     """Compile and check; exits with 1 if something is not as expected."""
     console = Terminal(width=max(Terminal().width, 110))  # narrower, the shapes would be cut off
-    with program("decode.compile_tpu", ModuleNotFoundError):
+    with program("decode.compile_tpu", ModuleNotFoundError, keeps_compiled=False):
         if not 2 <= args.layers <= LAYERS:
             raise ValueError(f"--layers must lie in 2 .. {LAYERS}, got {args.layers}")
         mesh = make_mesh(*args.mesh, devices=tpu_devices(args.topology))

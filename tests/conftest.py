@@ -12,6 +12,9 @@ from tests.support.file_progress import FileProgress
 for name in ("TERM", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
     os.environ.pop(name, None)
 
+# Programs that tests start keep nothing in the user's cache, and load nothing from it.
+os.environ["SIA_JAX_COMPILATION_CACHE"] = "off"
+
 jax.config.update("jax_num_cpu_devices", 8)
 
 LONGEST = (

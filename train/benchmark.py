@@ -65,7 +65,7 @@ class Args:
 def main(args: Args) -> None:
     """Measure, record, and draw the page."""
     console = Terminal()
-    with program("train.benchmark"):
+    with program("train.benchmark", keeps_compiled=False):
         check_outputs(inputs={}, files={"--out's page": args.out.with_suffix(".md")})
         with locked(folders=(args.out,), files=(args.out.with_suffix(".md"),)):
             run(args, console)

@@ -82,7 +82,7 @@ class Args:
 def main(args: Args) -> None:
     """Compile and check; exits with 1 if something is not as expected."""
     console = Terminal(width=max(Terminal().width, 110))  # narrower, the shapes would be cut off
-    with program("train.compile_tpu", ModuleNotFoundError):
+    with program("train.compile_tpu", ModuleNotFoundError, keeps_compiled=False):
         if not 3 <= args.layers <= LAYERS:
             raise ValueError(f"--layers must lie in 3 .. {LAYERS}, got {args.layers}")
         mesh = make_mesh(*args.mesh, devices=tpu_devices(args.topology))

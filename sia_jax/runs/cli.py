@@ -147,22 +147,29 @@ def program(
     *others: type[Exception],
     interrupted: Callable[[], str] = lambda: "interrupted",
     smaller: str | None = None,
+    keeps_compiled: bool = True,
 ) -> Iterator[Terminal]:
     """Around a whole program: its ways out, and the terminal for its messages.
 
     What is wrong with files and options is a message and exit status 1, Ctrl-C a message and 130; warnings
-    and what libraries log come as messages too.
+    and what libraries log come as messages too. What is compiled is kept for the next process, if this one is
+    a program and no test of one; see `sia_jax.runs.compilation_cache`.
 
     Args:
       name: which messages begin with, "decode.generate".
       others: what else is explained by its message, beside ValueError and OSError.
       interrupted: what is said after Ctrl-C: what was kept, and how to go on.
       smaller: what makes the work smaller where the memory is full; see `memory_explained`.
+      keeps_compiled: False: everything is compiled anew, for the time that it takes.
     """
     messages = Terminal(stderr=True)
     try:
         memory = nullcontext() if smaller is None else memory_explained(smaller)
         with interruptions_heard(), reader_may_leave(), explained(name, *others), memory:
+            if keeps_compiled and is_program() and "jax" in sys.modules:
+                from sia_jax.runs.compilation_cache import keep_compiled
+
+                keep_compiled()
             yield messages
     except KeyboardInterrupt:
         messages.say(f"\n{interrupted()}")
