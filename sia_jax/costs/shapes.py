@@ -37,6 +37,16 @@ _TINY = replace(
     num_kv_heads=2,
     head_dim=16,
 )
+NARROW = replace(
+    _TINY,
+    vocab_size=2048,
+    hidden_size=128,
+    intermediate_size=384,
+    num_layers=28,
+    head_dim=32,
+    tie_word_embeddings=True,
+)
+"""As deep as real models, and soon computed: for the time that compiling takes."""
 SHAPES = {"mini": _MINI, "tiny": _TINY}
 """"tiny" only shows that the programs run."""
 REAL_SHAPES = {

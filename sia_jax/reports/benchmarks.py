@@ -21,8 +21,8 @@ def write_page(records: Path, page: Path) -> None:
         newest[record["kind"], record["shape"], record["device"]] = record | {"file": path.name}
     head = (
         "# Benchmarks\n\n"
-        "Made by `decode.benchmark`, `decode.benchmark_gpu` and `train.benchmark` from the records in "
-        "`benchmarks/`; not edited by hand.\n"
+        "Made by `decode.benchmark`, `decode.benchmark_gpu`, `decode.benchmark_compile` and "
+        "`train.benchmark` from the records in `benchmarks/`; not edited by hand.\n"
         "A floor is the larger of bytes over bandwidth and FLOPs over peak, both measured in the same run.\n"
     )
     write_text(page, "\n".join([head, *map(section, newest.values())]))
@@ -162,6 +162,26 @@ def _targets(record: dict[str, Any]) -> str:
     )
 
 
+def _compile(record: dict[str, Any]) -> str:
+    columns = ("system", "call", "beyond a second call, s", "trace", "lower", "XLA or loading", "programs")
+    rows = (
+        (
+            row["system"],
+            row["case"],
+            *(f"{row[name]:.1f}" for name in ("beyond_second", "trace", "lower", "compile")),
+            f"{row['programs']:.0f}",
+        )
+        for row in record["rows"]
+    )
+    targets = f"{_targets(record)}\n" if record["targets"] else ""
+    return (
+        f'## The first call of the sampler, shape "{record["shape"]}"\n\n{_run(record)}'
+        "The value model is an adapter over the policy's weights. XLA's seconds have those of loading in "
+        "them; the programs are those that were compiled or loaded.\n"
+        f"\n{targets}{_table(columns, rows)}"
+    )
+
+
 def _decode_step(record: dict[str, Any]) -> str:
     rows = (
         (
@@ -239,7 +259,8 @@ def _sizes(record: dict[str, Any]) -> str:
             f"LoRA of rank 16, batches of 16 trajectories of {record['mean_tokens']:.0f} tokens in the mean, "
             f"rows of {record['row_length']}; median of {record['steps']} steps"
         )
-    return f"prompt {record['prompt_tokens']}, {record['new_tokens']} new tokens; median of {record['tries']}"
+    calls = "one call each" if record["kind"] == "compile" else f"median of {record['tries']}"
+    return f"prompt {record['prompt_tokens']}, {record['new_tokens']} new tokens; {calls}"
 
 
 def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -248,6 +269,7 @@ def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 _SECTIONS = {
+    "compile": _compile,
     "decode_step": _decode_step,
     "gpu": _gpu,
     "sampler": _sampler,
