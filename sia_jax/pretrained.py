@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from sia_jax.models import passes
 from sia_jax.models.batches import check_batch, pad_batch, read_at
 from sia_jax.models.config import ModelConfig, ValueConfig
-from sia_jax.models.lora import Adapter
+from sia_jax.models.value_model import ValueNet, value_net
 from sia_jax.parallel.mesh import mesh_of
 from sia_jax.reprs import shortened, weights
 from sia_jax.text import chat
@@ -83,6 +83,11 @@ class ValueModel:
     def __repr__(self) -> str:
         return _told(self)
 
+    @property
+    def net(self) -> ValueNet:
+        """The network: its own backbone, or `base` under the adapter; and the head."""
+        return value_net(self.params, self.config, None if self.base is None else {"model": self.base})
+
     def values(self, tokens: Any, lengths: Any) -> Array:
         """Values at every token.
 
@@ -98,20 +103,8 @@ class ValueModel:
           ValueError: shapes, lengths or ids that do not fit.
         """
         padded, _ = pad_batch(tokens, lengths, self.config.backbone, mesh_of(self.params))
-        adapter = None
-        if self.config.lora is not None:
-            adapter = Adapter(self.params["lora"], self.config.lora)
-        model = self.base if self.base is not None else self.params["model"]
-        values = passes.batch_values(
-            model,
-            self.params["value_head"],
-            adapter,
-            padded,
-            config=self.config.backbone,
-            head=self.config.head,
-        )
         batch, length = len(lengths), len(tokens[0])
-        return values[:batch, :length]
+        return passes.batch_values(self.net, padded)[:batch, :length]
 
     def prompt_ids(self, messages: Sequence[chat.Message]) -> list[int]:
         """The ids of the conversation in the value model's own form; see `sia_jax.text.chat.value_prompt`."""

@@ -52,8 +52,8 @@ from sia_jax.files.reading import read_object
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
-from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import LoraConfig, init_lora
+from sia_jax.models.value_model import init_value_head
 from sia_jax.parallel.mesh import make_mesh, mesh_of, shard_params
 from sia_jax.pretrained import ValueModel
 from sia_jax.reports.training import few_to_tell

@@ -8,9 +8,9 @@ import jax
 import sia_jax
 from sia_jax.costs.tpu import QWEN3_1_7B
 from sia_jax.models.config import HeadKind, ModelConfig, RopeConfig, ValueConfig
-from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.models.transformer import init_model
+from sia_jax.models.value_model import init_value_head
 from sia_jax.types import Params
 
 _MINI = ModelConfig(

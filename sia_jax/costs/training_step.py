@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from sia_jax.costs.compiled import Collective
-from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import init_lora
 from sia_jax.models.transformer import abstract_model
+from sia_jax.models.value_model import init_value_head
 from sia_jax.parallel.mesh import MESH_AXES, ROW_AXES, partition_spec, row_shards
 from sia_jax.training.config import TrainConfig
 from sia_jax.types import Params, flatten_names

@@ -17,19 +17,14 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from sia_jax.arguments import read_numbers, told
-from sia_jax.decoding.burst import value_backbone
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.sample import SteeringParams, check_call, sample
 from sia_jax.decoding.state import FinishReason, Samples
-from sia_jax.models.config import ValueConfig
-from sia_jax.models.heads import value_head, vocab_value_head
-from sia_jax.models.lora import Adapter
 from sia_jax.models.passes import hidden_states
+from sia_jax.models.value_model import ValueNet, value_net
 from sia_jax.reprs import shape_of
-from sia_jax.steering.arrays import pick
 from sia_jax.steering.config import Knobs
-from sia_jax.types import Params
 
 Score = Callable[[Prompt, Samples], Any]
 """(the B prompts, the B N replies, those of a prompt side by side) -> [B N] scores."""
@@ -143,33 +138,19 @@ def last_values(
     """
     assert config.value is not None
     assert params.value is not None
-    model, adapter = value_backbone(params.policy, params.value, config)
+    net = value_net(params.value, config.value, params.policy)
     tokens, lengths = jnp.asarray(prompt.value_tokens), jnp.asarray(prompt.value_lengths)
-    head = params.value["value_head"]
-    return _last_values(
-        model,
-        adapter,
-        head,
-        tokens,
-        lengths,
-        samples.tokens,
-        samples.lengths,
-        config=config.value,
-        mesh=config.mesh,
-    )
+    return _last_values(net, tokens, lengths, samples.tokens, samples.lengths, mesh=config.mesh)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "mesh"))
+@functools.partial(jax.jit, static_argnames="mesh")
 def _last_values(
-    model: Params,
-    adapter: Adapter | None,
-    head: Params,
+    net: ValueNet,
     prompts: Int[Array, "B P"],
     prompt_lengths: Int[Array, " B"],
     replies: Int[Array, "R T"],
     lengths: Int[Array, " R"],
     *,
-    config: ValueConfig,
     mesh: Mesh | None,
 ) -> Float[Array, " R"]:
     n = replies.shape[0] // prompts.shape[0]
@@ -178,12 +159,5 @@ def _last_values(
     tokens = jnp.pad(tokens, ((0, 0), (0, replies.shape[1])))
     columns = begin[:, None] + jnp.arange(replies.shape[1])
     tokens = tokens.at[jnp.arange(tokens.shape[0])[:, None], columns].set(replies)
-    hidden = hidden_states(model, tokens, config=config.backbone, adapter=adapter, mesh=mesh)
-
-    end = begin + lengths - 1
-    if config.head == "scalar":
-        values = value_head(head, pick(hidden, end))
-    else:
-        q = vocab_value_head(head, pick(hidden, jnp.maximum(end - 1, 0)))
-        values = pick(q, pick(tokens, end))
-    return jnp.where(lengths > 0, values, 0)
+    hidden = hidden_states(net.model, tokens, config=net.config.backbone, adapter=net.adapter, mesh=mesh)
+    return jnp.where(lengths > 0, net.last_values(hidden, tokens, begin + lengths - 1), 0)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from sia_jax.arguments import check_kind, check_real, check_whole, told
+from sia_jax.models.heads import HEADS
 from sia_jax.models.lora import LoraConfig
 from sia_jax.reprs import changed, number
 
@@ -145,10 +146,15 @@ class ValueConfig:
         check_kind("backbone", self.backbone, ModelConfig, "a ModelConfig, such as policy.config")
         if not isinstance(self.head, str) or self.head not in get_args(HeadKind):
             raise ValueError(f"head must be one of {get_args(HeadKind)}, got {told(self.head)}")
-        if (self.head == "vocab") != (self.head_rank is not None):
+        if HEADS[self.head].has_rank != (self.head_rank is not None):
             raise ValueError(
                 f"head_rank belongs to the vocab head, got head={self.head!r} with head_rank={self.head_rank}"
             )
 
     def __repr__(self) -> str:
         return changed(self, always=("backbone", "head"))
+
+    @property
+    def reads_candidates(self) -> bool:
+        """Whether a candidate's value is read at the candidate itself; else the prefix tells all values."""
+        return HEADS[self.head].reads_candidates

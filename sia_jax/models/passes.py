@@ -1,7 +1,6 @@
 """Whole passes: prefill and decoding steps, to be traced; logits, values and rewards of batches, jitted."""
 
 import functools
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +11,10 @@ from sia_jax.models.attention import CachedAttention, CausalAttention, PrefillAt
 from sia_jax.models.block_attention import find_first_blocks
 from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ModelConfig
-from sia_jax.models.heads import lm_head, reward_head, value_head, vocab_value_head
+from sia_jax.models.heads import lm_head, reward_head
 from sia_jax.models.lora import Adapter
 from sia_jax.models.transformer import forward
+from sia_jax.models.value_model import ValueNet
 from sia_jax.steering.arrays import pick
 from sia_jax.types import Params
 
@@ -179,19 +179,10 @@ def batch_logits(params: Params, tokens: Int[Array, "B L"], *, config: ModelConf
     return lm_head(params, hidden_states(params["model"], tokens, config=config))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "head"))
-def batch_values(
-    model: Params,
-    head_params: Params,
-    adapter: Adapter | None,
-    tokens: Int[Array, "B L"],
-    *,
-    config: ModelConfig,
-    head: Literal["scalar", "vocab"],
-) -> Array:
+@jax.jit
+def batch_values(net: ValueNet, tokens: Int[Array, "B L"]) -> Array:
     """Values of a right-padded batch, float32: V(x, y_<=t) [B, L], or Q(x, y_<=t, a) [B, L, V]."""
-    hidden = hidden_states(model, tokens, config=config, adapter=adapter)
-    return (value_head if head == "scalar" else vocab_value_head)(head_params, hidden)
+    return net.values(hidden_states(net.model, tokens, config=net.config.backbone, adapter=net.adapter))
 
 
 @functools.partial(jax.jit, static_argnames="config")

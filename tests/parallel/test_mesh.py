@@ -13,10 +13,10 @@ import sia_jax
 from sia_jax.models.batches import pad_batch
 from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ValueConfig
-from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConfig
 from sia_jax.models.passes import decode_step, prefill
 from sia_jax.models.transformer import abstract_model
+from sia_jax.models.value_model import init_value_head
 from sia_jax.parallel.mesh import (
     PARTITION_RULES,
     make_mesh,

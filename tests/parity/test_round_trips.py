@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 import sia_jax
 from sia_jax.checkpoints.config_json import config_dict, read_config
 from sia_jax.models.config import ValueConfig
-from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import init_lora
+from sia_jax.models.value_model import init_value_head
 from sia_jax.types import flatten_names
 from tests.support import compare, reference
 from tests.support.compare import TOLERANCE, relative_errors

@@ -17,9 +17,9 @@ from safetensors.numpy import load_file, save_file
 import sia_jax
 from sia_jax.checkpoints.config_json import config_dict
 from sia_jax.models.config import Family, Llama3Scaling, ModelConfig, RopeConfig, ValueConfig
-from sia_jax.models.heads import init_value_head
 from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.models.transformer import abstract_model
+from sia_jax.models.value_model import init_value_head
 from sia_jax.pretrained import Policy, RewardModel, ValueModel
 from sia_jax.types import Params, flatten_names, unflatten_names
 

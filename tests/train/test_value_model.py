@@ -20,7 +20,7 @@ import pytest
 import sia_jax
 from sia_jax.data.records import Record, read_records, write_records
 from sia_jax.models.config import ValueConfig
-from sia_jax.models.heads import init_value_head
+from sia_jax.models.value_model import init_value_head
 from sia_jax.runs.console import Terminal
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import TrainConfig
