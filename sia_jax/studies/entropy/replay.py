@@ -1,6 +1,5 @@
 """What a value model says of every candidate at every position of finished replies, whoever made them."""
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -10,14 +9,10 @@ from jaxtyping import Array, Float, Int
 
 from sia_jax.models.attention import PrefillAttention
 from sia_jax.models.cache import KVCache
-from sia_jax.models.config import ValueConfig
-from sia_jax.models.heads import value_head
-from sia_jax.models.lora import Adapter
 from sia_jax.models.passes import bucket_length, decode_block
-from sia_jax.models.product import einsum_float32
 from sia_jax.models.transformer import forward
+from sia_jax.models.value_model import ValueNet
 from sia_jax.pretrained import ValueModel
-from sia_jax.types import Params
 
 
 def candidate_values(
@@ -62,27 +57,14 @@ def candidate_values(
     for row, (prompt, reply, own) in enumerate(zip(prompts, replies, candidates, strict=True)):
         tokens[row, : len(prompt) + len(reply)] = [*prompt, *reply]
         ids[row, : len(reply)] = own
-    model = value.base if value.base is not None else value.params["model"]
-    adapter = None if value.config.lora is None else Adapter(value.params["lora"], value.config.lora)
     starts = np.array([len(prompt) for prompt in prompts], np.int32)
-    found = np.asarray(
-        _candidate_values(
-            model, value.params["value_head"], adapter, tokens, starts, ids, config=value.config
-        )
-    )
+    found = np.asarray(_candidate_values(value.net, tokens, starts, ids))
     return [found[row, : len(reply)] for row, reply in enumerate(replies)]
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@jax.jit
 def _candidate_values(
-    model: Params,
-    head: Params,
-    adapter: Adapter | None,
-    tokens: Int[Array, "B L"],
-    starts: Int[Array, " B"],
-    ids: Int[Array, "B T C"],
-    *,
-    config: ValueConfig,
+    net: ValueNet, tokens: Int[Array, "B L"], starts: Int[Array, " B"], ids: Int[Array, "B T C"]
 ) -> Float[Array, "B T C"]:
     """One pass over prompts and replies, then one over the C candidates of each position in turn.
 
@@ -90,29 +72,24 @@ def _candidate_values(
     the row's tokens before its position, and itself.
 
     Args:
-      model: the value model's backbone.
-      head: its head.
-      adapter: its LoRA, where that is kept apart.
+      net: the value model.
       tokens: prompts and replies, padded on the right.
       starts: where each row's reply begins.
       ids: candidates; T such that starts + T <= L.
-      config: static.
     """
     rows, length = tokens.shape
     steps, width = ids.shape[1:]
-    is_vocab = config.head == "vocab"
-    dtype = model["embed_tokens"]["weight"].dtype
-    cache: KVCache | None = KVCache.zeros(config.backbone, rows, length + (0 if is_vocab else width), dtype)
+    config = net.config.backbone
+    scratch = width if net.config.reads_candidates else 0
+    dtype = net.model["embed_tokens"]["weight"].dtype
+    cache: KVCache | None = KVCache.zeros(config, rows, length + scratch, dtype)
     positions = jnp.broadcast_to(jnp.arange(length), tokens.shape)
     hidden, cache = forward(
-        model, tokens, positions, cache, PrefillAttention(), config=config.backbone, adapter=adapter
+        net.model, tokens, positions, cache, PrefillAttention(), config=config, adapter=net.adapter
     )
-    if is_vocab:
+    if not net.config.reads_candidates:
         last = starts[:, None] + jnp.arange(steps) - 1
-        before = jnp.take_along_axis(hidden, last[..., None], axis=1)
-        down, up = head["down"]["weight"], head["up"]
-        inner = einsum_float32("btd,rd->btr", before.astype(down.dtype), down)
-        return einsum_float32("btr,btcr->btc", inner, up["weight"][ids]) + up["bias"][ids]
+        return net.values_of(jnp.take_along_axis(hidden, last[..., None], axis=1), ids)
 
     columns = length + jnp.arange(width)
     column = jnp.arange(length + width)
@@ -122,16 +99,16 @@ def _candidate_values(
         position = (starts + t)[:, None]
         mask = (column < position[..., None]) | (column == columns[:, None])
         hidden, cache = decode_block(
-            model,
+            net.model,
             own,
             jnp.broadcast_to(position, own.shape),
             jnp.broadcast_to(columns, own.shape),
             mask,
             cache,
-            config=config.backbone,
-            adapter=adapter,
+            config=config,
+            adapter=net.adapter,
         )
-        return cache, value_head(head, hidden)
+        return cache, net.values_of(hidden, own)
 
     assert cache is not None
     _, values = jax.lax.scan(step, cache, (jnp.arange(steps), ids.swapaxes(0, 1)))
