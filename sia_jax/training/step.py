@@ -17,10 +17,8 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from sia_jax.extras import installed_with
 from sia_jax.models.config import ValueConfig
-from sia_jax.models.heads import value_head
-from sia_jax.models.lora import Adapter
 from sia_jax.models.passes import hidden_states
-from sia_jax.models.product import einsum_float32
+from sia_jax.models.value_model import value_net
 from sia_jax.parallel.mesh import partition_spec
 from sia_jax.training import objective
 from sia_jax.training.batch import PackedBatch, PackedRows, micro_batch
@@ -214,26 +212,18 @@ def reply_values(
       [R, L] float32, in units of the reward. What stands at a trajectory's first token means nothing if the
       head is "vocab".
     """
-    adapter = None
-    if config.lora is not None:
-        adapter = Adapter(params["lora"], config.lora, dropout_keys=dropout_keys)
+    net = value_net(params, config, dropout_keys=dropout_keys)
     hidden = hidden_states(
-        params["model"],
+        net.model,
         rows.tokens,
         config=config.backbone,
-        adapter=adapter,
+        adapter=net.adapter,
         segment_ids=rows.segment_ids,
         positions=rows.positions,
         remat=remat,
         mesh=mesh,
     )
-    head = params["value_head"]
-    if config.head == "scalar":
-        return value_head(head, hidden)
-    down, up = head["down"]["weight"], head["up"]
-    inner = einsum_float32("...d,rd->...r", hidden.astype(down.dtype), down)
-    before = jnp.roll(inner, 1, axis=-2)  # what wraps around lands on a prompt's first token
-    return jnp.sum(before * up["weight"][rows.tokens], axis=-1) + up["bias"][rows.tokens]
+    return net.token_values(hidden, rows.tokens)
 
 
 def _dropout_keys(rng_key: Array, rows: PackedRows) -> UInt32[Array, "R L 2"]:
