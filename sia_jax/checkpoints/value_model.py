@@ -47,7 +47,8 @@ from sia_jax.checkpoints.values import is_count
 from sia_jax.checkpoints.vocabulary import check_same_vocabulary, load_tokenizer
 from sia_jax.files.shown import shown_line, shown_value
 from sia_jax.files.writing import write_text
-from sia_jax.models.config import ModelConfig, ValueConfig
+from sia_jax.models.config import HeadKind, ModelConfig, ValueConfig
+from sia_jax.models.heads import HEADS
 from sia_jax.models.lora import LoraConfig, check_adapter, merge_lora
 from sia_jax.parallel.mesh import mesh_of, shard_params
 from sia_jax.pretrained import Policy, ValueModel
@@ -354,27 +355,27 @@ def _parts(folder: Path) -> str:
 
 def _load_head(
     folder: Path, saved: dict[str, Any], config: ModelConfig
-) -> tuple[Literal["scalar", "vocab"], int | None, Params]:
+) -> tuple[HeadKind, int | None, Params]:
     """The head's kind, rank and tensors, float32."""
-    d, v = config.hidden_size, config.vocab_size
+    d = config.hidden_size
     if saved.get("hidden_size", d) != d:
         raise ValueError(
             f"{folder}: hidden_size is {shown_value(saved['hidden_size'])}, the backbone's is {d}"
         )
     if (folder / OFFICIAL_CONFIG).is_file():
         return "scalar", None, _read_official_head(folder / OFFICIAL_HEAD, d)
-    kind, rank = saved.get("head"), saved.get("head_rank")
-    if kind == "scalar":
-        expected: dict[str, tuple[int, ...]] = {"weight": (1, d), "bias": (1,)}
-    elif kind == "vocab" and rank is not None and is_count(rank):
-        expected = {"down.weight": (rank, d), "up.weight": (v, rank), "up.bias": (v,)}
-    else:
+    kind: Any = saved.get("head")
+    rank: Any = saved.get("head_rank")
+    head = HEADS.get(kind) if isinstance(kind, str) else None
+    if head is None or (head.has_rank and (rank is None or not is_count(rank))):
         raise ValueError(
             f"{folder / OUR_CONFIG}: unknown head {shown_value(kind)} of rank {shown_value(rank)}"
         )
+    rank = rank if head.has_rank else None
+    expected = head.shapes(d, config.vocab_size, rank)
     file = open_file(folder / OUR_HEAD)
     check_tensors(file, expected, source=OUR_CONFIG)
-    return kind, rank if kind == "vocab" else None, place_tensors(file, expected, jnp.float32, None)
+    return kind, rank, place_tensors(file, expected, jnp.float32, None)
 
 
 def _read_official_head(path: Path, hidden_size: int) -> Params:

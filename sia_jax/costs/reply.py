@@ -59,11 +59,11 @@ def steering_flops(
     met = [places for places in junctions if len(places)]
     if not met:
         return 0.0
-    model, is_scalar = config.backbone, config.head == "scalar"
+    model = config.backbone
     flops = _sequence(model, 0, prompt, lora=config.lora)
     for places in met:
         last, count = int(places[-1]), len(places)
-        if not is_scalar:
+        if not config.reads_candidates:
             flops += _sequence(model, prompt, last, lora=config.lora) + count * _head(config)
             continue
         at_junctions = float(np.sum(prompt + places + 1))

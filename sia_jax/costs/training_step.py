@@ -10,14 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from sia_jax.costs.compiled import Collective
-from sia_jax.models.lora import init_lora
 from sia_jax.models.transformer import abstract_model
-from sia_jax.models.value_model import init_value_head
+from sia_jax.models.value_model import abstract_value
 from sia_jax.parallel.mesh import MESH_AXES, ROW_AXES, partition_spec, row_shards
 from sia_jax.training.config import TrainConfig
 from sia_jax.types import Params, flatten_names
@@ -35,13 +33,8 @@ def frozen_shapes(config: TrainConfig, dtype: Any = jnp.bfloat16) -> Params:
 
 def trained_shapes(config: TrainConfig) -> Params:
     """The tree that is: {"lora", "value_head"}, float32."""
-    value, key = config.value, jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
-    assert value.lora is not None
-    model, lora = abstract_model(value.backbone), value.lora
-    return {
-        "lora": jax.eval_shape(lambda k: init_lora(model, lora, k), key),
-        "value_head": jax.eval_shape(lambda k: init_value_head(value, k), key),
-    }
+    assert config.value.lora is not None
+    return abstract_value(config.value)
 
 
 @dataclass(frozen=True)

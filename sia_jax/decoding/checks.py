@@ -20,6 +20,7 @@ from sia_jax.decoding.prompt import Prompt
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import LoraConfig, is_projection
 from sia_jax.models.transformer import abstract_model
+from sia_jax.models.value_model import abstract_value_head
 from sia_jax.steering.config import Knobs
 from sia_jax.types import Params, flatten_names
 
@@ -150,12 +151,8 @@ def _backbone_shapes(config: ModelConfig) -> Shapes:
 
 def _value_shapes(config: ValueConfig, value: Params) -> Shapes:
     """Of the head, and of the backbone or of an adapter on whichever projections `value` has one on."""
-    d, v, r = config.backbone.hidden_size, config.backbone.vocab_size, config.head_rank
-    if r is None:
-        shapes: Shapes = {"value_head.weight": (1, d), "value_head.bias": (1,)}
-    else:
-        up = {"value_head.up.weight": (v, r), "value_head.up.bias": (v,)}
-        shapes = {"value_head.down.weight": (r, d)} | up
+    head = flatten_names({"value_head": abstract_value_head(config)})
+    shapes: Shapes = {name: leaf.shape for name, leaf in head.items()}
     backbone = _backbone_shapes(config.backbone)
     if config.lora is None:
         return shapes | {f"model.{name}": shape for name, shape in backbone.items()}
