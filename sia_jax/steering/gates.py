@@ -1,20 +1,22 @@
 """Gates: at which positions the policy is steered.
 
-A gate is an expression over per-row features, `Entropy() & ~Position(3)`, say. The expression is static,
-part of the compiled program; its numbers are traced, so that sweeping one compiles nothing. `threshold` is
-the number of every `Entropy` and the start of every `Budget`; the other gates carry their own.
+A gate is an expression over per-row features, `Entropy() & ~Position(3)`, say. What it is made of is static,
+part of the compiled program; its numbers are the leaves of a pytree and traced, so that sweeping one compiles
+nothing. `threshold` is the number of every `Entropy` and the start of every `Budget`; the other gates carry
+their own.
 """
 
 import abc
 import math
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from sia_jax.arguments import check_kind, check_real, told
+from sia_jax.arguments import check_kind, told
+from sia_jax.steering.parts import Expression, Number, operand, within
 
 BUDGET_STEP = 0.25
 """eta: how far, in nats, one verdict moves the threshold of a `Budget`."""
@@ -22,10 +24,8 @@ BUDGET_STEP = 0.25
 SMALLEST_ENTROPY = 1e-6
 """Entropies below this count as this in a ratio, nats."""
 
-_OPERATORS = {"Not": "~", "And": "&", "Or": "|"}
-
-Numbers = tuple[Float[Array, " B"], ...]
-State = tuple[Float[Array, " B"], ...]
+State = Any
+"""What a gate remembers of a row: a pytree of arrays [B]."""
 
 
 @jax.tree_util.register_dataclass
@@ -42,20 +42,41 @@ class Features:
     threshold: Float[Array, " B"]  # nats
 
 
-@dataclass(frozen=True)
-class Gate(abc.ABC):
-    """A static expression. Its leaves' fields are the defaults of its traced numbers."""
+class Gate(Expression):
+    """An expression that says of each position whether it is a junction.
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            check_real(f"{field.name} of {type(self).__name__}", getattr(self, field.name))
+    To write one: a frozen dataclass, registered with JAX, whose fields are its numbers, with a `decide`; see
+    `Bernoulli`. One that remembers has an `init` and an `advance` too; see `Refractory`.
+    """
+
+    _described: ClassVar[str] = "a gate such as Entropy() or Position(3)"
+
+    def init(self, threshold: Float[Array, " B"]) -> State:
+        """The state before the first token."""
+        return ()
+
+    @abc.abstractmethod
+    def decide(self, features: Features, state: State) -> Bool[Array, " B"]:
+        """The verdict at this position."""
+
+    def advance(self, features: Features, state: State, junction: Bool[Array, " B"]) -> State:
+        """The state for the next position, once a token.
+
+        Args:
+          features: of the rows, as `decide` saw them.
+          state: likewise.
+          junction: [B] the verdict of the whole expression that this gate is a part of.
+        """
+        return state
 
     def __and__(self, other: "Gate") -> "Gate":
+        check_kind("what & combines", other, Gate, self._described)
         return And(self, other)
 
     __rand__ = __and__
 
     def __or__(self, other: "Gate") -> "Gate":
+        check_kind("what | combines", other, Gate, self._described)
         return Or(self, other)
 
     __ror__ = __or__
@@ -69,31 +90,8 @@ class Gate(abc.ABC):
             "&, | and ~, not with `and`, `or` and `not`"
         )
 
-    @property
-    def numbers(self) -> tuple[float, ...]:
-        """The default numbers of all leaves, from left to right."""
-        return tuple(getattr(self, field.name) for field in fields(self))
 
-    @property
-    def ranges(self) -> tuple[tuple[float, float], ...]:
-        """Where each of the numbers makes sense."""
-        return tuple((-math.inf, math.inf) for _ in self.numbers)
-
-    def init(self, threshold: Float[Array, " B"]) -> State:
-        """The state before the first token: one array for each `Budget`, from left to right."""
-        return ()
-
-    @abc.abstractmethod
-    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Bool[Array, " B"], State]:
-        """The verdict at this position, and the state for the next one.
-
-        Args:
-          features: of the rows.
-          numbers: [B] each, in the order of `self.numbers`.
-          state: as `init` made it or `decide` returned it.
-        """
-
-
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Entropy(Gate):
     """H_t >= threshold: the paper's gate."""
@@ -105,106 +103,94 @@ class Entropy(Gate):
                 "threshold is an argument of the call, sample(params, prompt, threshold, ...)"
             )
 
-    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+    def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
-        return features.entropy >= features.threshold, state
+        return features.entropy >= features.threshold
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class EntropyRatio(Gate):
     """ln(max(H_t, 1e-6) / max(H_{t-1}, 1e-6)) >= at_least; false at t = 0 (official: `entropy_ratio`)."""
 
-    at_least: float
+    at_least: Number
 
-    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+    def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
         now = jnp.log(jnp.maximum(features.entropy, SMALLEST_ENTROPY))
         before = jnp.log(jnp.maximum(features.previous_entropy, SMALLEST_ENTROPY))
-        return (now - before >= numbers[0]) & (features.index > 0), state
+        return (now - before >= self.at_least) & (features.index > 0)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Position(Gate):
     """t < first: the reply's first tokens (official: `intervene_num`)."""
 
-    first: float
+    first: Number = field(metadata=within(0, math.inf))
 
-    @property
-    def ranges(self) -> tuple[tuple[float, float], ...]:
+    def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
-        return ((0.0, math.inf),)
-
-    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
-        """See `Gate`."""
-        return features.index < numbers[0], state
+        return features.index < self.first
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Bernoulli(Gate):
     """u < rate, u uniform: junctions at random. All in one expression share a position's u."""
 
-    rate: float
+    rate: Number = field(metadata=within(0, 1))
 
-    @property
-    def ranges(self) -> tuple[tuple[float, float], ...]:
+    def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
-        return ((0.0, 1.0),)
-
-    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
-        """See `Gate`."""
-        return features.uniform < numbers[0], state
+        return features.uniform < self.rate
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TopProbability(Gate):
     """max softmax(l) <= at_most: the policy has no favourite."""
 
-    at_most: float
+    at_most: Number = field(metadata=within(0, 1))
 
-    @property
-    def ranges(self) -> tuple[tuple[float, float], ...]:
+    def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
-        return ((0.0, 1.0),)
-
-    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
-        """See `Gate`."""
-        return features.top_probability <= numbers[0], state
+        return features.top_probability <= self.at_most
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LogitGap(Gate):
     """l_(1) - l_(2) <= at_most: the two best are close."""
 
-    at_most: float
+    at_most: Number = field(metadata=within(0, math.inf))
 
-    @property
-    def ranges(self) -> tuple[tuple[float, float], ...]:
+    def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
-        return ((0.0, math.inf),)
-
-    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
-        """See `Gate`."""
-        return features.logit_gap <= numbers[0], state
+        return features.logit_gap <= self.at_most
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Always(Gate):
     """Every position: dense steering."""
 
-    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+    def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
-        return jnp.ones_like(features.index, bool), state
+        return jnp.ones_like(features.index, bool)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Never(Gate):
     """No position."""
 
-    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+    def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
-        return jnp.zeros_like(features.index, bool), state
+        return jnp.zeros_like(features.index, bool)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Budget(Gate):
     """b_t = (H_t >= q_t), q_0 = threshold, q_{t+1} = q_t + eta (b_t - rate): the share of verdicts is held.
@@ -213,87 +199,82 @@ class Budget(Gate):
     infinite, and every verdict the same. Inside `A & Budget` it is its own verdicts that are counted.
     """
 
-    rate: float
-
-    @property
-    def ranges(self) -> tuple[tuple[float, float], ...]:
-        """See `Gate`."""
-        return ((0.0, 1.0),)
+    rate: Number = field(metadata=within(0, 1))
 
     def init(self, threshold: Float[Array, " B"]) -> State:
         """q_0."""
-        return (threshold,)
+        return threshold
 
-    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+    def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
-        (q,) = state
-        verdict = features.entropy >= q
-        return verdict, (q + BUDGET_STEP * (verdict - numbers[0]),)
+        return features.entropy >= state
+
+    def advance(self, features: Features, state: State, junction: Array) -> State:
+        """q_{t+1}."""
+        return state + BUDGET_STEP * (self.decide(features, state) - self.rate)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Refractory(Gate):
+    """t - last > tokens, `last` the last junction of the whole expression; true until there is one."""
+
+    tokens: Number = field(metadata=within(0, math.inf))
+
+    def init(self, threshold: Float[Array, " B"]) -> State:
+        """No last junction: -1, which is no position."""
+        return jnp.full_like(threshold, -1, jnp.int32)
+
+    def decide(self, features: Features, state: State) -> Array:
+        """See `Gate`."""
+        return (state < 0) | (features.index - state > self.tokens)
+
+    def advance(self, features: Features, state: State, junction: Array) -> State:
+        """The last junction."""
+        return jnp.where(junction, features.index, state)
+
+
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, repr=False)
 class Not(Gate):
     """~inner."""
 
-    inner: Gate
+    inner: Gate = field(metadata=operand(Gate))
 
     def __repr__(self) -> str:
         return f"~{self.inner}"
-
-    def __post_init__(self) -> None:
-        _check_gates(self, self.inner)
-
-    @property
-    def numbers(self) -> tuple[float, ...]:
-        """Those of `inner`."""
-        return self.inner.numbers
-
-    @property
-    def ranges(self) -> tuple[tuple[float, float], ...]:
-        """Those of `inner`."""
-        return self.inner.ranges
 
     def init(self, threshold: Float[Array, " B"]) -> State:
         """That of `inner`."""
         return self.inner.init(threshold)
 
-    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+    def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
-        verdict, state = self.inner.decide(features, numbers, state)
-        return ~verdict, state
+        return ~self.inner.decide(features, state)
+
+    def advance(self, features: Features, state: State, junction: Array) -> State:
+        """See `Gate`."""
+        return self.inner.advance(features, state, junction)
 
 
 @dataclass(frozen=True)
 class _Pair(Gate):
-    """Two expressions, both evaluated at every position, whatever the other says."""
+    """Two expressions, both evaluated at every position, whatever the other says; a pair of states."""
 
-    left: Gate
-    right: Gate
-
-    def __post_init__(self) -> None:
-        _check_gates(self, self.left, self.right)
-
-    @property
-    def numbers(self) -> tuple[float, ...]:
-        """Those of the left, then those of the right."""
-        return self.left.numbers + self.right.numbers
-
-    @property
-    def ranges(self) -> tuple[tuple[float, float], ...]:
-        """Those of both."""
-        return self.left.ranges + self.right.ranges
+    left: Gate = field(metadata=operand(Gate))
+    right: Gate = field(metadata=operand(Gate))
 
     def init(self, threshold: Float[Array, " B"]) -> State:
-        """That of the left, then that of the right."""
-        return self.left.init(threshold) + self.right.init(threshold)
+        """That of the left, and that of the right."""
+        return self.left.init(threshold), self.right.init(threshold)
 
-    def _decide_both(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, Array, State]:
-        split, states = len(self.left.numbers), len(self.left.init(features.threshold))
-        left, left_state = self.left.decide(features, numbers[:split], state[:states])
-        right, right_state = self.right.decide(features, numbers[split:], state[states:])
-        return left, right, left_state + right_state
+    def advance(self, features: Features, state: State, junction: Array) -> State:
+        """See `Gate`."""
+        left, right = state
+        return self.left.advance(features, left, junction), self.right.advance(features, right, junction)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, repr=False)
 class And(_Pair):
     """left & right."""
@@ -301,12 +282,12 @@ class And(_Pair):
     def __repr__(self) -> str:
         return f"({self.left} & {self.right})"
 
-    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+    def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
-        left, right, state = self._decide_both(features, numbers, state)
-        return left & right, state
+        return self.left.decide(features, state[0]) & self.right.decide(features, state[1])
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, repr=False)
 class Or(_Pair):
     """left | right: how the official code joins its gates."""
@@ -314,13 +295,14 @@ class Or(_Pair):
     def __repr__(self) -> str:
         return f"({self.left} | {self.right})"
 
-    def decide(self, features: Features, numbers: Numbers, state: State) -> tuple[Array, State]:
+    def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
-        left, right, state = self._decide_both(features, numbers, state)
-        return left | right, state
+        return self.left.decide(features, state[0]) | self.right.decide(features, state[1])
 
 
-def _check_gates(whole: Gate, *parts: object) -> None:
-    for part in parts:
-        operator = _OPERATORS[type(whole).__name__]
-        check_kind(f"what {operator} combines", part, Gate, "a gate such as Entropy() or Position(3)")
+def reads_threshold(gate: Gate) -> bool:
+    """Whether `threshold` is a number of the gate: an `Entropy` or a `Budget` is in it."""
+    if isinstance(gate, Entropy | Budget):
+        return True
+    parts = (getattr(gate, f.name) for f in fields(gate))  # type: ignore[arg-type]
+    return any(reads_threshold(part) for part in parts if isinstance(part, Gate))

@@ -1,24 +1,39 @@
 """Tilts: what the values of the candidates add to their logits.
 
-A tilt maps values [B, C] and beta [B] to additions [B, C]. Means and deviations are taken over the candidates
-that may be chosen, those in A and N.
+A tilt maps values [B, C] to additions [B, C]. Means and deviations are taken over the candidates that may be
+chosen, those in A and N. Like a gate it is a pytree whose numbers are the leaves.
 """
 
 import abc
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from sia_jax.arguments import check_kind, check_real
-
-Numbers = tuple[Float[Array, " B"], ...]
+from sia_jax.steering.parts import Expression, Number, operand, within
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Tilt(abc.ABC):
-    """Static; the fields that are numbers are the defaults of traced ones."""
+class Junction:
+    """What a tilt sees of a junction beside the values of its candidates."""
+
+    beta: Float[Array, " B"]  # strength, in nats per unit of reward
+    logits: Float[Array, "B C"]  # l, processed
+    allowed: Bool[Array, "B C"]  # the candidates in A and N; what a tilt says of others means nothing
+    prefix_value: Float[Array, " B"]  # V(s), in units of the reward; no number where none was computed
+
+
+class Tilt(Expression):
+    """An expression that says what is added to the candidates' logits.
+
+    To write one: a frozen dataclass, registered with JAX, whose fields are its numbers, with a `__call__`.
+    """
+
+    _described: ClassVar[str] = "a tilt such as Additive()"
 
     def __bool__(self) -> bool:
         raise TypeError(
@@ -26,106 +41,121 @@ class Tilt(abc.ABC):
             "one bounds another: Clipped(2.0, of=Standardised())"
         )
 
-    @property
-    def numbers(self) -> tuple[float, ...]:
-        """The default numbers, from left to right."""
-        own = [getattr(self, f.name) for f in fields(self)]
-        return tuple(number for x in own for number in (x.numbers if isinstance(x, Tilt) else (x,)))
-
-    @property
-    def ranges(self) -> tuple[tuple[float, float], ...]:
-        """Where each of the numbers makes sense."""
-        return ()
-
     @abc.abstractmethod
-    def __call__(
-        self,
-        values: Float[Array, "B C"],
-        beta: Float[Array, " B"],
-        allowed: Bool[Array, "B C"],
-        numbers: Numbers = (),
-    ) -> Float[Array, "B C"]:
-        """What to add to the candidates' logits.
+    def __call__(self, values: Float[Array, "B C"], at: Junction) -> Float[Array, "B C"]:
+        """What to add to the candidates' logits, nats.
 
         Args:
           values: [B, C] V(s, a), in units of the reward.
-          beta: [B] strength, in nats per unit of reward.
-          allowed: [B, C] the candidates in A and N; what comes out for others means nothing.
-          numbers: [B] each, in the order of `self.numbers`.
+          at: the rest of what is known there.
         """
 
-    def relative(
-        self,
-        values: Float[Array, "B C"],
-        beta: Float[Array, " B"],
-        allowed: Bool[Array, "B C"],
-        numbers: Numbers = (),
-    ) -> Float[Array, "B C"]:
+    def relative(self, values: Float[Array, "B C"], at: Junction) -> Float[Array, "B C"]:
         """The same less a number common to a row's candidates: 0 for the largest of those in A and N.
 
         The law is that of the tilt itself. An offset that all values have takes no digits from it.
         """
-        tilt = self(values, beta, allowed, numbers)
-        return tilt - _largest(tilt, allowed)
+        tilt = self(values, at)
+        return tilt - _largest(tilt, at.allowed)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Additive(Tilt):
     """beta V: the paper's, so that the steered distribution is softmax(l + beta V)."""
 
-    def __call__(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
+    def __call__(self, values: Array, at: Junction) -> Array:
         """See `Tilt`."""
-        return beta[:, None] * values
+        return at.beta[:, None] * values
 
-    def relative(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
+    def relative(self, values: Array, at: Junction) -> Array:
         """See `Tilt`; the difference is taken before the product, whose rounding knows no offset then."""
-        return _difference(values, beta, allowed)
+        return _difference(values, at)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Centred(Tilt):
     """beta (V - mean V): the additive law, in scores that stay near the policy's logits."""
 
-    def __call__(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
+    def __call__(self, values: Array, at: Junction) -> Array:
         """See `Tilt`."""
-        return beta[:, None] * _centred(values, allowed)
+        return at.beta[:, None] * _centred(values, at.allowed)
 
-    def relative(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
+    def relative(self, values: Array, at: Junction) -> Array:
         """See `Tilt`."""
-        return _difference(values, beta, allowed)
+        return _difference(values, at)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Advantage(Tilt):
+    """beta (V(s, a) - V(s)): the additive law, in scores that a bound cuts where a token is unusual.
+
+    The only tilt that reads V(s): where it is not finite, neither is the tilt.
+    """
+
+    def __call__(self, values: Array, at: Junction) -> Array:
+        """See `Tilt`."""
+        # An infinite V(s) would pass a bound for a number.
+        prefix_value = jnp.where(jnp.isfinite(at.prefix_value), at.prefix_value, jnp.nan)
+        return at.beta[:, None] * (values - prefix_value[:, None])
+
+    def relative(self, values: Array, at: Junction) -> Array:
+        """See `Tilt`; V(s) is common to the candidates."""
+        return _difference(values, at)
+
+
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Standardised(Tilt):
     """beta (V - mean V) / std V: one beta for value models of any scale; 0 where all values are equal."""
 
-    def __call__(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
+    def __call__(self, values: Array, at: Junction) -> Array:
         """See `Tilt`."""
-        centred = _centred(values, allowed)
-        std = jnp.sqrt(_mean(jnp.square(centred), allowed))
-        return beta[:, None] * jnp.where(std > 0, centred / jnp.where(std > 0, std, 1), 0)
+        centred = _centred(values, at.allowed)
+        std = jnp.sqrt(_mean(jnp.square(centred), at.allowed))
+        return at.beta[:, None] * jnp.where(std > 0, centred / jnp.where(std > 0, std, 1), 0)
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Clipped(Tilt):
     """clip(of, -bound, bound): no value model may move a logit by more than `bound` nats."""
 
-    bound: float
-    of: Tilt = field(default_factory=Additive)
+    bound: Number = field(metadata=within(0, math.inf))
+    of: Tilt = field(default_factory=Additive, metadata=operand(Tilt))
 
-    def __post_init__(self) -> None:
-        check_real("bound of Clipped", self.bound)
-        check_kind("what Clipped bounds", self.of, Tilt, "a tilt such as Additive()")
-
-    @property
-    def ranges(self) -> tuple[tuple[float, float], ...]:
+    def __call__(self, values: Array, at: Junction) -> Array:
         """See `Tilt`."""
-        return ((0.0, math.inf), *self.of.ranges)
+        bound = jnp.expand_dims(self.bound, -1)
+        return jnp.clip(self.of(values, at), -bound, bound)
 
-    def __call__(self, values: Array, beta: Array, allowed: Array, numbers: Numbers = ()) -> Array:
-        """See `Tilt`."""
-        bound = numbers[0][:, None]
-        return jnp.clip(self.of(values, beta, allowed, numbers[1:]), -bound, bound)
+
+def mean_value(values: Float[Array, "B C"], allowed: Bool[Array, "B C"]) -> Float[Array, " B"]:
+    """V(s) = mean of V(s, a) over A and N: that of a prompt, of which no value model is trained.
+
+    Args:
+      values: [B, C] V(s, a), in units of the reward.
+      allowed: [B, C] the candidates in A and N.
+    """
+    return expected_value(values, jnp.zeros_like(values), allowed)
+
+
+def expected_value(
+    values: Float[Array, "B C"], logits: Float[Array, "B C"], allowed: Bool[Array, "B C"]
+) -> Float[Array, " B"]:
+    """V(s) = sum_a p_a Q(s, a) over A and N, p = softmax(l) there: that of a vocabulary head.
+
+    Args:
+      values: [B, C] Q(s, a), in units of the reward.
+      logits: [B, C] l, processed; the temperature is 1.
+      allowed: [B, C] the candidates in A and N.
+    """
+    top = _largest(values, allowed)  # a mean of what all share is rounded
+    masses = jnp.where(allowed, jnp.exp(logits - _largest(logits, allowed)), 0)
+    below = jnp.sum(jnp.where(allowed, masses * (values - top), 0), axis=-1)
+    return top[:, 0] + below / jnp.maximum(jnp.sum(masses, axis=-1), 1)
 
 
 def _mean(x: Array, allowed: Array) -> Array:
@@ -137,11 +167,11 @@ def _largest(x: Array, allowed: Array) -> Array:
     return jnp.max(jnp.where(allowed, x, -jnp.inf), axis=-1, keepdims=True)
 
 
-def _difference(values: Array, beta: Array, allowed: Array) -> Array:
+def _difference(values: Array, at: Junction) -> Array:
     """beta (V - V_b), b the candidate of the largest beta V; a difference that overflows is cut off."""
-    towards, most = jnp.where(beta < 0, -1, 1)[:, None], jnp.finfo(values.dtype).max
-    best = towards * _largest(towards * values, allowed)
-    return beta[:, None] * jnp.clip(values - best, -most, most)
+    towards, most = jnp.where(at.beta < 0, -1, 1)[:, None], jnp.finfo(values.dtype).max
+    best = towards * _largest(towards * values, at.allowed)
+    return at.beta[:, None] * jnp.clip(values - best, -most, most)
 
 
 def _centred(values: Array, allowed: Array) -> Array:

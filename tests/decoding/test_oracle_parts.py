@@ -17,16 +17,18 @@ from tests.support.oracle_parts import (
     PICK,
     REST,
     Features,
-    count_budgets,
+    advance,
     drawn_from,
     evaluate,
     expression_of,
     fold_in,
     gumbel,
+    initial_state,
     numbered,
     own_choice,
     penalise,
     processed,
+    reads_prefix_value,
     steered_choice,
     tilt_of,
     uniform,
@@ -203,6 +205,12 @@ PROBABILITIES = np.array([0.1, 0.4, 0.2, 0.3])
         ({"top_p": 0.65, "top_k": 3}, [1, 3]),  # 0.4 / 0.9 and 0.3 / 0.9
         ({"top_p": 0.5, "temperature": 0.5}, [1]),  # 16 / 30
         ({"top_p": 0.5, "top_k": 1, "temperature": 0.0}, [0, 1, 2, 3]),
+        ({"min_p": 0.2}, [0, 1, 2, 3]),
+        ({"min_p": 0.3}, [1, 2, 3]),
+        ({"min_p": 1.0}, [1]),
+        ({"min_p": 0.6, "temperature": 0.5}, [1]),  # 9 / 16
+        ({"min_p": 0.3, "top_k": 2}, [1, 3]),
+        ({"min_p": 0.9, "temperature": 0.0}, [0, 1, 2, 3]),
     ],
 )
 def test_filters_keep_the_shortest_prefix_of_enough_mass(changes, kept):
@@ -223,6 +231,9 @@ def test_cuts_report_their_distance_from_a_tie():
     assert distances["candidates"] == pytest.approx(l[3] - l[2])
     assert distances["top_k"] == pytest.approx(l[2] - l[0])
     assert distances["top_p"] == pytest.approx(7 / 9 - 0.65)
+    distances = view_of(l, settings(min_p=0.7, num_candidates=2)).distances
+    assert distances["min_p"] == pytest.approx(math.log(0.75 / 0.7))
+    assert view_of(l, settings(min_p=0.7, top_k=1)).distances["min_p"] == math.inf
 
 
 def test_ids_without_probability_are_candidates_and_never_members():
@@ -271,9 +282,39 @@ def test_a_budget_holds_its_share_to_what_its_threshold_moved():
     for entropy in entropies:
         f = dataclasses.replace(FEATURES, entropy=float(entropy))
         opened += entropy >= q[0]
-        q = evaluate(gate, f, iter(q)).budgets
+        q = advance(gate, f, iter(q), False)
     assert abs(opened / steps - rate) == pytest.approx(abs(q[0] - 1.0) / (0.25 * steps))
     assert abs(opened / steps - rate) < 0.05
+
+
+def junctions(gate, entropies, **how):
+    """The junctions of a row whose entropies are given, by its gate, and the states after each token."""
+    state, found, states = initial_state(gate, 1.0), [], []
+    for t, entropy in enumerate(entropies):
+        f = dataclasses.replace(FEATURES, t=t, entropy=entropy)
+        is_junction = evaluate(gate, f, iter(state)).is_open
+        state = advance(gate, f, iter(state), is_junction, **how)
+        found += [t] * is_junction
+        states.append(state)
+    return found, states
+
+
+def test_a_refractory_gate_is_shut_for_so_many_tokens_after_a_junction():
+    assert junctions(("Refractory", 2.0), [0.0] * 8)[0] == [0, 3, 6]
+    assert junctions(("Refractory", 0.0), [0.0] * 3)[0] == [0, 1, 2]
+    assert evaluate(("Refractory", 2.0), FEATURES, iter([1.0])).distance == math.inf
+
+
+def test_a_refractory_gate_hears_the_verdict_of_the_whole():
+    # Position shuts 0; q is 1, 1.2, 1.15, 1.1, 1.3, so the budget alone is open at 0 and 3.
+    entropies = [1.0, 1.0, 1.0, 2.0, 1.0]
+    gate = ("And", ("And", ("Not", ("Position", 1.0)), ("Refractory", 2.0)), ("Budget", 0.2))
+    found, states = junctions(gate, entropies)
+    assert found == [3]
+    # Position & Refractory are open at 1: taken for a junction, it shuts 3.
+    assert junctions(gate, entropies, early=True)[0] == []
+    np.testing.assert_allclose([q for _, q in states], [1.2, 1.15, 1.1, 1.3, 1.25])
+    assert [last for last, _ in states] == [-1, -1, -1, 3, 3]
 
 
 @dataclass(frozen=True)
@@ -310,7 +351,7 @@ def test_objects_are_read_by_their_names_and_their_numbers_replaced_from_the_lef
         ("Or", ("Entropy",), ("Budget", 0.3)),
     )
     assert expression_of(gate) == expected
-    assert count_budgets(expected) == 2
+    assert initial_state(expected, 1.5) == [1.5, 1.5]
     assert numbered(gate, [1, 2, 3]) == (
         "Or", ("Or", ("Budget", 1.0), ("Not", ("Position", 2.0))), ("Or", ("Entropy",), ("Budget", 3.0)),
     )  # fmt: skip
@@ -323,6 +364,10 @@ def test_tilts_follow_their_equations():
     np.testing.assert_allclose(tilt_of(("Standardised",), values, 2.0), np.sqrt(6) * np.array([-1, 0, 1]))
     np.testing.assert_array_equal(tilt_of(("Standardised",), np.full(3, 0.1), 2.0), [0, 0, 0])
     np.testing.assert_array_equal(tilt_of(("Clipped", 3.0, ("Centred",)), values, 2.0), [-3, 0, 3])
+    np.testing.assert_array_equal(tilt_of(("Advantage",), values, 2.0, 2.0), [-2, 2, 6])
+    np.testing.assert_array_equal(tilt_of(("Clipped", 3.0, ("Advantage",)), values, 2.0, 2.0), [-2, 2, 3])
+    assert reads_prefix_value(("Clipped", 3.0, ("Advantage",)))
+    assert not reads_prefix_value(("Clipped", 3.0, ("Centred",)))
 
 
 # Choices
@@ -477,6 +522,7 @@ def test_the_first_small_margin_is_where_float32_may_part():
     assert reply.comparisons[smallest]["gate"] >= reply.margins[smallest]
 
 
+BOUNDED = ("Clipped", 0.3, ("Advantage",))
 EXPOSING = {
     "candidate_position": {"threshold": -math.inf},
     "policy_prompt": {"threshold": -math.inf},
@@ -485,6 +531,9 @@ EXPOSING = {
     "late_penalty": {"repetition_penalty": 1.8, "presence_penalty": 1.0},
     "filtered_entropy": {"temperature": 0.5, "top_p": 0.8},
     "waiting_gate": {"gate": ("Budget", 0.5)},
+    "early_verdict": {"gate": ("And", ("And", ("Always",), ("Refractory", 2.0)), ("Budget", 0.4))},
+    "prefix_value_shifted": {"tilt": BOUNDED, "beta": 4.0},
+    "stale_prefix_value": {"tilt": BOUNDED, "beta": 4.0},
 }
 
 
@@ -499,5 +548,6 @@ def test_every_mutation_shows(mutation):
         true.junction[:agreed] != mutated.junction[:agreed],
         not np.allclose(true.value[:agreed], mutated.value[:agreed], rtol=1e-2, equal_nan=True),
         not np.allclose(true.gate_state[:agreed], mutated.gate_state[:agreed], rtol=1e-2),
+        not np.allclose(true.logprob[:agreed], mutated.logprob[:agreed], rtol=1e-2),
     ]
     assert any(differs)

@@ -1,11 +1,14 @@
 """Each gate on a few rows whose verdicts can be read off."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sia_jax.steering.config import SteeringConfig
 from sia_jax.steering.gates import (
     Always,
     Bernoulli,
@@ -17,8 +20,11 @@ from sia_jax.steering.gates import (
     LogitGap,
     Never,
     Position,
+    Refractory,
+    State,
     TopProbability,
 )
+from sia_jax.steering.parts import Number, within
 
 ROWS = 3
 
@@ -32,11 +38,26 @@ def features(**given: Any) -> Features:
     )
 
 
+def rows_of(gate: Gate) -> Gate:
+    """The gate with its numbers as a call has them: float32 [B]."""
+    return jax.tree.map(lambda x: jnp.full(ROWS, x, jnp.float32), gate)
+
+
 def decide(gate: Gate, seen: Features, state: Any = None) -> tuple[list[bool], Any]:
-    """The verdicts of the rows, and the state after them."""
-    numbers = tuple(jnp.full(ROWS, number, jnp.float32) for number in gate.numbers)
-    verdict, state = gate.decide(seen, numbers, gate.init(seen.threshold) if state is None else state)
-    return np.asarray(verdict).tolist(), state
+    """The verdicts of the rows, and the state after them, if the gate is the whole expression."""
+    gate = rows_of(gate)
+    state = gate.init(seen.threshold) if state is None else state
+    verdict = gate.decide(seen, state)
+    return np.asarray(verdict).tolist(), gate.advance(seen, state, verdict)
+
+
+def reply(gate: Gate, entropies: list[float], threshold: float = 1.0) -> list[int]:
+    """The junctions of a row whose entropies are given, one a token."""
+    state, junctions = None, []
+    for t, entropy in enumerate(entropies):
+        verdict, state = decide(gate, features(index=t, entropy=entropy, threshold=threshold), state)
+        junctions += [t] * verdict[0]
+    return junctions
 
 
 @pytest.mark.parametrize(
@@ -86,7 +107,7 @@ def test_a_budget_raises_its_threshold_after_a_junction_and_lowers_it_else() -> 
     seen = features(entropy=[2.0, 1.0, 0.0], threshold=1.0)
     verdict, state = decide(Budget(0.2), seen)
     assert verdict == [True, True, False]
-    np.testing.assert_allclose(state[0], [1.2, 1.2, 0.95])
+    np.testing.assert_allclose(state, [1.2, 1.2, 0.95])
     assert decide(Budget(0.2), seen, state)[0] == [True, False, False]
 
 
@@ -102,3 +123,77 @@ def test_budgets_of_one_expression_have_states_of_their_own() -> None:
     seen = features(entropy=1.0, threshold=1.0)
     _, state = decide(Budget(0.2) & ~Budget(0.6), seen)
     np.testing.assert_allclose(np.asarray(state)[:, 0], [1.2, 1.1])
+
+
+def test_after_a_junction_a_refractory_gate_is_shut_for_so_many_tokens() -> None:
+    assert reply(Refractory(2), [0] * 8) == [0, 3, 6]
+    assert reply(Refractory(0), [0] * 4) == [0, 1, 2, 3]
+    assert reply(Refractory(np.inf), [0] * 8) == [0]
+    assert reply(Entropy() & Refractory(2), [0, 2, 2, 0, 2, 2, 0, 2]) == [1, 4, 7]
+
+
+def test_what_counts_for_a_refractory_gate_is_the_verdict_of_the_whole() -> None:
+    # Its own verdict at 0, which the entropy shuts, would shut 1 and 2 too.
+    assert reply(Refractory(2) & Entropy(), [0, 2, 2, 0, 2, 2, 2]) == [1, 4]
+    assert reply(~(~Refractory(2) | ~Entropy()), [0, 2, 2, 0, 2, 2, 2]) == [1, 4]
+
+
+def test_a_refractory_gate_waits_for_what_a_budget_says() -> None:
+    """A & Budget(0.2) & Refractory(1), by hand.
+
+    t      0     1     2     3     4
+    A      shut  open  open  open  open
+    H      1     1     1     2     1
+    q      1     1.2   1.15  1.1   1.3
+    b      1     0     0     1     0
+    whole  0     0     0     1     0
+    """
+    # A's verdicts, from before the budget, would make 2 the last junction and shut 3.
+    assert reply(~Position(1) & Budget(0.2) & Refractory(1), [1.0, 1.0, 1.0, 2.0, 1.0]) == [3]
+    # The budget's would make it 0, and shut 1.
+    assert reply(~Position(1) & Budget(0.2) & Refractory(1), [1.0, 1.25, 0.0, 0.0, 0.0]) == [1]
+
+
+def test_a_budget_counts_what_a_refractory_gate_shuts() -> None:
+    seen = features(index=1, entropy=2.0, threshold=1.0)
+    _, (q, last) = decide(Budget(0.2) & Refractory(3), features(entropy=2.0, threshold=1.0))
+    verdict, (q, last) = decide(Budget(0.2) & Refractory(3), seen, (q, last))
+    assert verdict == [False] * ROWS
+    np.testing.assert_allclose(q, 1.4)
+    np.testing.assert_array_equal(last, 0)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class EveryNth(Gate):
+    """t mod n = 0."""
+
+    n: Number = field(metadata=within(1, np.inf))
+
+    def decide(self, features: Features, state: State) -> jax.Array:
+        return features.index % self.n == 0
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class AtMost(Gate):
+    """So many junctions in a reply."""
+
+    most: Number
+
+    def init(self, threshold: jax.Array) -> State:
+        return {"junctions": jnp.zeros_like(threshold)}
+
+    def decide(self, features: Features, state: State) -> jax.Array:
+        return state["junctions"] < self.most
+
+    def advance(self, features: Features, state: State, junction: jax.Array) -> State:
+        return {"junctions": state["junctions"] + junction}
+
+
+def test_a_gate_of_one_s_own_works_like_the_others() -> None:
+    assert reply(EveryNth(3), [0] * 8) == [0, 3, 6]
+    assert reply(AtMost(2) & ~EveryNth(2), [0] * 8) == [1, 3]
+    assert SteeringConfig(gate=~EveryNth(2) & AtMost(2)).gate == ~EveryNth(2) & AtMost(2)
+    with pytest.raises(ValueError, match=r"must lie in 1 .. inf, got 0 in EveryNth\(n=0\)"):
+        SteeringConfig(gate=EveryNth(0))

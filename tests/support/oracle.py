@@ -18,18 +18,20 @@ from tests.support.oracle_parts import (
     Key,
     Settings,
     View,
+    advance,
     allowed,
-    count_budgets,
     drawn_from,
     evaluate,
     features_of,
     fold_in,
+    initial_state,
     logsumexp,
     numbered,
     outside_of,
     own_choice,
     penalise,
     processed,
+    reads_prefix_value,
     real,
     steered_choice,
     tilt_of,
@@ -62,7 +64,7 @@ class Reply:
     own_choice: list[int] = field(default_factory=list)
     kl: list[float] = field(default_factory=list)
     gate_state: list[list[float]] = field(default_factory=list)
-    """q of every Budget of the gate, left to right, after the token."""
+    """After the token, left to right: q of every Budget, the last junction of every Refractory."""
     comparisons: list[dict[str, float]] = field(default_factory=list)
     """By name, how far each comparison was from a tie. One entry more if a value that is not finite ended
     the reply, because a gate had asked for it."""
@@ -123,7 +125,7 @@ class _Row:
         self.key = (int(settings.key[0]), int(settings.key[1]))
         self.gate = numbered(settings.gate, settings.gate_numbers)
         self.tilt = numbered(settings.tilt, settings.tilt_numbers)
-        self.budgets = [settings.threshold] * count_budgets(self.gate)
+        self.state = initial_state(self.gate, settings.threshold)
         self.previous_entropy = math.nan
 
     def step(self, t: int) -> str:
@@ -144,10 +146,11 @@ class _Row:
         distances |= {"gate": distance} | view.distances
         reply.comparisons.append(distances)
         values = self._values(t, view.candidates, is_junction)
-        if is_junction and not np.isfinite(values).all():
+        prefix_value = self._prefix_value(t, view, values) if is_junction else 0.0
+        if is_junction and not np.isfinite([*values, prefix_value]).all():
             return "non_finite"
         if is_junction:
-            ids, scores = view.members, self._scores(view, values)
+            ids, scores = view.members, self._scores(view, values, prefix_value)
             token, distances["steered"] = steered_choice(scores, ids, fold_in(key, 0), s)
         else:
             token, ids = own, np.union1d(view.members, outside_of(view, s))
@@ -168,11 +171,13 @@ class _Row:
         if s.mutation == "filtered_entropy":
             l = np.where(view.keep, l / (s.temperature or 1), -np.inf)
         f = features_of(t, l, view.candidates, self.previous_entropy, key, s)
-        verdict = evaluate(self.gate, f, iter(self.budgets))
+        verdict = evaluate(self.gate, f, iter(self.state))
         is_junction = verdict.is_open and self.value is not None
-        self.budgets, self.previous_entropy = verdict.budgets, f.entropy
-        if is_junction and s.mutation == "waiting_gate":
-            self.budgets = evaluate(self.gate, f, iter(self.budgets)).budgets
+        self.previous_entropy = f.entropy
+        for _ in range(1 + (is_junction and s.mutation == "waiting_gate")):
+            self.state = advance(
+                self.gate, f, iter(self.state), is_junction, early=s.mutation == "early_verdict"
+            )
         return is_junction, f.entropy, verdict.distance
 
     def _values(self, t: int, candidates: np.ndarray, is_junction: bool) -> np.ndarray:
@@ -192,10 +197,40 @@ class _Row:
             shift=int(s.mutation == "candidate_position"),
         )
 
-    def _scores(self, view: View, values: np.ndarray) -> np.ndarray:
+    def _prefix_value(self, t: int, view: View, values: np.ndarray) -> float:
+        """V(s): the head at the prefix's last token; at t = 0 the mean of the members' values.
+
+        With a vocab head sum(p Q) over the members, p = softmax(l) there. 0 where no tilt asks for it.
+        """
+        s, tokens, value = self.settings, self.reply.tokens, self.value
+        if value is None or not reads_prefix_value(self.tilt):
+            return 0.0
+        of_members = values[view.keep[view.candidates]]
+        if value.head_kind == "vocab":
+            l = view.l[view.members]
+            return float((np.exp(l - logsumexp(l)) * of_members).sum())
+        if t == 0:
+            return float(of_members.mean())
+        prompt = self.policy_prompt if s.mutation == "policy_prompt" else self.value_prompt
+        junctions = [i for i, junction in enumerate(self.reply.junction) if junction]
+        read = len(tokens)
+        if s.mutation == "prefix_value_shifted":
+            read -= 1
+        elif s.mutation == "stale_prefix_value":
+            read = junctions[-1] + 1 if junctions else 0
+        *prefix, last = prompt + tokens[:read]
+        unwritten = [len(prompt) + i for i in junctions if len(prompt) + i < len(prefix)]
+        return float(
+            value.candidate_values(prefix, [last], unwritten=unwritten if s.mutation == "unwritten" else ())[
+                0
+            ]
+        )
+
+    def _scores(self, view: View, values: np.ndarray, prefix_value: float) -> np.ndarray:
         """score_a = l_a + tilt(V)_a of the members."""
         s, ids = self.settings, view.members
-        scores = view.l[ids] + tilt_of(self.tilt, values[view.keep[view.candidates]], s.beta)
+        of_members = values[view.keep[view.candidates]]
+        scores = view.l[ids] + tilt_of(self.tilt, of_members, s.beta, prefix_value)
         if s.mutation == "late_penalty":
             return penalise(scores, ids, self.policy_prompt, self.reply.tokens, s)
         return scores
@@ -231,4 +266,4 @@ class _Row:
         reply.candidate_values.append(values.tolist())
         reply.candidate_policy_logprobs.append((m - logsumexp(m))[view.candidates].tolist())
         reply.own_choice.append(own)
-        reply.gate_state.append(self.budgets)
+        reply.gate_state.append(self.state)

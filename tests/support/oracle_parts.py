@@ -22,8 +22,11 @@ MUTATIONS = (
     "unwritten",  # later tokens of the value model do not see the tokens chosen at junctions
     "step_key",  # the key counts policy and value steps, not tokens
     "late_penalty",  # penalties come after the tilt; gates and candidates do not see them
-    "filtered_entropy",  # gates see temperature, top_k and top_p
+    "filtered_entropy",  # gates see what temperature and filters leave
     "waiting_gate",  # the gate's state advances twice at a junction
+    "early_verdict",  # a gate's state gets the verdict of the nearest & or | around it, not of the whole
+    "prefix_value_shifted",  # V(s) is read one token too early
+    "stale_prefix_value",  # V(s) is that of the token chosen at the last junction, whatever came since
 )
 
 BUDGET_STEP = 0.25
@@ -55,6 +58,7 @@ class Settings:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
@@ -172,7 +176,7 @@ class View:
 
 
 def view_of(l: np.ndarray, s: Settings) -> View:
-    """The C largest logits, and the prefix of the order (l falling, id rising) that top_k and top_p leave."""
+    """The C largest logits, and the prefix of the order (l falling, id rising) that the filters leave."""
     order = np.lexsort((np.arange(len(l)), -l))
     ranked = l[order]
     distances = {"candidates": _gap(ranked, s.num_candidates)}
@@ -186,6 +190,11 @@ def view_of(l: np.ndarray, s: Settings) -> View:
         kept = min(int(np.sum(mass < s.top_p)) + 1, kept)
         bounds = np.abs(mass[max(kept - 2, 0) : kept] - s.top_p)
         distances["top_p"] = min(float(bounds.min()), _gap(ranked, kept))
+    if s.temperature > 0 and s.min_p > 0:
+        # p >= min_p max p, on the logits; the best one is always kept, so it is near no border.
+        over = ranked[:kept] - (ranked[0] + s.temperature * math.log(s.min_p))
+        distances["min_p"] = float(np.abs(over[1:]).min(initial=math.inf))
+        kept = 1 + int(np.sum(over[1:] >= 0))
     keep = np.zeros(len(l), bool)
     keep[order[:kept]] = True
     return View(l, order[: s.num_candidates], keep, distances)
@@ -209,7 +218,7 @@ def expression_of(node: Any) -> Expression:
     """An object's class name, its number and its operands as an Expression; an Expression as it is."""
     if isinstance(node, tuple):
         return node
-    names = ("at_least", "first", "rate", "at_most", "bound")
+    names = ("at_least", "first", "rate", "at_most", "tokens", "bound")
     numbers = [getattr(node, name) for name in names if hasattr(node, name)]
     operands = [getattr(node, name) for name in ("left", "right", "inner", "of") if hasattr(node, name)]
     return (type(node).__name__, *map(float, numbers), *map(expression_of, operands))
@@ -227,9 +236,15 @@ def numbered(node: Any, numbers: Sequence[float] | None) -> Expression:
     return expression if numbers is None else with_numbers(expression, map(float, numbers))
 
 
-def count_budgets(expression: Expression) -> int:
-    """How many Budget gates an expression has."""
-    return (expression[0] == "Budget") + sum(count_budgets(p) for p in expression if isinstance(p, tuple))
+def initial_state(gate: Expression, threshold: float) -> list[float]:
+    """A number for each gate that remembers, left to right: q_0 of a Budget, -1 (none) of a Refractory."""
+    own = {"Budget": [threshold], "Refractory": [-1.0]}.get(gate[0], [])
+    return own + [x for part in gate if isinstance(part, tuple) for x in initial_state(part, threshold)]
+
+
+def reads_prefix_value(tilt: Expression) -> bool:
+    """Whether V(s) is part of a tilt."""
+    return tilt[0] == "Advantage" or any(reads_prefix_value(p) for p in tilt if isinstance(p, tuple))
 
 
 @dataclass(frozen=True)
@@ -263,29 +278,57 @@ def features_of(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate says, how near its closest comparison was to a tie, and the q of its Budgets afterwards."""
+    """What a gate says, and how near its closest comparison was to a tie."""
 
     is_open: bool
     distance: float = math.inf
-    budgets: list[float] = field(default_factory=list)
 
 
-def evaluate(gate: Expression, f: Features, budgets: Iterator[float]) -> Verdict:
-    """Evaluate every leaf, left to right; `budgets` gives each Budget its q_t."""
+def evaluate(gate: Expression, f: Features, state: Iterator[float]) -> Verdict:
+    """Evaluate every leaf, left to right; `state` gives each that remembers its own number."""
     name, *parts = gate
     if parts and isinstance(parts[0], tuple):
-        verdicts = [evaluate(part, f, budgets) for part in parts]
+        verdicts = [evaluate(part, f, state) for part in parts]
         opens = [verdict.is_open for verdict in verdicts]
         return Verdict(
             {"And": all(opens), "Or": any(opens), "Not": not opens[0]}[name],
             min(verdict.distance for verdict in verdicts),
-            [q for verdict in verdicts for q in verdict.budgets],
         )
     if name == "Budget":
-        q = next(budgets)
-        is_open = f.entropy >= q
-        return Verdict(is_open, abs(f.entropy - q), [q + BUDGET_STEP * (is_open - parts[0])])
+        q = next(state)
+        return Verdict(f.entropy >= q, abs(f.entropy - q))
+    if name == "Refractory":
+        last = next(state)
+        return Verdict(last < 0 or f.t - last > parts[0])
     return _leaf(gate, f)
+
+
+def advance(
+    gate: Expression, f: Features, state: Iterator[float], is_junction: bool, *, early: bool = False
+) -> list[float]:
+    """The state for the next token: a Budget counts its own verdicts, a Refractory the junctions.
+
+    Args:
+      gate: the expression, or a part of it.
+      f: as it was evaluated with.
+      state: likewise.
+      is_junction: the verdict of the whole.
+      early: the mutation of that name.
+    """
+    name, *parts = gate
+    if parts and isinstance(parts[0], tuple):
+        own = [next(state) for _ in initial_state(gate, 0.0)]
+        if early and name != "Not":
+            is_junction = evaluate(gate, f, iter(own)).is_open
+        state = iter(own)
+        return [x for part in parts for x in advance(part, f, state, is_junction, early=early)]
+    if name == "Budget":
+        q = next(state)
+        return [q + BUDGET_STEP * ((f.entropy >= q) - parts[0])]
+    if name == "Refractory":
+        last = next(state)
+        return [float(f.t) if is_junction else last]
+    return []
 
 
 def _leaf(gate: Expression, f: Features) -> Verdict:
@@ -313,19 +356,21 @@ def _leaf(gate: Expression, f: Features) -> Verdict:
     raise ValueError(f"no gate {gate}")
 
 
-def tilt_of(tilt: Expression, values: np.ndarray, beta: float) -> np.ndarray:
+def tilt_of(tilt: Expression, values: np.ndarray, beta: float, prefix_value: float = math.nan) -> np.ndarray:
     """What is added to the logits of the ids in A and N, of which these are the values."""
     match tilt:
         case ("Additive",):
             return beta * values
         case ("Centred",):
             return beta * (values - values.mean())
+        case ("Advantage",):
+            return beta * (values - prefix_value)
         case ("Standardised",):
             if values.max() == values.min():  # the mean's rounding would make a std of it
                 return np.zeros_like(values)
             return beta * (values - values.mean()) / values.std()
         case ("Clipped", bound, of):
-            return np.clip(tilt_of(of, values, beta), -bound, bound)
+            return np.clip(tilt_of(of, values, beta, prefix_value), -bound, bound)
     raise ValueError(f"no tilt {tilt}")
 
 

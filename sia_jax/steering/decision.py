@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from sia_jax.decoding.config import SamplerConfig
-from sia_jax.decoding.state import CandidateRecord, DecodeState, Pending, Settings, TokenRecord
 from sia_jax.steering import filters, gates, gumbel, processors
 from sia_jax.steering.arrays import pick, run_if
+from sia_jax.steering.config import DecisionConfig
 from sia_jax.steering.entropy import candidate_entropy, vocabulary_entropy
+from sia_jax.steering.tilts import Junction, expected_value, mean_value
+from sia_jax.steering.types import CandidateRecord, History, Pending, RowParams, TokenRecord
 
 
 @jax.tree_util.register_dataclass
@@ -33,20 +34,20 @@ class Decision:
 
 
 def decide(
-    logits: Float[Array, "B V"], state: DecodeState, settings: Settings, config: SamplerConfig
+    logits: Float[Array, "B V"], history: History, numbers: RowParams, config: DecisionConfig
 ) -> Decision:
     """Process the logits, find the candidates, ask the gate, and make the policy's own choice.
 
     Args:
       logits: [B, V] float32 of the policy, raw.
-      state: before the token. Only its per-row fields are read.
-      settings: the call's numbers.
+      history: of the rows, before the token.
+      numbers: theirs.
       config: static.
     """
-    steering, index = config.steering, state.lengths
+    steering, index = config.steering, history.index
     finite = jnp.all(jnp.isfinite(logits), axis=-1)
-    m = processors.mask_ids(logits, config.real_tokens, settings.banned_ids, config.unused_ids)
-    processed = _process(m, state, settings)
+    m = processors.mask_ids(logits, config.num_tokens, numbers.banned_ids, config.unused_ids)
+    processed = _process(m, history, numbers)
     # The order of ids knows one zero: a top_k would put -0.0 below 0.0, and a comparison would not.
     processed = jnp.where(processed == 0, 0, processed)
     c = steering.num_candidates
@@ -54,7 +55,7 @@ def decide(
     candidate_logits, ids = best[:, :c], best_ids[:, :c]
     top = best[:, 0]
     finite &= jnp.isfinite(top)  # not if everything is banned, nor if a penalty has overflowed
-    token_keys, gate_keys = gumbel.position_keys(settings.keys, index)
+    token_keys, gate_keys = gumbel.position_keys(numbers.keys, index)
 
     if steering.entropy == "candidates":
         entropy = candidate_entropy(candidate_logits)
@@ -64,21 +65,28 @@ def decide(
     features = gates.Features(
         index=index,
         entropy=entropy,
-        previous_entropy=state.previous_entropy,
+        previous_entropy=history.previous_entropy,
         top_probability=1 / jnp.sum(jnp.exp(processed - top[:, None]), axis=-1),
         logit_gap=top - second,
         uniform=gumbel.uniform(gate_keys, jnp.zeros_like(index)[:, None])[:, 0],
-        threshold=settings.threshold,
+        threshold=numbers.threshold,
     )
-    junction, gate = steering.gate.decide(features, settings.gate, state.gate)
-    if config.value is None:
+    junction = numbers.gate.decide(features, history.gate)
+    if not config.steered:
         junction = jnp.zeros_like(junction)
+    gate = numbers.gate.advance(features, history.gate, junction)
 
     allowed = filters.survivors(
-        processed, candidate_logits, ids, settings.temperature, settings.top_k, settings.top_p
+        processed,
+        candidate_logits,
+        ids,
+        numbers.temperature,
+        numbers.top_k,
+        numbers.top_p,
+        numbers.min_p,
     )
     kept = jnp.sum(allowed.holds(candidate_logits, ids) & (candidate_logits > -jnp.inf), axis=-1)
-    own = _own_choice(processed, candidate_logits, ids, kept, allowed, token_keys, settings, config)
+    choice = _policy_choice(processed, candidate_logits, ids, kept, allowed, token_keys, numbers, config)
 
     m_top = jnp.max(m, axis=-1, keepdims=True)
     log_normaliser = jnp.log(jnp.sum(jnp.exp(m - m_top), axis=-1, keepdims=True))
@@ -86,27 +94,27 @@ def decide(
     def policy_logprobs(logits: Array) -> Array:
         return logits - m_top - log_normaliser
 
-    asked = jnp.concatenate([ids, own.token[:, None]], axis=-1)
+    asked = jnp.concatenate([ids, choice.token[:, None]], axis=-1)
     logprobs = policy_logprobs(jnp.take_along_axis(m, asked, axis=-1))
-    pending = Pending(ids, candidate_logits, logprobs[:, :-1], kept, entropy, own.token)
+    pending = Pending(ids, candidate_logits, logprobs[:, :-1], kept, entropy, choice.token)
     candidates = None
-    if config.record == "candidates":
+    if config.record_candidates:
         candidates = CandidateRecord(
             ids=ids,
             logits=candidate_logits,
             values=jnp.full_like(candidate_logits, jnp.nan),
             policy_logprobs=pending.policy_logprobs,
-            logprobs=_own_logprobs(pending, own, settings),
-            own_choice=own.token,
-            kl=_own_kl(processed, policy_logprobs(m), own, allowed, pending, settings, config),
+            logprobs=_policy_law(pending, choice, numbers),
+            policy_choice=choice.token,
+            kl=_policy_kl(processed, policy_logprobs(m), choice, allowed, pending, numbers, config),
         )
     entry = TokenRecord(
-        tokens=own.token,
+        tokens=choice.token,
         junction=jnp.zeros_like(junction),
         shifted=jnp.zeros_like(junction),
         entropy=entropy,
         policy_logprob=logprobs[:, -1],
-        logprob=own.logprob,
+        logprob=choice.logprob,
         value=jnp.full_like(entropy, jnp.nan),
         candidates=candidates,
     )
@@ -117,19 +125,22 @@ def steer(
     values: Float[Array, "B C"],
     pending: Pending,
     index: Int[Array, " B"],
-    settings: Settings,
-    config: SamplerConfig,
+    prefix_value: Float[Array, " B"],
+    numbers: RowParams,
+    config: DecisionConfig,
 ) -> tuple[Int[Array, " B"], TokenRecord, Bool[Array, " B"]]:
     """The steered choice: argmax over A and N of (l_a + tilt_a) / T + g_a, with the policy's own g.
 
     Logits, tilts and scores are each relative to their largest: an offset common to all values, or to all
-    logits, is nothing to the other's digits, and where the tilts are equal the scores are the policy's own.
+    logits, is nothing to the other's digits, and where the tilts are equal the choice is the policy's.
 
     Args:
       values: [B, C] V(s, a), finite.
       pending: the position's candidates.
       index: [B] t.
-      settings: the call's numbers.
+      prefix_value: [B] V(s), as read of the prefix's last token; not looked at where t = 0, whose V(s) is the
+        mean of the values, nor with a vocabulary head, where it is their mean under the policy.
+      numbers: theirs.
       config: static.
 
     Returns:
@@ -138,13 +149,18 @@ def steer(
     """
     place = jnp.arange(values.shape[-1])
     allowed = place < pending.kept[:, None]
-    tilt = config.steering.tilt(values, settings.beta, allowed, settings.tilt)
+    if config.reads_candidates:
+        prefix_value = jnp.where(index == 0, mean_value(values, allowed), prefix_value)
+    else:
+        prefix_value = expected_value(values, pending.logits, allowed)
+    at = Junction(numbers.beta, pending.logits, allowed, prefix_value)
+    tilt = numbers.tilt(values, at)
     sound = jnp.all(jnp.isfinite(pending.logits + tilt) | ~allowed, axis=-1)
-    relative = config.steering.tilt.relative(values, settings.beta, allowed, settings.tilt)
+    relative = numbers.tilt.relative(values, at)
     scores = jnp.where(allowed, pending.logits - pending.logits[:, :1] + relative, -jnp.inf)
     scores -= jnp.max(scores, axis=-1, keepdims=True)
-    token_keys, _ = gumbel.position_keys(settings.keys, index)
-    divisor, sampled = _divisor(settings)
+    token_keys, _ = gumbel.position_keys(numbers.keys, index)
+    divisor, sampled = _divisor(numbers)
     noise = jnp.where(sampled[:, None], gumbel.gumbel(gumbel.uniform(token_keys, pending.ids)), 0)
     chosen, token = gumbel.lowest_best(scores / divisor[:, None] + noise, pending.ids)
     log_q = jax.nn.log_softmax(scores / divisor[:, None], axis=-1)
@@ -152,7 +168,7 @@ def steer(
     logprob = jnp.where(sampled, pick(log_q, chosen), 0)
     policy_logprob = pick(pending.policy_logprobs, chosen)
     candidates = None
-    if config.record == "candidates":
+    if config.record_candidates:
         kl = jnp.where(sampled, _divergence(log_q, pending.policy_logprobs), -policy_logprob)
         candidates = CandidateRecord(
             ids=pending.ids,
@@ -160,13 +176,13 @@ def steer(
             values=values,
             policy_logprobs=pending.policy_logprobs,
             logprobs=log_q,
-            own_choice=pending.own_choice,
+            policy_choice=pending.policy_choice,
             kl=kl,
         )
     entry = TokenRecord(
         tokens=token,
         junction=jnp.ones_like(sampled),
-        shifted=token != pending.own_choice,
+        shifted=token != pending.policy_choice,
         entropy=pending.entropy,
         policy_logprob=policy_logprob,
         logprob=logprob,
@@ -177,7 +193,7 @@ def steer(
 
 
 @dataclass(frozen=True)
-class _Own:
+class _PolicyChoice:
     """The policy's own choice, and the distribution that it was drawn from."""
 
     token: Int[Array, " B"]
@@ -185,50 +201,50 @@ class _Own:
     log_normaliser: Float[Array, " B"]  # of (l - max l) / T; of l - max l where T is 0
 
 
-def _process(m: Array, state: DecodeState, settings: Settings) -> Array:
+def _process(m: Array, history: History, numbers: RowParams) -> Array:
     """l: the processors, which run if a row asks for any of them."""
-    biased = jnp.any(settings.bias != 0)
-    repeats = jnp.any(settings.repetition_penalty != 1)
-    counts = jnp.any((settings.presence_penalty != 0) | (settings.frequency_penalty != 0))
-    short = jnp.any(state.lengths < settings.min_new_tokens)
+    biased = jnp.any(numbers.bias != 0)
+    repeats = jnp.any(numbers.repetition_penalty != 1)
+    counts = jnp.any((numbers.presence_penalty != 0) | (numbers.frequency_penalty != 0))
+    short = jnp.any(history.index < numbers.min_new_tokens)
 
     def apply(logits: Array) -> Array:
-        logits = processors.add_bias(logits, settings.bias_ids, settings.bias)
-        seen = state.prompt_ids | (state.counts > 0)
-        logits = processors.repetition_penalty(logits, seen, settings.repetition_penalty)
+        logits = processors.add_bias(logits, numbers.bias_ids, numbers.bias)
+        seen = history.prompt_ids | (history.counts > 0)
+        logits = processors.repetition_penalty(logits, seen, numbers.repetition_penalty)
         logits = processors.count_penalties(
-            logits, state.counts, settings.presence_penalty, settings.frequency_penalty
+            logits, history.counts, numbers.presence_penalty, numbers.frequency_penalty
         )
-        return processors.minimum_length(logits, state.lengths, settings.min_new_tokens, settings.stop_ids)
+        return processors.minimum_length(logits, history.index, numbers.min_new_tokens, numbers.stop_ids)
 
     return run_if(biased | repeats | counts | short, apply, m)
 
 
-def _own_choice(
+def _policy_choice(
     processed: Array,
     candidate_logits: Array,
     ids: Array,
     kept: Array,
     allowed: filters.Prefix,
     token_keys: Array,
-    settings: Settings,
-    config: SamplerConfig,
-) -> _Own:
+    numbers: RowParams,
+    config: DecisionConfig,
+) -> _PolicyChoice:
     """The race of the candidates in N, and of the rest of N as one runner."""
-    divisor, sampled = _divisor(settings)
+    divisor, sampled = _divisor(numbers)
     top = candidate_logits[:, :1]
     inside = jnp.where(
         jnp.arange(ids.shape[-1]) < kept[:, None], (candidate_logits - top) / divisor[:, None], -jnp.inf
     )
     special = jnp.array([gumbel.REST, gumbel.PLACE_IN_REST], jnp.uint32)
-    numbers = jnp.concatenate([ids.astype(jnp.uint32), jnp.broadcast_to(special, (ids.shape[0], 2))], axis=-1)
-    uniform = gumbel.uniform(token_keys, numbers)
+    keys = jnp.concatenate([ids.astype(jnp.uint32), jnp.broadcast_to(special, (ids.shape[0], 2))], axis=-1)
+    uniform = gumbel.uniform(token_keys, keys)
     noise = jnp.where(sampled[:, None], gumbel.gumbel(uniform[:, :-1]), 0)
     place, token = gumbel.lowest_best(inside + noise[:, :-1], ids)
 
     log_inside = jax.nn.logsumexp(inside, axis=-1)
     if config.steering.unsteered == "candidates":
-        return _Own(token, jnp.where(sampled, pick(inside, place) - log_inside, 0), log_inside)
+        return _PolicyChoice(token, jnp.where(sampled, pick(inside, place) - log_inside, 0), log_inside)
 
     last = filters.Prefix(candidate_logits[:, -1], ids[:, -1])
     everything = jnp.arange(processed.shape[-1])
@@ -248,36 +264,36 @@ def _own_choice(
     token = run_if(jnp.any(rest_wins), draw, token)
     log_normaliser = jnp.logaddexp(log_inside, log_rest)
     logit = pick(processed, token) - top[:, 0]
-    return _Own(token, jnp.where(sampled, logit / divisor - log_normaliser, 0), log_normaliser)
+    return _PolicyChoice(token, jnp.where(sampled, logit / divisor - log_normaliser, 0), log_normaliser)
 
 
-def _own_kl(
+def _policy_kl(
     processed: Array,
     policy_logprobs: Array,
-    own: _Own,
+    choice: _PolicyChoice,
     allowed: filters.Prefix,
     pending: Pending,
-    settings: Settings,
-    config: SamplerConfig,
+    numbers: RowParams,
+    config: DecisionConfig,
 ) -> Array:
     """KL(the unsteered distribution || softmax(m)); at temperature 0 that of the one token."""
-    divisor, sampled = _divisor(settings)
+    divisor, sampled = _divisor(numbers)
     if config.steering.unsteered == "candidates":
-        divergence = _divergence(_own_logprobs(pending, own, settings), pending.policy_logprobs)
+        divergence = _divergence(_policy_law(pending, choice, numbers), pending.policy_logprobs)
     else:
         held = allowed.holds(processed, jnp.arange(processed.shape[-1]))
-        scaled = (processed - pending.logits[:, :1]) / divisor[:, None] - own.log_normaliser[:, None]
+        scaled = (processed - pending.logits[:, :1]) / divisor[:, None] - choice.log_normaliser[:, None]
         divergence = _divergence(jnp.where(held, scaled, -jnp.inf), policy_logprobs)
-    own_logprob = pick(policy_logprobs, own.token)
-    return jnp.where(sampled, divergence, -own_logprob)
+    policy_logprob = pick(policy_logprobs, choice.token)
+    return jnp.where(sampled, divergence, -policy_logprob)
 
 
-def _own_logprobs(pending: Pending, own: _Own, settings: Settings) -> Array:
+def _policy_law(pending: Pending, choice: _PolicyChoice, numbers: RowParams) -> Array:
     """log of the unsteered distribution at the candidates; -inf for those outside N."""
-    divisor, _ = _divisor(settings)
+    divisor, _ = _divisor(numbers)
     kept = jnp.arange(pending.ids.shape[-1]) < pending.kept[:, None]
     scaled = (pending.logits - pending.logits[:, :1]) / divisor[:, None]
-    return jnp.where(kept, scaled - own.log_normaliser[:, None], -jnp.inf)
+    return jnp.where(kept, scaled - choice.log_normaliser[:, None], -jnp.inf)
 
 
 def _divergence(log_q: Array, log_p: Array) -> Array:
@@ -286,7 +302,7 @@ def _divergence(log_q: Array, log_p: Array) -> Array:
     return jnp.sum(jnp.where(q > 0, q * (log_q - log_p), 0), axis=-1)
 
 
-def _divisor(settings: Settings) -> tuple[Array, Array]:
+def _divisor(numbers: RowParams) -> tuple[Array, Array]:
     """T, or 1 where it is 0; and where it is not."""
-    sampled = settings.temperature > 0
-    return jnp.where(sampled, settings.temperature, 1), sampled
+    sampled = numbers.temperature > 0
+    return jnp.where(sampled, numbers.temperature, 1), sampled

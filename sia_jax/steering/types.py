@@ -1,0 +1,85 @@
+"""The plain pytrees of the method: numbers of rows, what a row has said, a position's candidates, records."""
+
+from dataclasses import dataclass
+
+import jax
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from sia_jax.steering.gates import Gate
+from sia_jax.steering.gates import State as GateState
+from sia_jax.steering.numbers import SamplingNumbers
+from sia_jax.steering.tilts import Tilt
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class RowParams(SamplingNumbers):
+    """The numbers of each row, typed and broadcast: what `Knobs` and the configuration's defaults come to.
+
+    Those of `sia_jax.steering.numbers` are inherited: [B] each, int32 if they are whole and else float32.
+    """
+
+    keys: UInt32[Array, "B 2"]  # threefry2x32, raw
+    threshold: Float[Array, " B"]
+    max_new_tokens: Int[Array, " B"]
+    stop_ids: Int[Array, "B X"]
+    banned_ids: Int[Array, "B X"]
+    bias_ids: Int[Array, "B X"]
+    bias: Float[Array, "B X"]
+    gate: Gate  # the configuration's, its numbers [B]
+    tilt: Tilt
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class History:
+    """What a decision needs to know of a row's past."""
+
+    index: Int[Array, " B"]  # t, tokens generated
+    previous_entropy: Float[Array, " B"]  # H_{t-1}, nats; anything at t = 0
+    gate: GateState
+    prompt_ids: Bool[Array, "B V"]  # ids that occur in the policy's prompt
+    counts: Int[Array, "B V"]  # how often the reply has each id
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Pending:
+    """A row's position between its logits and its token: C candidates, not V logits."""
+
+    ids: Int[Array, "B C"]
+    logits: Float[Array, "B C"]  # l, processed
+    policy_logprobs: Float[Array, "B C"]  # log softmax(m)
+    kept: Int[Array, " B"]  # how many, from the first on, are in A and N
+    entropy: Float[Array, " B"]
+    policy_choice: Int[Array, " B"]  # what the policy alone would say
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TokenRecord:
+    """One entry a generated token; the leaves are [B] for one token each, [B, T] for replies."""
+
+    tokens: Int[Array, "B *T"]
+    junction: Bool[Array, "B *T"]
+    shifted: Bool[Array, "B *T"]
+    entropy: Float[Array, "B *T"]
+    policy_logprob: Float[Array, "B *T"]
+    logprob: Float[Array, "B *T"]
+    value: Float[Array, "B *T"]
+    candidates: "CandidateRecord | None"
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class CandidateRecord:
+    """What `record="candidates"` adds."""
+
+    ids: Int[Array, "B *T C"]  # A, largest logit first; -1 past the reply
+    logits: Float[Array, "B *T C"]  # l, processed
+    values: Float[Array, "B *T C"]  # NaN where none was computed
+    policy_logprobs: Float[Array, "B *T C"]  # log softmax(m)
+    # log of the probability that each was drawn with; at temperature 0, of what temperature 1 would draw from
+    logprobs: Float[Array, "B *T C"]
+    policy_choice: Int[Array, "B *T"]  # what the policy alone would have said there
+    kl: Float[Array, "B *T"]  # KL(distribution drawn from || softmax(m)), nats
