@@ -23,7 +23,7 @@ def changed(x: Any, always: tuple[str, ...] = ()) -> str:
       always: fields that are shown whatever they are.
     """
     parts = []
-    for field in fields(x):
+    for field in sorted(fields(x), key=lambda field: bool(field.kw_only)):  # as its constructor has them
         value = getattr(x, field.name)
         default = field.default
         if default is MISSING and field.default_factory is not MISSING:

@@ -24,15 +24,16 @@ from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Source
 from sia_jax.data.sources.conversations import OpenConversation, Rejected
 from sia_jax.engine import runner
-from sia_jax.engine.options import SamplingArgs
+from sia_jax.engine.options import FilterArgs, SamplingArgs
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.runner import Row, Runner
 from sia_jax.models.passes import bucket_length
-from sia_jax.runs.cli import Flag, Float, Int, Name, memory_explained
+from sia_jax.runs.cli import Flag, Int, Name, memory_explained
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.journal import Journal
 from sia_jax.runs.progress import ReadProgress, RunProgress, waiting
+from sia_jax.steering.numbers import names_of
 from sia_jax.text.chat import Message, value_prompt
 from sia_jax.text.markup import markup_of
 from sia_jax.text.templates import TemplateRefusal
@@ -41,14 +42,17 @@ from sia_jax.text.tokenizer import Tokenizer
 PARTIAL = "replies.partial.jsonl"
 """The journal, in the folder of the set."""
 
+FILTERS = names_of(FilterArgs)
+"""The sampling numbers that can be given here."""
+
 CUT, FAILED = "length", "non_finite"
 ENDS = ("stop", CUT, FAILED)
 """How a reply may end; names of `sia_jax.decoding.state.FinishReason`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationArgs:
-    """Replies of a policy, in place of the input's."""
+class PolicyArgs:
+    """Which policy replies, and how often."""
 
     generate: Int = None
     """Sample N replies to each distinct prompt of the input, whatever was replied to it there."""
@@ -63,12 +67,12 @@ class GenerationArgs:
     """Replies that are sampled at a time. More is faster until the memory is full."""
     max_new_tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 128
     """Length at which a reply is cut; it then has no stop token."""
-    temperature: Float = None
-    """0: the best token, always. Default 1."""
-    top_k: Int = None
-    """Sample among so many tokens; 0: all. Default 0."""
-    top_p: Float = None
-    """Sample among the tokens that have this mass; 1: all. Default 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationArgs(FilterArgs, PolicyArgs):
+    """Replies of a policy, in place of the input's."""
+
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Of everything random."""
     prompt_form: Literal["auto", "chat", "raw"] = "auto"
@@ -136,9 +140,7 @@ class Generation:
             policy=args.policy,
             dtype=args.dtype,
             mesh=args.mesh,
-            temperature=args.temperature,
-            top_k=args.top_k,
-            top_p=args.top_p,
+            **{name: getattr(args, name) for name in FILTERS},
             max_new_tokens=args.max_new_tokens,
             seed=args.seed,
             prompt_form=args.prompt_form,
@@ -172,7 +174,7 @@ class Generation:
     def settings(self) -> dict[str, Any]:
         """What the replies depend on, but for their prompts; JSON."""
         names = (
-            *("policy", "policy_fingerprint", "policy_files", "dtype", "temperature", "top_k", "top_p"),
+            *("policy", "policy_fingerprint", "policy_files", "dtype", *FILTERS),
             *("max_new_tokens", "seed", "prompt_form", "thinking", "date_string"),
         )
         whole = runner.settings(self._sampling, self.prompting)

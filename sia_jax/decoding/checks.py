@@ -4,7 +4,6 @@ Values that are concrete are checked. Under a caller's own `jax.jit` they are tr
 """
 
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -196,10 +195,10 @@ def check_prompt(prompt: Prompt, config: SamplerConfig) -> Prompt:
         if not isinstance(array, jax.Array):  # which stays where it is
             arrays[name] = read_numbers(name, array, "an array of integers")
     prompt = Prompt(**arrays)
-    models = [("policy", prompt.policy_tokens, prompt.policy_lengths, config.policy)]
+    models = [("policy", prompt.policy_ids, prompt.policy_lengths, config.policy)]
     if config.value is not None:
-        models.append(("value", prompt.value_tokens, prompt.value_lengths, config.value.backbone))
-    rows = np.shape(prompt.policy_tokens)[0] if np.ndim(prompt.policy_tokens) else 0
+        models.append(("value", prompt.value_ids, prompt.value_lengths, config.value.backbone))
+    rows = np.shape(prompt.policy_ids)[0] if np.ndim(prompt.policy_ids) else 0
     for name, tokens, lengths, model in models:
         shape = np.shape(tokens)
         if len(shape) != 2 or np.shape(lengths) != (rows,) or shape[0] != rows:
@@ -258,67 +257,4 @@ def check_threshold(threshold: Any, config: SamplerConfig) -> Any:
             f"without a value model nothing can be steered: threshold must be +inf, got {array.tolist()}; "
             "give a value model, or pass float('inf')"
         )
-    return array
-
-
-SMALLEST_TEMPERATURE = 1e-30
-"""Below it, logits over the temperature overflow."""
-
-_RANGES: dict[str, tuple[float, float, str]] = {
-    "beta": (-math.inf, math.inf, "a finite number"),
-    "temperature": (0, math.inf, f"0 (greedy), or a finite number from {SMALLEST_TEMPERATURE} on"),
-    "top_k": (0, math.inf, "0 (all) or more"),
-    "top_p": (0, 1, "in (0, 1]"),
-    "repetition_penalty": (0, math.inf, "a finite number over 0"),
-    "presence_penalty": (-math.inf, math.inf, "a finite number"),
-    "frequency_penalty": (-math.inf, math.inf, "a finite number"),
-    "min_new_tokens": (0, math.inf, "0 or more"),
-    "bias": (-math.inf, math.inf, "finite numbers; to ban an id, use banned_ids"),
-    "quorum": (1, math.inf, "1 or more"),
-    "patience": (0, math.inf, "0 or more"),
-}
-_OPEN_AT_ZERO = ("top_p", "repetition_penalty")
-_WHOLE = ("top_k", "min_new_tokens", "max_new_tokens", "quorum", "patience")
-_LARGEST = float(np.finfo(np.float32).max)
-_IDS = ("stop_ids", "banned_ids", "bias_ids")
-
-
-def check_knob(name: str, value: Any, config: SamplerConfig) -> Any:
-    """One knob's numbers lie where they make sense.
-
-    Returns:
-      The numbers, as an array.
-
-    Raises:
-      ValueError: with the name, what was got and what was expected.
-    """
-    array = read_numbers(name, value)
-    if not concrete(array) or not array.size:  # whether there may be none is a question of shape
-        return array
-    if name in _WHOLE and not (np.all(array == np.floor(array)) and np.all(np.abs(array) < 2**31)):
-        raise ValueError(f"{name} must be whole numbers of 32 bits, got {array.tolist()}")
-    if name in _IDS:
-        vocab = config.policy.vocab_size
-        if array.size and (array.dtype.kind not in "iu" or array.min() < -1 or array.max() >= vocab):
-            raise ValueError(
-                f"{name} must lie in 0 .. {vocab - 1} (the policy's vocabulary), or be -1 for none, got "
-                f"{array.tolist()}"
-            )
-    elif name == "max_new_tokens":
-        if array.min() < 1 or array.max() > config.max_new_tokens:
-            raise ValueError(
-                f"max_new_tokens must lie in 1 .. {config.max_new_tokens} (the buffer, set by the "
-                f"configuration's max_new_tokens), got {array.tolist()}"
-            )
-    elif name in _RANGES:
-        low, high, expected = _RANGES[name]
-        wrong = ~(np.abs(array) <= _LARGEST) | (array < low) | (array > high)
-        if name in _OPEN_AT_ZERO:
-            wrong |= array == 0
-        if name == "temperature":
-            wrong |= (array > 0) & (array < SMALLEST_TEMPERATURE)
-        if wrong.any():
-            raise ValueError(f"{name} must be {expected}, got {array.tolist()}")
-    elif np.isnan(array).any():
-        raise ValueError(f"{name} must not hold NaN, got {array.tolist()}")
     return array

@@ -15,17 +15,21 @@ import numpy as np
 from sia_jax.files.reading import read_bytes
 from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import kind_of, parse_object
+from sia_jax.steering.numbers import NUMBERS, with_absent
 from sia_jax.text.forms import unsettled
 
 FORMAT = "sia_jax calibration 1"
 """Stands in the file; a reader refuses any other."""
 
 BINDING = (
-    *("policy_fingerprint", "num_candidates", "unsteered", "temperature", "top_k", "top_p", "stop"),
-    *("repetition_penalty", "presence_penalty", "frequency_penalty", "min_new_tokens"),
+    *("policy_fingerprint", "num_candidates", "unsteered", "stop"),
+    *(name for name in NUMBERS if name != "beta"),  # no strength matters where nothing is steered
     *("prompt_form", "thinking", "date_string", "system"),
 )
-"""Settings that shape the entropies: a run with others must not use the thresholds. An absent one is null."""
+"""Settings that shape the entropies: a run with others must not use the thresholds.
+
+An absent one is null, and an absent number stands at its default.
+"""
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,10 @@ class Calibration:
         Raises:
           ValueError: they are not, and why.
         """
-        differing = [name for name in BINDING if self.settings.get(name) != settings.get(name)]
+        theirs, ours = with_absent(self.settings), with_absent(settings)
+        differing = [name for name in BINDING if theirs.get(name) != ours.get(name)]
         if differing:
-            changes = ", ".join(
-                f"{name} {self.settings.get(name)!r} (now {settings.get(name)!r})" for name in differing
-            )
+            changes = ", ".join(f"{name} {theirs.get(name)!r} (now {ours.get(name)!r})" for name in differing)
             raise ValueError(
                 f"{self.path}: its thresholds are of another policy or way to sample: {changes}"
                 f"{unsettled(self.settings)}; make others with decode.calibrate"

@@ -12,6 +12,7 @@ from typing import Any
 from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import parse_object
 from sia_jax.files.writing import make_folder, writing
+from sia_jax.steering.numbers import with_absent
 from sia_jax.text.forms import unsettled
 
 _MOST = 60
@@ -21,7 +22,8 @@ _MOST = 60
 class Journal:
     """Records of a run, one strict JSON line each, written and flushed one at a time, inside `with journal:`.
 
-    Every record carries the run's settings. A file of other settings is refused; the last line, if it was cut
+    Every record carries the run's settings. A file of other settings is refused, where a sampling number that
+    is absent stands at its default; the last line, if it was cut
     short by a crash, is dropped. The file is read when the journal is made, and touched only by the `with`,
     which one run enters at a time.
 
@@ -129,7 +131,7 @@ class Journal:
     def _check(self, record: dict[str, Any], place: str) -> Hashable:
         if not isinstance(record.get("settings"), dict):
             raise ValueError(f"{place}: this is no record of such a run")
-        theirs, ours = record["settings"], self.settings
+        theirs, ours = with_absent(record["settings"]), with_absent(self.settings)
         differing = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
         if differing:
             changes = ", ".join(

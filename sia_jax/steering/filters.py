@@ -1,7 +1,7 @@
-"""Which ids may be drawn: the C candidates, top_k and top_p, without a sort.
+"""Which ids may be drawn: the C candidates, top_k, top_p and min_p, without a sort.
 
 Ids are ordered by (logit descending, id ascending). The candidates A are a prefix of that order, and so are
-the ids N that survive top_k and then top_p. A prefix is told by its last member, so no mask over the
+the ids N that survive top_k, then top_p, then min_p. A prefix is told by its last member, so no mask over the
 vocabulary is kept: `Prefix` is two numbers a row, and membership is a comparison that fuses into whatever
 reads the logits.
 """
@@ -59,12 +59,14 @@ def survivors(
     temperature: Float[Array, " B"],
     top_k: Int[Array, " B"],
     top_p: Float[Array, " B"],
+    min_p: Float[Array, " B"],
 ) -> Prefix:
-    """N: the first top_k ids, and of these the fewest whose mass of softmax(l / T) reaches top_p.
+    """N: the first top_k ids, of them the fewest whose mass reaches top_p, of them those of p >= min_p max p.
 
-    As in the field (transformers, vLLM): temperature, then top_k, then top_p on what top_k has left,
-    renormalised. The prefix is found among the candidates where it ends there, and else by a bisection on the
-    logit, which takes no trip when no row asks for it.
+    p = softmax(l / T). As in transformers: temperature, then top_k, then top_p on what top_k has left,
+    renormalised, then min_p. The prefix of top_k and top_p is found among the candidates where it ends there,
+    and else by a bisection on the logit, which takes no trip when no row asks for it; that of min_p ends at
+    the logit max l + T log min_p.
 
     Args:
       logits: [B, V] l.
@@ -73,6 +75,7 @@ def survivors(
       temperature: [B]; 0 keeps all ids.
       top_k: [B]; 0 keeps all ids.
       top_p: [B]; 1 keeps all ids.
+      min_p: [B]; 0 keeps all ids.
     """
     v, c = logits.shape[-1], candidate_ids.shape[-1]
     everything = Prefix(jnp.full_like(candidate_logits[:, 0], -jnp.inf), jnp.full_like(top_k, v))
@@ -97,7 +100,14 @@ def survivors(
     reached = cumulative >= target[:, None]
     inside = asks_p & jnp.any(reached, axis=-1)
     first = _candidate(candidate_logits, candidate_ids, jnp.argmax(reached, axis=-1))
-    return _search(logits, masses, target, asks_p & ~inside, _where(inside, first, kept))
+    kept = _search(logits, masses, target, asks_p & ~inside, _where(inside, first, kept))
+
+    drop = divisor[:, 0] * jnp.log(min_p)  # at most 0: the largest logit is always kept
+    border = top[:, 0] + drop
+    # Under a large offset the sum is rounded, maybe to a logit that lies lower than `drop` allows.
+    border = jnp.where(border - top[:, 0] < drop, jnp.nextafter(border, jnp.inf), border)
+    likely = Prefix(jnp.where(sampled & (min_p > 0), border, -jnp.inf), everything.token)
+    return _shorter(kept, likely)
 
 
 def _search(
@@ -161,6 +171,12 @@ def _top_k(x: Array, count: int) -> tuple[Array, Array]:
 
 def _candidate(logits: Array, ids: Array, place: Array) -> Prefix:
     return Prefix(pick(logits, place), pick(ids, place))
+
+
+def _shorter(one: Prefix, other: Prefix) -> Prefix:
+    """The ids in both."""
+    ends_first = (one.logit > other.logit) | ((one.logit == other.logit) & (one.token < other.token))
+    return _where(ends_first, one, other)
 
 
 def _where(rows: Array, one: Prefix, other: Prefix) -> Prefix:

@@ -44,6 +44,16 @@ def test_a_run_may_begin_anew_and_go_on(tmp_path: Path) -> None:
     assert journal(tmp_path / "j.jsonl").done == {2, 3}
 
 
+def test_a_run_from_before_a_sampling_number_goes_on_where_that_is_off(tmp_path: Path) -> None:
+    old = {"seed": 1, "temperature": 0.7, "top_k": 5}
+    path = tmp_path / "j.jsonl"
+    with Journal(path, old, lambda record: record["n"]) as one:
+        one.write({"n": 1})
+    assert Journal(path, old | {"min_p": 0.0}, lambda record: record["n"]).done == {1}
+    with pytest.raises(ValueError, match=r"other settings: min_p 0\.0 \(now 0\.1\)"):
+        Journal(path, old | {"min_p": 0.1}, lambda record: record["n"])
+
+
 WHOLE = b'{"n": 1, "settings": {"seed": 1}}\n'
 
 
