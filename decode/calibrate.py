@@ -44,6 +44,7 @@ from sia_jax.runs.cli import Count, Flag, PromptFileArgs, command, goes_on, prog
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.journal import Journal, place_in
 from sia_jax.runs.progress import RunProgress, waiting
+from sia_jax.steering.numbers import with_absent
 from sia_jax.text.forms import Prompting
 
 _POLICY_ONLY = (
@@ -54,6 +55,8 @@ _POLICY_ONLY = (
     "value_backbone_fingerprint",
     "value_backbone_files",
     "threshold",
+    "gate",
+    "tilt",
     "beta",
 )
 """Settings of a steered run, which this is not."""
@@ -81,6 +84,8 @@ class Args(PromptFileArgs, SamplingArgs):
     value_backbone: Annotated[str | None, tyro.conf.Suppress] = None
     check_base: Annotated[bool, tyro.conf.Suppress] = True
     threshold: Annotated[float | None, tyro.conf.Suppress] = None
+    gate: Annotated[str | None, tyro.conf.Suppress] = None
+    tilt: Annotated[str | None, tyro.conf.Suppress] = None
     beta: Annotated[float | None, tyro.conf.Suppress] = None
 
 
@@ -253,6 +258,8 @@ def _check_finished(args: Args, source: dict[str, Any]) -> None:
         raise ValueError(f"{error}; name another file, or pass --overwrite") from None
     ratios = [row["ratio"] for row in theirs["thresholds"]]
     ours = {**source, "samples": args.samples, "format": FORMAT}
+    for facts in (theirs, ours):
+        facts["settings"] = with_absent(facts["settings"])
     differing = [name for name, value in ours.items() if theirs.get(name) != value]
     if ratios != sorted(args.ratios):
         differing.append("ratios")

@@ -76,6 +76,7 @@ class Args(PromptFileArgs, SamplingArgs):
 
     preset: Annotated[Literal["paper", "official"], tyro.conf.Suppress] = "paper"
     threshold: Annotated[float | None, tyro.conf.Suppress] = None
+    gate: Annotated[str | None, tyro.conf.Suppress] = None
 
 
 def picture_of(page: Path) -> Path:

@@ -28,7 +28,7 @@ from sia_jax.engine import runner
 from sia_jax.engine.options import Models, SamplingArgs
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.runner import Row, Runner
-from sia_jax.evaluation.methods import GATE, GateNumbers, Method
+from sia_jax.evaluation.methods import GateNumbers, Method, gate_at
 from sia_jax.rewards.labelling import Labeller, Outcome
 from sia_jax.text.chat import Message
 from sia_jax.text.templates import TemplateRefusal
@@ -135,7 +135,7 @@ class MethodRunner:
             with self._aside(f"compiling {method.name} for prompts of up to {shape[0]} tokens"):
                 machine.compile(shape)
         rows = [job.row for job in jobs]
-        numbers = (gate.rate,) if method.is_steered else None
+        numbers = gate_at(gate.rate) if method.is_steered else None
         prompt, samples, seconds = machine.sample(rows, shape, self._args, numbers)
         groups = machine.read(prompt, samples, len(rows), self._args)
         scores: list[list[float | None]] | None = None
@@ -178,7 +178,7 @@ class MethodRunner:
                 self._args,
                 self.rows(method),
                 branches=method.n,
-                structure=replace(runner.steering(self._args), gate=GATE),
+                structure=replace(runner.steering(self._args), gate=gate_at(0.0)),
                 expected_ratio=method.schedule if method.is_steered else None,
             )
         return self._machines[structure]

@@ -1,17 +1,39 @@
 """What a run that samples is asked for, and the models that it has loaded."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 import sia_jax
 from sia_jax.runs.cli import Count, Flag, Float, Folder, Int, Name, Repeated
+from sia_jax.steering.numbers import FilterNumbers, Number, SamplingNumbers, redeclare
+
+Expression = Annotated[str | None, tyro.conf.arg(metavar="EXPRESSION", help_behavior_hint="")]
+
+
+def _option(row: Number) -> tuple[Any, Any]:
+    """As tyro reads it; None: the preset's."""
+    kind, metavar = (int, "N") if row.whole else (float, "X")
+    text = f"{row.help} Default {row.default:g}."
+    return Annotated[kind | None, tyro.conf.arg(metavar=metavar, help_behavior_hint="", help=text)], None
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingArgs:
-    """Models, steering and sampling."""
+@redeclare(_option)
+class FilterArgs(FilterNumbers):
+    """What an id may be drawn by, as options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+@redeclare(_option)
+class NumberArgs(SamplingNumbers):
+    """All sampling numbers, as options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteeringArgs:
+    """The models, and where they steer."""
 
     policy: Folder
     """The language model: a folder, or else a Hub id."""
@@ -31,24 +53,21 @@ class SamplingArgs:
     """Where unsteered tokens come from. paper: the whole vocabulary; official: the candidates."""
     threshold: Float = None
     """Entropy in nats from which a position is steered; -inf: all, inf: none. Default 1.0."""
-    beta: Float = None
-    """Strength of the steering, nats per unit of reward. Default 1."""
+    gate: Expression = None
+    """Where to steer: entropy, entropy_ratio(0.1), position(3), bernoulli(0.2), budget(0.2), refractory(5),
+    top_probability(0.5), logit_gap(1), always, never; ~, & and | combine them, as in
+    "entropy & ~position(3)". Default entropy."""
+    tilt: Expression = None
+    """What values add to logits: additive, centred, standardised, advantage, or one of them bounded in nats,
+    as in "clipped(1.0, advantage)". Default additive."""
     num_candidates: Int = None
     """Tokens that the value model chooses among. Default 10."""
-    temperature: Float = None
-    """0: the best token, always. Default 1."""
-    top_k: Int = None
-    """Sample among so many tokens; 0: all. Default 0."""
-    top_p: Float = None
-    """Sample among the tokens that have this mass; 1: all. Default 1."""
-    repetition_penalty: Float = None
-    """Divides positive logits of tokens seen in prompt or reply. Default 1 (off)."""
-    presence_penalty: Float = None
-    """Nats taken off tokens that the reply has. Default 0."""
-    frequency_penalty: Float = None
-    """Nats taken off for each time that the reply has a token. Default 0."""
-    min_new_tokens: Int = None
-    """No end of the reply before so many tokens, by a stop token or a stop text. Default 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingArgs(NumberArgs, SteeringArgs):
+    """Models, steering and sampling."""
+
     max_new_tokens: Count = 128
     """Length at which a reply is cut."""
     stop: Repeated = ()

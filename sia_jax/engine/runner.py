@@ -27,7 +27,6 @@ from sia_jax.checkpoints.value_model import (
 )
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.prompts import check_seed
-from sia_jax.decoding.checks import check_knob
 from sia_jax.engine.options import Models, SamplingArgs
 from sia_jax.engine.prompting import announce as announce
 from sia_jax.engine.prompting import check_room
@@ -39,18 +38,15 @@ from sia_jax.engine.prompting import value_ids as value_ids
 from sia_jax.engine.reply import Reply, json_threshold, read_replies
 from sia_jax.models.config import ModelConfig
 from sia_jax.runs.cli import check_texts, named_as_options
+from sia_jax.steering.expressions import parse_gate, parse_tilt, text_of
+from sia_jax.steering.gates import Always, Gate, reads_threshold
+from sia_jax.steering.numbers import NUMBERS, check_number
 from sia_jax.text.forms import Prompting
 from sia_jax.text.token_ids import with_tokens
 from sia_jax.text.tokenizer import Tokenizer
 
 PRESETS = {"paper": sia_jax.SteeringConfig(), "official": sia_jax.SteeringConfig.official()}
 """Structures of steering by name; an option given explicitly overrides."""
-
-KNOBS = (
-    *("beta", "temperature", "top_k", "top_p", "repetition_penalty", "presence_penalty"),
-    *("frequency_penalty", "min_new_tokens"),
-)
-"""Options that go to `Knobs` as they are; None: the preset's."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,9 @@ def check_options(args: SamplingArgs) -> None:
             raise ValueError(
                 f"--threshold {args.threshold:g} steers, which needs a value model: give --value DIR"
             )
-        given = [name for name in ("beta", "value_backbone") if getattr(args, name) is not None]
+        given = [
+            name for name in ("beta", "value_backbone", "gate", "tilt") if getattr(args, name) is not None
+        ]
         given += [] if args.check_base else ["no_check_base"]
         if given:
             raise ValueError(f"--{given[0].replace('_', '-')} needs a value model: give --value DIR")
@@ -99,8 +97,13 @@ def check_options(args: SamplingArgs) -> None:
     check_texts(args)
     check_seed(args.seed, "--seed")
     with named_as_options(args):
-        steering(args)
+        gate = steering(args).gate
         mesh_of(args)
+    if args.threshold is not None and not reads_threshold(gate):
+        raise ValueError(
+            f"--threshold {args.threshold:g} is for a gate with entropy or budget in it, got --gate "
+            f"{text_of(gate)!r}"
+        )
 
 
 def mesh_of(args: SamplingArgs) -> Mesh | None:
@@ -165,10 +168,11 @@ def check_numbers(args: SamplingArgs, model: ModelConfig) -> None:
       ValueError: one that does not.
     """
     check_room(model, args)
-    config = sia_jax.SamplerConfig(policy=model, steering=steering(args), max_new_tokens=args.max_new_tokens)
-    for name in KNOBS:
+    # More candidates than ids are refused by it.
+    sia_jax.SamplerConfig(policy=model, steering=steering(args), max_new_tokens=args.max_new_tokens)
+    for name in NUMBERS:
         if getattr(args, name) is not None:
-            check_knob(name, getattr(args, name), config)
+            check_number(name, getattr(args, name))
 
 
 def load_models(args: SamplingArgs) -> Models:
@@ -199,10 +203,14 @@ def load_models(args: SamplingArgs) -> Models:
 
 def steering(args: SamplingArgs) -> sia_jax.SteeringConfig:
     """The preset's structure with what was given explicitly."""
-    preset = PRESETS[args.preset]
-    if args.num_candidates is None:
-        return preset
-    return replace(preset, num_candidates=args.num_candidates)
+    given: dict[str, Any] = {"num_candidates": args.num_candidates}
+    for name, parse in (("gate", parse_gate), ("tilt", parse_tilt)):
+        text = getattr(args, name)
+        try:
+            given[name] = None if text is None else parse(text)
+        except ValueError as error:
+            raise ValueError(f"--{name}: {error}") from None
+    return replace(PRESETS[args.preset], **{name: x for name, x in given.items() if x is not None})
 
 
 def threshold(args: SamplingArgs) -> float:
@@ -225,7 +233,7 @@ def settings(args: SamplingArgs, found: Prompting | None = None) -> dict[str, An
     folder = resolve_checkpoint(args.policy)
     found = found or prompting(_without_weights(folder, args), args)
     preset = steering(args)
-    numbers = {name: _given(getattr(args, name), getattr(preset, name)) for name in KNOBS}
+    numbers = {name: _given(getattr(args, name), getattr(preset, name)) for name in NUMBERS}
     models: dict[str, Any] = {}
     for name, path in (("policy", args.policy), ("value_backbone", value_backbone(args))):
         own = None if path is None else resolve_checkpoint(path)
@@ -243,6 +251,11 @@ def settings(args: SamplingArgs, found: Prompting | None = None) -> dict[str, An
         "threshold": json_threshold(threshold(args)),
         "num_candidates": preset.num_candidates,
         "unsteered": preset.unsteered,
+        **{
+            name: text_of(getattr(preset, name))
+            for name in ("gate", "tilt")
+            if getattr(args, name) is not None
+        },
         **numbers,
         "max_new_tokens": args.max_new_tokens,
         "stop": list(args.stop),
@@ -292,7 +305,8 @@ class Runner:
         rows = whole_rows(args, rows)
         self.models, self.rows, self.tokenizer = models, rows, tokenizer
         if expected_ratio is None:
-            expected_ratio = 1.0 if threshold(args) == -math.inf else 0.2
+            dense = threshold(args) == -math.inf or isinstance(steering(args).gate, Always)
+            expected_ratio = 1.0 if dense else 0.2
         self.config = sia_jax.SamplerConfig.auto(
             rows * branches,
             expected_ratio=expected_ratio,
@@ -341,7 +355,7 @@ class Runner:
         rows: Sequence[Row],
         shape: tuple[int, int],
         args: SamplingArgs,
-        gate: tuple[float, ...] | None = None,
+        gate: Gate | None = None,
     ) -> tuple[sia_jax.Prompt, sia_jax.Samples, float]:
         """`run`, but for what the host makes of it; its batch is filled up with rows that nobody wants.
 
@@ -349,9 +363,9 @@ class Runner:
           rows: at most as many as the runner's.
           shape: lengths of the buffers for the prompts of policy and value model.
           args: the numbers.
-          gate: numbers of the gate; None: its defaults.
+          gate: that of the configuration with other numbers; None: with its own.
         """
-        knobs = sia_jax.Knobs(**{name: getattr(args, name) for name in KNOBS}, gate=gate)
+        knobs = sia_jax.Knobs(**{name: getattr(args, name) for name in NUMBERS}, gate=gate)
         begin = time.perf_counter()
         prompt, samples = jax.block_until_ready(self._sample(rows, shape, knobs))
         return prompt, samples, time.perf_counter() - begin

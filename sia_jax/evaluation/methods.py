@@ -18,15 +18,21 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 
 NEED_THRESHOLDS: tuple[Group, ...] = ("entropy", "combined")
 
-GATE: Gate = Entropy() | Bernoulli(0.0)
-"""One program for every steered method: its numbers make an entropy gate of it, a random or a dense one."""
+
+def gate_at(rate: float) -> Gate:
+    """H >= threshold, or else with a probability of `rate`: an entropy gate, a random or a dense one.
+
+    One expression, so that one program serves every steered method.
+    """
+    return Entropy() | Bernoulli(rate)
+
 
 SCHEDULES = (0.2, 0.5, 1.0)
 """Shares of junctions that programs are laid out for (`SamplerConfig.auto`); a method takes the next one."""
 
 
 class GateNumbers(NamedTuple):
-    """What `GATE` is told: steer where H >= threshold, or else with a probability of `rate`."""
+    """What the gate of a method is told: steer where H >= threshold, or else with a probability of `rate`."""
 
     threshold: float
     rate: float = 0.0

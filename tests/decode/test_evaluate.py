@@ -20,7 +20,7 @@ from sia_jax.data.prompts import read_prompts
 from sia_jax.decoding.search import best_branches
 from sia_jax.engine import runner
 from sia_jax.evaluation.comparison import MEASURED_SECONDS
-from sia_jax.evaluation.methods import GATE
+from sia_jax.evaluation.methods import gate_at
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import find_prompt
 from tests.support.evaluating import LENGTH, evaluation_args, save_models_and_prompts, save_thresholds
@@ -115,7 +115,7 @@ def test_replies_and_rewards_are_those_of_the_library(lines: Lines, folder: Path
         1.0,
         policy=policy.config,
         value=value.config,
-        steering=sia_jax.SteeringConfig(gate=GATE),
+        steering=sia_jax.SteeringConfig(gate=gate_at(0.0)),
         max_new_tokens=LENGTH,
     )
     params = sia_jax.SteeringParams(policy.params, value.params)
@@ -128,7 +128,7 @@ def test_replies_and_rewards_are_those_of_the_library(lines: Lines, folder: Path
     for method in ("entropy-0.6", "random-0.8"):
         mine = {line["index"]: line for line in own(lines, method, seed=1)}
         threshold, rate = float(mine[0]["threshold"]), mine[0]["rate"]
-        knobs = sia_jax.Knobs(gate=(rate,))
+        knobs = sia_jax.Knobs(gate=gate_at(rate))
         samples = sia_jax.sample(params, packed, threshold, rng_key=keys, config=config, knobs=knobs)
         for index in range(4):
             tokens = samples.tokens[index, : samples.lengths[index]].tolist()

@@ -1,100 +1,175 @@
-"""Gates and tilts are expressions: what they cannot be combined with, or be made of, is said at once."""
+"""Gates and tilts as text: what is read, what is said of what cannot be, and that text and tree are one."""
 
-import functools
-import operator
+import contextlib
+import math
+from dataclasses import fields
 
-import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from sia_jax import SteeringConfig
-from sia_jax.steering.gates import Always, And, Bernoulli, Budget, Entropy, LogitGap, Not, Or, Position
-from sia_jax.steering.tilts import Additive, Centred, Clipped
+from sia_jax.steering import gates, tilts
+from sia_jax.steering.expressions import DEEPEST, LONGEST, named, parse_gate, parse_tilt, text_of
+from sia_jax.steering.gates import (
+    Always,
+    And,
+    Bernoulli,
+    Budget,
+    Entropy,
+    EntropyRatio,
+    LogitGap,
+    Never,
+    Not,
+    Or,
+    Position,
+    Refractory,
+)
+from sia_jax.steering.parts import range_of
+from sia_jax.steering.tilts import Additive, Advantage, Centred, Clipped, Standardised
 
-GATES = (Entropy(), Position(3), ~Budget(0.2), Entropy() & Position(3), Always() | Bernoulli(0.5))
+a, b, c = Always(), Never(), Entropy()
 
 
-@pytest.mark.parametrize("gate", GATES, ids=repr)
 @pytest.mark.parametrize(
-    "combine",
+    ("text", "gate"),
     [
-        lambda a: a and Position(3),
-        lambda a: a or Position(3),
-        lambda a: not a,
-        lambda a: Position(1) if a else Position(3),
-        lambda a: any([a]),
+        ("entropy", Entropy()),
+        (" entropy( ) ", Entropy()),
+        ("entropy & ~position(3)", Entropy() & ~Position(3)),
+        ("position(first = 3)", Position(3)),
+        ("budget(0.2) & refractory(5)", Budget(0.2) & Refractory(5)),
+        ("entropy_ratio(-1.5e-3)|logit_gap(inf)", EntropyRatio(-0.0015) | LogitGap(math.inf)),
+        ("entropy_ratio(-inf)", EntropyRatio(-math.inf)),
+        ("always | never & entropy", a | (b & c)),
+        ("(always | never) & entropy", (a | b) & c),
+        ("always & never & entropy", (a & b) & c),
+        ("always & (never & entropy)", a & (b & c)),
+        ("~always & never", (~a) & b),
+        ("~(always & never)", ~(a & b)),
+        ("~~always", ~~a),
     ],
-    ids=["and", "or", "not", "if", "any"],
 )
-def test_a_gate_is_neither_true_nor_false(gate, combine):
-    with pytest.raises(TypeError, match=r"combine gates with &, \| and ~"):
-        combine(gate)
-
-
-@pytest.mark.parametrize("tilt", [Additive(), Centred(), Clipped(2.0)], ids=repr)
-def test_a_tilt_is_neither_true_nor_false(tilt):
-    with pytest.raises(TypeError, match=r"tilts do not combine.*Clipped\(2.0, of=Standardised\(\)\)"):
-        _ = tilt and Additive()
+def test_a_gate_is_read(text, gate):
+    assert parse_gate(text) == gate
 
 
 @pytest.mark.parametrize(
-    "other", [True, 3, 0.5, None, "entropy", Entropy, Additive(), np.ones(2), [Entropy()]]
+    ("text", "tilt"),
+    [
+        ("additive", Additive()),
+        ("clipped(2)", Clipped(2.0)),
+        ("clipped(1.0, advantage)", Clipped(1.0, of=Advantage())),
+        ("clipped(of=centred, bound=1)", Clipped(1.0, of=Centred())),
+        ("clipped(.5, clipped(1., standardised()))", Clipped(0.5, of=Clipped(1.0, of=Standardised()))),
+    ],
 )
-@pytest.mark.parametrize("combine", [operator.and_, operator.or_], ids=["&", "|"])
-def test_gates_combine_with_gates_alone(combine, other):
-    with pytest.raises(TypeError, match=r"what [&|] combines must be a gate such as Entropy\(\)"):
-        combine(Entropy(), other)
-    if not isinstance(other, np.ndarray | Additive):
-        with pytest.raises(TypeError, match=r"what [&|] combines must be a gate|unsupported operand"):
-            combine(other, Entropy())
+def test_a_tilt_is_read(text, tilt):
+    assert parse_tilt(text) == tilt
 
 
-@pytest.mark.parametrize("make", [Not, functools.partial(And, Entropy()), functools.partial(Or, Entropy())])
-def test_parts_of_an_expression_are_gates(make):
-    with pytest.raises(TypeError, match="must be a gate"):
-        make(0.5)
-
-
-@pytest.mark.parametrize("number", ["3", None, [3], np.ones(2), True, 1j, Entropy()])
-@pytest.mark.parametrize("gate", [Position, Bernoulli, Budget, LogitGap])
-def test_a_gate_s_number_is_a_number(gate, number):
-    with pytest.raises(TypeError, match=rf"of {gate.__name__} must be a number, got"):
-        gate(number)
-
-
-def test_a_number_of_numpy_is_a_number():
-    assert SteeringConfig(gate=Position(np.int64(3)), beta=np.float32(2), num_candidates=np.int32(4)) == (
-        SteeringConfig(gate=Position(3), beta=2, num_candidates=4)
+@pytest.mark.parametrize(
+    ("text", "column", "said"),
+    [
+        ("", 1, "expected a gate"),
+        ("entropy & positoin(3)", 11, "none called positoin"),
+        ("entropy and always", 9, "expected & or | or the end"),
+        ("entropy &", 10, "expected a gate"),
+        ("(entropy", 9, r"expected & or \| or \)"),
+        ("entropy)", 8, "the end"),
+        ("entropy(0.5)", 9, "expected entropy, with no more"),
+        ("position", 1, "first is missing"),
+        ("position()", 1, "first is missing"),
+        ("position(3, 4)", 13, r"expected position\(first: 0 .. inf\), with no more"),
+        ("position(last=3)", 10, "no other"),
+        ("position(first=3, first=4)", 19, "no other"),
+        ("position(entropy)", 10, "expected a number for first"),
+        ("position(nan)", 10, "expected a number"),
+        ("~bernoulli(20)", 2, r"lie in 0 .. 1, got 20 in Bernoulli\(rate=20\)"),
+        ("entropy ! always", 9, "a name, a number or one of"),
+        ("And(entropy, always)", 1, "none called And"),
+        ("~" * 60 + "always", DEEPEST + 1, f"{DEEPEST} levels"),
+        ("(" * 900, DEEPEST + 1, f"{DEEPEST} levels"),
+        ("always" + "|always" * 900, LONGEST + 1, f"{LONGEST} characters at most"),
+    ],
+)
+def test_an_error_says_where_what_and_what_there_is(text, column, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        parse_gate(text)
+    assert f"the gate cannot be read at column {column}: " in str(caught.value)
+    assert "there is entropy, entropy_ratio(at_least: -inf .. inf), position(first: 0 .. inf)" in str(
+        caught.value
     )
-
-
-@pytest.mark.parametrize("arguments", [((0.5,), {}), ((), {"threshold": 0.5})])
-def test_the_threshold_is_no_number_of_the_entropy_gate(arguments):
-    positional, named = arguments
-    with pytest.raises(TypeError, match=r"its threshold is an argument of the call, sample\("):
-        Entropy(*positional, **named)
+    marked, caret = str(caught.value).split("\n")[1:3]
+    assert marked[caret.index("^") :].startswith(text[column - 1 : column + 5][:1])
 
 
 @pytest.mark.parametrize(
-    ("fields", "name"),
-    [
-        ({"gate": Entropy}, "gate must be a Gate, got the class Entropy"),
-        ({"gate": None}, "gate must be a Gate"),
-        ({"tilt": 2.0}, "tilt must be a Tilt"),
-        ({"num_candidates": "10"}, "num_candidates must be an integer, got str '10'"),
-        ({"num_candidates": 2.5}, "num_candidates must be an integer"),
-        ({"num_candidates": True}, "num_candidates must be an integer"),
-        ({"top_k": None}, "top_k must be an integer"),
-        ({"beta": "1"}, "beta must be a number"),
-        ({"beta": np.ones(2)}, r"beta must be a number, got ndarray of float64 \(2,\).*Knobs"),
-        ({"temperature": None}, "temperature must be a number"),
-    ],
+    "text", ["entropy", "additive & centred", "~additive", "(additive)", "clipped(1, entropy)"]
 )
-def test_a_configuration_is_made_of_what_its_fields_say(fields, name):
-    with pytest.raises(TypeError, match=name):
-        SteeringConfig(**fields)
+def test_gates_and_operators_are_no_tilts(text):
+    with pytest.raises(ValueError, match="there is additive, centred, advantage, standardised, clipped"):
+        parse_tilt(text)
 
 
-@pytest.mark.parametrize("value", [[], {}, None, 3, ["policy"]])
-def test_a_choice_is_one_of_its_words(value):
-    with pytest.raises(ValueError, match="entropy must be one of"):
-        SteeringConfig(entropy=value)
+def test_a_long_chain_is_read():
+    text = "|".join(["never"] * 160)
+    assert text_of(parse_gate(text)) == text.replace("|", " | ")
+
+
+def leaves(kind, module):
+    """Each class that a module has without operands, its numbers drawn from their ranges."""
+    drawn = []
+    for cls in named(kind, module).values():
+        ranges = [range_of(f) for f in fields(cls) if "kind" not in f.metadata]
+        if len(ranges) == len(fields(cls)):
+            # With infinite ends hypothesis wants none given.
+            numbers = [
+                st.floats(*(None if math.isinf(end) else end for end in ends), allow_nan=False)
+                for ends in ranges
+            ]
+            drawn.append(st.tuples(*numbers).map(lambda found, cls=cls: cls(*found)))
+    return st.one_of(drawn)
+
+
+GATES = st.recursive(
+    leaves(gates.Gate, gates),
+    lambda inner: st.one_of(inner.map(Not), st.builds(And, inner, inner), st.builds(Or, inner, inner)),
+    max_leaves=12,
+)
+TILTS = st.recursive(
+    leaves(tilts.Tilt, tilts),
+    lambda inner: st.builds(Clipped, st.floats(0, allow_nan=False), inner),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(GATES)
+@example(Position(-0.0) & Bernoulli(5e-324))
+@example(EntropyRatio(-math.inf) | (LogitGap(1e300) | Position(3)))
+def test_a_gate_is_what_its_text_says(gate):
+    assert parse_gate(text_of(gate)) == gate
+
+
+@settings(max_examples=50, deadline=None)
+@given(TILTS)
+def test_a_tilt_is_what_its_text_says(tilt):
+    assert parse_tilt(text_of(tilt)) == tilt
+
+
+WORDS = st.lists(
+    st.sampled_from(
+        [*"~&|(),= \n", *named(gates.Gate, gates), *named(tilts.Tilt, tilts), "3", "-inf", "1e999", "first"]
+    )
+).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.text(), WORDS))
+@example("position(" + "9" * 500 + ")")
+@example("\x00entropy\ud800")
+@example("position(٣)")
+def test_garbage_is_a_value_error_or_nothing(text):
+    for parse in (parse_gate, parse_tilt):
+        with contextlib.suppress(ValueError):
+            parse(text)
