@@ -9,8 +9,8 @@ and value model have one shape and separate weights. The share of junctions is p
 A call's time is that of the whole call, prefill included. The systems take turns; the median is reported.
 
 "speed" is the table that targets are set for, with where the time of a steered call goes. "sweep" varies the
-batch, the share of junctions, slots and quorum, candidates and the length of replies, one at a time. The
-floor of a part is the larger of bytes over bandwidth and FLOPs over peak, both measured in the same run.
+batch, the share of junctions, slots and rows that wait, candidates and the length of replies, one at a time.
+The floor of a part is the larger of bytes over bandwidth and FLOPs over peak, both measured in the same run.
 Each run writes JSON files to docs/benchmarks/, and docs/benchmarks.md is made again from all of them.
 """
 
@@ -241,12 +241,13 @@ def _sweep(args: Args, models: Models, machine: Machine, console: Terminal) -> t
     for ratio in ratios:
         told = max(ratio, 0.05)
         jobs.append(Job(f"{ratio:.0%} steered", SamplerSystem(models, ratio, expected_ratio=told), 16, t))
-    for slots, places in ((3, 42), (5, 70), (8, 56), (8, 70), (16, 112)):
-        for quorum in (1, 2, 3, 4, 6):
-            if quorum <= slots:
-                shape = (("slots", slots), ("places", places))
-                system = SamplerSystem(models, 0.2, fields=shape, knobs=(("quorum", quorum),))
-                jobs.append(Job(f"slots {slots}, places {places}, quorum {quorum}", system, 16, t))
+    for slots, tokens in ((3, 42), (5, 70), (8, 56), (8, 70), (16, 112)):
+        for waiting in (1, 2, 3, 4, 6):
+            if waiting <= slots:
+                shape = (("slots", slots), ("pass_tokens", tokens))
+                schedule = (("schedule", sia_jax.Burst(waiting)),)
+                system = SamplerSystem(models, 0.2, fields=shape, knobs=schedule)
+                jobs.append(Job(f"slots {slots}, {tokens} tokens, {waiting} waiting", system, 16, t))
     for count in (2, 5, 10, 20):
         jobs.append(Job(f"C = {count}", SamplerSystem(models, 0.2, num_candidates=count), 16, t))
     for length in (t // 4, t, 4 * t):

@@ -14,15 +14,19 @@ import sia_jax
 from decode.benchmark_systems import SamplerSystem, Timing
 from sia_jax.costs.roofline import Machine, decode_step_cost, pass_cost
 from sia_jax.decoding import policy_pass, value_pass
-from sia_jax.decoding.burst import value_backbone
 from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.prompt import Prompt
-from sia_jax.decoding.sample import SteeringParams, make_settings, start
-from sia_jax.decoding.state import DecodeState, Settings
+from sia_jax.decoding.row_params import make_row_params
+from sia_jax.decoding.sample import start
+from sia_jax.decoding.state import DecodeState
 from sia_jax.models.attention import PrefillAttention
 from sia_jax.models.heads import lm_head
 from sia_jax.models.passes import decode_step
 from sia_jax.models.transformer import forward
+from sia_jax.steering import gates
+from sia_jax.steering.arrays import pick
+from sia_jax.steering.types import RowParams
 
 
 def time_parts(
@@ -38,15 +42,15 @@ def time_parts(
       machine: measured in the same run.
     """
     config = system.config(len(prompts), new_tokens)
-    params, settings, prompt = _inputs(system, config, prompts)
+    params, numbers, prompt = _inputs(system, config, prompts)
     model, batch = config.policy, len(prompts)
-    columns = prompt.policy_tokens.shape[1] + new_tokens // 2
+    columns = prompt.policy_ids.shape[1] + new_tokens // 2
     itemsize = params.policy["model"]["embed_tokens"]["weight"].dtype.itemsize
     step_floor = machine.floor_seconds(decode_step_cost(model, batch, columns, itemsize))
     steps, calls = timing.counts["policy_steps"], timing.counts["value_calls"]
-    assert config.places is not None
+    assert config.pass_tokens is not None
     assert config.slots is not None
-    prefilled = prompt.value_tokens.size if calls else 0
+    prefilled = prompt.value_ids.size if calls else 0
     needed = (timing.counts["value_needed"] - prefilled) / max(calls, 1)
     served = timing.counts["steered"] * timing.tokens / max(calls, 1)
     pass_floor = machine.floor_seconds(
@@ -54,19 +58,19 @@ def time_parts(
     )
     prefill = pass_cost(
         model,
-        prompt.policy_tokens.size,
-        columns_seen=prompt.policy_tokens.shape[1] / 2,
+        prompt.policy_ids.size,
+        columns_seen=prompt.policy_ids.shape[1] / 2,
         columns_read=0,
         itemsize=itemsize,
     )
     span = math.ceil((1 - system.expected_ratio) / system.expected_ratio)
-    seconds = {name: _seconds(part, params, prompt, settings, span, config) for name, part in _PARTS.items()}
+    seconds = {name: _seconds(part, params, prompt, numbers, span, config) for name, part in _PARTS.items()}
     whole_step = seconds["policy step"]
     rows = [
         ("policy network", steps, seconds["policy network"], step_floor),
         ("entropy, gate, draw, record", steps, max(whole_step - seconds["policy network"], 0.0), 0.0),
-        ("value pass, needed tokens", calls, seconds["value pass"] * needed / config.places, pass_floor),
-        ("value pass, padding", calls, seconds["value pass"] * (1 - needed / config.places), 0.0),
+        ("value pass, needed tokens", calls, seconds["value pass"] * needed / config.pass_tokens, pass_floor),
+        ("value pass, padding", calls, seconds["value pass"] * (1 - needed / config.pass_tokens), 0.0),
         ("prefill", 2 if calls else 1, seconds["prefill"], machine.floor_seconds(prefill)),
     ]
     accounted = sum(count * each for _, count, each, _ in rows)
@@ -86,23 +90,23 @@ def time_parts(
 
 def _inputs(
     system: SamplerSystem, config: SamplerConfig, prompts: list[list[int]]
-) -> tuple[SteeringParams, Settings, Prompt]:
+) -> tuple[SteeringParams, RowParams, Prompt]:
     prompt = jax.tree.map(jnp.asarray, Prompt.pack(prompts))
-    knobs = sia_jax.Knobs(stop_ids=np.zeros(0, np.int32), gate=(system.ratio,))
+    knobs = sia_jax.Knobs(stop_ids=np.zeros(0, np.int32), gate=gates.Bernoulli(system.ratio or 0.0))
     key = jax.random.key(0, impl="threefry2x32")
-    settings = make_settings(np.inf, key, knobs, len(prompts), config)
-    return system.models.params(system.head), settings, prompt
+    numbers = make_row_params(np.inf, key, knobs, len(prompts), config)
+    return system.models.params(system.head), numbers, prompt
 
 
 def _seconds(
-    part: Any, params: SteeringParams, prompt: Prompt, settings: Settings, span: int, config: SamplerConfig
+    part: Any, params: SteeringParams, prompt: Prompt, numbers: RowParams, span: int, config: SamplerConfig
 ) -> float:
     """Seconds of one run of a part: the difference between many in a loop and a few."""
     few, many = 2, 18
 
     def call(count: int) -> float:
         begin = time.perf_counter()
-        jax.block_until_ready(_repeat(params, prompt, settings, count, span, part=part, config=config))
+        jax.block_until_ready(_repeat(params, prompt, numbers, count, span, part=part, config=config))
         return time.perf_counter() - begin
 
     call(few)
@@ -113,7 +117,7 @@ def _seconds(
 def _repeat(
     params: SteeringParams,
     prompt: Prompt,
-    settings: Settings,
+    numbers: RowParams,
     count: Any,
     span: Any,
     *,
@@ -121,14 +125,14 @@ def _repeat(
     config: SamplerConfig,
 ) -> DecodeState:
     """The part, `count` times, on rows in the middle of their replies."""
-    state = start(params, prompt, prompt, settings, config)
-    rows = prompt.policy_tokens.shape[0]
+    state = start(params, prompt, numbers, config)
+    rows = prompt.policy_ids.shape[0]
     length = config.max_new_tokens // 2
     begin = replace(
         state,
         lengths=jnp.full(rows, length),
         value_lengths=prompt.value_lengths + length - span,
-        value_ready=jnp.ones((), bool),
+        value_read=jnp.ones(rows, bool),
         waiting_since=jnp.where(jnp.arange(rows) < (config.slots or 0), 1, -1),
         pending=replace(state.pending, kept=jnp.full(rows, config.steering.num_candidates)),
     )
@@ -143,29 +147,29 @@ def _repeat(
             policy_cache=state.policy_cache,
             value_cache=state.value_cache,
             record=state.record,
-            token=ids[:, 0],
+            policy_ids=jnp.broadcast_to(ids[:, :1], begin.policy_ids.shape),
             lengths=begin.lengths + count % 2,
             value_lengths=begin.value_lengths + count % 2,
             pending=replace(begin.pending, ids=ids),
         )
-        return count - 1, part(params, prompt, settings, again, config)
+        return count - 1, part(params, prompt, again, config)
 
     return jax.lax.while_loop(lambda carry: carry[0] > 0, body, (count, begin))[1]
 
 
 def _policy_step(
-    params: SteeringParams, prompt: Prompt, settings: Settings, state: DecodeState, config: SamplerConfig
+    params: SteeringParams, prompt: Prompt, state: DecodeState, config: SamplerConfig
 ) -> DecodeState:
     state = replace(state, waiting_since=jnp.full_like(state.waiting_since, -1))
-    return policy_pass.policy_step(params.policy, prompt, settings, state, config)
+    return policy_pass.policy_step(params.policy, state, config)
 
 
 def _policy_network(
-    params: SteeringParams, prompt: Prompt, settings: Settings, state: DecodeState, config: SamplerConfig
+    params: SteeringParams, prompt: Prompt, state: DecodeState, config: SamplerConfig
 ) -> DecodeState:
-    places = prompt.policy_lengths + state.lengths - 1
+    last = state.policy_lengths - 1
     hidden, cache = decode_step(
-        params.policy["model"], state.token, places, state.policy_cache, config=config.policy
+        params.policy["model"], pick(state.policy_ids, last), last, state.policy_cache, config=config.policy
     )
     logits = lm_head(params.policy, hidden)
     tokens = state.record.tokens.at[:, 0].set(jnp.argmax(logits, axis=-1).astype(jnp.int32))
@@ -173,20 +177,20 @@ def _policy_network(
 
 
 def _value_pass(
-    params: SteeringParams, prompt: Prompt, settings: Settings, state: DecodeState, config: SamplerConfig
+    params: SteeringParams, prompt: Prompt, state: DecodeState, config: SamplerConfig
 ) -> DecodeState:
-    assert params.value is not None
-    model, adapter = value_backbone(params.policy, params.value, config)
-    return value_pass.value_pass(model, params.value["value_head"], adapter, prompt, settings, state, config)
+    net = params.value_net(config)
+    assert net is not None
+    return value_pass.value_pass(net, state, config)
 
 
 def _prefill(
-    params: SteeringParams, prompt: Prompt, settings: Settings, state: DecodeState, config: SamplerConfig
+    params: SteeringParams, prompt: Prompt, state: DecodeState, config: SamplerConfig
 ) -> DecodeState:
-    positions = jnp.broadcast_to(jnp.arange(prompt.policy_tokens.shape[1]), prompt.policy_tokens.shape)
+    positions = jnp.broadcast_to(jnp.arange(prompt.policy_ids.shape[1]), prompt.policy_ids.shape)
     _, cache = forward(
         params.policy["model"],
-        (prompt.policy_tokens + state.token[:, None]) % config.policy.vocab_size,
+        (prompt.policy_ids + state.policy_ids[:, -1:]) % config.policy.vocab_size,
         positions,
         state.policy_cache,
         PrefillAttention(),

@@ -49,9 +49,9 @@ class SamplerSystem:
     """What `SamplerConfig.auto` is told."""
     num_candidates: int = 10
     fields: tuple[tuple[str, Any], ...] = ()
-    """Fields of the configuration to set otherwise, such as slots and places."""
+    """Fields of the configuration to set otherwise, such as slots."""
     knobs: tuple[tuple[str, Any], ...] = ()
-    """Knobs to set, such as quorum and patience."""
+    """Knobs to set, such as the numbers of the schedule."""
 
     def config(self, batch: int, new_tokens: int) -> sia_jax.SamplerConfig:
         """The static description of the program that runs."""
@@ -70,7 +70,9 @@ class SamplerSystem:
         """Sample once at temperature 1."""
         config = self.config(len(prompts), new_tokens)
         params = self.models.params(None if self.ratio is None else self.head)
-        knobs = sia_jax.Knobs(stop_ids=np.zeros(0, np.int32), gate=(self.ratio or 0.0,), **dict(self.knobs))
+        knobs = sia_jax.Knobs(
+            stop_ids=np.zeros(0, np.int32), gate=gates.Bernoulli(self.ratio or 0.0), **dict(self.knobs)
+        )
         prompt = sia_jax.Prompt.pack(prompts)
         key = jax.random.key(0, impl="threefry2x32")
         start = time.perf_counter()

@@ -48,7 +48,10 @@ from sia_jax.costs.tpu import (
     tpu_devices,
 )
 from sia_jax.costs.training_step import frozen_shapes, trained_shapes
-from sia_jax.decoding.sample import cache_columns, lower, make_settings
+from sia_jax.decoding.row_params import make_row_params
+from sia_jax.decoding.rows import cache_columns
+from sia_jax.decoding.sample import lower
+from sia_jax.decoding.schedule import make_schedule
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig
 from sia_jax.parallel.mesh import ROW_AXES, make_mesh
@@ -122,7 +125,7 @@ def _compile(args: Args, layers: int, mesh: Mesh, console: Terminal) -> Found:
     ).compile()
     console.print(f"{args.topology}, mesh {args.mesh}, {layers} layers: {time.perf_counter() - began:.0f} s")
     text, own = compiled.as_text(), args.rows // config.row_groups
-    columns = cache_columns(config, PROMPT, PROMPT)
+    columns = cache_columns(config, PROMPT + NEW_TOKENS, PROMPT + NEW_TOKENS)
     heads = max(1, backbone.num_kv_heads // mesh.shape["tensor"])
     moves = [cache_moves(text, size, own * heads * backbone.head_dim * size) for size in columns]
     return Found(
@@ -134,10 +137,10 @@ def _compile(args: Args, layers: int, mesh: Mesh, console: Terminal) -> Found:
     )
 
 
-def _inputs(rows: int, config: sia_jax.SamplerConfig, mesh: Mesh) -> tuple[sia_jax.Prompt, Any]:
-    """Shapes of the prompts and the numbers of a call, as they lie on the mesh."""
+def _inputs(rows: int, config: sia_jax.SamplerConfig, mesh: Mesh) -> tuple[sia_jax.Prompt, Any, Any]:
+    """Shapes of the prompts, the rows' numbers and the schedule's of a call, as they lie on the mesh."""
     key = jax.random.key(0, impl="threefry2x32")
-    settings = make_settings(1.0, key, sia_jax.Knobs(), rows, config)
+    numbers = make_row_params(1.0, key, sia_jax.Knobs(), rows, config)
 
     def by_row(x: Any) -> Any:
         return array_shape(x.shape, x.dtype, mesh, P(ROW_AXES) if x.ndim else P())
@@ -147,7 +150,8 @@ def _inputs(rows: int, config: sia_jax.SamplerConfig, mesh: Mesh) -> tuple[sia_j
         jax.ShapeDtypeStruct((rows,), jnp.int32),
     )
     prompt = sia_jax.Prompt(tokens, lengths, tokens, lengths)
-    return jax.tree.map(by_row, prompt), jax.tree.map(by_row, settings)
+    numbers, schedule = jax.tree.map(by_row, (numbers, make_schedule(None, config.schedule)))
+    return jax.tree.map(by_row, prompt), numbers, schedule
 
 
 def _check(args: Args, found: dict[int, Found], console: Terminal) -> list[str]:

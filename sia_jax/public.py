@@ -3,8 +3,10 @@
 from sia_jax.checkpoints.huggingface import load_policy, load_reward_model, save_policy, save_reward_model
 from sia_jax.checkpoints.value_model import load_value_model, save_value_model
 from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.prompt import Prompt
-from sia_jax.decoding.sample import SteeringParams, sample
+from sia_jax.decoding.sample import sample
+from sia_jax.decoding.schedule import Burst
 from sia_jax.decoding.search import BestOfN, best_of_n
 from sia_jax.decoding.state import FinishReason, Samples
 from sia_jax.models.config import ModelConfig, ValueConfig
@@ -15,6 +17,7 @@ from sia_jax.steering.config import Knobs, SteeringConfig
 
 __all__ = [
     "BestOfN",
+    "Burst",
     "FinishReason",
     "Knobs",
     "LoraConfig",

@@ -107,7 +107,7 @@ def test_every_public_object_shows_itself_in_a_line_or_two(size):
         steering,
         config_of(steering=steering),
         sia_jax.Knobs(**{f.name: np.ones(size) for f in fields(sia_jax.Knobs)}),
-        sia_jax.Knobs(stop_ids=list(range(size)), gate=tuple(range(size))),
+        sia_jax.Knobs(stop_ids=list(range(size)), gate=gate),
         policy.config,
         tiny_config(eos_token_ids=tuple(range(size)), num_tokens=9),
         value.config,

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from sia_jax.costs.compiled import Collective, elements, moves_of_at_least, while_bodies
 from sia_jax.decoding.config import SamplerConfig
-from sia_jax.decoding.sample import cache_columns
+from sia_jax.decoding.rows import cache_columns
 from sia_jax.models.config import ModelConfig
 from sia_jax.parallel.mesh import ROW_AXES, partition_spec, row_shards
 from sia_jax.types import Params, flatten_names
@@ -62,7 +62,8 @@ def sampler_memory(
     held = sum(_bytes(name, leaf, mesh, "tensor", "fsdp") for name, leaf in leaves)
     own = rows // row_shards(mesh)
     itemsize = policy["model"]["embed_tokens"]["weight"].dtype.itemsize
-    of_policy, of_value = cache_columns(config, prompt, prompt)
+    tokens = prompt + config.max_new_tokens
+    of_policy, of_value = cache_columns(config, tokens, tokens)
     cached = of_policy * _cached(config.policy, mesh) + of_value * _cached(config.value.backbone, mesh)
     return SamplerMemory(
         weights=held,

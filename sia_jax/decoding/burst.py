@@ -1,29 +1,19 @@
-"""The `burst` schedule: policy steps until a quorum waits, then one value pass for those who wait."""
+"""The `Burst` schedule: policy steps until enough rows wait, then one value pass for those who do."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.policy_pass import policy_step
-from sia_jax.decoding.prompt import Prompt
-from sia_jax.decoding.state import DecodeState, Settings
-from sia_jax.decoding.value_pass import prefill_values, value_pass
-from sia_jax.models.lora import Adapter
+from sia_jax.decoding.schedule import Burst
+from sia_jax.decoding.state import DecodeState
+from sia_jax.decoding.value_pass import read_prompts, value_pass
 from sia_jax.parallel.rows import sum_over_rows
 from sia_jax.steering.arrays import run_if
-from sia_jax.types import Params
-
-
-def pass_is_due(state: DecodeState, settings: Settings) -> Bool[Array, ""]:
-    """Whether the rows that wait should be served now.
-
-    When min(quorum, rows still alive) wait, when the oldest has waited `patience` steps, or when no row can
-    advance.
-    """
-    return _due(_count(state, settings), settings)
 
 
 @dataclass(frozen=True)
@@ -33,82 +23,68 @@ class _Counts:
     alive: Int[Array, ""]
     running: Int[Array, ""]
     waiting: Int[Array, ""]
-    overdue: Int[Array, ""]  # have waited `patience` steps or more
+    overdue: Int[Array, ""]  # have waited `max_wait` steps or more
 
 
-def _count(state: DecodeState, settings: Settings) -> _Counts:
+def _count(state: DecodeState, schedule: Burst) -> _Counts:
     waiting = state.waiting & state.alive
-    overdue = waiting & (state.policy_steps - state.waiting_since >= settings.patience)
+    overdue = waiting & (state.policy_steps - state.waiting_since >= schedule.max_wait)
     counts = jnp.stack([jnp.sum(x) for x in (state.alive, state.running, waiting, overdue)])
     return _Counts(*sum_over_rows(counts))
 
 
-def _due(rows: _Counts, settings: Settings) -> Bool[Array, ""]:
-    quorate = rows.waiting >= jnp.minimum(settings.quorum, rows.alive)
-    return (rows.waiting > 0) & (quorate | (rows.overdue > 0) | (rows.running == 0))
+def _due(rows: _Counts, schedule: Burst) -> Bool[Array, ""]:
+    enough = rows.waiting >= jnp.minimum(schedule.min_waiting, rows.alive)
+    return (rows.waiting > 0) & (enough | (rows.overdue > 0) | (rows.running == 0))
 
 
-def run_chunk(
-    policy: Params,
-    value: Params | None,
-    prompt: Prompt,
-    prompts: Prompt,
-    settings: Settings,
+def run_burst(
+    params: SteeringParams,
     state: DecodeState,
+    schedule: Burst,
+    steps: Int[Array, ""] | int,
     config: SamplerConfig,
+    *,
+    unread_width: int = 0,
 ) -> DecodeState:
-    """At most `config.chunk` policy steps, and the value passes that come due among them.
+    """At most `steps` policy steps, and the value passes that come due among them.
 
     A scan of rounds. A round is a loop of policy steps, which ends when a value pass is due, and a loop of
     one value pass or none. What has nothing to do takes no trip: masks decide, and there is no branch.
 
     Args:
-      policy: the policy's tree.
-      value: the value model's, or None.
-      prompt: one row for each row of the state.
-      prompts: the same before the branches, one row for each prompt.
-      settings: the call's numbers.
+      params: weights of policy and value model.
       state: to be continued.
+      schedule: its numbers, [] each.
+      steps: [] at most `config.chunk`.
       config: resolved.
+      unread_width: P', tokens of the buffers of value prompts that are read when first a row comes to a
+        junction; 0: they have been read.
     """
+    net = params.value_net(config)
 
-    def advances(state: DecodeState) -> Array:
-        has_steps = state.chunk_steps < config.chunk
-        rows = _count(state, settings)
-        return (rows.running > 0) & has_steps & ~_due(rows, settings)
+    def due(state: DecodeState) -> Bool[Array, ""]:
+        return _due(_count(state, schedule), schedule)
 
-    def advance(state: DecodeState) -> DecodeState:
-        return policy_step(policy, prompt, settings, state, config)
+    def advances(carry: tuple[DecodeState, Array]) -> Bool[Array, ""]:
+        state, left = carry
+        rows = _count(state, schedule)
+        return (rows.running > 0) & (left > 0) & ~_due(rows, schedule)  # somebody can, may, and need not wait
 
-    def needs_prompts(state: DecodeState) -> Array:
-        return pass_is_due(state, settings) & ~state.value_ready
+    def advance(carry: tuple[DecodeState, Array]) -> tuple[DecodeState, Array]:
+        state, left = carry
+        return policy_step(params.policy, state, config), left - 1
 
-    def read_prompts(state: DecodeState) -> DecodeState:
-        assert value is not None
-        model, adapter = value_backbone(policy, value, config)
-        return prefill_values(model, adapter, prompts, state, config)
-
-    def serve(state: DecodeState) -> DecodeState:
-        assert value is not None
-        model, adapter = value_backbone(policy, value, config)
-        return value_pass(model, value["value_head"], adapter, prompt, settings, state, config)
-
-    def round_(state: DecodeState, _: None) -> tuple[DecodeState, None]:
+    def round_(carry: tuple[DecodeState, Array], _: None) -> tuple[tuple[DecodeState, Array], None]:
         with jax.named_scope("policy"):
-            state = jax.lax.while_loop(advances, advance, state)
-        if value is not None:
+            state, left = jax.lax.while_loop(advances, advance, carry)
+        if net is not None:
             with jax.named_scope("value"):
-                state = jax.lax.while_loop(needs_prompts, read_prompts, state)
-                state = run_if(pass_is_due(state, settings), serve, state)
-        return state, None
+                if unread_width:
+                    missing = due(state) & ~jnp.all(state.value_read)
+                    state = run_if(missing, lambda s: read_prompts(net, s, config, width=unread_width), state)
+                state = run_if(due(state), lambda s: value_pass(net, s, config), state)
+        return (state, left), None
 
-    state = replace(state, chunk_steps=jnp.zeros((), jnp.int32))
-    return jax.lax.scan(round_, state, length=config.chunk)[0]
-
-
-def value_backbone(policy: Params, value: Params, config: SamplerConfig) -> tuple[Params, Adapter | None]:
-    """The value model's weights: its own, or the policy's under its adapter."""
-    assert config.value is not None
-    if config.value.lora is None:
-        return value["model"], None
-    return policy["model"], Adapter(value["lora"], config.value.lora)
+    carry = (state, jnp.asarray(steps, jnp.int32))
+    return jax.lax.scan(round_, carry, length=config.chunk)[0][0]

@@ -7,20 +7,21 @@ from typing import Any, Literal
 from jax.sharding import Mesh
 
 from sia_jax.arguments import check_kind, check_real, check_whole, told
+from sia_jax.decoding.schedule import Burst, check_schedule
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.parallel.mesh import check_axes, row_shards
 from sia_jax.reprs import changed
-from sia_jax.steering.config import SteeringConfig
+from sia_jax.steering.config import DecisionConfig, SteeringConfig
 
-_OPTIONAL = ("num_tokens", "slots", "places", "slot_places", "quorum")
+_OPTIONAL = ("num_tokens", "slots", "pass_tokens", "row_tokens")
 
 
 @dataclass(frozen=True, repr=False)
 class SamplerConfig:
     """What shapes the compiled sampler. Frozen and hashable: the one static argument of its program.
 
-    The numbers of the value pass (slots, places) and of the schedule (quorum, patience) change how fast a
-    reply comes, never what it is; None leaves them to the rule of `auto`.
+    The sizes of the value pass (slots, pass_tokens, row_tokens) and the schedule change how fast a reply
+    comes, never what it is; None leaves them to the rule of `auto`.
     """
 
     policy: ModelConfig
@@ -41,17 +42,15 @@ class SamplerConfig:
     """The devices that hold the weights, of `make_mesh`; rows, caches and passes are split over "data" and
     "fsdp". None: one device."""
 
+    schedule: Burst = field(default_factory=Burst)
+    """When rows that wait at a junction are served: one of `sia_jax.decoding.schedule`. Its numbers are
+    defaults of traced ones, which `Knobs.schedule` overrides."""
     slots: int | None = None
     """J: rows that one value pass may serve; with a mesh, of each group along "tensor"."""
-    places: int | None = None
+    pass_tokens: int | None = None
     """F: tokens that one value pass computes, whichever rows they belong to; of each group's own."""
-    slot_places: int | None = None
+    row_tokens: int | None = None
     """Q: tokens that one row may bring to a value pass; a longer span takes several."""
-    quorum: int | None = None
-    """Rows, of all devices, that wait before a value pass runs, unless fewer are left. 1 is the plain order.
-    Traced."""
-    patience: int = 4
-    """Policy steps for which a row waits at most while others run. Traced."""
     chunk: int = 32
     """Policy steps of one scan."""
 
@@ -60,16 +59,14 @@ class SamplerConfig:
         if self.value is not None:
             check_kind("value", self.value, ValueConfig, "a ValueConfig, such as value.config, or None")
         check_kind("steering", self.steering, SteeringConfig, "a SteeringConfig(...)")
-        check_whole("patience", self.patience)
+        check_schedule(self.schedule)
         for name in (*("max_new_tokens", "branches", "chunk"), *_OPTIONAL):
             if getattr(self, name) is not None or name not in _OPTIONAL:
                 check_whole(name, getattr(self, name))
-        sizes = ("max_new_tokens", "branches", "slots", "places", "slot_places", "quorum", "chunk")
+        sizes = ("max_new_tokens", "branches", "slots", "pass_tokens", "row_tokens", "chunk")
         wrong = {n: getattr(self, n) for n in sizes if getattr(self, n) is not None and getattr(self, n) < 1}
-        if wrong or self.patience < 0:
-            raise ValueError(
-                f"sizes of a sampler must be positive, got {wrong or {'patience': self.patience}}"
-            )
+        if wrong:
+            raise ValueError(f"sizes of a sampler must be positive, got {wrong}")
         if self.steering.min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"min_new_tokens must be at most max_new_tokens, got {self.steering.min_new_tokens} and "
@@ -94,8 +91,8 @@ class SamplerConfig:
                 f"the value model knows {self.value.backbone.vocab_size} ids and the policy "
                 f"{self.real_tokens}: they need one tokenizer; if only the padding differs, set num_tokens"
             )
-        need = self.candidate_places + 1
-        for name in ("places", "slot_places"):
+        need = self.candidate_tokens + 1
+        for name in ("pass_tokens", "row_tokens"):
             size = getattr(self, name)
             if size is not None and size < need:
                 raise ValueError(f"{name} must be at least {need} (a token and the candidates), got {size}")
@@ -119,10 +116,26 @@ class SamplerConfig:
         return row_shards(self.mesh)
 
     @property
-    def candidate_places(self) -> int:
-        """Places that a junction's candidates take in a value pass: C, or none with a vocab head."""
-        scalar = self.value is not None and self.value.head == "scalar"
-        return self.steering.num_candidates if scalar else 0
+    def candidate_tokens(self) -> int:
+        """Tokens that a junction's candidates are in a value pass: C, or none with a vocabulary head."""
+        return self.steering.num_candidates if self.reads_candidates else 0
+
+    @property
+    def reads_candidates(self) -> bool:
+        """Whether the value model reads the candidates; one with a vocabulary head reads the prefix alone."""
+        return self.value is not None and self.value.reads_candidates
+
+    @property
+    def decision(self) -> DecisionConfig:
+        """What a position's decision is compiled for."""
+        return DecisionConfig(
+            steering=self.steering,
+            num_tokens=self.real_tokens,
+            unused_ids=self.unused_ids,
+            steered=self.value is not None,
+            record_candidates=self.record == "candidates",
+            reads_candidates=self.reads_candidates or self.value is None,
+        )
 
     def value_tokens(self, prompt: Any, tokens: Any, junctions: Any) -> Any:
         """Tokens that the value model must read up to and with a junction: prompt, spans and candidates.
@@ -135,22 +148,21 @@ class SamplerConfig:
           tokens: t, of the reply before the junction.
           junctions: n, those among them that were junctions.
         """
-        if self.value is not None and self.value.head == "vocab":
+        if self.value is not None and not self.reads_candidates:
             return prompt + tokens
-        return prompt + tokens - junctions + self.candidate_places * (junctions + 1)
+        return prompt + tokens - junctions + self.candidate_tokens * (junctions + 1)
 
     @classmethod
     def auto(cls, batch: int, expected_ratio: float = 0.2, **fields: Any) -> "SamplerConfig":
         """The configuration whose value passes suit a batch of which a share are junctions.
 
         The rule, with r the share. Between two junctions lie (1 - r) / r tokens on average, so a row brings
-        n = C + (1 - r) / r tokens to a pass, and r B rows come to a junction in a policy step. The quorum is
-        r B: fewer would fill the passes with padding, and more would idle, for a row that waits costs as much
-        as one that speaks. Places are 1.25 n r B, for passes that must wait for a place are dearer than a
-        fifth of padding, and idle slots fill that with spans of rows that will come to a junction later;
-        hence 2.5 r B slots. One row may bring twice its usual span, and a longer one takes several passes.
-        With a mesh, slots and places are of each group along "tensor", whose B is its share of the rows; the
-        quorum is of all.
+        n = C + (1 - r) / r tokens to a pass, and r B rows come to a junction in a policy step: so many wait
+        before a pass. It takes 1.25 n r B tokens, for rows that find no room are dearer than a fifth of
+        padding, and idle slots fill that with spans of rows that will come to a junction later; hence 2.5 r B
+        slots. One row may bring twice its usual span, and a longer one takes several passes. With a mesh,
+        slots and tokens are of each group along "tensor", whose B is its share of the rows; the rows that
+        wait are of all.
 
         Args:
           batch: rows, branches included.
@@ -172,18 +184,18 @@ class SamplerConfig:
 
 
 def _resolve(config: SamplerConfig, batch: int, ratio: float) -> SamplerConfig:
-    quorum = max(1, round(ratio * batch))
+    schedule = config.schedule.resolve(ratio * batch)
     batch = -(-batch // config.row_groups)
-    candidates, arrivals = config.candidate_places, ratio * batch
+    candidates, arrivals = config.candidate_tokens, ratio * batch
     span = math.ceil((1 - ratio) / ratio)
-    usual = candidates + span if candidates else span + 1  # a vocab head reads the last token anew
+    usual = candidates + span if candidates else span + 1  # a vocabulary head reads the last token anew
     slots = min(batch, config.slots or math.ceil(2.5 * arrivals))
-    slot_places = config.slot_places or candidates + max(1, 2 * span)
-    places = config.places or max(slot_places, math.ceil(min(1.25 * arrivals, slots) * usual))
+    row_tokens = config.row_tokens or candidates + max(1, 2 * span)
+    pass_tokens = config.pass_tokens or max(row_tokens, math.ceil(min(1.25 * arrivals, slots) * usual))
     return replace(
         config,
+        schedule=schedule,
         slots=slots,
-        places=places,
-        slot_places=min(slot_places, places),
-        quorum=config.quorum or quorum,
+        pass_tokens=pass_tokens,
+        row_tokens=min(row_tokens, pass_tokens),
     )

@@ -1,52 +1,86 @@
 """One policy step: every running row reads a token, and then speaks, or waits at a junction."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float, Int
 
 from sia_jax.decoding.config import SamplerConfig
-from sia_jax.decoding.decide import decide
-from sia_jax.decoding.prompt import Prompt
-from sia_jax.decoding.state import DecodeState, FinishReason, Settings, TokenRecord, write_record
+from sia_jax.decoding.state import DecodeState, FinishReason, write_record
+from sia_jax.models.attention import CachedAttention
+from sia_jax.models.cache import KVCache
 from sia_jax.models.heads import lm_head
-from sia_jax.models.passes import decode_block
+from sia_jax.models.transformer import forward
 from sia_jax.parallel.rows import whole
+from sia_jax.steering.arrays import pick
+from sia_jax.steering.decision import decide
+from sia_jax.steering.types import TokenRecord
 from sia_jax.types import Params
 
 
-def policy_step(
-    policy: Params, prompt: Prompt, settings: Settings, state: DecodeState, config: SamplerConfig
-) -> DecodeState:
-    """Advance every running row by one token, or to its junction.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PolicyTokens:
+    """What a policy step reads: the last token of every row."""
+
+    ids: Int[Array, "B 1"]
+    positions: Int[Array, "B 1"]
+    columns: Int[Array, "B 1"]  # of the cache; outside of it for rows that do not run
+    mask: Bool[Array, "B 1 S"]
+
+
+def policy_step(policy: Params, state: DecodeState, config: SamplerConfig) -> DecodeState:
+    """Advance every running row by one token, or to its junction: gather, one forward pass, settle.
 
     The first step of a reply reads the prompt's last token (once more, prefill has read it too), so that
     there is one place where logits become decisions, and one copy of it in the program.
 
     Args:
       policy: the policy's tree.
-      prompt: rows of the batch.
-      settings: the call's numbers.
       state: rows that wait or are done stay as they are.
       config: static.
     """
-    running = state.running
-    places = (prompt.policy_lengths + state.lengths - 1)[:, None]
-    cache = state.policy_cache
-    columns = jnp.where(running[:, None], places, cache.columns)  # outside: nothing is written
-    mask = jnp.arange(cache.columns) <= places
-    hidden, cache = decode_block(
-        policy["model"],
-        state.token[:, None],
-        places,
-        columns,
-        mask[:, None],
-        cache,
-        config=config.policy,
+    tokens = gather(state)
+    attend = CachedAttention(tokens.columns, tokens.mask)
+    hidden, cache = forward(
+        policy["model"], tokens.ids, tokens.positions, state.policy_cache, attend, config=config.policy
     )
-    decision = decide(whole(lm_head(policy, hidden[:, 0])), state, settings, config)
+    return settle(policy, hidden[:, 0], cache, state, config)
+
+
+def gather(state: DecodeState) -> PolicyTokens:
+    """The last token of prompt or reply of every row, where it stands, and what it sees.
+
+    Args:
+      state: of a row with a prompt of P tokens and t generated ones, the token at P + t - 1 is read; it sees
+        the columns 0 .. P + t - 1.
+    """
+    last = (state.policy_lengths - 1)[:, None]
+    cache = state.policy_cache
+    return PolicyTokens(
+        ids=pick(state.policy_ids, last[:, 0])[:, None],
+        positions=last,
+        columns=jnp.where(state.running[:, None], last, cache.columns),
+        mask=(jnp.arange(cache.columns) <= last)[:, None],
+    )
+
+
+def settle(
+    policy: Params, hidden: Float[Array, "B D"], cache: KVCache, state: DecodeState, config: SamplerConfig
+) -> DecodeState:
+    """From the tokens' hidden states to decisions: running rows speak, come to a junction, or fail.
+
+    Args:
+      policy: the policy's tree, for its head.
+      hidden: [B, D] after the final norm.
+      cache: with the tokens' keys and values.
+      state: before the step.
+      config: static.
+    """
+    running, numbers = state.running, state.numbers
+    decision = decide(whole(lm_head(policy, hidden)), state.history, numbers, config.decision)
     failed = running & ~decision.finite
     waits = running & decision.finite & decision.junction
     state = replace(
@@ -59,33 +93,37 @@ def policy_step(
         pending=_where(waits, decision.pending, state.pending),
         policy_tokens=state.policy_tokens + running,
         policy_steps=state.policy_steps + 1,
-        chunk_steps=state.chunk_steps + 1,
+        policy_computed=state.policy_computed + state.rows,
     )
-    return append(state, decision.entry, running & decision.finite & ~decision.junction, settings)
+    return append(state, decision.entry, running & decision.finite & ~decision.junction)
 
 
-def append(
-    state: DecodeState, entry: TokenRecord, rows: Bool[Array, " B"], settings: Settings
-) -> DecodeState:
-    """Give the rows their next token, and end the replies that it ends."""
-    batch = jnp.arange(entry.tokens.shape[0])
-    stops = jnp.any(entry.tokens[:, None] == settings.stop_ids, axis=-1)
-    full = state.lengths + 1 >= settings.max_new_tokens
+def append(state: DecodeState, entry: TokenRecord, speaks: Bool[Array, " B"]) -> DecodeState:
+    """Give the rows that speak their next token, and end the replies that it ends."""
+    numbers, batch = state.numbers, jnp.arange(state.rows)
+    stops = jnp.any(entry.tokens[:, None] == numbers.stop_ids, axis=-1)
+    full = state.lengths + 1 >= numbers.max_new_tokens
     reason = jnp.where(stops, FinishReason.STOP, jnp.where(full, FinishReason.LENGTH, FinishReason.RUNNING))
-    # An out-of-range column drops the count of the rows that get nothing.
-    columns = jnp.where(rows, entry.tokens, state.counts.shape[-1])
+
+    def put(ids: Array, columns: Array) -> Array:
+        # What has nothing to say writes out of range, where an update is dropped.
+        columns = jnp.where(speaks, columns, ids.shape[1])
+        return ids.at[batch, columns].set(entry.tokens, mode="drop")
+
+    said = jnp.where(speaks, entry.tokens, state.counts.shape[-1])
     return replace(
         state,
-        token=jnp.where(rows, entry.tokens, state.token),
-        finish_reason=jnp.where(rows, reason, state.finish_reason),
-        record=write_record(state.record, entry, rows, state.lengths),
-        counts=state.counts.at[batch, columns].add(1, mode="drop"),
-        lengths=state.lengths + rows,
+        policy_ids=put(state.policy_ids, state.policy_lengths),
+        value_ids=put(state.value_ids, state.value_totals),
+        finish_reason=jnp.where(speaks, reason, state.finish_reason),
+        record=write_record(state.record, entry, speaks, state.lengths),
+        counts=state.counts.at[batch, said].add(1, mode="drop"),
+        lengths=state.lengths + speaks,
     )
 
 
 def _where(rows: Array, new: Any, old: Any) -> Any:
-    def pick(a: Array, b: Array) -> Array:
+    def choose(a: Array, b: Array) -> Array:
         return jnp.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
-    return jax.tree.map(pick, new, old)
+    return jax.tree.map(choose, new, old)

@@ -20,16 +20,16 @@ _LONGEST = 2**24
 class Prompt:
     """A batch of prompts. Each model has its own form of a conversation, so each has its own ids."""
 
-    policy_tokens: Any  # [B, P] int32, padded on the right
+    policy_ids: Any  # [B, P] int32, padded on the right
     policy_lengths: Any  # [B] int32, at least 1
-    value_tokens: Any  # [B, P'] int32, padded on the right
+    value_ids: Any  # [B, P'] int32, padded on the right
     value_lengths: Any  # [B] int32, at least 1
 
     def __repr__(self) -> str:
         parts = []
         for name, tokens, lengths in (
-            ("policy", self.policy_tokens, self.policy_lengths),
-            ("value", self.value_tokens, self.value_lengths),
+            ("policy", self.policy_ids, self.policy_lengths),
+            ("value", self.value_ids, self.value_lengths),
         ):
             ids = f", {span(lengths)} ids each" if readable(lengths) else ""
             parts.append(f"{name} {shape_of(tokens)}{ids}")
@@ -77,7 +77,7 @@ class Prompt:
     @property
     def rows(self) -> int:
         """B."""
-        return int(np.shape(self.policy_tokens)[0])
+        return int(np.shape(self.policy_ids)[0])
 
 
 def _is_list(x: Any) -> bool:

@@ -18,11 +18,12 @@ from jaxtyping import Array, Float, Int
 
 from sia_jax.arguments import read_numbers, told
 from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.prompt import Prompt
-from sia_jax.decoding.sample import SteeringParams, check_call, sample
+from sia_jax.decoding.sample import check_call, sample
 from sia_jax.decoding.state import FinishReason, Samples
 from sia_jax.models.passes import hidden_states
-from sia_jax.models.value_model import ValueNet, value_net
+from sia_jax.models.value_model import ValueNet
 from sia_jax.reprs import shape_of
 from sia_jax.steering.config import Knobs
 
@@ -136,10 +137,9 @@ def last_values(
     Returns:
       [B N] float32, in units of the reward; 0 for an empty reply.
     """
-    assert config.value is not None
-    assert params.value is not None
-    net = value_net(params.value, config.value, params.policy)
-    tokens, lengths = jnp.asarray(prompt.value_tokens), jnp.asarray(prompt.value_lengths)
+    net = params.value_net(config)
+    assert net is not None
+    tokens, lengths = jnp.asarray(prompt.value_ids), jnp.asarray(prompt.value_lengths)
     return _last_values(net, tokens, lengths, samples.tokens, samples.lengths, mesh=config.mesh)
 
 

@@ -1,18 +1,20 @@
 """What the loop carries from step to step, and what it hands out."""
 
 import enum
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int
 
 from sia_jax.models.cache import KVCache
 from sia_jax.parallel.rows import BY_ROW, WHOLE
 from sia_jax.reprs import readable, shape_of, span
 from sia_jax.steering.gates import State as GateState
+from sia_jax.steering.types import CandidateRecord, History, Pending, RowParams, TokenRecord
 
 
 class FinishReason(enum.IntEnum):
@@ -27,86 +29,26 @@ class FinishReason(enum.IntEnum):
     NON_FINITE = 3
     """The logits or the values after its last token held a NaN or an infinity, or no id could be drawn."""
     CANCELLED = 4
-    """Somebody stopped it."""
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Settings:
-    """The numbers of a call, typed and broadcast: what `Knobs` and the defaults come to."""
-
-    keys: UInt32[Array, "B 2"]
-    threshold: Float[Array, " B"]
-    beta: Float[Array, " B"]
-    temperature: Float[Array, " B"]
-    top_k: Int[Array, " B"]
-    top_p: Float[Array, " B"]
-    repetition_penalty: Float[Array, " B"]
-    presence_penalty: Float[Array, " B"]
-    frequency_penalty: Float[Array, " B"]
-    min_new_tokens: Int[Array, " B"]
-    max_new_tokens: Int[Array, " B"]
-    stop_ids: Int[Array, "B X"]
-    banned_ids: Int[Array, "B X"]
-    bias_ids: Int[Array, "B X"]
-    bias: Float[Array, "B X"]
-    gate: tuple[Float[Array, " B"], ...]
-    tilt: tuple[Float[Array, " B"], ...]
-    quorum: Int[Array, ""]
-    patience: Int[Array, ""]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Pending:
-    """A row's position between its logits and its token: C candidates, not V logits."""
-
-    ids: Int[Array, "B C"]
-    logits: Float[Array, "B C"]  # l, processed
-    policy_logprobs: Float[Array, "B C"]  # log softmax(m)
-    kept: Int[Array, " B"]  # how many, from the first on, are in A and N
-    entropy: Float[Array, " B"]
-    own_choice: Int[Array, " B"]  # what the policy alone would say
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class TokenRecord:
-    """One entry a generated token; the leaves are [B] for one token each, [B, T] for replies."""
-
-    tokens: Int[Array, "B *T"]
-    junction: Bool[Array, "B *T"]
-    shifted: Bool[Array, "B *T"]
-    entropy: Float[Array, "B *T"]
-    policy_logprob: Float[Array, "B *T"]
-    logprob: Float[Array, "B *T"]
-    value: Float[Array, "B *T"]
-    candidates: "CandidateRecord | None"
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class CandidateRecord:
-    """What `record="candidates"` adds."""
-
-    ids: Int[Array, "B *T C"]  # A, largest logit first; -1 past the reply
-    logits: Float[Array, "B *T C"]  # l, processed
-    values: Float[Array, "B *T C"]  # NaN where none was computed
-    policy_logprobs: Float[Array, "B *T C"]  # log softmax(m)
-    # log of the probability that each was drawn with; at temperature 0, of what temperature 1 would draw from
-    logprobs: Float[Array, "B *T C"]
-    own_choice: Int[Array, "B *T"]  # what the policy alone would have said there
-    kl: Float[Array, "B *T"]  # KL(distribution drawn from || softmax(m)), nats
+    """Somebody stopped it; or the row holds no request."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DecodeState:
-    """A batch in the middle of its replies."""
+    """A batch in the middle of its replies. It owns its rows: nothing but the weights is needed to go on.
 
+    W and W' are the tokens of prompt and reply that a row can hold, of the policy and of the value model; the
+    columns of the value cache are C more, for candidates. Between programs the caches have their axis of rows
+    (`outside`), so that all that is [B, ...] can be split over a mesh alike; in them it may be left out.
+    """
+
+    numbers: RowParams  # of each row: its key, threshold, temperature and so on
+    policy_ids: Int[Array, "B W"]  # prompt and reply
+    policy_prompts: Int[Array, " B"]  # tokens of the prompt, at least 1
+    value_ids: Int[Array, "B W'"]  # the same as the value model sees it
+    value_prompts: Int[Array, " B"]
     policy_cache: KVCache
     value_cache: KVCache | None
-    token: Int[Array, " B"]  # the last one of prompt and reply, which the next policy step reads
     lengths: Int[Array, " B"]  # t, tokens generated
     finish_reason: Int[Array, " B"]
     # policy steps done when the row came to its junction; -1: it does not wait
@@ -115,16 +57,23 @@ class DecodeState:
     gate: GateState
     prompt_ids: Bool[Array, "B V"]  # ids that occur in the policy's prompt
     counts: Int[Array, "B V"]  # how often the reply has each id
-    value_lengths: Int[Array, " B"]  # tokens whose keys and values the value cache holds
-    value_ready: Bool[Array, ""]  # whether the value model has seen the prompts
-    junctions: Int[Array, " B"]
+    value_read: Bool[Array, " B"]  # whether the value model has read the prompt
+    value_lengths: Int[Array, " B"]  # tokens whose keys and values the value cache holds, once it has
+    prefix_value: Float[Array, " B"]  # V(s) at the last of them that a pass has read
+    junctions: Int[Array, " B"]  # at which the row was served
     policy_tokens: Int[Array, " B"]
     value_tokens: Int[Array, " B"]
     pending: Pending
     record: TokenRecord
     policy_steps: Int[Array, ""]
     value_calls: Int[Array, ""]
-    chunk_steps: Int[Array, ""]  # policy steps of the chunk that runs
+    policy_computed: Int[Array, ""]  # tokens of this group of devices, with padding and waiting rows
+    value_computed: Int[Array, ""]
+
+    @property
+    def rows(self) -> int:
+        """B; under `shard_map` those of the shard."""
+        return self.lengths.shape[0]
 
     @property
     def waiting(self) -> Bool[Array, " B"]:
@@ -140,6 +89,50 @@ class DecodeState:
     def running(self) -> Bool[Array, " B"]:
         """Rows that the next policy step advances."""
         return self.alive & ~self.waiting
+
+    @property
+    def policy_lengths(self) -> Int[Array, " B"]:
+        """Tokens of prompt and reply, as the policy counts them."""
+        return self.policy_prompts + self.lengths
+
+    @property
+    def value_totals(self) -> Int[Array, " B"]:
+        """Tokens of prompt and reply, as the value model counts them; `value_lengths` lags behind."""
+        return self.value_prompts + self.lengths
+
+    @property
+    def history(self) -> History:
+        """What a decision needs to know of the rows' past."""
+        return History(self.lengths, self.previous_entropy, self.gate, self.prompt_ids, self.counts)
+
+    def outside(self) -> "DecodeState":
+        """As it crosses the border of a program: the caches with an axis of rows."""
+        return self._with_caches(KVCache.with_row_axis)
+
+    def inside(self) -> "DecodeState":
+        """As a program holds it: where there is one row, the caches without their axis of rows."""
+        return self._with_caches(KVCache.without_row_axis)
+
+    def _with_caches(self, change: Callable[[KVCache], KVCache]) -> "DecodeState":
+        value = None if self.value_cache is None else change(self.value_cache)
+        return replace(self, policy_cache=change(self.policy_cache), value_cache=value)
+
+
+_OF_THE_CALL = ("policy_steps", "value_calls", "policy_computed", "value_computed")
+"""Fields that all rows share; all else is [B, ...]."""
+
+
+def map_rows(function: Callable[..., Any], state: DecodeState, *others: DecodeState) -> DecodeState:
+    """`function` of every leaf that belongs to rows, of states `outside`; what they share stays as it is."""
+    names = [f.name for f in fields(DecodeState) if f.name not in _OF_THE_CALL]
+    trees = [{name: getattr(one, name) for name in names} for one in (state, *others)]
+    return replace(state, **jax.tree.map(function, *trees))
+
+
+def state_specs(state: DecodeState) -> DecodeState:
+    """How a state lies on a mesh, leaf by leaf: rows with their devices, what they share on all."""
+    shared: dict[str, Any] = dict.fromkeys(_OF_THE_CALL, WHOLE)
+    return replace(map_rows(lambda _: BY_ROW, state), **shared)
 
 
 @jax.tree_util.register_dataclass
@@ -182,12 +175,9 @@ class Samples:
         )
 
 
-_COUNTS = ("policy_steps", "value_calls", "policy_computed", "value_computed")
-
-
 def samples_specs() -> Samples:
     """How `Samples` lie on a mesh: rows with their devices, the counts of the call on all."""
-    specs: dict[str, Any] = {f.name: WHOLE if f.name in _COUNTS else BY_ROW for f in fields(Samples)}
+    specs: dict[str, Any] = {f.name: WHOLE if f.name in _OF_THE_CALL else BY_ROW for f in fields(Samples)}
     return Samples(**specs)
 
 
@@ -201,7 +191,7 @@ def empty_record(batch: int, length: int, num_candidates: int | None) -> TokenRe
     if num_candidates is not None:
         ids = jnp.full((batch, length, num_candidates), -1, jnp.int32)
         each = nan(num_candidates)
-        candidates = CandidateRecord(ids, each, each, each, each, own_choice=ids[..., 0], kl=nan())
+        candidates = CandidateRecord(ids, each, each, each, each, policy_choice=ids[..., 0], kl=nan())
     return TokenRecord(
         tokens=jnp.zeros((batch, length), jnp.int32),
         junction=jnp.zeros((batch, length), bool),

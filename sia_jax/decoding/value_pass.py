@@ -13,17 +13,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from sia_jax.decoding.config import SamplerConfig
-from sia_jax.decoding.decide import steer
 from sia_jax.decoding.policy_pass import append
-from sia_jax.decoding.prompt import Prompt
-from sia_jax.decoding.state import DecodeState, FinishReason, Settings
+from sia_jax.decoding.state import DecodeState, FinishReason
 from sia_jax.models.attention import FlatAttention, PrefillAttention, block_length
 from sia_jax.models.cache import KVCache
-from sia_jax.models.heads import value_head
-from sia_jax.models.lora import Adapter
-from sia_jax.models.product import einsum_float32
 from sia_jax.models.transformer import forward
-from sia_jax.types import Params
+from sia_jax.models.value_model import ValueNet
+from sia_jax.steering.decision import steer
 
 
 @jax.tree_util.register_dataclass
@@ -38,40 +34,80 @@ class Layout:
     slot: Int[Array, " F"]  # the slot of each place; J: an empty place
     offset: Int[Array, " F"]  # which of its slot's tokens a place holds
 
+    @property
+    def last_places(self) -> Int[Array, " J"]:
+        """The place of each slot's last span token; one before its first where it brings none."""
+        return self.starts + self.spans - 1
 
-def plan(state: DecodeState, prompt: Prompt, config: SamplerConfig) -> Layout:
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ValueTokens:
+    """What a value pass reads, on one flat axis of F places."""
+
+    ids: Int[Array, " F"]
+    positions: Int[Array, " F"]
+    attend: FlatAttention
+
+
+def value_pass(net: ValueNet, state: DecodeState, config: SamplerConfig) -> DecodeState:
+    """Serve the rows that wait: plan, gather, one forward pass, settle.
+
+    Args:
+      net: the value model.
+      state: some row waits, here or on other devices.
+      config: resolved.
+    """
+    layout = plan(state, config)
+    tokens = gather(state, layout, config)
+    hidden, cache = forward(
+        net.model,
+        tokens.ids,
+        tokens.positions,
+        state.value_cache,
+        tokens.attend,
+        config=net.config.backbone,
+        adapter=net.adapter,
+    )
+    return settle(net, hidden, cache, state, layout, config)
+
+
+def plan(state: DecodeState, config: SamplerConfig) -> Layout:
     """Give slots to the rows, the oldest junction first, and places to their tokens.
 
     A row is served if its span and candidates fit; a longer span brings what fits and the rest next time.
-    Slots that nobody waits for catch up long spans of rows that have met the value model before.
+    Slots that nobody waits for catch up long spans of rows that have been served before.
+
+        place   0  1  2  3  4  5  6  7  8  9 10 11     F = 12, J = 2, C = 3
+        slot    0  0  0  1  1  1  1  2  2  2  2  2     2: an empty place
+        offset  0  1  2  0  1  2  3                    slot 0 brings 3 candidates, slot 1 a span of 1 and 3
 
     Args:
       state: who waits, since when, and how long the spans are.
-      prompt: rows of the batch.
       config: resolved.
     """
     assert config.slots is not None
-    assert config.places is not None
-    assert config.slot_places is not None
-    candidates, vocab = config.candidate_places, _is_vocab(config)
+    assert config.pass_tokens is not None
+    assert config.row_tokens is not None
+    candidates = config.candidate_tokens
     waiting = state.waiting & state.alive
-    total = prompt.value_lengths + state.lengths
-    # A vocab head speaks at the last token of the prefix, which must come in the pass that serves the row.
-    behind = total - state.value_lengths - jnp.where(waiting, 0, vocab)
-    helps = state.alive & ~waiting & (state.value_tokens > 0) & (behind > 0)
+    # A vocabulary head speaks at the prefix's last token, which must come in the pass that serves the row.
+    kept_back = jnp.where(waiting | config.reads_candidates, 0, 1)
+    behind = state.value_totals - state.value_lengths - kept_back
+    helps = state.alive & ~waiting & (state.junctions > 0) & (behind > 0)
     order = jnp.lexsort((jnp.where(waiting, state.waiting_since, -behind), jnp.where(waiting, 0, ~helps + 1)))
     rows = order[: config.slots].astype(jnp.int32)
 
     span = jnp.where((waiting | helps)[rows], behind[rows], 0)
     need = span + jnp.where(waiting[rows], candidates, 0)
-    fits = need <= config.slot_places
-    demand = jnp.where(fits, need, jnp.minimum(span, config.slot_places))
+    fits = need <= config.row_tokens
+    demand = jnp.where(fits, need, jnp.minimum(span, config.row_tokens))
     ends = jnp.cumsum(demand)
     starts = ends - demand
-    whole = ends <= config.places
-    taken = jnp.where(whole, demand, jnp.clip(config.places - starts, 0, jnp.minimum(demand, span)))
+    whole = ends <= config.pass_tokens
+    taken = jnp.where(whole, demand, jnp.clip(config.pass_tokens - starts, 0, jnp.minimum(demand, span)))
 
-    place = jnp.arange(config.places)
+    place = jnp.arange(config.pass_tokens)
     slot = jnp.sum(place[:, None] >= ends, axis=-1).astype(jnp.int32)
     inside = jnp.minimum(slot, config.slots - 1)
     offset = place - starts[inside]
@@ -84,102 +120,24 @@ def plan(state: DecodeState, prompt: Prompt, config: SamplerConfig) -> Layout:
     return Layout(rows, spans, starts, complete, jnp.where(empty, config.slots, inside), offset)
 
 
-def value_pass(
-    model: Params,
-    head: Params,
-    adapter: Adapter | None,
-    prompt: Prompt,
-    settings: Settings,
-    state: DecodeState,
-    config: SamplerConfig,
-) -> DecodeState:
-    """Read the spans and candidates of the slots' rows, and give the rows that are served their tokens.
+def gather(state: DecodeState, layout: Layout, config: SamplerConfig) -> ValueTokens:
+    """The tokens of the places: spans at their own positions, candidates all at that of the next token.
+
+    A row of 5 tokens of which the cache holds 3, with candidates a, b, c and S columns:
+
+        token     s3  s4   a    b    c
+        position   3   4   5    5    5
+        column     3   4  S-3  S-2  S-1
+        sees     0-3 0-4  0-4 and itself
 
     Args:
-      model: the value model's backbone.
-      head: its head.
-      adapter: its LoRA, where that is kept apart.
-      prompt: rows of the batch.
-      settings: the call's numbers.
-      state: some row waits, here or on other devices.
+      state: spans, and the candidates that wait.
+      layout: of `plan`.
       config: resolved.
     """
-    batch = state.lengths.shape[0]
-    layout = plan(state, prompt, config)
-    hidden, cache = _read(model, adapter, prompt, state, layout, config)
-    values = _values(head, hidden, state, layout, config)
-
-    # From slots back to rows; a slot that is not served drops out of range.
-    served_rows = jnp.where(layout.complete, layout.rows, batch)
-    served = jnp.zeros(batch, bool).at[served_rows].set(True, mode="drop")
-    row_values = jnp.zeros((batch, values.shape[-1])).at[served_rows].set(values, mode="drop")
-    caught_up = jnp.zeros(batch, jnp.int32).at[layout.rows].add(layout.spans)
-    finite = jnp.all(jnp.isfinite(row_values), axis=-1)
-    choice, entry, sound = steer(
-        jnp.where(finite[:, None], row_values, 0), state.pending, state.lengths, settings, config
-    )
-    finite &= sound
-    speaks = served & finite
-
-    total = prompt.value_lengths + state.lengths
-    if not _is_vocab(config):
-        # The chosen candidate's keys and values become those of the reply's new token.
-        scratch = cache.columns - config.candidate_places
-        target = jnp.where(layout.complete & speaks[layout.rows], total[layout.rows], cache.columns)
-        cache = cache.move(layout.rows, scratch + choice[layout.rows], target)
-    needed = config.value_tokens(prompt.value_lengths, state.lengths, state.junctions)
-    state = replace(
-        state,
-        value_cache=cache,
-        value_lengths=state.value_lengths + caught_up + jnp.where(speaks & (not _is_vocab(config)), 1, 0),
-        value_tokens=jnp.where(served, needed, state.value_tokens),
-        junctions=state.junctions + served,
-        waiting_since=jnp.where(served, -1, state.waiting_since),
-        finish_reason=jnp.where(served & ~finite, FinishReason.NON_FINITE, state.finish_reason),
-        value_calls=state.value_calls + 1,
-    )
-    return append(state, entry, speaks, settings)
-
-
-def prefill_values(
-    model: Params, adapter: Adapter | None, prompt: Prompt, state: DecodeState, config: SamplerConfig
-) -> DecodeState:
-    """The value model reads the prompts, of all rows at once, when first a row comes to a junction.
-
-    Args:
-      model: the value model's backbone.
-      adapter: its LoRA, where that is kept apart.
-      prompt: before the branches: one row for each prompt.
-      state: rows and branches.
-      config: static.
-    """
-    assert config.value is not None
-    positions = jnp.broadcast_to(jnp.arange(prompt.value_tokens.shape[1]), prompt.value_tokens.shape)
-    _, cache = forward(
-        model,
-        prompt.value_tokens,
-        positions,
-        state.value_cache,
-        PrefillAttention(config.branches, block_length(config.mesh)),
-        config=config.value.backbone,
-        adapter=adapter,
-    )
-    return replace(state, value_cache=cache, value_ready=jnp.ones((), bool))
-
-
-def _read(
-    model: Params,
-    adapter: Adapter | None,
-    prompt: Prompt,
-    state: DecodeState,
-    layout: Layout,
-    config: SamplerConfig,
-) -> tuple[Array, KVCache]:
-    """Hidden states [F, D] of the places' tokens, and the value cache with their keys and values."""
-    assert config.value is not None
     assert config.slots is not None
-    assert config.slot_places is not None
-    cache, candidates = state.value_cache, config.candidate_places
+    assert config.row_tokens is not None
+    cache, candidates = state.value_cache, config.candidate_tokens
     assert cache is not None
     scratch = cache.columns - candidates
     slot = jnp.minimum(layout.slot, config.slots - 1)  # an empty place computes on somebody's numbers
@@ -187,49 +145,126 @@ def _read(
     is_span = layout.offset < span
     candidate = jnp.clip(layout.offset - span, 0, max(candidates - 1, 0))
     own = state.value_lengths[row] + layout.offset  # a span token's place in prompt and reply
-    in_prompt = own < prompt.value_lengths[row]
-    from_prompt = prompt.value_tokens[row, jnp.minimum(own, prompt.value_tokens.shape[1] - 1)]
-    generated = jnp.clip(own - prompt.value_lengths[row], 0, state.record.tokens.shape[1] - 1)
-    from_reply = state.record.tokens[row, generated]
-    span_token = jnp.where(in_prompt, from_prompt, from_reply)
-    total = prompt.value_lengths + state.lengths
-    tokens = jnp.where(is_span, span_token, state.pending.ids[row, candidate])
-    positions = jnp.where(is_span, own, total[row])
-    columns = jnp.where(is_span, own, scratch + candidate)
+    span_token = state.value_ids[row, jnp.minimum(own, state.value_ids.shape[1] - 1)]
+    total = state.value_totals
 
-    offset = jnp.arange(config.slot_places)[:, None]
+    offset = jnp.arange(config.row_tokens)[:, None]
     column = jnp.arange(cache.columns)
     before = state.value_lengths[layout.rows][:, None, None]
     spans = layout.spans[:, None, None]
     sees_span = column <= before + offset
     sees_prefix = column < total[layout.rows][:, None, None]
     mask = jnp.where(offset < spans, sees_span, sees_prefix | (column == scratch + offset - spans))
-
-    attend = FlatAttention(
-        rows=layout.slot,
-        slots=layout.offset,
-        columns=columns,
-        mask=mask,
-        slot_rows=None if config.slots == cache.batch else layout.rows,
+    return ValueTokens(
+        ids=jnp.where(is_span, span_token, state.pending.ids[row, candidate]),
+        positions=jnp.where(is_span, own, total[row]),
+        attend=FlatAttention(
+            rows=layout.slot,
+            slots=layout.offset,
+            columns=jnp.where(is_span, own, scratch + candidate),
+            mask=mask,
+            slot_rows=None if config.slots == cache.batch else layout.rows,
+        ),
     )
-    return forward(model, tokens, positions, cache, attend, config=config.value.backbone, adapter=adapter)
 
 
-def _values(
-    head: Params, hidden: Float[Array, "F D"], state: DecodeState, layout: Layout, config: SamplerConfig
-) -> Float[Array, "J C"]:
-    """V(s, a) of every slot's candidates; of slots that are not served, anything."""
-    last = hidden.shape[0] - 1
-    if _is_vocab(config):
-        at_prefix = hidden[jnp.clip(layout.starts + layout.spans - 1, 0, last)]
-        down, up = head["down"]["weight"], head["up"]
-        inner = einsum_float32("jd,rd->jr", at_prefix.astype(down.dtype), down)
-        ids = state.pending.ids[layout.rows]
-        return einsum_float32("jr,jcr->jc", inner, up["weight"][ids]) + up["bias"][ids]
-    first = layout.starts + layout.spans
-    places = jnp.minimum(first[:, None] + jnp.arange(config.candidate_places), last)
-    return value_head(head, hidden[places])
+def settle(
+    net: ValueNet,
+    hidden: Float[Array, "F D"],
+    cache: KVCache | None,
+    state: DecodeState,
+    layout: Layout,
+    config: SamplerConfig,
+) -> DecodeState:
+    """From the places' hidden states to steered tokens: rows that are served speak, or fail.
+
+    Args:
+      net: the value model, for its head.
+      hidden: [F, D] after the final norm.
+      cache: with the places' keys and values.
+      state: before the pass.
+      layout: what the places hold.
+      config: resolved.
+    """
+    assert cache is not None
+    candidates, last_place = config.candidate_tokens, hidden.shape[0] - 1
+    before = hidden[jnp.clip(layout.last_places, 0, last_place)]
+    at_values = before
+    if config.reads_candidates:
+        first = layout.starts + layout.spans
+        at_values = hidden[jnp.minimum(first[:, None] + jnp.arange(candidates), last_place)]
+    values = net.values_of(at_values, state.pending.ids[layout.rows])
+
+    # From slots back to rows; a slot that is not served drops out of range.
+    served_rows = jnp.where(layout.complete, layout.rows, state.rows)
+    served = jnp.zeros(state.rows, bool).at[served_rows].set(True, mode="drop")
+    row_values = jnp.zeros((state.rows, values.shape[-1])).at[served_rows].set(values, mode="drop")
+    caught_up = jnp.zeros(state.rows, jnp.int32).at[layout.rows].add(layout.spans)
+    prefix_value = state.prefix_value
+    if config.reads_candidates:
+        brings = jnp.where(layout.spans > 0, layout.rows, state.rows)
+        prefix_value = prefix_value.at[brings].set(net.values(before), mode="drop")
+    finite = jnp.all(jnp.isfinite(row_values), axis=-1)
+    values = jnp.where(finite[:, None], row_values, 0)
+    choice, entry, sound = steer(
+        values, state.pending, state.lengths, prefix_value, state.numbers, config.decision
+    )
+    finite &= sound
+    speaks = served & finite
+
+    if config.reads_candidates:
+        # The chosen candidate's keys and values become those of the reply's new token.
+        scratch = cache.columns - candidates
+        target = jnp.where(
+            layout.complete & speaks[layout.rows], state.value_totals[layout.rows], cache.columns
+        )
+        cache = cache.move(layout.rows, scratch + choice[layout.rows], target)
+    needed = config.value_tokens(state.value_prompts, state.lengths, state.junctions)
+    state = replace(
+        state,
+        value_cache=cache,
+        value_lengths=state.value_lengths + caught_up + (speaks & config.reads_candidates),
+        prefix_value=jnp.where(speaks, entry.value, prefix_value),
+        value_tokens=jnp.where(served, needed, state.value_tokens),
+        junctions=state.junctions + served,
+        waiting_since=jnp.where(served, -1, state.waiting_since),
+        finish_reason=jnp.where(served & ~finite, FinishReason.NON_FINITE, state.finish_reason),
+        value_calls=state.value_calls + 1,
+        value_computed=state.value_computed + (config.pass_tokens or 0),
+    )
+    return append(state, entry, speaks)
 
 
-def _is_vocab(config: SamplerConfig) -> bool:
-    return config.value is not None and config.value.head == "vocab"
+def read_prompts(
+    net: ValueNet,
+    state: DecodeState,
+    config: SamplerConfig,
+    *,
+    width: int,
+    rows: Int[Array, " N"] | None = None,
+) -> DecodeState:
+    """The value model reads prompts: of the rows that are named, or of all, none of which has been read.
+
+    Args:
+      net: the value model.
+      state: of rows that have their prompts.
+      config: with `branches` and no `rows`, the prompt of rows side by side is read once.
+      width: P', tokens of the prompts' buffers.
+      rows: [N] whose prompts are read; outside 0 .. B-1: nobody's. None: those of all rows.
+    """
+    n = config.branches if rows is None else 1
+    ids = state.value_ids[::n] if rows is None else state.value_ids[jnp.minimum(rows, state.rows - 1)]
+    ids = ids[:, :width]
+    _, cache = forward(
+        net.model,
+        ids,
+        jnp.broadcast_to(jnp.arange(width), ids.shape),
+        state.value_cache,
+        PrefillAttention(rows, n, block_length(config.mesh)),
+        config=net.config.backbone,
+        adapter=net.adapter,
+    )
+    read = (
+        jnp.ones_like(state.value_read) if rows is None else state.value_read.at[rows].set(True, mode="drop")
+    )
+    return replace(state, value_cache=cache, value_read=read, value_computed=state.value_computed + ids.size)

@@ -156,7 +156,7 @@ def _read(
     if samples.candidates is not None:
         candidates = jax.tree.map(lambda x: x[row, :t], samples.candidates)
         if tokenizer is not None:
-            known = np.union1d(candidates.ids, candidates.own_choice)
+            known = np.union1d(candidates.ids, candidates.policy_choice)
             names = {int(token): token_text(tokenizer, int(token)) for token in known}
     return Reply(
         tokens=samples.tokens[row, :t],

@@ -60,9 +60,11 @@ class PrefillAttention:
     """The first pass of a row: a block [B, T], written to columns [0, T), sees itself causally.
 
     Rows are padded on the right. Padding writes its columns too; nothing sees them before a real token
-    overwrites them. With `branches`, the cache has so many rows for each of the block's, side by side.
+    overwrites them. With `branches`, the cache has so many rows for each of the block's, side by side. With
+    `rows` the blocks go to these rows of the cache, and the others stay as they are.
     """
 
+    rows: Int[Array, " B"] | None = None  # the cache's row of each block, outside: nowhere; None: in order
     branches: int = field(default=1, metadata={"static": True})
     block: int | None = field(default=None, metadata={"static": True})  # None: `block_length()`
 
@@ -74,6 +76,8 @@ class PrefillAttention:
         attended = _causal(queries, keys, values, block=self.block)
         if self.branches > 1:
             keys, values = (jnp.repeat(x, self.branches, axis=0) for x in (keys, values))
+        if self.rows is not None:
+            return attended, cache.write_rows(layer, keys, values, self.rows)
         return attended, cache.write_prefix(layer, keys, values)
 
 

@@ -65,9 +65,15 @@ class KVCache:
     @property
     def kv_heads(self) -> int:
         """K, the key/value heads."""
+        axis = self.heads_axis
+        return 1 if axis is None else self.keys[0].shape[axis]
+
+    @property
+    def heads_axis(self) -> int | None:
+        """Where axis K is in the arrays; None where it is left out."""
         if self.layout == "BSKH":
-            return self.keys[0].shape[2]
-        return 1 if self.without_heads else self.keys[0].shape[0 if self.without_rows else 1]
+            return 2
+        return None if self.without_heads else 0 if self.without_rows else 1
 
     @property
     def columns(self) -> int:
@@ -119,6 +125,44 @@ class KVCache:
             new_values = self.values[layer].at[:, :length].set(values)
         return self._replace(layer, new_keys, new_values)
 
+    def write_rows(
+        self,
+        layer: int,
+        keys: Float[Array, "N T K H"],
+        values: Float[Array, "N T K H"],
+        rows: Int[Array, " N"],
+    ) -> "KVCache":
+        """Put blocks into columns [0, T) of these rows; one outside 0 .. B-1 drops its block."""
+        if self.layout == "BKHS":
+            keys, values = keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)
+        if self.without_heads:
+            keys, values = keys[:, 0], values[:, 0]
+        new_keys = _put_blocks(self.keys[layer], keys, rows, self, column_last=self.layout == "BKHS")
+        new_values = _put_blocks(self.values[layer], values, rows, self, column_last=False)
+        return self._replace(layer, new_keys, new_values)
+
+    def with_row_axis(self) -> "KVCache":
+        """The same with axis B in its arrays, also where it is one."""
+        if not self.without_rows:
+            return self
+        return replace(
+            self,
+            keys=tuple(x[None] for x in self.keys),
+            values=tuple(x[None] for x in self.values),
+            without_rows=False,
+        )
+
+    def without_row_axis(self) -> "KVCache":
+        """The same as `zeros` makes it: without axis B in its arrays where that is one, under "BKHS"."""
+        if self.layout != "BKHS" or self.batch != 1 or self.without_rows:
+            return self
+        return replace(
+            self,
+            keys=tuple(x[0] for x in self.keys),
+            values=tuple(x[0] for x in self.values),
+            without_rows=True,
+        )
+
     def move(
         self, rows: Int[Array, "*lead"], source: Int[Array, "*lead"], target: Int[Array, "*lead"]
     ) -> "KVCache":
@@ -168,6 +212,19 @@ def _scatter(
         index = (*before, jnp.where(rows == 0, columns, cache.columns))
         update = jnp.moveaxis(update, range(columns.ndim), range(len(before), len(before) + columns.ndim))
     return array.at[index].set(update, mode="drop", wrap_negative_indices=False)
+
+
+def _put_blocks(array: Array, blocks: Array, rows: Array, cache: KVCache, column_last: bool) -> Array:
+    """array[rows, ..., :T] = blocks, which are laid out as the array is; a row outside drops its block."""
+    axis = (
+        1 if cache.layout == "BSKH" else array.ndim - (1 if column_last else 2) - (not cache.without_rows) + 1
+    )
+    prefix = (*[slice(None)] * (axis - 1), slice(0, blocks.shape[axis]))
+    blocks = blocks.astype(array.dtype)
+    if not cache.without_rows:
+        return array.at[(rows, *prefix)].set(blocks, mode="drop", wrap_negative_indices=False)
+    ours = rows == 0  # the one row: a block that is for it goes over what is there
+    return array.at[prefix].set(jnp.where(jnp.any(ours), blocks[jnp.argmax(ours)], array[prefix]))
 
 
 def _gather(array: Array, rows: Array, columns: Array, cache: KVCache, column_last: bool) -> Array:

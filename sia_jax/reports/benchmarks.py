@@ -130,7 +130,7 @@ def _sampler_sweep(record: dict[str, Any]) -> str:
     return (
         f'## Sweep of the sampler, shape "{record["shape"]}"\n\n{_run(record)}\n'
         f"`SamplerConfig.auto` at batch 16, 20%, runs at {record['auto_of_best']:.2f} of the best of the "
-        f"sweep over slots, places and quorum.\n\n{_systems(record)}"
+        f"sweep over slots, tokens a pass and rows that wait.\n\n{_systems(record)}"
     )
 
 

@@ -116,7 +116,7 @@ def candidates_table(reply: Reply, name: Callable[[int], str], most: int = 5, ro
     table.add_column("candidates: token·policy·value", overflow="fold")
     places = np.flatnonzero(reply.junction)
     for t in places[:rows]:
-        ids, own = record.ids[t].tolist(), int(record.own_choice[t])
+        ids, own = record.ids[t].tolist(), int(record.policy_choice[t])
         chosen = int(reply.tokens[t])
         weights = np.exp(record.logits[t] - record.logits[t].max())
         shares = weights / weights.sum()

@@ -7,7 +7,8 @@ import pytest
 
 import sia_jax
 from sia_jax.costs.sampler import sampler_memory
-from sia_jax.decoding.sample import make_settings, start
+from sia_jax.decoding.row_params import make_row_params
+from sia_jax.decoding.sample import start
 from sia_jax.models.lora import LoraConfig
 from sia_jax.parallel.mesh import make_mesh, shard_params
 from sia_jax.types import Params, flatten_names
@@ -44,9 +45,9 @@ def test_weights_and_caches_of_a_device_are_as_counted(shape):
         jnp.asarray, sia_jax.Prompt(ids, np.ones(own, np.int32), ids, np.ones(own, np.int32))
     )
     key = jax.random.key(0, impl="threefry2x32")
-    settings = make_settings(1.0, key, sia_jax.Knobs(), own, config)
+    numbers = make_row_params(1.0, key, sia_jax.Knobs(), own, config)
     params = sia_jax.SteeringParams(policy.params, value.params)
-    state = jax.eval_shape(lambda: start(params, prompt, prompt, settings, config))
+    state = jax.eval_shape(lambda: start(params, prompt, numbers, config))
     caches = jax.tree.leaves((state.policy_cache, state.value_cache))
     assert counted.caches == sum(x.size * x.dtype.itemsize for x in caches) // tensor
     assert counted.ids == sum(x.size * x.dtype.itemsize for x in (state.prompt_ids, state.counts))

@@ -50,6 +50,8 @@ NUMBERS: list[dict[str, Any]] = [
     {"top_p": 0.5},
     {"top_p": 0.93, "temperature": 1.7},
     {"top_k": 12, "top_p": 0.9, "temperature": 1.3, "beta": -1.5},
+    {"min_p": 0.1, "temperature": 1.3},
+    {"min_p": 0.02, "top_p": 0.95, "top_k": 30, "temperature": 2.0},
     {"repetition_penalty": 1.4, "temperature": 0.0},
     {"repetition_penalty": 0.7, "top_k": 14},
     {"presence_penalty": 0.7, "frequency_penalty": 0.4},
@@ -68,10 +70,10 @@ NUMBERS: list[dict[str, Any]] = [
 THRESHOLDS = ["middle", "middle", "low", "middle", "-inf", "middle", "low", "inf"]
 
 SCHEDULES: list[dict[str, int | None]] = [
-    {"quorum": None, "patience": None},
-    {"quorum": 1, "patience": 4},
-    {"quorum": 6, "patience": 3},
-    {"quorum": 2, "patience": 0},
+    {"min_waiting": None, "max_wait": None},
+    {"min_waiting": 1, "max_wait": 4},
+    {"min_waiting": 6, "max_wait": 3},
+    {"min_waiting": 2, "max_wait": 0},
 ]
 
 
@@ -114,7 +116,7 @@ def with_ties(params: Params) -> Params:
     return params | {"lm_head": {"weight": head}}
 
 
-SMALL = {"slots": 2, "slot_places": 8, "places": 14}
+SMALL = {"slots": 2, "row_tokens": 8, "pass_tokens": 14}
 OTHER = {"hidden_size": 16, "intermediate_size": 20, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1}
 STRUCTURES = {
     "paper": structure(1.52, max_new_tokens=20, **SMALL),
@@ -124,8 +126,8 @@ STRUCTURES = {
         family="llama",
         merged=True,
         slots=3,
-        slot_places=7,
-        places=7,
+        row_tokens=7,
+        pass_tokens=7,
         chunk=5,
     ),
     "value model of its own shape": structure(
@@ -143,8 +145,8 @@ STRUCTURES = {
         gate_numbers=(None, (0.0,), (5.0,)),
         head="vocab",
         slots=2,
-        slot_places=3,
-        places=4,
+        row_tokens=3,
+        pass_tokens=4,
         max_new_tokens=20,
     ),
     "vocab head of its own shape": structure(
@@ -162,8 +164,8 @@ STRUCTURES = {
         steering=steering(gates.Budget(0.4)),
         gate_numbers=(None, (0.2,), (0.7,)),
         slots=1,
-        slot_places=7,
-        places=7,
+        row_tokens=7,
+        pass_tokens=7,
         max_new_tokens=20,
     ),
     "nested gates": structure(
@@ -181,14 +183,38 @@ STRUCTURES = {
         num_layers=1,
         **SMALL,
     ),
+    "advantage": structure(
+        1.5,
+        steering=steering(
+            (gates.Entropy() & gates.Refractory(1)) & gates.Budget(0.5), tilts.Clipped(0.2, tilts.Advantage())
+        ),
+        gate_numbers=(None, (0.0, 0.8), (3.0, 0.5)),
+        tilt_numbers=(None, (0.5,), (np.inf,)),
+        num_layers=1,
+        max_new_tokens=20,
+        **SMALL,
+    ),
+    "vocab head's advantage": structure(
+        1.5,
+        steering=steering(
+            gates.Entropy() & ~gates.Never() & gates.Refractory(2), tilts.Clipped(0.2, tilts.Advantage())
+        ),
+        gate_numbers=(None, (0.0,)),
+        tilt_numbers=(None, (0.5,)),
+        head="vocab",
+        num_layers=1,
+        slots=2,
+        row_tokens=3,
+        pass_tokens=4,
+    ),
     "entropy ratio": structure(
         1.35,
         steering=steering(gates.EntropyRatio(0.05) | gates.TopProbability(0.2)),
         gate_numbers=(None, (0.2, 0.25), (-0.1, 0.1)),
         num_layers=1,
         slots=4,
-        slot_places=9,
-        places=20,
+        row_tokens=9,
+        pass_tokens=20,
     ),
     "candidates only": structure(
         1.35,
@@ -224,8 +250,8 @@ STRUCTURES = {
         family="llama",
         num_layers=1,
         slots=4,
-        slot_places=13,
-        places=30,
+        row_tokens=13,
+        pass_tokens=30,
     ),
     "one candidate": structure(
         1.0,
@@ -402,7 +428,7 @@ def longest_span(reply: Reply) -> int:
 def room_of(name: str) -> int:
     """Tokens of a span that a value pass takes from one row, next to its candidates."""
     config = program_of(name).config.resolve(6)
-    return (config.slot_places or 0) - config.candidate_places
+    return (config.row_tokens or 0) - config.candidate_tokens
 
 
 def rows_waited(outcome: Outcome) -> bool:
@@ -427,6 +453,9 @@ def rows_waited(outcome: Outcome) -> bool:
         ("filtered_entropy", "merged llama"),
         ("waiting_gate", "budget"),
         ("waiting_gate", "nested gates"),
+        ("early_verdict", "advantage"),
+        ("prefix_value_shifted", "advantage"),
+        ("stale_prefix_value", "advantage"),
     ],
 )
 def test_a_known_error_is_found_before_any_small_margin(mutation, name):
@@ -440,3 +469,43 @@ def test_a_known_error_is_found_before_any_small_margin(mutation, name):
 def test_every_known_error_is_looked_for():
     marks = test_a_known_error_is_found_before_any_small_margin.pytestmark
     assert {mutation for mutation, _ in marks[0].args[1]} == set(MUTATIONS)
+
+
+# Gates and tilts of one's own
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class EveryNth(gates.Gate):
+    """t mod n = 0."""
+
+    n: Any
+
+    def decide(self, features: gates.Features, state: Any) -> jax.Array:
+        return features.index % self.n == 0
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Ranked(tilts.Tilt):
+    """`step` nats for every candidate of a lower value."""
+
+    step: Any
+
+    def __call__(self, values: jax.Array, at: tilts.Junction) -> jax.Array:
+        lower = (values[:, :, None] > values[:, None, :]) & at.allowed[:, None, :]
+        return self.step[:, None] * jnp.sum(lower, axis=-1)
+
+
+def test_a_gate_and_a_tilt_of_ones_own_work_in_sample():
+    program = make_program(steering(EveryNth(3), Ranked(2.0)), num_layers=1, max_new_tokens=12, **SMALL)
+    rows = [random_row(program, np.random.default_rng([7, i]), stop_ids=()) for i in range(6)]
+    for step in (2.0, 0.25):
+        samples = run(program, [replace(row, gate=(3,), tilt=(step,)) for row in rows]).samples
+        np.testing.assert_array_equal(samples.junction, np.tile(np.arange(12) % 3 == 0, (6, 1)))
+        found = samples.candidates
+        for row, t in zip(*np.nonzero(samples.junction), strict=True):
+            lower = (found.values[row, t][:, None] > found.values[row, t][None]).sum(axis=-1)
+            scores = np.float64(found.logits[row, t]) + step * lower
+            expected = scores - np.log(np.exp(scores - scores.max()).sum()) - scores.max()
+            np.testing.assert_allclose(found.logprobs[row, t], expected, atol=1e-5)

@@ -1,6 +1,8 @@
+import jax
 import pytest
 
 import sia_jax
+from sia_jax import Burst
 from sia_jax.models.config import ValueConfig
 from sia_jax.steering import gates, tilts
 from tests.support.checkpoints import tiny_config
@@ -19,22 +21,27 @@ def auto(batch: int, ratio: float, head: str = "scalar") -> sia_jax.SamplerConfi
 def test_the_rule_gives_shapes_in_which_every_row_can_be_served(batch, ratio, head):
     config = auto(batch, ratio, head)
     assert 1 <= config.slots <= batch
-    assert config.places >= config.slot_places > config.candidate_places
-    assert 1 <= config.quorum <= batch
+    assert config.pass_tokens >= config.row_tokens > config.candidate_tokens
+    assert 1 <= config.schedule.min_waiting <= batch
 
 
-def test_the_rule_gives_more_slots_and_a_larger_quorum_to_more_junctions():
+def test_the_rule_gives_more_slots_and_more_that_wait_to_more_junctions():
     sparse, dense = auto(16, 0.1), auto(16, 1.0)
     assert sparse.slots < dense.slots == 16
-    assert sparse.quorum < dense.quorum
+    assert sparse.schedule.min_waiting < dense.schedule.min_waiting
 
 
 def test_the_rule_leaves_what_was_set():
     config = sia_jax.SamplerConfig(
-        policy=MODEL, value=ValueConfig(MODEL), slots=2, places=33, slot_places=12, quorum=2
+        policy=MODEL, value=ValueConfig(MODEL), slots=2, pass_tokens=33, row_tokens=12, schedule=Burst(2)
     )
     resolved = config.resolve(8)
-    assert (resolved.slots, resolved.places, resolved.slot_places, resolved.quorum) == (2, 33, 12, 2)
+    assert (resolved.slots, resolved.pass_tokens, resolved.row_tokens, resolved.schedule.min_waiting) == (
+        2,
+        33,
+        12,
+        2,
+    )
 
 
 def test_a_configuration_is_a_static_argument():
@@ -64,7 +71,7 @@ def test_steering_refuses_what_it_does_not_know(changes, error, message):
         sia_jax.SteeringConfig(**changes)
 
 
-def test_numbers_of_expressions_are_listed_from_left_to_right():
+def test_numbers_of_expressions_are_leaves_from_left_to_right():
     gate = (gates.Position(3) & ~gates.Bernoulli(0.5)) | gates.Budget(0.2)
-    assert gate.numbers == (3, 0.5, 0.2)
-    assert tilts.Clipped(2.0, tilts.Clipped(1.0, tilts.Centred())).numbers == (2.0, 1.0)
+    assert jax.tree.leaves(gate) == [3, 0.5, 0.2]
+    assert jax.tree.leaves(tilts.Clipped(2.0, tilts.Clipped(1.0, tilts.Centred()))) == [2.0, 1.0]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sia_jax import (
+    Burst,
     FinishReason,
     Knobs,
     LoraConfig,
@@ -21,7 +22,7 @@ from sia_jax import (
     ValueConfig,
 )
 from sia_jax.decoding import sample as module
-from sia_jax.steering.gates import Always, Bernoulli, Budget, Entropy
+from sia_jax.steering.gates import Always, Bernoulli, Budget, Entropy, Gate
 from sia_jax.steering.tilts import Additive, Clipped
 from sia_jax.types import Params
 from tests.support.checkpoints import tiny_config, tiny_policy, tiny_value_model
@@ -36,9 +37,13 @@ def models():
     return policy, tiny_value_model(policy)
 
 
+def gate(rate: Any) -> Gate:
+    return Entropy() | Bernoulli(rate)
+
+
 def config_of(**fields: Any) -> SamplerConfig:
     policy, value = models()
-    steering = SteeringConfig(num_candidates=C, gate=Entropy() | Bernoulli(0.0), tilt=Clipped(9.0))
+    steering = SteeringConfig(num_candidates=C, gate=gate(0.0), tilt=Clipped(9.0))
     defaults = {"policy": policy.config, "value": value.config, "steering": steering, "max_new_tokens": T}
     return SamplerConfig(**(defaults | fields))
 
@@ -112,15 +117,15 @@ MISTAKES = {
         ["policy prompts", "[B, P]", "(2, 16)", "(3,)"],
     ),
     "value prompts of other rows": (
-        lambda: call(prompt=prompt_of(value_tokens=np.ones((3, 16), int), value_lengths=np.array([1, 1, 1]))),
+        lambda: call(prompt=prompt_of(value_ids=np.ones((3, 16), int), value_lengths=np.array([1, 1, 1]))),
         ["value prompts", "[B, P]", "(3, 16)"],
     ),
     "a prompt that is a number": (
-        lambda: call(prompt=prompt_of(policy_tokens=np.array(1), policy_lengths=np.array(1))),
+        lambda: call(prompt=prompt_of(policy_ids=np.array(1), policy_lengths=np.array(1))),
         ["policy prompts", "[B, P]", "()"],
     ),
     "prompts of one axis": (
-        lambda: call(prompt=prompt_of(policy_tokens=np.ones(2, int))),
+        lambda: call(prompt=prompt_of(policy_ids=np.ones(2, int))),
         ["policy prompts", "[B, P]", "(2,)"],
     ),
     "more positions than the policy has": (
@@ -258,9 +263,12 @@ MISTAKES = {
     "no ids with a token": (lambda: config_of(num_tokens=0), ["num_tokens", "1 .. 64", "0"]),
     "a negative size": (lambda: config_of(slots=-1), ["slots", "-1", "positive"]),
     "no new tokens": (lambda: config_of(max_new_tokens=0), ["max_new_tokens", "0", "positive"]),
-    "a negative patience": (lambda: config_of(patience=-1), ["patience", "-1"]),
-    "places for less than the candidates": (lambda: config_of(places=C), ["places", "at least 4", "3"]),
-    "slot places for less than the candidates": (lambda: config_of(slot_places=C), ["slot_places", "4"]),
+    "a negative max_wait": (lambda: config_of(schedule=Burst(max_wait=-1)), ["max_wait", "-1"]),
+    "a pass for less than the candidates": (
+        lambda: config_of(pass_tokens=C),
+        ["pass_tokens", "at least 4", "3"],
+    ),
+    "a row's tokens for less than the candidates": (lambda: config_of(row_tokens=C), ["row_tokens", "4"]),
     "an unknown record": (lambda: config_of(record="logits"), ["record", "'logits'", "'candidates'"]),
     "no candidates": (lambda: SteeringConfig(num_candidates=0), ["num_candidates", "1 or more", "0"]),
     "an unknown entropy": (lambda: SteeringConfig(entropy="top"), ["entropy", "'top'", "'candidates'"]),
@@ -316,16 +324,19 @@ MISTAKES = {
     "an infinite bias": (knob(bias_ids=[1], bias=[-INF]), ["bias", "finite", "banned_ids", "-inf"]),
     "a bias for other ids": (knob(bias_ids=[1, 2], bias=[1.0]), ["bias", "bias_ids", "(1,)", "(2,)"]),
     "a bias without ids": (knob(bias=[1.0]), ["bias", "bias_ids", "(1,)"]),
-    "a number of the gate": (knob(gate=(NAN,)), ["gate", "NaN", "nan"]),
-    "too many numbers of the gate": (knob(gate=(0.1, 0.2)), ["gate", "1 numbers", "got 2"]),
-    "a gate's number of other rows": (knob(gate=(np.ones(3),)), ["gate", "(2,)", "(3,)"]),
-    "a gate's share in percent": (knob(gate=(20.0,)), ["gate", "0 .. 1", "20.0"]),
-    "a tilt's bound below zero": (knob(tilt=(np.array([1.0, -1.0]),)), ["tilt", "0 .. inf", "-1."]),
-    "a number of the tilt": (knob(tilt=(NAN,)), ["tilt", "NaN"]),
-    "too few numbers of the tilt": (knob(tilt=()), ["tilt", "1 numbers", "got 0"]),
-    "quorum": (knob(quorum=0), ["quorum", "1 or more", "0"]),
-    "a quorum for each row": (knob(quorum=[1, 2]), ["quorum", "scalar", "(2,)"]),
-    "patience": (knob(patience=-1), ["patience", "0 or more", "-1"]),
+    "a number of the gate": (knob(gate=gate(NAN)), ["gate", "NaN", "nan"]),
+    "another gate than the program's": (
+        knob(gate=Budget(0.1)),
+        ["knobs.gate", "Entropy() | Bernoulli", "Budget"],
+    ),
+    "a gate's number of other rows": (knob(gate=gate(np.ones(3))), ["gate", "(2,)", "(3,)"]),
+    "a gate's share in percent": (knob(gate=gate(20.0)), ["gate", "0 .. 1", "20.0"]),
+    "a tilt's bound below zero": (knob(tilt=Clipped(np.array([1.0, -1.0]))), ["tilt", "0 .. inf", "-1."]),
+    "a number of the tilt": (knob(tilt=Clipped(NAN)), ["tilt", "NaN"]),
+    "another tilt than the program's": (knob(tilt=Additive()), ["knobs.tilt", "Clipped", "Additive()"]),
+    "min_waiting": (knob(schedule=Burst(0)), ["min_waiting", "1 or more", "0"]),
+    "a min_waiting for each row": (knob(schedule=Burst([1, 2])), ["min_waiting", "scalar", "(2,)"]),
+    "max_wait": (knob(schedule=Burst(max_wait=-1)), ["max_wait", "0 or more", "-1"]),
     "a knob of other rows": (knob(beta=np.ones(3)), ["beta", "() or (2,)", "(3,)"]),
     "a knob of two axes": (knob(beta=np.ones((2, 1))), ["beta", "(2, 1)"]),
     "a knob that is a word": (knob(top_p="most"), ["top_p", "numbers"]),
@@ -386,7 +397,7 @@ def test_the_call_that_the_mistakes_start_from_is_right():
     with pytest.raises(AssertionError, match="jitted"):
         call()
     with pytest.raises(AssertionError, match="jitted"):
-        call(threshold=[-INF, INF], knobs=Knobs(stop_ids=[], gate=(0.5,), tilt=(1,), top_k=[0, 5]))
+        call(threshold=[-INF, INF], knobs=Knobs(stop_ids=[], gate=gate(0.5), tilt=Clipped(1), top_k=[0, 5]))
 
 
 # What is not finite. Of hidden states the first two numbers are zero, except after the token X. So weights on

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from sia_jax import Knobs, Prompt, SamplerConfig, Samples, SteeringConfig, SteeringParams, ValueConfig, sample
-from sia_jax.decoding.sample import branch, finish, make_settings, start
+from sia_jax.decoding.row_params import make_row_params
+from sia_jax.decoding.sample import finish, start
+from sia_jax.decoding.schedule import Burst, make_schedule
 from sia_jax.models.heads import value_head
 from sia_jax.steering.gates import (
     BUDGET_STEP,
@@ -95,7 +97,7 @@ def assert_same_replies(one: Samples, other: Samples) -> None:
             getattr(one, name), getattr(other, name), rtol=1e-4, atol=1e-5, err_msg=name
         )
     np.testing.assert_array_equal(one.candidates.ids, other.candidates.ids)
-    np.testing.assert_array_equal(one.candidates.own_choice, other.candidates.own_choice)
+    np.testing.assert_array_equal(one.candidates.policy_choice, other.candidates.policy_choice)
     np.testing.assert_allclose(one.candidates.kl, other.candidates.kl, rtol=1e-4, atol=1e-5)
 
 
@@ -128,7 +130,7 @@ def test_beta_zero_is_plain_decoding_where_the_policys_choice_is_a_candidate(see
     for row in range(ROWS):
         n = plain.lengths[row]
         own = plain.tokens[row, :n]
-        np.testing.assert_array_equal(plain.candidates.own_choice[row, :n], own)
+        np.testing.assert_array_equal(plain.candidates.policy_choice[row, :n], own)
         is_candidate = (plain.candidates.ids[row, :n] == own[:, None]).any(axis=-1)
         first = n if is_candidate.all() else int(np.argmin(is_candidate))
         np.testing.assert_array_equal(steered.tokens[row, :first], own[:first])
@@ -147,7 +149,7 @@ def test_beta_zero_is_plain_decoding_where_the_policys_choice_is_a_candidate(see
 @pytest.mark.parametrize("seed", range(3))
 def test_beta_zero_shifts_exactly_the_positions_where_the_policys_choice_is_no_candidate(seed, threshold):
     samples = run(threshold, seed=seed, beta=0.0)
-    own = samples.candidates.own_choice
+    own = samples.candidates.policy_choice
     outside = ~(samples.candidates.ids == own[..., None]).any(axis=-1) & samples.junction
     np.testing.assert_array_equal(samples.shifted, outside)
     kept = is_reply(samples) & ~outside
@@ -176,7 +178,7 @@ def test_one_candidate_is_greedy_decoding_whatever_the_values():
     np.testing.assert_array_equal(one.finish_reason, greedy.finish_reason)
     np.testing.assert_array_equal(one.junction, is_reply(one))
     np.testing.assert_array_equal(one.logprob[is_reply(one)], 0)
-    own = one.candidates.own_choice
+    own = one.candidates.policy_choice
     np.testing.assert_array_equal(one.shifted, (own != one.tokens) & is_reply(one))
     assert one.shifted.any()
 
@@ -256,10 +258,11 @@ def verdicts(gate: Gate, steps: int = 5) -> tuple[list[np.ndarray], list[np.ndar
     opens = []
     for step in range(steps):
         seen = features(seed=step)
-        numbers = tuple(jnp.full(64, x, jnp.float32) for x in gate.numbers)
-        is_open, state = gate.decide(seen, numbers, state)
+        traced = jax.tree.map(lambda x: jnp.full(64, x, jnp.float32), gate)
+        is_open = traced.decide(seen, state)
+        state = traced.advance(seen, state, is_open)
         opens.append(np.asarray(is_open))
-    return opens, [np.asarray(x) for x in state]
+    return opens, [np.asarray(x) for x in jax.tree.leaves(state)]
 
 
 def assert_same_gates(one: Gate, other: Gate) -> None:
@@ -292,23 +295,22 @@ def test_the_sampler_obeys_de_morgan_and_double_negation():
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def final_state(params, prompts, settings, config):
-    rows, settings = branch(prompts, settings, config)
-    state = start(params, prompts, rows, settings, config)
-    return finish(params, prompts, rows, settings, state, config)
+def final_state(params, prompts, numbers, schedule, config):
+    return finish(params, start(params, prompts, numbers, config), schedule, config)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.2, 0.75, 1.0])
-@pytest.mark.parametrize("quorum", [1, ROWS])
-def test_a_budgets_share_misses_its_rate_by_what_its_threshold_has_moved(rate, quorum):
+@pytest.mark.parametrize("min_waiting", [1, ROWS])
+def test_a_budgets_share_misses_its_rate_by_what_its_threshold_has_moved(rate, min_waiting):
     policy, value = models()
     config = config_of(value.config, gate=Budget(0.5)).resolve(ROWS)
     begin = np.linspace(-1, 2, ROWS).astype(np.float32)
-    knobs = Knobs(stop_ids=np.zeros(0, int), gate=(rate,), quorum=quorum, patience=ROWS)
-    settings = make_settings(begin, jax.random.key(0, impl="threefry2x32"), knobs, ROWS, config)
+    knobs = Knobs(stop_ids=np.zeros(0, int), gate=Budget(rate), schedule=Burst(min_waiting, ROWS))
+    numbers = make_row_params(begin, jax.random.key(0, impl="threefry2x32"), knobs, ROWS, config)
     prompts = jax.tree.map(jnp.asarray, prompt())
-    state = final_state(SteeringParams(policy.params, value.params), prompts, settings, config)
-    (end,) = state.gate
+    schedule = make_schedule(knobs.schedule, config.schedule)
+    state = final_state(SteeringParams(policy.params, value.params), prompts, numbers, schedule, config)
+    (end,) = jax.tree.leaves(state.gate)
     np.testing.assert_array_equal(state.lengths, T)
     share = np.asarray(state.record.junction).mean(axis=-1)
     np.testing.assert_allclose(share - rate, (end - begin) / (BUDGET_STEP * T), atol=1e-6)

@@ -146,9 +146,9 @@ def replies(params, threshold, knobs, keys):
         max_new_tokens=T,
         branches=ROWS,
         slots=ROWS,
-        places=ROWS * (C + 1),
-        slot_places=C + T,
-        quorum=ROWS,
+        pass_tokens=ROWS * (C + 1),
+        row_tokens=C + T,
+        schedule=sia_jax.Burst(ROWS),
         chunk=T,
     )
     prompt = Prompt.pack([POLICY_PROMPT], [VALUE_PROMPT], policy_length=4, value_length=3)

@@ -54,7 +54,6 @@ def test_a_number_that_overflows_ends_its_row_and_never_becomes_a_token(knobs):
         ("top_k", 2**32 + 1),
         ("min_new_tokens", 2**31),
         ("max_new_tokens", 2.5),
-        ("quorum", 1.5),
         ("beta", 1e39),
     ],
 )
@@ -63,8 +62,13 @@ def test_a_number_that_its_type_cannot_hold_is_an_error(name, value):
         sample(**{name: value})
 
 
-def test_a_gate_number_must_be_in_a_tuple():
-    with pytest.raises(TypeError, match=r"knobs\.gate must be a tuple"):
+def test_a_number_of_the_schedule_is_whole():
+    with pytest.raises(ValueError, match=r"min_waiting must be whole numbers of 32 bits, got 1\.5"):
+        sample(schedule=sia_jax.Burst(1.5))
+
+
+def test_the_numbers_of_a_gate_come_in_a_gate():
+    with pytest.raises(TypeError, match=r"knobs\.gate must be of the form"):
         sample(gate=0.5)
 
 

@@ -16,10 +16,10 @@ import scipy.stats
 
 import sia_jax
 from sia_jax.decoding.config import SamplerConfig
-from sia_jax.decoding.decide import decide, steer
-from sia_jax.decoding.sample import make_settings
-from sia_jax.decoding.state import DecodeState, Pending
+from sia_jax.decoding.row_params import make_row_params
+from sia_jax.steering.decision import decide, steer
 from sia_jax.steering.tilts import Additive, Centred, Clipped, Standardised, Tilt
+from sia_jax.steering.types import History, Pending
 from tests.support.checkpoints import tiny_config
 
 V, C, TIED = 40, 3, 5
@@ -73,32 +73,23 @@ def chi_square(tokens: np.ndarray, p: np.ndarray) -> float:
 # The policy's own choice
 
 
-def settings_of(config=CONFIG, seed=7, **knobs):
+def numbers_of(config=CONFIG, seed=7, **knobs):
     ids = np.arange(V)
     defaults = {"banned_ids": [11], "bias_ids": ids, "bias": np.zeros(V), "stop_ids": []}
     key = jax.random.key(seed, impl="threefry2x32")
-    return make_settings(np.inf, key, sia_jax.Knobs(**(defaults | knobs)), ROWS, config.resolve(ROWS))
+    return make_row_params(np.inf, key, sia_jax.Knobs(**(defaults | knobs)), ROWS, config.resolve(ROWS))
 
 
-def state() -> DecodeState:
+def history() -> History:
     zeros = jnp.zeros(ROWS, jnp.int32)
-    names = DecodeState.__dataclass_fields__
-    return DecodeState(
-        **dict.fromkeys(names)
-        | {
-            "lengths": zeros,
-            "previous_entropy": jnp.zeros(ROWS),
-            "gate": (),
-            "prompt_ids": jnp.zeros((ROWS, V), bool),
-            "counts": jnp.zeros((ROWS, V), jnp.int32),
-        }
-    )
+    nothing = jnp.zeros((ROWS, V), jnp.int32)
+    return History(zeros, jnp.zeros(ROWS), (), nothing.astype(bool), nothing)
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def decided(logits, settings, config):
+def decided(logits, numbers, config):
     rows = jnp.broadcast_to(logits, (ROWS, V))
-    found = decide(rows, state(), settings, config)
+    found = decide(rows, history(), numbers, config.decision)
     return found.entry, found.pending
 
 
@@ -106,12 +97,15 @@ def in_order(l: np.ndarray) -> np.ndarray:
     return np.lexsort((np.arange(V), -l))
 
 
-def own_law(l: np.ndarray, temperature: float, top_p: float = 1.0, top_k: int = 0) -> np.ndarray:
+def own_law(
+    l: np.ndarray, temperature: float, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0
+) -> np.ndarray:
     scaled = (np.asarray(l, np.float64) - np.max(l)) / np.float64(np.float32(temperature))
     order = in_order(l)
     kept = order[: top_k or V]
     cumulative = np.cumsum(softmax(scaled[kept]))
     kept = kept[: int(np.argmax(cumulative >= top_p)) + 1] if top_p < 1 else kept
+    kept = kept[np.exp(scaled[kept]) >= min_p]
     within = np.full(V, -np.inf)
     within[kept] = scaled[kept]
     return softmax(within)
@@ -127,7 +121,7 @@ class Drawn:
 
 def draw(raw_offset=0.0, bias=0.0, config=CONFIG, **knobs) -> Drawn:
     raw = np.where(np.isinf(BASE), 0, BASE) + np.float32(raw_offset)
-    entry, _ = jax.device_get(decided(raw, settings_of(bias=np.full(V, bias), **knobs), config))
+    entry, _ = jax.device_get(decided(raw, numbers_of(bias=np.full(V, bias), **knobs), config))
     raw = np.where(np.isinf(BASE), -np.inf, raw)
     return Drawn(np.asarray(entry.tokens), entry, raw + np.float32(bias), raw)
 
@@ -170,11 +164,11 @@ def test_two_hundred_thousand_choices_follow_the_law_under_every_offset(temperat
 
 @pytest.mark.parametrize("offset", [*OFFSETS, -1e4, -1e9])
 def test_filters_do_not_feel_what_all_logits_share(offset):
-    for temperature, (top_p, top_k) in itertools.product(
-        (1e-3, 0.3, 1.0, 50.0), ((0.71, 0), (1.0, 4), (0.71, 17), (0.999, 0), (1e-6, 0))
-    ):
-        drawn = draw(bias=offset, temperature=temperature, top_p=top_p, top_k=top_k)
-        check(drawn, own_law(drawn.logits, temperature, float(np.float32(top_p)), top_k))
+    filters = ((0.71, 0, 0), (1.0, 4, 0), (0.71, 17, 0), (0.999, 0, 0), (1e-6, 0, 0), (1.0, 0, 0.3))
+    for temperature, (top_p, top_k, min_p) in itertools.product((1e-3, 0.3, 1.0, 50.0), filters):
+        drawn = draw(bias=offset, temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p)
+        top_p, min_p = float(np.float32(top_p)), float(np.float32(min_p))
+        check(drawn, own_law(drawn.logits, temperature, top_p, top_k, min_p))
 
 
 def test_the_best_is_taken_at_temperature_0_under_any_offset():
@@ -203,14 +197,14 @@ def test_a_law_that_is_slightly_wrong_is_told_from_the_right_one():
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def steered(values, logits, policy_logprobs, kept, settings, config):
+def steered(values, logits, policy_logprobs, kept, numbers, config):
     def rows(x):
         return jnp.broadcast_to(x, (ROWS, *x.shape))
 
     ids = rows(jnp.array([30, 2, 8], jnp.int32))
     zeros = jnp.zeros(ROWS, jnp.int32)
     pending = Pending(ids, rows(logits), rows(policy_logprobs), zeros + kept, zeros * 1.0, ids[:, 0])
-    return steer(rows(values), pending, zeros, settings, config)
+    return steer(rows(values), pending, zeros, jnp.zeros(ROWS), numbers, config.decision)
 
 
 STEERED = {
@@ -256,8 +250,8 @@ def test_the_steered_choice_does_not_feel_what_values_or_logits_share(name, tilt
     log_p = logarithm(softmax(l)).astype(np.float32)
     score = l.astype(np.float64) + reference_tilt(tilt, values, beta)
     for temperature in TEMPERATURES:
-        settings = settings_of(config, beta=beta, temperature=temperature)
-        place, entry, sound = jax.device_get(steered(values, l, log_p, C, settings, config))
+        numbers = numbers_of(config, beta=beta, temperature=temperature)
+        place, entry, sound = jax.device_get(steered(values, l, log_p, C, numbers, config))
         q = softmax((score - score.max()) / np.float64(np.float32(temperature)))
         assert sound.all()
         assert not np.isnan(entry.logprob).any()
@@ -280,9 +274,9 @@ def test_where_all_values_are_equal_the_steered_choice_is_the_policy_s_own(beta)
     for shared in (0.0, -3.0, 1e6, 3e38):
         if abs(beta * shared) > 3e38:
             continue
-        settings = settings_of(beta=beta, temperature=0.7)
+        numbers = numbers_of(beta=beta, temperature=0.7)
         log_p = logarithm(softmax(l)).astype(np.float32)
-        place, entry, _ = steered(np.full(C, shared, np.float32), l, log_p, C, settings, CONFIG)
-        plain, reference, _ = steered(np.zeros(C, np.float32), l, log_p, C, settings, CONFIG)
+        place, entry, _ = steered(np.full(C, shared, np.float32), l, log_p, C, numbers, CONFIG)
+        plain, reference, _ = steered(np.zeros(C, np.float32), l, log_p, C, numbers, CONFIG)
         assert (place == plain).all()
         assert (entry.logprob == reference.logprob).all()

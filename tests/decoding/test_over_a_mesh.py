@@ -13,7 +13,10 @@ from jax.sharding import AxisType, Mesh
 import sia_jax
 from sia_jax.costs.compiled import collectives
 from sia_jax.costs.sampler import COUNTS, unexpected_exchanges
-from sia_jax.decoding.sample import cache_columns, lower, make_settings
+from sia_jax.decoding.row_params import make_row_params
+from sia_jax.decoding.rows import cache_columns
+from sia_jax.decoding.sample import lower
+from sia_jax.decoding.schedule import make_schedule
 from sia_jax.decoding.search import last_values
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, MLP_PROJECTIONS, LoraConfig
 from sia_jax.parallel.mesh import ROW_AXES, make_mesh, shard_params
@@ -25,7 +28,7 @@ SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 40, "num_head
 RANK, LENGTH, ROWS = 4, 20, 8  # columns of the caches, 48, are like no other size
 LORA = LoraConfig(rank=RANK, alpha=8.0, target_modules=ATTENTION_PROJECTIONS + MLP_PROJECTIONS)
 PROMPT = sia_jax.Prompt.pack([[5, 9, 12], [7, 3, 40, 41]] * (ROWS // 2))
-BUCKET = PROMPT.policy_tokens.shape[1]
+TOKENS = PROMPT.policy_ids.shape[1] + LENGTH
 THRESHOLD = 1.9
 KEY = jax.random.key(1, impl="threefry2x32")
 
@@ -94,8 +97,13 @@ def compiled(shape: tuple[int, int, int]) -> Compiled:
     params, config = setup("adapter")
     mesh = make_mesh(*shape)
     config = replace(config, mesh=mesh).resolve(ROWS)
-    settings = make_settings(THRESHOLD, KEY, sia_jax.Knobs(), ROWS, config)
-    arguments = (placed(params, mesh), jax.tree.map(jnp.asarray, PROMPT), settings)
+    numbers = make_row_params(THRESHOLD, KEY, sia_jax.Knobs(), ROWS, config)
+    arguments = (
+        placed(params, mesh),
+        jax.tree.map(jnp.asarray, PROMPT),
+        numbers,
+        make_schedule(None, config.schedule),
+    )
     program = lower(*arguments, config=config).compile()
     return Compiled(mesh, config, program.as_text(), program(*arguments))
 
@@ -146,27 +154,34 @@ def test_values_of_last_tokens_on_a_mesh_are_those_of_one_device():
 
 def test_computed_tokens_are_counted_on_all_devices():
     found = compiled((2, 2, 2))
-    samples, places = found.samples, found.config.places
+    samples, places = found.samples, found.config.pass_tokens
     assert places is not None
-    assert samples.policy_computed == PROMPT.policy_tokens.size + samples.policy_steps * ROWS
-    assert samples.value_computed == PROMPT.value_tokens.size + samples.value_calls * places * 4
+    assert samples.policy_computed == PROMPT.policy_ids.size + samples.policy_steps * ROWS
+    assert samples.value_computed == PROMPT.value_ids.size + samples.value_calls * places * 4
 
 
 def test_within_the_loop_devices_exchange_counts_and_activations_and_no_cache():
     found = compiled((2, 2, 2))
     v, d = SIZES["vocab_size"], SIZES["hidden_size"]
-    rows, places = found.rows, found.config.places
-    activations = {f"f32[{rows},1,{d}]", f"f32[{places},{d}]", f"f32[{places},{RANK}]", f"f32[{rows},{v}]"}
+    rows, places = found.rows, found.config.pass_tokens
+    prompts = f"f32[{rows},{PROMPT.value_ids.shape[1]},{d}]"  # read when first a row comes to a junction
+    activations = {
+        prompts,
+        f"f32[{rows},1,{d}]",
+        f"f32[{places},{d}]",
+        f"f32[{places},{RANK}]",
+        f"f32[{rows},{v}]",
+    }
     within = [one for one in collectives(found.text, found.mesh.shape) if one.loops]
     between_rows = [one for one in within if set(one.axes) & set(ROW_AXES)]
     assert {(one.kind, one.shapes) for one in between_rows} == {("all-reduce", shapes) for shapes in COUNTS}
-    assert unexpected_exchanges(within, cache_columns(found.config, BUCKET, BUCKET)) == []
+    assert unexpected_exchanges(within, cache_columns(found.config, TOKENS, TOKENS)) == []
     assert {shape for one in within if one not in between_rows for shape in one.shapes} == activations
 
 
 def test_a_device_holds_the_caches_of_its_own_rows_and_heads():
     found = compiled((2, 2, 2))
-    head_dim, (columns,) = 8, set(cache_columns(found.config, BUCKET, BUCKET))
+    head_dim, (columns,) = 8, set(cache_columns(found.config, TOKENS, TOKENS))
     shapes = re.findall(r"f32\[(\d+),(\d+),(\d+),(\d+)\]", found.text)
     caches = {(int(b), int(k)) for b, k, *rest in shapes if sorted(map(int, rest)) == [head_dim, columns]}
     rows, heads = found.rows, SIZES["num_kv_heads"] // 2
@@ -186,12 +201,16 @@ def test_weights_are_gathered_once_and_not_in_the_loop():
     assert sum(len(one.shapes) for one in gathered) == len(split) > 8
 
 
-def test_slots_are_of_each_device_and_the_quorum_is_of_all():
+def test_slots_are_of_each_device_and_the_schedule_is_of_all():
     _, config = setup("adapter")
     mesh = make_mesh(2, 2, 2)
     alone, spread = config.resolve(4), replace(config, mesh=mesh).resolve(16)
-    assert (spread.slots, spread.places, spread.slot_places) == (alone.slots, alone.places, alone.slot_places)
-    assert spread.quorum == config.resolve(16).quorum
+    assert (spread.slots, spread.pass_tokens, spread.row_tokens) == (
+        alone.slots,
+        alone.pass_tokens,
+        alone.row_tokens,
+    )
+    assert spread.schedule.min_waiting == config.resolve(16).schedule.min_waiting
     assert (
         sia_jax.SamplerConfig.auto(16, policy=config.policy, value=config.value, mesh=mesh).slots
         == spread.slots

@@ -10,9 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sia_jax import Knobs, LoraConfig, Prompt, SamplerConfig, SteeringConfig, SteeringParams, ValueConfig
+from sia_jax import (
+    Burst,
+    Knobs,
+    LoraConfig,
+    Prompt,
+    SamplerConfig,
+    SteeringConfig,
+    SteeringParams,
+    ValueConfig,
+)
 from sia_jax.costs.compiled import moves_of_at_least, while_bodies
 from sia_jax.decoding import sample as module
+from sia_jax.decoding.row_params import make_row_params
+from sia_jax.decoding.schedule import make_schedule
 from sia_jax.steering import entropy, filters, gates, gumbel, processors, tilts
 from sia_jax.steering.gates import Bernoulli, Budget, Entropy, Position
 from sia_jax.steering.tilts import Clipped
@@ -21,6 +32,11 @@ from tests.support.checkpoints import tiny_policy, tiny_value_model
 
 ROWS, T = 4, 6
 GATE = (Entropy() & Position(4)) | Bernoulli(0.2) | Budget(0.3)
+
+
+def gate(first: Any, rate: Any, share: Any) -> gates.Gate:
+    """`GATE` with other numbers."""
+    return (Entropy() & Position(first)) | Bernoulli(rate) | Budget(share)
 
 
 @functools.cache
@@ -56,10 +72,15 @@ def packed(rows: int, length: int) -> Prompt:
     return jax.tree.map(jnp.asarray, prompt)
 
 
-def arguments(config: SamplerConfig, rows: int = ROWS, length: int = 4) -> tuple[Any, Any, Any]:
-    """Of the jitted function."""
+def numbers_of(threshold: float, rows: int, config: SamplerConfig) -> tuple[Any, Any]:
     key = jax.random.key(0, impl="threefry2x32")
-    return params_of(config), packed(rows, length), module.make_settings(np.inf, key, Knobs(), rows, config)
+    numbers = make_row_params(threshold, key, Knobs(), rows, config)
+    return numbers, make_schedule(None, config.schedule)
+
+
+def arguments(config: SamplerConfig, rows: int = ROWS, length: int = 4) -> tuple[Any, ...]:
+    """Of the jitted function."""
+    return params_of(config), packed(rows, length), *numbers_of(np.inf, rows, config)
 
 
 # One program
@@ -89,21 +110,24 @@ def test_all_numbers_in_all_forms_run_in_one_compiled_program(monkeypatch):
         "frequency_penalty": 0.1,
         "min_new_tokens": 2,
         "max_new_tokens": 5,
-        "quorum": 3,
-        "patience": 1,
+        "schedule": Burst(3, 1),
     }
     traced = [sample(prompt, 1.0, key, **{name: value}) for name, value in numbers.items()]
-    traced.append(sample(prompt, 1.0, key, gate=(2, 0.5, 0.1), tilt=(0.5,)))
-    traced.append(sample(prompt, 0, key, gate=(2.0, np.float32(0.5), jnp.float32(0.1))))
+    traced.append(sample(prompt, 1.0, key, gate=gate(2, 0.5, 0.1), tilt=Clipped(0.5)))
+    traced.append(sample(prompt, 0, key, gate=gate(2.0, np.float32(0.5), jnp.float32(0.1))))
     for form in (int, float, np.float64, np.float32, np.int32, jnp.float32, jnp.int32):
         traced.append(sample(prompt, form(1), key, beta=form(2), temperature=form(1), top_p=form(1)))
     for many in (np.full, jnp.full):
-        rows = {
-            name: many(ROWS, value) for name, value in numbers.items() if name not in ("quorum", "patience")
-        }
+        rows = {name: many(ROWS, value) for name, value in numbers.items() if name != "schedule"}
         traced.append(sample(prompt, many(ROWS, 1.0), key, **rows))
         traced.append(
-            sample(prompt, np.inf, key, gate=(many(ROWS, 1), 0.5, many(ROWS, 0.2)), tilt=(many(ROWS, 1),))
+            sample(
+                prompt,
+                np.inf,
+                key,
+                gate=gate(many(ROWS, 1), 0.5, many(ROWS, 0.2)),
+                tilt=Clipped(many(ROWS, 1)),
+            )
         )
     traced.append(sample(prompt, -np.inf, jax.random.split(key, ROWS)))
     traced.append(sample(jax.tree.map(jnp.asarray, prompt), 1.0, jax.random.key(3, impl="threefry2x32")))
@@ -125,7 +149,7 @@ def test_under_a_callers_jit_every_number_may_be_a_tracer():
     row, ids = np.ones(ROWS, np.float32), np.full((ROWS, 3), -1)
     knobs = Knobs(
         beta=1.0, temperature=row, top_k=3, top_p=row, max_new_tokens=2, stop_ids=ids, banned_ids=ids[0],
-        bias_ids=ids, bias=np.zeros((ROWS, 3)), gate=(row, 0.5, 0.1), quorum=2, patience=1,
+        bias_ids=ids, bias=np.zeros((ROWS, 3)), gate=gate(row, 0.5, 0.1), schedule=Burst(2, 1),
     )  # fmt: skip
     assert jax.eval_shape(tokens, prompt, row, key, knobs).shape == (ROWS, T)
 
@@ -214,14 +238,14 @@ def test_no_loop_copies_or_transposes_a_layers_cache(batch):
         steering=SteeringConfig(num_candidates=2),
         max_new_tokens=steps,
         slots=max(1, batch // 2),
-        places=6,
-        slot_places=4,
-        quorum=1,
+        pass_tokens=6,
+        row_tokens=4,
+        schedule=Burst(1),
     )
-    key = jax.random.key(0, impl="threefry2x32")
-    settings = module.make_settings(1.0, key, Knobs(), batch, config)
     params = SteeringParams(policy.params, value.params)
-    lowered = module._sample.lower(params, packed(batch, length), settings, config=config)
+    lowered = module._sample.lower(
+        params, packed(batch, length), *numbers_of(1.0, batch, config), config=config
+    )
     bodies = while_bodies(lowered.compile().as_text())
     for model in ("policy", "value"):
         assert any(f"/{model}/" in body for body in bodies.values()), f"no loop of the {model} was found"
@@ -417,11 +441,17 @@ class PartsTest(chex.TestCase):
             gates.Never(): np.zeros(n, bool),
         }
         for gate, opens in expected.items():
-            numbers = tuple(np.full(n, x, np.float32) for x in gate.numbers)
-            actual, state = self.of(gate.decide)(features, numbers, gate.init(features.threshold))
+            traced = jax.tree.map(lambda x: np.full(n, x, np.float32), gate)
+
+            def step(gate, features):
+                state = gate.init(features.threshold)
+                verdict = gate.decide(features, state)
+                return verdict, gate.advance(features, state, verdict)
+
+            actual, state = self.of(step)(traced, features)
             np.testing.assert_array_equal(actual, opens, err_msg=repr(gate))
-            if state:
-                np.testing.assert_allclose(state[0], 0.7 + 0.25 * (opens - 0.3), rtol=1e-6)
+            for q in jax.tree.leaves(state):
+                np.testing.assert_allclose(q, 0.7 + 0.25 * (opens - 0.3), rtol=1e-6)
 
     @chex.variants(with_jit=True, without_jit=True)
     def test_tilts_are_those_of_numpy_over_the_allowed_alone(self):
@@ -436,8 +466,9 @@ class PartsTest(chex.TestCase):
             for tilt in (of, tilts.Clipped(0.5, of))
         ]
         for tilt, of in cases:
-            numbers = tuple(np.full(5, x, np.float32) for x in tilt.numbers)
-            actual = np.asarray(self.of(tilt.__call__)(values, beta, allowed, numbers))
+            traced = jax.tree.map(lambda x: np.full(5, x, np.float32), tilt)
+            at = tilts.Junction(beta, np.zeros_like(values), allowed, np.zeros(5, np.float32))
+            actual = np.asarray(self.of(lambda tilt, values, at: tilt(values, at))(traced, values, at))
             for row in range(5):
                 v = np.float64(values[row][allowed[row]])
                 if not isinstance(of, tilts.Additive):

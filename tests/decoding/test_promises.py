@@ -45,18 +45,18 @@ NUMBERS: list[dict[str, Any]] = [
 """One for each row of a batch."""
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "few slots": dict(slots=2, slot_places=8, places=14, record="candidates"),
-    "one slot, one row a pass, one step a chunk": dict(slots=1, slot_places=7, places=7, chunk=1),
+    "few slots": dict(slots=2, row_tokens=8, pass_tokens=14, record="candidates"),
+    "one slot, one row a pass, one step a chunk": dict(slots=1, row_tokens=7, pass_tokens=7, chunk=1),
     "a slot for every row, a longer buffer": dict(
-        slots=6, slot_places=20, places=60, chunk=7, max_new_tokens=33
+        slots=6, row_tokens=20, pass_tokens=60, chunk=7, max_new_tokens=33
     ),
     "what the rule of auto says": dict(),
 }
 VOCAB_SHAPES: dict[str, dict[str, Any]] = {
-    "few slots": dict(slots=2, slot_places=3, places=4, record="candidates"),
-    "one slot, one row a pass, one step a chunk": dict(slots=1, slot_places=1, places=1, chunk=1),
+    "few slots": dict(slots=2, row_tokens=3, pass_tokens=4, record="candidates"),
+    "one slot, one row a pass, one step a chunk": dict(slots=1, row_tokens=1, pass_tokens=1, chunk=1),
     "a slot for every row, a longer buffer": dict(
-        slots=6, slot_places=20, places=60, chunk=7, max_new_tokens=33
+        slots=6, row_tokens=20, pass_tokens=60, chunk=7, max_new_tokens=33
     ),
 }
 PROGRAMS = [("scalar", shape) for shape in list(SHAPES)[:3]] + [("vocab", shape) for shape in VOCAB_SHAPES]
@@ -93,20 +93,22 @@ def bits_of(samples: Samples, i: int) -> list[bytes]:
 @pytest.mark.parametrize("head", ["scalar", "vocab"])
 def test_the_order_of_the_rows_changes_no_bit(head):
     program, rows = program_of(head), rows_of(head)
-    one = run(program, rows, quorum=3).samples
+    one = run(program, rows, min_waiting=3).samples
     for order in ([5, 4, 3, 2, 1, 0], [2, 0, 1, 5, 3, 4]):
-        other = run(program, [rows[i] for i in order], quorum=3).samples
+        other = run(program, [rows[i] for i in order], min_waiting=3).samples
         assert [bits_of(other, place) for place in range(ROWS)] == [bits_of(one, i) for i in order]
 
 
 @pytest.mark.parametrize("head", ["scalar", "vocab"])
 def test_neighbours_with_other_prompts_and_keys_change_no_bit(head):
     program, rows, others = program_of(head), rows_of(head), rows_of(head, batch=1)
-    one, two = run(program, rows, quorum=3).samples, run(program, others, quorum=3).samples
+    one, two = run(program, rows, min_waiting=3).samples, run(program, others, min_waiting=3).samples
     steps = set()
     for kept in range(1, 2**ROWS - 1, 7):
         is_kept = [bool(kept >> i & 1) for i in range(ROWS)]
-        mixed = run(program, [a if k else b for a, b, k in zip(rows, others, is_kept, strict=True)], quorum=3)
+        mixed = run(
+            program, [a if k else b for a, b, k in zip(rows, others, is_kept, strict=True)], min_waiting=3
+        )
         for i, k in enumerate(is_kept):
             assert bits_of(mixed.samples, i) == bits_of(one if k else two, i)
         steps.add((int(mixed.samples.policy_steps), int(mixed.samples.value_calls)))
@@ -120,6 +122,7 @@ def test_neighbours_with_other_prompts_and_keys_change_no_bit(head):
         {"threshold": np.inf},
         {"threshold": -np.inf, "temperature": 0.0},
         {"top_k": 3, "top_p": 0.4, "temperature": 2.0, "beta": -3.0},
+        {"min_p": 0.3},
         {"repetition_penalty": 2.0, "presence_penalty": 1.0, "frequency_penalty": 1.0},
         {"min_new_tokens": 9, "stop_ids": (1, 2, 3, 4), "bias": ((1, 5.0),), "banned_ids": (5, 6)},
         {"max_new_tokens": 1, "min_new_tokens": 0},
@@ -128,10 +131,10 @@ def test_neighbours_with_other_prompts_and_keys_change_no_bit(head):
 )
 def test_other_rows_knobs_change_no_bit(head, numbers):
     program, rows = program_of(head), rows_of(head)
-    one = run(program, rows, quorum=3).samples
+    one = run(program, rows, min_waiting=3).samples
     for i in range(ROWS):
         changed = [row if j == i else replace(row, **numbers) for j, row in enumerate(rows)]
-        assert bits_of(run(program, changed, quorum=3).samples, i) == bits_of(one, i)
+        assert bits_of(run(program, changed, min_waiting=3).samples, i) == bits_of(one, i)
 
 
 # Between schedules and programs: one reply
@@ -141,11 +144,11 @@ def test_other_rows_knobs_change_no_bit(head, numbers):
     ("head", "shape"),
     [case if case == PROGRAMS[1] else long(*case) for case in PROGRAMS],
 )
-def test_slots_places_buffers_chunks_quorum_and_patience_change_no_reply(head, shape):
+def test_slots_sizes_buffers_chunks_and_schedules_change_no_reply(head, shape):
     program, rows, schedules = program_of(head, shape), rows_of(head), set()
-    for quorum in (1, 2, ROWS):
-        for patience in (0, 1, 4):
-            outcome = run(program, rows, quorum=quorum, patience=patience)
+    for min_waiting in (1, 2, ROWS):
+        for max_wait in (0, 1, 4):
+            outcome = run(program, rows, min_waiting=min_waiting, max_wait=max_wait)
             assert_agrees(program, outcome, rows)
             schedules.add((int(outcome.samples.policy_steps), int(outcome.samples.value_calls)))
     assert len(schedules) > 2
@@ -201,6 +204,7 @@ ANY_ROW = st.builds(
     temperature=st.just(0.0) | floats(0.5, 2),
     top_k=st.integers(0, 50),
     top_p=st.just(1.0) | floats(0.125, 1),
+    min_p=st.just(0.0) | floats(0.0, 1),
     repetition_penalty=st.just(1.0) | floats(0.5, 2),
     presence_penalty=st.just(0.0) | floats(-1, 1),
     frequency_penalty=st.just(0.0) | floats(-1, 1),
@@ -218,18 +222,18 @@ BATCH = st.lists(ANY_ROW, min_size=ROWS, max_size=ROWS)
     rows=BATCH,
     others=BATCH,
     order=st.permutations(range(ROWS)),
-    quorum=st.integers(1, ROWS),
-    patience=st.integers(0, 6),
+    min_waiting=st.integers(1, ROWS),
+    max_wait=st.integers(0, 6),
 )
 @pytest.mark.long
 def test_any_batch_under_any_schedule_agrees_with_the_oracle_and_knows_no_neighbours(
-    program, rows, others, order, quorum, patience
+    program, rows, others, order, min_waiting, max_wait
 ):
     program = program_of(*program)
-    outcome = run(program, rows, quorum=quorum, patience=patience)
+    outcome = run(program, rows, min_waiting=min_waiting, max_wait=max_wait)
     assert_agrees(program, outcome, rows)
     mixed = [rows[i] if place % 2 else others[i] for place, i in enumerate(order)]
-    other = run(program, mixed, quorum=quorum, patience=patience)
+    other = run(program, mixed, min_waiting=min_waiting, max_wait=max_wait)
     for place in range(1, ROWS, 2):
         assert bits_of(other.samples, place) == bits_of(outcome.samples, order[place])
 

@@ -87,7 +87,7 @@ def test_candidates() -> None:
         values=np.array([[0.5, -1, 0, 2], [np.nan] * 4]),
         policy_logprobs=np.log(np.array([[0.4, 0.2, 0.1, 0.1]] * 2)),
         logprobs=np.log(np.array([[0.2, 0.1, 0.1, 0.6]] * 2)),
-        own_choice=np.array([7, 1]),
+        policy_choice=np.array([7, 1]),
         kl=np.zeros(2),
     )
     reply = make_reply(["a", "b"], [True, False], [True, False], record)

@@ -12,13 +12,16 @@ import numpy as np
 
 from sia_jax.decoding import sample as sampler
 from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.prompt import Prompt
-from sia_jax.decoding.sample import SteeringParams
+from sia_jax.decoding.row_params import make_row_params
+from sia_jax.decoding.schedule import Burst, make_schedule
 from sia_jax.decoding.state import FinishReason, Samples
 from sia_jax.models.config import Family, ValueConfig
 from sia_jax.models.lora import merge_lora
 from sia_jax.pretrained import Policy, ValueModel
 from sia_jax.steering.config import Knobs, SteeringConfig
+from sia_jax.steering.numbers import NUMBERS
 from sia_jax.types import Params
 from tests.support.checkpoints import tiny_policy, tiny_value_model
 from tests.support.oracle import SMALL_MARGIN, NumpyModel, Reply, Settings, generate
@@ -32,17 +35,6 @@ IDS = 4
 
 TOLERANCE, FLOOR = 1e-4, 0.1
 """Floats agree within so much of their magnitude; magnitudes below the floor count as the floor."""
-
-_NUMBERS = (
-    "beta",
-    "temperature",
-    "top_k",
-    "top_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "min_new_tokens",
-)
 
 
 @dataclass(frozen=True)
@@ -59,6 +51,7 @@ class Row:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
@@ -85,7 +78,7 @@ class Program:
     @property
     def has_state(self) -> bool:
         """Whether its gate has a state, which is then looked at."""
-        return len(self.config.steering.gate.init(jnp.zeros(1))) > 0
+        return bool(jax.tree.leaves(self.config.steering.gate.init(jnp.zeros(1))))
 
 
 @dataclass(frozen=True)
@@ -201,7 +194,7 @@ def clear_row(program: Program, *seed: int, **numbers: Any) -> tuple[Row, int]:
 
 
 def run(
-    program: Program, rows: Sequence[Row], *, quorum: int | None = None, patience: int | None = None
+    program: Program, rows: Sequence[Row], *, min_waiting: int | None = None, max_wait: int | None = None
 ) -> Outcome:
     """Call the sampler; every call with as many rows runs one compiled program."""
     config = program.config
@@ -210,16 +203,15 @@ def run(
         return np.array([(*ids, *[-1] * (IDS - len(ids))) for ids in lists], np.int32)
 
     knobs = Knobs(
-        **{name: np.array([getattr(row, name) for row in rows]) for name in _NUMBERS},
+        **{name: np.array([getattr(row, name) for row in rows]) for name in NUMBERS},
         max_new_tokens=np.array([row.max_new_tokens for row in rows]),
         stop_ids=ids([row.stop_ids for row in rows]),
         banned_ids=ids([row.banned_ids for row in rows]),
         bias_ids=ids([tuple(a for a, _ in row.bias) for row in rows]),
         bias=np.array([[*[b for _, b in row.bias], *[0.0] * (IDS - len(row.bias))] for row in rows]),
-        gate=_transposed(row.gate or config.steering.gate.numbers for row in rows),
-        tilt=_transposed(row.tilt or config.steering.tilt.numbers for row in rows),
-        quorum=quorum,
-        patience=patience,
+        gate=_of_rows(config.steering.gate, [row.gate for row in rows]),
+        tilt=_of_rows(config.steering.tilt, [row.tilt for row in rows]),
+        schedule=Burst(min_waiting, max_wait),
     )
     prompt = Prompt.pack(
         [row.prompt for row in rows],
@@ -233,24 +225,29 @@ def run(
         samples = sampler.sample(program.params, prompt, threshold, rng_key=keys, config=config, knobs=knobs)
         return Outcome(jax.device_get(samples))
     config = config.resolve(len(rows) * config.branches)
-    settings = sampler.make_settings(threshold, keys, knobs, len(rows), config)
+    numbers = make_row_params(threshold, keys, knobs, len(rows), config)
+    schedule = make_schedule(knobs.schedule, config.schedule)
     prompt = jax.tree.map(jnp.asarray, prompt)
-    return Outcome(*jax.device_get(_sample_and_gate(program.params, prompt, settings, config=config)))
+    return Outcome(
+        *jax.device_get(_sample_and_gate(program.params, prompt, numbers, schedule, config=config))
+    )
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _sample_and_gate(
-    params: SteeringParams, prompts: Prompt, settings: Any, *, config: SamplerConfig
+    params: SteeringParams, prompts: Prompt, numbers: Any, schedule: Burst, *, config: SamplerConfig
 ) -> tuple[Samples, Any]:
     """What `sample` does, and the last state of the gate."""
-    prompt, settings = sampler.branch(prompts, settings, config)
-    state = sampler.start(params, prompts, prompt, settings, config)
-    state = sampler.finish(params, prompts, prompt, settings, state, config)
-    return sampler.collect(prompts, prompt, state, config), state.gate
+    state = sampler.start(params, prompts, numbers, config)
+    state = sampler.finish(params, state, schedule, config)
+    return sampler.collect(state, config), state.gate
 
 
-def _transposed(numbers: Any) -> tuple[np.ndarray, ...]:
-    return tuple(np.array(column) for column in zip(*numbers, strict=True))
+def _of_rows(expression: Any, numbers: Sequence[tuple[float, ...] | None]) -> Any:
+    """A gate or a tilt with the numbers of each row, left to right; None: its own."""
+    own, structure = jax.tree.flatten(expression)
+    columns = zip(*(own if of_row is None else of_row for of_row in numbers), strict=True)
+    return jax.tree.unflatten(structure, [np.array(column) for column in columns])
 
 
 def replies_of(program: Program, row: Row, mutation: str | None = None) -> list[Reply]:
@@ -279,7 +276,7 @@ def reply_of(program: Program, row: Row, mutation: str | None = None) -> Reply:
         threshold=row.threshold,
         max_new_tokens=row.max_new_tokens,
         num_tokens=program.config.real_tokens,
-        **{name: getattr(row, name) for name in _NUMBERS},
+        **{name: getattr(row, name) for name in NUMBERS},
         stop_ids=row.stop_ids,
         banned_ids=row.banned_ids,
         bias=dict(row.bias),
@@ -335,7 +332,7 @@ def difference(program: Program, outcome: Outcome, i: int, reply: Reply) -> str:
             ]
         ]
         if outcome.gate is not None and reply.finish_reason != "non_finite":
-            state = np.array([q[i] for q in outcome.gate])
+            state = np.array([q[i] for q in jax.tree.leaves(outcome.gate)])
             found.append(_first_unequal("gate state", state, np.array(reply.gate_state[-1])))
     return next(filter(None, found), "")
 
@@ -348,7 +345,7 @@ def is_padded(samples: Samples, i: int) -> bool:
     if samples.candidates is not None:
         of = samples.candidates
         floats += [of.logits, of.values, of.policy_logprobs, of.logprobs, of.kl]
-        empty += [of.ids[i, n:] == -1, of.own_choice[i, n:] == -1]
+        empty += [of.ids[i, n:] == -1, of.policy_choice[i, n:] == -1]
     return all(np.all(x) for x in [*empty, *[np.isnan(x[i, n:]) for x in floats]])
 
 
@@ -363,7 +360,7 @@ def _columns(samples: Samples, i: int, reply: Reply) -> list[tuple[str, np.ndarr
     mine = np.argsort(of.ids[i], axis=-1)  # two candidates whose logits are all but equal may change places
     ids = np.array(reply.candidate_ids, int).reshape(shape)
     theirs = np.argsort(ids, axis=-1)
-    columns.append(("own choice", of.own_choice[i], np.array(reply.own_choice)))
+    columns.append(("own choice", of.policy_choice[i], np.array(reply.own_choice)))
     columns.append(("kl", of.kl[i], np.array(reply.kl)))
     falling = np.all(of.logits[i, :, :-1] >= of.logits[i, :, 1:], axis=-1)
     columns.append(("order", falling, np.ones(len(reply.tokens), bool)))

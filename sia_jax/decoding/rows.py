@@ -1,0 +1,201 @@
+"""Rows that live: room for them, prompts that come into it, and copies of rows in the middle of a reply.
+
+All functions here are traced, and hold a state `inside`; `sia_jax.decoding.window` has them as programs.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, UInt32
+
+from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.params import SteeringParams
+from sia_jax.decoding.prompt import Prompt
+from sia_jax.decoding.state import DecodeState, FinishReason, empty_record, map_rows
+from sia_jax.decoding.value_pass import read_prompts
+from sia_jax.models.attention import PrefillAttention, block_length
+from sia_jax.models.cache import KVCache
+from sia_jax.models.config import ModelConfig
+from sia_jax.models.transformer import forward
+from sia_jax.steering.types import Pending, RowParams
+from sia_jax.types import Params
+
+_COLUMNS = 16
+"""Caches have a multiple of so many columns, which suits the vector units."""
+
+
+def cache_columns(config: SamplerConfig, policy_tokens: int, value_tokens: int) -> tuple[int, int]:
+    """Columns of the caches of policy and value model, for rows of so many tokens of prompt and reply."""
+    needed = (policy_tokens, value_tokens + config.candidate_tokens)
+    policy, value = (-(-size // _COLUMNS) * _COLUMNS for size in needed)
+    return policy, value
+
+
+def allocate(
+    params: SteeringParams, numbers: RowParams, config: SamplerConfig, policy_tokens: int, value_tokens: int
+) -> DecodeState:
+    """Room for rows, none of which holds a request.
+
+    Args:
+      params: the weights, whose dtypes the caches take.
+      numbers: of B rows; those that stay are only for their shapes.
+      config: resolved.
+      policy_tokens: W, tokens of prompt and reply that a row can hold, as the policy counts them.
+      value_tokens: W', the same of the value model.
+    """
+    rows, c, v = numbers.keys.shape[0], config.steering.num_candidates, config.policy.vocab_size
+    columns, value_columns = cache_columns(config, policy_tokens, value_tokens)
+    net = params.value_net(config)
+    zeros, nothing = jnp.zeros(rows, jnp.int32), jnp.zeros(rows)
+    none = jnp.zeros((), jnp.int32)
+    return DecodeState(
+        numbers=numbers,
+        policy_ids=jnp.zeros((rows, policy_tokens), jnp.int32),
+        policy_prompts=zeros + 1,
+        value_ids=jnp.zeros((rows, value_tokens), jnp.int32),
+        value_prompts=zeros + 1,
+        policy_cache=_cache(params.policy["model"], config.policy, rows, columns),
+        value_cache=None if net is None else _cache(net.model, net.config.backbone, rows, value_columns),
+        lengths=zeros,
+        finish_reason=zeros + FinishReason.CANCELLED,
+        waiting_since=zeros - 1,
+        previous_entropy=nothing,
+        gate=numbers.gate.init(numbers.threshold),
+        prompt_ids=jnp.zeros((rows, v), bool),
+        counts=jnp.zeros((rows, v), jnp.int32),
+        value_read=jnp.zeros(rows, bool),
+        value_lengths=zeros,
+        prefix_value=nothing,
+        junctions=zeros,
+        policy_tokens=zeros,
+        value_tokens=zeros,
+        pending=Pending(
+            ids=jnp.zeros((rows, c), jnp.int32),
+            logits=jnp.zeros((rows, c)),
+            policy_logprobs=jnp.zeros((rows, c)),
+            kept=zeros,
+            entropy=nothing,
+            policy_choice=zeros,
+        ),
+        record=empty_record(rows, config.max_new_tokens, c if config.record == "candidates" else None),
+        policy_steps=none,
+        value_calls=none,
+        policy_computed=none,
+        value_computed=none,
+    )
+
+
+def admit(
+    params: SteeringParams,
+    state: DecodeState,
+    rows: Int[Array, " N"] | None,
+    prompts: Prompt,
+    numbers: RowParams,
+    config: SamplerConfig,
+    *,
+    read_values: bool = True,
+) -> DecodeState:
+    """Put requests into rows, whatever these held: the policy reads the prompts, the rest begins anew.
+
+    Args:
+      params: the weights.
+      state: rows that are not named stay as they are.
+      rows: [N] the row of each request; outside 0 .. B-1: the entry is padding. None: all rows in order, and
+        with `config.branches` of n each prompt, read once, fills n rows side by side.
+      prompts: N; they and the replies fit into the rows.
+      numbers: of N requests; of all rows, if `rows` is None.
+      config: resolved.
+      read_values: whether the value model reads the prompts too; else when first a row comes to a junction.
+    """
+    n = config.branches if rows is None else 1
+    ids = prompts.policy_ids
+    width, value_width = ids.shape[1], prompts.value_ids.shape[1]
+    _, cache = forward(
+        params.policy["model"],
+        ids,
+        jnp.broadcast_to(jnp.arange(width), ids.shape),
+        state.policy_cache,
+        PrefillAttention(rows, n, block_length(config.mesh)),
+        config=config.policy,
+    )
+    policy_computed = state.policy_computed + ids.size
+    if n > 1:
+        prompts = jax.tree.map(lambda x: jnp.repeat(x, n, axis=0), prompts)
+    fresh = _begin(state, prompts, numbers, config)
+    if rows is not None:
+        fresh = map_rows(lambda old, new: old.at[rows].set(new, mode="drop"), _without_caches(state), fresh)
+    state = replace(fresh, policy_cache=cache, value_cache=state.value_cache, policy_computed=policy_computed)
+    net = params.value_net(config)
+    if net is None or not read_values:
+        return state
+    return read_prompts(net, state, config, width=value_width, rows=rows)
+
+
+def fork(
+    state: DecodeState,
+    source: Int[Array, " N"],
+    target: Int[Array, " N"],
+    keys: UInt32[Array, "N 2"],
+) -> DecodeState:
+    """Copy rows, reply, caches and all, under keys of their own: branches, best-of-N, beams.
+
+    Args:
+      state: `outside`.
+      source: [N] rows that are copied.
+      target: [N] rows that they are copied over; outside 0 .. B-1: nowhere.
+      keys: [N, 2] of the copies, such as fold_in(key, j) of branch j.
+    """
+    taken = jnp.clip(source, 0, state.rows - 1)
+    state = map_rows(lambda x: x.at[target].set(x[taken], mode="drop"), state)
+    forked = state.numbers.keys.at[target].set(keys, mode="drop")
+    return replace(state, numbers=replace(state.numbers, keys=forked))
+
+
+def _begin(state: DecodeState, prompts: Prompt, numbers: RowParams, config: SamplerConfig) -> DecodeState:
+    """Rows at the beginning of their replies, as many as there are prompts, and without caches."""
+    rows, v = prompts.policy_ids.shape[0], config.policy.vocab_size
+    empty = map_rows(lambda x: jnp.zeros((rows, *x.shape[1:]), x.dtype), _without_caches(state))
+    real = jnp.arange(prompts.policy_ids.shape[1]) < prompts.policy_lengths[:, None]
+    ids = jnp.where(real, prompts.policy_ids, v)
+    record = empty_record(
+        rows,
+        config.max_new_tokens,
+        config.steering.num_candidates if config.record == "candidates" else None,
+    )
+    return replace(
+        empty,
+        numbers=numbers,
+        policy_ids=_padded(prompts.policy_ids, state.policy_ids.shape[1]),
+        policy_prompts=prompts.policy_lengths,
+        value_ids=_padded(prompts.value_ids, state.value_ids.shape[1]),
+        value_prompts=prompts.value_lengths,
+        waiting_since=empty.waiting_since - 1,
+        gate=numbers.gate.init(numbers.threshold),
+        prompt_ids=empty.prompt_ids.at[jnp.arange(rows)[:, None], ids].set(True, mode="drop"),
+        # A vocabulary head speaks at a prefix's last token, which is therefore never counted as read.
+        value_lengths=prompts.value_lengths - (not config.reads_candidates),
+        policy_tokens=prompts.policy_lengths - 1,
+        record=record,
+    )
+
+
+def _padded(ids: Array, width: int) -> Array:
+    if ids.shape[1] > width:
+        raise ValueError(
+            f"prompts in buffers of {ids.shape[1]} ids do not fit into rows of {width} tokens; cut them, or "
+            "allocate rows that hold more"
+        )
+    return jnp.pad(ids, ((0, 0), (0, width - ids.shape[1])))
+
+
+def _without_caches(state: DecodeState) -> DecodeState:
+    """The state but for its caches, which are written in place and never taken apart."""
+    nothing: Any = None
+    return replace(state, policy_cache=nothing, value_cache=nothing)
+
+
+def _cache(weights: Params, model: ModelConfig, rows: int, columns: int) -> KVCache:
+    cache = KVCache.zeros(model, rows, columns, weights["embed_tokens"]["weight"].dtype)
+    return cache.split_over_tensor()

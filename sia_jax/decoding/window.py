@@ -1,0 +1,228 @@
+"""Programs over rows that live: the state goes in and comes out, and what the host reads are reports.
+
+Each is one jitted function of which the state is donated, so that caches are written where they lie. Read a
+`Report`, never a leaf of a state: a live view of a donated buffer makes JAX copy it, silently. On a mesh the
+shardings are pinned on the way out, so that what one program returns the next takes as it is.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Int, UInt32
+
+from sia_jax.decoding import rows as inside
+from sia_jax.decoding.burst import run_burst
+from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.params import SteeringParams
+from sia_jax.decoding.prompt import Prompt
+from sia_jax.decoding.schedule import Burst
+from sia_jax.decoding.state import DecodeState, FinishReason, state_specs
+from sia_jax.models.cache import KVCache
+from sia_jax.parallel.mesh import ROW_AXES
+from sia_jax.parallel.rows import BY_ROW, WHOLE, split_by_rows
+from sia_jax.steering.types import RowParams, TokenRecord
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Report:
+    """What rows said in a window, and how they stand after it."""
+
+    said: TokenRecord  # [B, W + 1], a column a token: who waits at the border may speak before the first step
+    counts: Int[Array, " B"]  # how many of them are real
+    lengths: Int[Array, " B"]  # t, tokens of the reply so far
+    finish_reason: Int[Array, " B"]  # `FinishReason`
+    policy_tokens: Int[Array, " B"]
+    value_tokens: Int[Array, " B"]
+    policy_steps: Int[Array, ""]
+    value_calls: Int[Array, ""]
+    policy_computed: Int[Array, ""]
+    value_computed: Int[Array, ""]
+
+
+@functools.partial(jax.jit, static_argnames=("config", "policy_tokens", "value_tokens"))
+def allocate(
+    params: SteeringParams,
+    numbers: RowParams,
+    *,
+    config: SamplerConfig,
+    policy_tokens: int,
+    value_tokens: int,
+) -> DecodeState:
+    """See `sia_jax.decoding.rows.allocate`."""
+
+    def make(params: SteeringParams, numbers: RowParams) -> DecodeState:
+        return inside.allocate(params, numbers, config, policy_tokens, value_tokens).outside()
+
+    shapes = jax.eval_shape(make, params, numbers)
+    return _by_rows(make, config, (WHOLE, BY_ROW), state_specs(shapes))(params, numbers)
+
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
+def admit(
+    params: SteeringParams,
+    state: DecodeState,
+    rows: Int[Array, " N"],
+    prompts: Prompt,
+    numbers: RowParams,
+    *,
+    config: SamplerConfig,
+) -> DecodeState:
+    """Put N requests into rows; both models read the prompts. See `sia_jax.decoding.rows.admit`.
+
+    Args:
+      params: the weights.
+      state: donated.
+      rows: [N] of the whole batch, each once; outside 0 .. B-1: the entry is padding. On a mesh of G groups
+        entries are split as rows are: entry i goes to a row of group i // (N / G), or nowhere.
+      prompts: N.
+      numbers: of N requests.
+      config: resolved; its `branches` are not looked at, `fork` makes them.
+    """
+
+    def put(
+        params: SteeringParams, state: DecodeState, rows: Array, prompts: Prompt, numbers: RowParams
+    ) -> DecodeState:
+        own = rows - _first_row(state, config)
+        own = jnp.where((own >= 0) & (own < state.rows), own, state.rows)
+        return inside.admit(params, state.inside(), own, prompts, numbers, config).outside()
+
+    specs = state_specs(state)
+    put = _by_rows(put, config, (WHOLE, specs, BY_ROW, BY_ROW, BY_ROW), specs)
+    return put(params, state, rows, prompts, numbers)
+
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
+def fork(
+    state: DecodeState,
+    source: Int[Array, " N"],
+    target: Int[Array, " N"],
+    keys: UInt32[Array, "N 2"],
+    *,
+    config: SamplerConfig,
+) -> DecodeState:
+    """Copy rows over others, from any group of a mesh to any. See `sia_jax.decoding.rows.fork`."""
+    return _pinned(inside.fork(state, source, target, keys), config)
+
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
+def window(
+    params: SteeringParams,
+    state: DecodeState,
+    schedule: Burst,
+    steps: Int[Array, ""],
+    cancel: Bool[Array, " B"],
+    *,
+    config: SamplerConfig,
+) -> tuple[DecodeState, Report]:
+    """Some policy steps of all rows, and the value passes among them.
+
+    Args:
+      params: the weights.
+      state: donated; value prompts have been read.
+      schedule: numbers of config.schedule, [] int32 each.
+      steps: [] policy steps, at most W = `config.chunk`. Fewer where no row is left that runs.
+      cancel: [B] rows to be stopped before the first step.
+      config: resolved.
+
+    Returns:
+      (the state, the report).
+    """
+
+    def run(
+        params: SteeringParams, state: DecodeState, schedule: Burst, steps: Array, cancel: Array
+    ) -> tuple[DecodeState, Report]:
+        state = state.inside()
+        cancelled = cancel & state.alive
+        state = replace(
+            state, finish_reason=jnp.where(cancelled, FinishReason.CANCELLED, state.finish_reason)
+        )
+        begin = state.lengths
+        state = run_burst(params, state, schedule, steps, config)
+        return state.outside(), _report(state, begin, config.chunk + 1)
+
+    specs = state_specs(state)
+    report = Report(**dict.fromkeys(Report.__dataclass_fields__, BY_ROW) | _CALL_SPECS)
+    run = _by_rows(run, config, (WHOLE, specs, WHOLE, WHOLE, BY_ROW), (specs, report))
+    return run(params, state, schedule, steps, cancel)
+
+
+_CALL_SPECS: dict[str, Any] = dict.fromkeys(
+    ("policy_steps", "value_calls", "policy_computed", "value_computed"), WHOLE
+)
+
+
+def _report(state: DecodeState, begin: Array, width: int) -> Report:
+    """The columns of the record from `begin` on, as many as a window may write."""
+    length = state.record.tokens.shape[1]
+    columns = jnp.minimum(begin[:, None] + jnp.arange(width), length - 1)
+
+    def taken(x: Array) -> Array:
+        return jnp.take_along_axis(x, columns.reshape(*columns.shape, *[1] * (x.ndim - 2)), axis=1)
+
+    return Report(
+        said=jax.tree.map(taken, state.record),
+        counts=state.lengths - begin,
+        lengths=state.lengths,
+        finish_reason=state.finish_reason,
+        policy_tokens=state.policy_tokens,
+        value_tokens=state.value_tokens,
+        policy_steps=state.policy_steps,
+        value_calls=state.value_calls,
+        policy_computed=state.policy_computed,
+        value_computed=state.value_computed,
+    )
+
+
+def _first_row(state: DecodeState, config: SamplerConfig) -> Array | int:
+    """The number, in the whole batch, of the first of a group's own rows."""
+    if config.mesh is None:
+        return 0
+    return jax.lax.axis_index(ROW_AXES) * state.rows
+
+
+def _by_rows(function: Callable[..., Any], config: SamplerConfig, in_specs: Any, out_specs: Any) -> Any:
+    """`function` by each group of a mesh on its own rows, and the states among its results pinned."""
+    if config.mesh is None:
+        return function
+    split = split_by_rows(function, config.mesh, in_specs, out_specs)
+
+    def pinned(*arguments: Any) -> Any:
+        results = split(*arguments)
+        return jax.tree.map(
+            lambda x: _pinned(x, config) if isinstance(x, DecodeState) else x,
+            results,
+            is_leaf=lambda x: isinstance(x, DecodeState),
+        )
+
+    return pinned
+
+
+def _pinned(state: DecodeState, config: SamplerConfig) -> DecodeState:
+    """The state with its shardings said: rows over "data" and "fsdp", heads of caches over "tensor"."""
+    mesh = config.mesh
+    if mesh is None:
+        return state
+    specs, tensor = state_specs(state), mesh.shape["tensor"]
+    specs = replace(specs, policy_cache=_cache_specs(state.policy_cache, tensor))
+    if state.value_cache is not None:
+        specs = replace(specs, value_cache=_cache_specs(state.value_cache, tensor))
+
+    def pin(x: Array, spec: P) -> Array:
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+    return jax.tree.map(pin, state, specs)
+
+
+def _cache_specs(cache: KVCache, tensor: int) -> KVCache:
+    axis, spec = cache.heads_axis, BY_ROW
+    if axis is not None and cache.kv_heads % tensor == 0:
+        spec = P(*BY_ROW, *[None] * (axis - 1), "tensor")
+    specs: KVCache = jax.tree.map(lambda _: spec, cache)
+    return specs

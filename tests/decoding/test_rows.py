@@ -1,0 +1,230 @@
+"""Rows that live say what `sample` says, whenever they come and however windows cut them."""
+
+import functools
+import re
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sia_jax
+from sia_jax.decoding import window as programs
+from sia_jax.decoding.state import FinishReason
+from sia_jax.parallel.mesh import make_mesh
+from sia_jax.steering.gates import Budget, Entropy
+from tests.decoding.test_over_a_mesh import placed
+from tests.support.checkpoints import tiny_policy, tiny_value_model
+from tests.support.living import Request, Rows, Said, assert_same, sampled
+from tests.support.marks import long
+
+SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 40, "num_heads": 4, "num_kv_heads": 2}
+ROWS, LENGTH = 8, 12
+
+
+@functools.cache
+def models(head: str) -> tuple[sia_jax.SteeringParams, sia_jax.SamplerConfig]:
+    policy = tiny_policy(num_layers=1, **SIZES)
+    value = tiny_value_model(policy, head=head)
+    steering = sia_jax.SteeringConfig(num_candidates=4, gate=Entropy() & Budget(0.6), tilt=tilt_of(head))
+    config = sia_jax.SamplerConfig(
+        policy.config, value.config, steering, max_new_tokens=LENGTH, chunk=8, slots=3
+    )
+    return sia_jax.SteeringParams(policy.params, value.params), config
+
+
+def tilt_of(head: str):
+    return sia_jax.SteeringConfig().tilt
+
+
+@functools.cache
+def requests(count: int = 14) -> tuple[Request, ...]:
+    rng = np.random.default_rng(7)
+
+    def ids(longest: int) -> tuple[int, ...]:
+        return tuple(rng.integers(4, 64, rng.integers(1, longest + 1)).tolist())
+
+    thresholds = (1.0, np.inf, -np.inf, 1.2)
+    penalties = ({}, {"presence_penalty": 2.0}, {"temperature": 0.7})
+    return tuple(
+        Request(ids(8), ids(8), seed=i, threshold=thresholds[i % 4], knobs=penalties[i % 3])
+        for i in range(count)
+    )
+
+
+@functools.cache
+def expected(head: str) -> list[Said]:
+    return sampled(*models(head), requests())
+
+
+def lasting() -> Request:
+    """A request whose reply is cut at its full length, steered here and there."""
+    return next(
+        one
+        for one, said in zip(requests(), expected("scalar"), strict=True)
+        if said.length == LENGTH and 2 < said.record.junction.sum() < LENGTH - 2
+    )
+
+
+@pytest.mark.parametrize("head", ["scalar", long("vocab")])
+def test_requests_that_come_into_a_running_state_get_the_replies_of_sample(head):
+    rows = Rows(*models(head), ROWS)
+    found = rows.run([3, 1, 8, 2], requests(), at_once=3)
+    for one, other in zip(found, expected(head), strict=True):
+        assert_same(one, other)
+    steered = np.concatenate([one.record.junction for one in found])
+    assert 0.1 < steered.mean() < 0.9, "tokens of both kinds are seen"
+    assert len({one.finish_reason for one in found}) > 1, "replies end in several ways"
+
+
+def test_windows_of_any_lengths_change_no_bit():
+    first, *others = (
+        Rows(*models("scalar"), ROWS).run(steps, requests()[:ROWS]) for steps in ([8], [1], [5, 2])
+    )
+    for other in others:
+        for one, two in zip(first, other, strict=True):
+            assert_same(one, two, exact=True)
+
+
+def test_the_row_and_what_it_held_before_change_no_bit():
+    params, config = models("scalar")
+    fresh = Rows(params, config, ROWS)
+    fresh.admit({0: (0, requests()[5])})
+    while fresh.holds:
+        fresh.window(8)
+    used = Rows(params, config, ROWS)
+    used.admit({row: (row + 1, requests()[row]) for row in range(ROWS)})
+    used.window(6)
+    used.admit({3: (0, requests()[5])})
+    while 0 not in used.replies:
+        used.window(8)
+    assert_same(used.replies[0], fresh.replies[0], exact=True)
+
+
+def test_a_fork_at_the_first_token_is_a_branch_and_one_under_its_own_key_a_copy():
+    params, config = models("scalar")
+    one = lasting()
+    branches = sampled(params, replace(config, branches=3), [one])
+    keys = [jax.random.fold_in(jax.random.key(one.seed, impl="threefry2x32"), j) for j in range(3)]
+    rows = Rows(params, config, ROWS)
+    rows.admit({2: (9, one)})
+    rows.fork([2, 2, 2], {5: 0, 0: 1, 6: 2}, [jax.random.key_data(key) for key in keys])
+    rows.window(4)
+    rows.fork([5], {1: 3}, [jax.random.key_data(keys[0])])
+    while rows.holds:
+        rows.window(3)
+    for number, branch in enumerate(branches):
+        assert_same(rows.replies[number], branch)
+    assert_same(rows.replies[3], rows.replies[0], exact=True)
+    assert len({one.record.tokens.tobytes() for one in rows.replies.values()}) > 2
+
+
+def test_a_fork_in_the_middle_keeps_what_was_said_and_goes_on_under_its_key():
+    params, config = models("scalar")
+    rows = Rows(params, config, ROWS)
+    rows.admit({0: (0, lasting())})
+    rows.window(5)
+    said = rows.window(1).lengths[0]
+    other = jax.random.key_data(jax.random.key(77, impl="threefry2x32"))
+    rows.fork([0], {4: 1}, [other])
+    while rows.holds:
+        rows.window(8)
+    one, two = rows.replies[0].record.tokens, rows.replies[1].record.tokens
+    np.testing.assert_array_equal(one[:said], two[:said])
+    assert one.tolist() != two.tolist()
+
+
+def test_a_cancelled_row_says_no_more_and_its_neighbours_feel_nothing():
+    params, config = models("scalar")
+    alone = Rows(params, config, ROWS).run([4], requests()[:ROWS])
+    rows = Rows(params, config, ROWS)
+    rows.admit({row: (row, requests()[row]) for row in range(ROWS)})
+    rows.window(4)
+    before = list(rows.holds)[:2]
+    assert len(before) == 2
+    report = rows.window(4, cancel=before)
+    assert (report.counts[before] == 0).all()
+    while rows.holds:
+        rows.window(4)
+    for number, reply in rows.replies.items():
+        if number in before:
+            assert reply.finish_reason == FinishReason.CANCELLED
+        else:
+            assert_same(reply, alone[number], exact=True)
+
+
+def test_a_row_that_waits_at_a_border_may_speak_before_the_first_step():
+    params, config = models("scalar")
+    config = replace(
+        config, steering=replace(config.steering, gate=Entropy()), schedule=sia_jax.Burst(2, 100)
+    )
+    rows = Rows(params, config, ROWS)
+    dense, plain = (Request((5, 6), (5, 6), i, threshold) for i, threshold in enumerate((-np.inf, np.inf)))
+    rows.admit({0: (0, dense), 1: (1, plain)})
+    assert rows.window(2).counts[:2].tolist() == [0, 2]
+    assert rows.window(2, cancel=[1]).counts[:2].tolist() == [3, 0]
+
+
+# On a mesh
+
+
+def spread(shape: tuple[int, int, int]) -> Rows:
+    params, config = models("scalar")
+    mesh = make_mesh(*shape)
+    return Rows(placed(params, mesh), replace(config, mesh=mesh), ROWS)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2), long((4, 2, 1))])
+def test_rows_on_a_mesh_say_what_sample_says_on_one_device(shape):
+    for one, other in zip(spread(shape).run([3, 1, 8], requests()), expected("scalar"), strict=True):
+        assert_same(one, other)
+
+
+@pytest.mark.long
+def test_a_fork_crosses_from_one_group_of_devices_to_another():
+    rows = spread((4, 2, 1))
+    rows.admit({0: (0, lasting()), 3: (1, requests()[2])})
+    rows.window(3)
+    rows.fork([0], {7: 2}, [lasting().key])
+    while rows.holds:
+        rows.window(5)
+    assert_same(rows.replies[2], rows.replies[0], exact=True)
+
+
+@pytest.mark.parametrize("shape", [None, (2, 2, 2), long((4, 2, 1))])
+def test_one_program_serves_all_windows_and_keeps_the_state_where_it_lies(shape):
+    rows = spread(shape) if shape else Rows(*models("scalar"), ROWS)
+    rows.admit({row: (row, requests()[row]) for row in range(ROWS)})
+
+    def lies() -> list[tuple[object, list[int]]]:
+        return [
+            (leaf.sharding, [shard.data.unsafe_buffer_pointer() for shard in leaf.addressable_shards])
+            for leaf in jax.tree.leaves((rows.state.policy_cache, rows.state.value_cache))
+        ]
+
+    rows.window(2)
+    first, old = lies(), rows.state
+    compiled = programs.window._cache_size(), programs.admit._cache_size()
+    for steps in (1, 3, 2):
+        rows.window(steps)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old)), "the state is donated"
+    assert lies() == first, "caches are written where they lie"
+    rows.admit({row: (90 + row, requests()[row]) for row in (0, 5)})
+    rows.window(2)
+    rows.admit({1: (99, requests()[1])})
+    assert lies() == first
+    assert (programs.window._cache_size(), programs.admit._cache_size()) == compiled
+
+
+@pytest.mark.parametrize("shape", [None, long((2, 2, 2))])
+def test_a_window_takes_every_leaf_of_the_state_over_and_copies_no_cache(shape):
+    rows = spread(shape) if shape else Rows(*models("scalar"), ROWS)
+    arguments = rows.params, rows.state, rows.schedule, jnp.int32(3), jnp.zeros(ROWS, bool)
+    text = programs.window.lower(*arguments, config=rows.config).compile().as_text()
+    aliases = re.search(r"input_output_alias=\{(.*?)\}, entry", text)
+    assert aliases
+    assert aliases[1].count("alias)") == len(jax.tree.leaves(rows.state))
+    cache = rows.state.policy_cache.keys[0].addressable_shards[0].data.shape
+    pattern = rf"f32\[{','.join(map(str, cache))}\]\S* copy\("
+    assert not re.search(pattern, text)
