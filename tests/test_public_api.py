@@ -232,9 +232,9 @@ class ReachedError(Exception):
 
 @pytest.fixture
 def untraced(monkeypatch):
-    def refuse(params, prompts, settings, *, config):
+    def refuse(params, prompts, numbers, schedule, *, config):
         # What is handed over are arrays of numbers, and a configuration that can be looked up.
-        assert all(isinstance(x, jax.Array) for x in jax.tree.leaves((prompts, settings)))
+        assert all(isinstance(x, jax.Array) for x in jax.tree.leaves((prompts, numbers, schedule)))
         hash(config)
         raise ReachedError
 

@@ -15,6 +15,8 @@ from sia_jax.text.decoder import cut_at_stop, token_pieces, token_text
 from sia_jax.text.tokenizer import Tokenizer
 
 _PER_TOKEN = ("junction", "entropy", "policy_logprob", "logprob", "value", "shifted")
+_IN_RECORDS = {"policy_choice": "own_choice"}
+"""Fields of candidates that are called otherwise in JSON, where files of before are still read."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,10 @@ class Reply:
         }
         record |= {name: json_numbers(getattr(self, name)) for name in _PER_TOKEN}
         if self.candidates is not None:
-            names = [field.name for field in fields(CandidateRecord)]
-            record["candidates"] = {name: json_numbers(getattr(self.candidates, name)) for name in names}
+            record["candidates"] = {
+                _IN_RECORDS.get(field.name, field.name): json_numbers(getattr(self.candidates, field.name))
+                for field in fields(CandidateRecord)
+            }
             if self.names is not None:
                 record["pieces"] = self.pieces
                 record["names"] = {str(token): name for token, name in sorted(self.names.items())}
