@@ -91,7 +91,7 @@ class Chat:
         self.args = args
         self.models = models
         self.console = console
-        self.machine = Runner(models, args, 1, record="candidates")
+        self.engine = Runner(models, args, 1, record="candidates")
         self._prompting = runner.prompting(models.policy, args)
         self.messages: list[dict[str, str]] = []
         self.last: Reply | None = None
@@ -145,7 +145,7 @@ class Chat:
         elif line:
             line = line.removeprefix("/")
             turns = [*self.messages, {"role": "user", "content": line}]
-            reply, seconds = self._reply(turns, self.args)
+            reply, seconds = self._reply(turns, self.args, self.engine)
             self.console.print(reply_text(reply))
             steered = self.models.value is not None
             self.console.print(Text(summary(reply, seconds, steered=steered), "dim"))
@@ -154,7 +154,7 @@ class Chat:
             self._last_args = self.args
         return True
 
-    def _reply(self, turns: list[dict[str, str]], args: Args) -> tuple[Reply, float]:
+    def _reply(self, turns: list[dict[str, str]], args: Args, engine: Runner) -> tuple[Reply, float]:
         """The reply to a conversation, and the seconds it took. The same turn draws the same numbers."""
         prompt = PromptLine(0, "the conversation", tuple(turns))
         try:
@@ -163,14 +163,14 @@ class Chat:
         except ValueError as error:
             raise ValueError(f"{error}; /reset begins anew") from None
         shape = bucket_length(len(ids)), bucket_length(len(value_ids))
-        if self.machine.needs_compiling(shape):
+        if engine.needs_compiling(shape):
             what = f"compiling for conversations of up to {shape[0]} tokens, once"
             with waiting(self.console, what):
-                self.machine.compile(shape)
+                engine.compile(shape)
         turn = sum(message["role"] == "assistant" for message in turns)
         row = Row(ids, value_ids, runner.prompt_key(args.seed, turn), runner.threshold(args))
         with waiting(self.console, "writing"):
-            ((reply,),), seconds = self.machine.run([row], shape, args)
+            ((reply,),), seconds = engine.run([row], shape, args)
         return reply, seconds
 
     def _reset(self, *_: str) -> None:
@@ -178,6 +178,10 @@ class Chat:
         self.messages = []
         if self.args.system is not None:
             self.messages = [{"role": "system", "content": self.args.system}]
+
+    @functools.cached_property
+    def _base(self) -> Runner:
+        return self.engine.base(self.args)
 
     def _number(self, name: str, text: str) -> None:
         if text:
@@ -204,9 +208,10 @@ class Chat:
         if self.last is None:
             raise ValueError("there is no reply yet")
         with_ = self._last_args
-        base, _seconds = self._reply(self.messages[:-1], replace(with_, threshold=math.inf))
-        numbers = f"threshold {self._setting('threshold', with_)}, beta {self._setting('beta', with_)}"
-        self.console.print(side_by_side(base, self.last, ("base", f"steered, {numbers}")))
+        alone = replace(with_, threshold=math.inf)
+        base, _seconds = self._reply(self.messages[:-1], alone, self._base)
+        how = f"{runner.where(with_, runner.threshold(with_))}, beta {self._setting('beta', with_)}"
+        self.console.print(side_by_side(base, self.last, ("base", f"steered, {how}")))
 
     def _candidates(self, *_: str) -> None:
         if self.last is None:

@@ -60,6 +60,7 @@ from sia_jax.runs.cli import (
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.journal import Journal, place_in
 from sia_jax.runs.progress import RunProgress, waiting
+from sia_jax.steering.gates import reads_threshold, shut_at_infinity
 from sia_jax.text.forms import Prompting
 
 
@@ -139,9 +140,11 @@ def _load(
     ]
     rows = [_row(*each, args) for each in zip(prompts, ids, value_ids, strict=True)]
     size = runner.whole_rows(args, min(len(prompts), args.batch // args.samples))
-    machine = Runner(models, args, size, branches=args.samples, record="candidates" if args.record else None)
+    engine = Runner(models, args, size, branches=args.samples, record="candidates" if args.record else None)
+    base = engine.base(args) if args.compare else engine
+    engines: dict[str, Runner] = {method: base if method == "base" else engine for method in _methods(args)}
     batches = plan(rows, size, by_length=args.output is not None)
-    return _Program(args, prompts, rows, machine, _methods(args)), batches
+    return _Program(args, prompts, rows, engines), batches
 
 
 @dataclass(frozen=True)
@@ -151,26 +154,26 @@ class _Program:
     args: Args
     prompts: list[PromptLine]
     rows: list[Row]
-    machine: Runner
-    methods: tuple[str, ...]
+    engines: dict[str, Runner]
+    """What generates the replies of each method."""
 
     def write(
         self, batches: list[Batch], journal: Journal, counts: tuple[int, int], messages: Terminal
     ) -> None:
         """All replies that the journal lacks; `counts` are those done, and all."""
-        tallies = {method: Tally() for method in self.methods}
+        tallies = {method: Tally() for method in self.engines}
         done, total = counts
         with journal, RunProgress(messages, total, done) as progress:
             for batch in batches:
                 keys = {
-                    (i, j, m) for i in batch.indices for j in range(self.args.samples) for m in self.methods
+                    (i, j, m) for i in batch.indices for j in range(self.args.samples) for m in self.engines
                 }
                 missing = keys - journal.done
                 if not missing:
                     continue
-                if self.machine.needs_compiling(batch.shape):
+                for engine in self._uncompiled(batch):
                     with progress.aside(f"compiling for prompts of up to {batch.shape[0]} tokens"):
-                        self.machine.compile(batch.shape)
+                        engine.compile(batch.shape)
                 for method, groups, seconds in self._run(batch):
                     new = []
                     for index, group in zip(batch.indices, groups, strict=True):
@@ -188,14 +191,13 @@ class _Program:
     def show(self, batches: list[Batch], messages: Terminal) -> None:
         """All replies, in the terminal."""
         console = Terminal()
-        tallies = {method: Tally() for method in self.methods}
-        steered = "steered" in self.methods
-        if steered:
+        tallies = {method: Tally() for method in self.engines}
+        if "steered" in self.engines:
             console.print(legend())
         for batch in batches:
-            if self.machine.needs_compiling(batch.shape):
+            for engine in self._uncompiled(batch):
                 with waiting(messages, f"compiling for prompts of up to {batch.shape[0]} tokens"):
-                    self.machine.compile(batch.shape)
+                    engine.compile(batch.shape)
             with waiting(messages, "generating"):
                 found = {}
                 for method, groups, seconds in self._run(batch):
@@ -209,15 +211,19 @@ class _Program:
             line = f"{method}: {tally.describe(steered=method == 'steered')}"
             console.print(line, style="dim", highlight=False)
 
+    def _uncompiled(self, batch: Batch) -> list[Runner]:
+        found = dict.fromkeys(self.engines.values())  # one for both methods, or two
+        return [engine for engine in found if engine.needs_compiling(batch.shape)]
+
     def _run(self, batch: Batch) -> Iterator[tuple[str, list[list[Reply]], float]]:
         """(method, replies, seconds) of each method in turn."""
         rows = [self.rows[index] for index in batch.indices]
-        for method in self.methods:
+        for method, engine in self.engines.items():
             if self.args.compare and method == "base":
                 chosen = [replace(row, threshold=math.inf) for row in rows]
             else:
                 chosen = rows
-            yield method, *self.machine.run(chosen, batch.shape, self.args)
+            yield method, *engine.run(chosen, batch.shape, self.args)
 
     def _record(self, index: int, branch: int, method: str, reply: Reply) -> dict[str, Any]:
         prompt = self.prompts[index]
@@ -240,7 +246,7 @@ class _Program:
         for branch in range(self.args.samples):
             number = f"reply {branch + 1} of {self.args.samples}: " if self.args.samples > 1 else ""
             if self.args.compare:
-                titles = ("base", f"steered, threshold {self.rows[index].threshold:g}")
+                titles = ("base", f"steered, {runner.where(self.args, self.rows[index].threshold)}")
                 if number:
                     console.print(number.rstrip(": "), style="dim", highlight=False)
                 console.print(side_by_side(found["base"][branch], found["steered"][branch], titles))
@@ -257,7 +263,7 @@ def _check(args: Args) -> None:
     runner.check_batch(args.samples, args.batch)
     if args.compare and args.value is None:
         raise ValueError("--compare needs a value model to compare with: give --value DIR")
-    if args.compare and args.threshold == math.inf:
+    if args.compare and args.threshold == math.inf and shut_at_infinity(runner.steering(args).gate):
         raise ValueError("--compare with --threshold inf would compare the policy with itself")
     if args.record and args.output is None:
         raise ValueError("--record needs a file to write to: give --out FILE.jsonl")
@@ -283,6 +289,11 @@ def _read(args: Args) -> list[PromptLine]:
             raise ValueError(
                 f"prompt {prompt.id!r} has threshold {prompt.threshold:g}, which needs a value model: give "
                 "--value DIR"
+            )
+        if prompt.threshold is not None and not reads_threshold(runner.steering(args).gate):
+            raise ValueError(
+                f"prompt {prompt.id!r} has threshold {prompt.threshold:g}, which is for a gate with entropy "
+                f"or budget in it, got --gate {args.gate!r}"
             )
     return prompts
 

@@ -39,7 +39,7 @@ from sia_jax.engine.reply import Reply, json_threshold, read_replies
 from sia_jax.models.config import ModelConfig
 from sia_jax.runs.cli import check_texts, named_as_options
 from sia_jax.steering.expressions import parse_gate, parse_tilt, text_of
-from sia_jax.steering.gates import Always, Gate, reads_threshold
+from sia_jax.steering.gates import Always, Gate, reads_threshold, shut_at_infinity
 from sia_jax.steering.numbers import NUMBERS, check_number
 from sia_jax.text.forms import Prompting
 from sia_jax.text.token_ids import with_tokens
@@ -220,6 +220,13 @@ def threshold(args: SamplingArgs) -> float:
     return 1.0 if args.threshold is None else args.threshold
 
 
+def where(args: SamplingArgs, threshold: float) -> str:
+    """Where a row of this threshold is steered, in words."""
+    said = [] if args.gate is None else [f"gate {text_of(steering(args).gate)}"]
+    said += [f"threshold {threshold:g}"] if reads_threshold(steering(args).gate) else []
+    return ", ".join(said)
+
+
 def settings(args: SamplingArgs, found: Prompting | None = None) -> dict[str, Any]:
     """What the replies of a run depend on, but for their prompts; JSON.
 
@@ -321,6 +328,17 @@ class Runner:
         self.stop_ids, self.stop_strings = _stops(tokenizer, args.stop, policy.eos_token_ids)
         self._compiled: set[tuple[int, int]] = set()
 
+    def base(self, args: SamplingArgs) -> "Runner":
+        """What generates the policy's own replies, as rows of infinite threshold, of the same random numbers.
+
+        This one, if such a threshold shuts its gate; else one without the value model, a program of its own.
+        """
+        config = self.config
+        if shut_at_infinity(config.steering.gate):
+            return self
+        alone = replace(self.models, value=None)
+        return Runner(alone, args, self.rows, branches=config.branches, record=config.record)
+
     def needs_compiling(self, shape: tuple[int, int]) -> bool:
         """Whether prompts in buffers of these lengths (the policy's, the value model's) are the first."""
         return shape not in self._compiled
@@ -383,7 +401,7 @@ class Runner:
     def _sample(
         self, rows: Sequence[Row], shape: tuple[int, int], knobs: sia_jax.Knobs, only_fill: bool = False
     ) -> tuple[sia_jax.Prompt, sia_jax.Samples]:
-        """A short batch is filled up with copies that end after one unsteered token."""
+        """A short batch is filled up with copies that end after one token, by an entropy gate unsteered."""
         fill = self.rows - len(rows)
         filled = [*rows, *[replace(rows[0], threshold=math.inf)] * fill]
         real = np.arange(self.rows) < (0 if only_fill else len(rows))

@@ -300,6 +300,15 @@ class Or(_Pair):
         return self.left.decide(features, state[0]) | self.right.decide(features, state[1])
 
 
+def shut_at_infinity(gate: Gate) -> bool:
+    """Whether an infinite threshold shuts the gate everywhere, whatever its numbers."""
+    if isinstance(gate, And):
+        return shut_at_infinity(gate.left) or shut_at_infinity(gate.right)
+    if isinstance(gate, Or):
+        return shut_at_infinity(gate.left) and shut_at_infinity(gate.right)
+    return isinstance(gate, Entropy | Budget | Never)
+
+
 def reads_threshold(gate: Gate) -> bool:
     """Whether `threshold` is a number of the gate: an `Entropy` or a `Budget` is in it."""
     if isinstance(gate, Entropy | Budget):

@@ -23,6 +23,7 @@ from sia_jax.steering.gates import (
     Refractory,
     State,
     TopProbability,
+    shut_at_infinity,
 )
 from sia_jax.steering.parts import Number, within
 
@@ -79,6 +80,21 @@ def test_a_bound_decides_and_belongs_to_the_junctions(gate: Gate, given: dict[st
 def test_always_and_never() -> None:
     assert decide(Always(), features())[0] == [True] * ROWS
     assert decide(Never(), features())[0] == [False] * ROWS
+
+
+@pytest.mark.parametrize(
+    ("gate", "shut"),
+    [
+        *((Entropy(), True), (Budget(0.2), True), (Never(), True), (Always(), False), (~Entropy(), False)),
+        *((Entropy() & ~Position(3), True), (Position(3) & Bernoulli(0.5), False)),
+        *((Entropy() | Budget(0.2), True), (Entropy() | Position(3), False)),
+    ],
+    ids=str,
+)
+def test_what_an_infinite_threshold_shuts(gate: Gate, shut: bool) -> None:
+    assert shut_at_infinity(gate) == shut
+    seen = features(threshold=np.inf, uniform=0.1, entropy=5.0)
+    assert not (shut and any(decide(gate, seen)[0]))
 
 
 def test_there_is_no_ratio_at_the_first_token() -> None:
