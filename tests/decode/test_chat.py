@@ -198,6 +198,23 @@ def test_without_a_value_model(talk: Talk) -> None:
     assert "not steered" in shown
 
 
+def test_a_comparison_is_with_the_policy_alone_whatever_the_gate(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = []
+
+    def run(self: runner.Runner, *_: object) -> tuple[list[list[Reply]], float]:
+        alone.append(self.models.value is None)
+        return [[make_reply(["An ", "egg."], junction=[True, False])]], 0.5
+
+    monkeypatch.setattr(runner.Runner, "compile", lambda *_: None)
+    monkeypatch.setattr(runner.Runner, "run", run)
+    shown = talk("/threshold 1", "Hello", "/compare", gate="~bernoulli(0)", threshold=None)
+    assert alone == [False, True]
+    assert "--threshold 1 is for a gate with entropy or budget in it" in " ".join(shown.split())
+    assert "steered, gate ~bernoulli(0), beta 1" in shown
+
+
 def test_errors_come_before_the_weights(args: Args, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = save_tiny_policy(tmp_path / "mute")
     assert policy.tokenizer is None
@@ -205,6 +222,7 @@ def test_errors_come_before_the_weights(args: Args, tmp_path: Path, monkeypatch:
         ({"policy": str(tmp_path / "mute"), "value": None, "threshold": None}, "has no tokenizer"),
         ({"policy": "/nowhere/policy"}, "no such folder"),
         ({"threshold": float("nan")}, "must not be NaN"),
+        ({"gate": "entropy &"}, "--gate: the gate cannot be read at column 10"),
     ):
         with pytest.raises(SystemExit, match=f"decode.chat: .*{message}"):
             chat.main(replace(args, **changes))

@@ -6,15 +6,16 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tyro
 
 import sia_jax
-from decode import evaluate, method_runner
+from decode import calibrate, evaluate, method_runner
 from decode.evaluate import Args
 from sia_jax.data.prompts import read_prompts
 from sia_jax.decoding.search import best_branches
@@ -266,6 +267,7 @@ def test_a_finished_run_reports_again_without_models(folder: Path, no_loading: N
     ("changes", "message"),
     [
         ({"beta": 2.0}, r"line 1: .*other settings: beta 1.0 \(now 2.0\).*--overwrite"),
+        ({"tilt": "centred"}, r"other settings: tilt None \(now 'centred'\)"),
         ({"gold": False}, r"gold True \(now False\)"),
         ({"max_new_tokens": 9}, r"max_new_tokens 10 \(now 9\)"),
         ({"policy": "other"}, "its thresholds are of another policy"),
@@ -479,6 +481,33 @@ def test_methods_that_lack_something_are_refused(
 ) -> None:
     with pytest.raises(SystemExit, match=message):
         evaluate.main(replace(evaluation_args(folder), thresholds=None, **changes))
+
+
+def test_methods_that_steer_do_so_by_the_tilt_that_is_given(folder: Path, tmp_path: Path) -> None:
+    """One of nothing, over as many ids as there are candidates: dense steering says what the policy says."""
+    options = {"methods": ("base", "dense"), "thresholds": None, "seeds": 1, "batch": 5}
+    tilt = {"tilt": "clipped(0, additive)", "top_k": 10}
+    args = replace(evaluation_args(folder), out=str(tmp_path), **options, **tilt)
+    evaluate.main(args)
+    base, dense = (own(read(tmp_path / "replies.jsonl"), method) for method in ("base", "dense"))
+    for ours, theirs in zip(dense, base, strict=True):
+        assert ours["settings"]["tilt"] == "clipped(0, additive)"
+        assert (ours["junctions"], ours["shifted"]) == (ours["length"], 0)
+        assert ours["text"] == theirs["text"]
+
+
+@pytest.mark.parametrize("program", [evaluate, calibrate])
+def test_gates_are_no_options_where_the_methods_bring_theirs(
+    program: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        tyro.cli(program.Args, args=["--gate", "never"])
+    assert "Unrecognized options: --gate" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    with pytest.raises(SystemExit):
+        tyro.cli(program.Args, args=["--help"])
+    said = capsys.readouterr().out
+    assert "--gate" not in said
+    assert ("--tilt" in said) == (program is evaluate)
 
 
 def test_a_reply_without_a_proxy_reward_is_counted_and_left_out_with_its_partners(

@@ -149,6 +149,7 @@ def test_a_finished_run_loads_nothing(
     [
         ({"threshold": 2.0}, r"line 1: .*other settings: threshold 2.1 \(now 2.0\).*--overwrite"),
         ({"seed": 1, "max_new_tokens": 9}, r"max_new_tokens 12 \(now 9\), seed 0 \(now 1\)"),
+        ({"gate": "entropy&~position(3)"}, r"other settings: gate None \(now 'entropy & ~position\(3\)'\);"),
         ({"policy": "other"}, r"policy 'policy' \(now 'other'\), policy_fingerprint"),
         ({"prompts": None, "prompt": ("Another prompt",)}, "is not the input's prompt at place"),
     ],
@@ -190,6 +191,58 @@ def test_a_file_of_prompts_whose_lines_were_changed(
     prompts.write_text(json.dumps(first | line) + "\n")
     with pytest.raises(SystemExit, match=message):
         generate.main(here)
+
+
+def test_a_gate_and_a_tilt_are_settings_of_the_run_in_one_writing_and_only_if_given(
+    args: Args, tmp_path: Path, no_loading: None
+) -> None:
+    here = replace(args, gate="entropy&(~position( 3))", tilt="clipped( 1,advantage )")
+    plain, given = runner.settings(args), runner.settings(here)
+    added = {"gate": "entropy & ~position(3)", "tilt": "clipped(1, advantage)"}
+    assert given == plain | added
+    assert not set(added) & set(plain)
+    output = tmp_path / "replies.jsonl"
+    output.write_text(json.dumps({"settings": given | {"samples": 1, "record": False}}) + "\n")
+    for changes, said in (
+        ({"gate": "entropy & ~position(4)"}, r"gate 'entropy & ~position\(3\)' \(now '.*\(4\)'\);"),
+        ({"tilt": "advantage"}, r"tilt 'clipped\(1, advantage\)' \(now 'advantage'\);"),
+        ({"gate": None, "tilt": None}, r"gate '.*' \(now None\), tilt '.*' \(now None\);"),
+    ):
+        with pytest.raises(SystemExit, match=f"other settings: {said}"):
+            generate.main(replace(here, output=str(output), **changes))
+
+
+def test_a_gate_opens_where_it_says_and_a_tilt_of_nothing_shifts_nothing(args: Args, tmp_path: Path) -> None:
+    """Of as many ids as there are candidates, so that both choices are of the same."""
+    changes = {"gate": "entropy & ~position(3)", "tilt": "clipped(0, additive)", "top_k": 10}
+    for line in run(args, tmp_path / "replies.jsonl", **changes):
+        assert line["junction"] == [t >= 3 and h >= 2.1 for t, h in enumerate(line["entropy"])]
+        assert line["steering"]["junctions"] > line["steering"]["shifted"] == 0
+        assert line["settings"]["gate"] == changes["gate"]
+
+
+@pytest.mark.parametrize("gate", [long("never"), "~bernoulli(0)"])
+def test_the_base_of_a_comparison_is_never_steered_whatever_the_gate(
+    args: Args, tmp_path: Path, gate: str
+) -> None:
+    """~bernoulli(0) steers everywhere, and no threshold changes that."""
+    lines = run(args, tmp_path / "replies.jsonl", gate=gate, threshold=None, compare=True)
+    base, steered = ([line for line in lines if line["method"] == m] for m in ("base", "steered"))
+    assert not any(any(line["junction"]) or line["usage"]["value_tokens"] for line in base)
+    for line, other in zip(steered, base, strict=True):
+        assert line["junction"] == [gate != "never"] * line["length"]
+        assert (line["tokens"] == other["tokens"]) == (gate == "never")
+
+
+def test_a_threshold_of_a_prompt_needs_a_gate_that_reads_it(
+    args: Args, tmp_path: Path, no_loading: None
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "Hello", "threshold": 2.0}\n')
+    with pytest.raises(
+        SystemExit, match="prompt 0 has threshold 2, which is for a gate with entropy or budget"
+    ):
+        generate.main(replace(args, prompts=str(prompts), threshold=None, gate="bernoulli(0.2)"))
 
 
 @pytest.mark.parametrize("where", ["prompts", "models"])
@@ -411,6 +464,18 @@ def test_the_official_preset_and_candidates(args: Args, tmp_path: Path) -> None:
         ({"value": None}, r"--threshold 2.1 steers, which needs a value model: give --value DIR"),
         ({"value": None, "threshold": None, "compare": True}, "--compare needs a value model"),
         ({"value": None, "threshold": None, "beta": 2.0}, "--beta needs a value model"),
+        (
+            {"gate": "entropy & postion(3)"},
+            r"--gate: the gate cannot be read at column 11: .*called postion\n  .*\^\nthere is entropy, ",
+        ),
+        (
+            {"tilt": "clipped(1, never)"},
+            r"--tilt: the tilt cannot be read at column 12: .*called never\n  .*\^\nthere is additive, ",
+        ),
+        ({"gate": "bernoulli(2)"}, r"--gate: the gate cannot be read at column 1: .*rate"),
+        ({"value": None, "threshold": None, "gate": "never"}, "--gate needs a value model: give --value DIR"),
+        ({"value": None, "threshold": None, "tilt": "centred"}, "--tilt needs a value model"),
+        ({"gate": "bernoulli(0.2)"}, r"--threshold 2.1 is for a gate .*, got --gate 'bernoulli\(0.2\)'"),
         ({"threshold": math.nan}, "--threshold must not be NaN"),
         ({"threshold": math.inf, "compare": True}, "compare the policy with itself"),
         ({"mesh": (3, 1, 1)}, "--mesh .* needs 3 devices, got 8"),
@@ -453,7 +518,7 @@ def test_the_official_preset_and_candidates(args: Args, tmp_path: Path) -> None:
 def test_errors_come_before_the_weights(
     args: Args, no_loading: None, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(SystemExit, match=f"decode.generate: .*{message}"):
+    with pytest.raises(SystemExit, match=f"(?s)decode.generate: .*{message}"):
         generate.main(replace(args, **changes))
 
 
