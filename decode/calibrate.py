@@ -227,7 +227,7 @@ def describe_source(args: Args, prompts: int, prompting: Prompting | None = None
       prompts: how many there are.
       prompting: how they are made (`runner.prompting`); None: it is found here.
     """
-    whole = runner.settings(args, prompting)
+    whole = runner.run_identity(args, prompting)
     settings = {name: x for name, x in whole.items() if name not in _POLICY_ONLY}
     return {
         "settings": settings | {"system": args.system},

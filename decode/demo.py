@@ -155,7 +155,7 @@ def run(args: Args, folder: Path, messages: Terminal, console: Terminal) -> None
         seed=args.seed,
     )
     calibration = read_calibration(folder / "thresholds.json")
-    written = runner.settings(sampling)
+    written = runner.run_identity(sampling)
     calibration.check(written)
     settings = plan(calibration)
     messages.say(

@@ -349,7 +349,7 @@ def _settings(args: Args, prompting: Prompting | None) -> dict[str, Any]:
         *("value_backbone", "value_backbone_fingerprint", "value_backbone_files", "dtype"),
         *("num_candidates", "max_new_tokens", "seed", "prompt_form", "thinking", "date_string"),
     )
-    whole = runner.settings(args.sampling, prompting)
+    whole = runner.run_identity(args.sampling, prompting)
     own = {name: getattr(args, name) for name in ("positions", "bins", "floor", "most", "continuations")}
     return {name: whole[name] for name in names} | own
 

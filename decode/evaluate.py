@@ -356,7 +356,7 @@ class _Evaluation:
 
 def _settings(args: Args, prompting: Prompting | None, reward_template: dict[str, str]) -> dict[str, Any]:
     """What the replies and their rewards depend on, but for method and seed."""
-    whole = runner.settings(args, prompting)
+    whole = runner.run_identity(args, prompting)
     settings = {name: x for name, x in whole.items() if name not in ("threshold", "seed")}
     folder = resolve_checkpoint(args.reward)
     return settings | {

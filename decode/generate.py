@@ -339,7 +339,7 @@ def _open_journal(args: Args, prompts: list[PromptLine], found: Prompting | None
             raise ValueError(f"the prompt at place {index} was another line: {changes}")
         return index, place_in(record, "branch"), method
 
-    settings = runner.settings(args, found) | {"samples": args.samples, "record": args.record}
+    settings = runner.run_identity(args, found) | {"samples": args.samples, "record": args.record}
     return Journal(Path(args.output), settings, key, overwrite=args.overwrite)
 
 

@@ -177,7 +177,7 @@ class Generation:
             *("policy", "policy_fingerprint", "policy_files", "dtype", *FILTERS),
             *("max_new_tokens", "seed", "prompt_form", "thinking", "date_string"),
         )
-        whole = runner.settings(self._sampling, self.prompting)
+        whole = runner.run_identity(self._sampling, self.prompting)
         return {
             "replies": self.replies,
             **{name: whole[name] for name in names},

@@ -227,7 +227,7 @@ def where(args: SamplingArgs, threshold: float) -> str:
     return ", ".join(said)
 
 
-def settings(args: SamplingArgs, found: Prompting | None = None) -> dict[str, Any]:
+def run_identity(args: SamplingArgs, found: Prompting | None = None) -> dict[str, Any]:
     """What the replies of a run depend on, but for their prompts; JSON.
 
     Args:

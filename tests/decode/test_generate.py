@@ -184,7 +184,7 @@ def test_a_file_of_prompts_whose_lines_were_changed(
     record = {
         **{"id": "a", "index": 0, "branch": 0, "method": "steered", "seed": 3, "threshold": 2.1},
         "prompt": [{"role": "user", "content": "Hello"}],
-        "settings": runner.settings(here) | {"samples": 1, "record": False},
+        "settings": runner.run_identity(here) | {"samples": 1, "record": False},
     }
     output.write_text(json.dumps(record) + "\n")
     generate.main(here)  # all is there
@@ -197,7 +197,7 @@ def test_a_gate_and_a_tilt_are_settings_of_the_run_in_one_writing_and_only_if_gi
     args: Args, tmp_path: Path, no_loading: None
 ) -> None:
     here = replace(args, gate="entropy&(~position( 3))", tilt="clipped( 1,advantage )")
-    plain, given = runner.settings(args), runner.settings(here)
+    plain, given = runner.run_identity(args), runner.run_identity(here)
     added = {"gate": "entropy & ~position(3)", "tilt": "clipped(1, advantage)"}
     assert given == plain | added
     assert not set(added) & set(plain)
@@ -425,7 +425,7 @@ def test_the_official_preset_and_candidates(args: Args, tmp_path: Path) -> None:
     official = replace(args, preset="official", threshold=None)
     assert (runner.steering(official).unsteered, runner.threshold(official)) == ("candidates", 1.0)
     assert runner.threshold(replace(official, threshold=-math.inf)) == -math.inf
-    assert runner.settings(replace(official, beta=2.0))["beta"] == 2.0
+    assert runner.run_identity(replace(official, beta=2.0))["beta"] == 2.0
     lines = run(
         args,
         tmp_path / "replies.jsonl",

@@ -85,7 +85,7 @@ def test_what_the_prompt_form_came_to_is_said_once_and_recorded(
     for (form, preset), (recorded, why) in said.items():
         changes = {"prompt_form": form, "preset": preset, "output": str(tmp_path / f"{form}-{preset}.jsonl")}
         here = replace(args, **changes)
-        assert runner.settings(here)["prompt_form"] == recorded
+        assert runner.run_identity(here)["prompt_form"] == recorded
         with pytest.raises(AssertionError, match="models were loaded"):
             generate.main(here)
         err = " ".join(capsys.readouterr().err.split())
@@ -129,7 +129,7 @@ def test_a_journal_that_says_auto_is_refused_with_the_reason(
     args: Args, tmp_path: Path, no_loading: None
 ) -> None:
     here = replace(args, output=str(tmp_path / "replies.jsonl"))
-    old = runner.settings(here) | {"samples": 1, "record": False, "prompt_form": "auto"}
+    old = runner.run_identity(here) | {"samples": 1, "record": False, "prompt_form": "auto"}
     Path(here.output or "").write_text(json.dumps({"settings": old}) + "\n")
     with pytest.raises(
         SystemExit, match=r"prompt_form 'auto' \(now 'chat'\); an earlier release wrote .*--overwrite"
@@ -148,7 +148,7 @@ def test_a_template_that_writes_today_s_date_needs_another(args: Args) -> None:
         runner.policy_ids(policy, prompt, chat)
     ids = runner.policy_ids(policy, prompt, replace(chat, date_string="26 Jul 2024"))
     assert policy.tokenizer.decode(ids) == "26 Jul 2024 Hello"
-    assert runner.settings(replace(chat, date_string="26 Jul 2024"))["date_string"] == "26 Jul 2024"
+    assert runner.run_identity(replace(chat, date_string="26 Jul 2024"))["date_string"] == "26 Jul 2024"
     assert runner.policy_ids(policy, prompt, replace(args, prompt_form="raw"))
 
 
@@ -174,7 +174,7 @@ def test_a_value_model_that_brings_its_backbone_needs_no_option(
     assert expected is not None
     assert_same_trees(found.params, expected.params)
     assert found.tokenizer is not None
-    ours, theirs = runner.settings(alone), runner.settings(told)
+    ours, theirs = runner.run_identity(alone), runner.run_identity(told)
     assert ours["value_backbone"] == "backbone"
     for name in ("value_backbone_fingerprint", "value_fingerprint"):
         assert ours[name] == theirs[name] is not None
@@ -187,8 +187,8 @@ def test_a_value_model_that_a_download_has_nested_is_found_before_anything_is_sa
     save_qwen3_tokenizer(tmp_path / "VM" / "VM")
     nested, plain = (replace(args, value=str(tmp_path / name)) for name in ("VM", "VM/VM"))
     assert preflight.value_without_weights(nested, runner.prepare(args)) is not None
-    assert runner.settings(nested) == runner.settings(plain)
-    assert runner.settings(nested)["value_files"] != runner.settings(args)["value_files"]
+    assert runner.run_identity(nested) == runner.run_identity(plain)
+    assert runner.run_identity(nested)["value_files"] != runner.run_identity(args)["value_files"]
 
 
 def change_template(folder: Path) -> None:
@@ -212,16 +212,16 @@ def test_models_that_answer_otherwise_are_other_settings(
     """With the same backbone under the same name."""
     shutil.copytree(folder / "policy", tmp_path / "policy")
     here = replace(args, **{role: str(tmp_path / "policy")})
-    before = runner.settings(here)
+    before = runner.run_identity(here)
     change(tmp_path / "policy")
-    after = runner.settings(here)
+    after = runner.run_identity(here)
     assert [name for name in before if before[name] != after[name]] == [f"{role}_files"]
 
 
 def test_a_journal_of_another_template_is_refused(args: Args, tmp_path: Path, no_loading: None) -> None:
     shutil.copytree(args.policy, tmp_path / "policy")
     here = replace(args, policy=str(tmp_path / "policy"), output=str(tmp_path / "replies.jsonl"))
-    old = runner.settings(here) | {"samples": 1, "record": False}
+    old = runner.run_identity(here) | {"samples": 1, "record": False}
     Path(here.output or "").write_text(json.dumps({"settings": old}) + "\n")
     change_template(tmp_path / "policy")
     with pytest.raises(SystemExit, match=r"other settings: policy_files '\w{16}' \(now '\w{16}'\); name"):

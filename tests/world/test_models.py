@@ -68,7 +68,7 @@ def test_each_page_is_about_these_files(value: str, name: str) -> None:
     settings = {"policy": MODELS / "policy", "value": MODELS / value}
     args = SamplingArgs(**{role: str(folder) for role, folder in settings.items()})
     for role in settings:
-        assert runner.settings(args)[f"{role}_fingerprint"] in page
+        assert runner.run_identity(args)[f"{role}_fingerprint"] in page
     assert fingerprint_of_reward_model(MODELS / "reward")[:16] in page
     for picture in (f"{name}-pareto.png", f"{name}-entropy_study.png"):
         assert f"({picture})" in page
