@@ -142,9 +142,7 @@ class _Evaluation:
             with waiting(self.messages, "loading the models"):
                 models = runner.load_models(self.args)
                 dtype = None if self.args.dtype == "config" else self.args.dtype
-                reward = sia_jax.load_reward_model(
-                    self.args.reward, dtype=dtype, mesh=runner.mesh_of(self.args)
-                )
+                reward = sia_jax.load_reward_model(self.args.reward, dtype=dtype, mesh=self.args.make_mesh())
             rows = self._rows(models)
             progress = RunProgress(self.messages, total, done, work=self._work())
             with self.journal, progress:

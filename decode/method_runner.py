@@ -197,7 +197,7 @@ class MethodRunner:
             value=self._value,
             max_new_tokens=self._args.max_new_tokens,
             branches=method.n,
-            mesh=runner.mesh_of(self._args),
+            mesh=self._args.make_mesh(),
         )
         lengths = np.array(samples.lengths)
         own = [len(reply.tokens) for group in groups for reply in group]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import tyro
+from jax.sharding import Mesh
 
 import sia_jax
 from sia_jax.runs.cli import Count, Flag, Float, Folder, Int, Name, Repeated
@@ -62,6 +63,14 @@ class SteeringArgs:
     as in "clipped(1.0, advantage)". Default additive."""
     num_candidates: Int = None
     """Tokens that the value model chooses among. Default 10."""
+
+    def make_mesh(self) -> Mesh | None:
+        """The mesh that is asked for; None: one device.
+
+        Raises:
+          ValueError: there are more devices, or fewer, or a size below 1.
+        """
+        return None if self.mesh == (1, 1, 1) else sia_jax.make_mesh(*self.mesh)
 
 
 @dataclass(frozen=True, kw_only=True)

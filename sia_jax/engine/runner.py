@@ -10,7 +10,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 import sia_jax
 from sia_jax.checkpoints.config_json import read_config
@@ -98,21 +97,12 @@ def check_options(args: SamplingArgs) -> None:
     check_seed(args.seed, "--seed")
     with named_as_options(args):
         gate = steering(args).gate
-        mesh_of(args)
+        args.make_mesh()
     if args.threshold is not None and not reads_threshold(gate):
         raise ValueError(
             f"--threshold {args.threshold:g} is for a gate with entropy or budget in it, got --gate "
             f"{text_of(gate)!r}"
         )
-
-
-def mesh_of(args: SamplingArgs) -> Mesh | None:
-    """The mesh that is asked for; None: one device.
-
-    Raises:
-      ValueError: there are more devices, or fewer, or a size below 1.
-    """
-    return None if args.mesh == (1, 1, 1) else sia_jax.make_mesh(*args.mesh)
 
 
 def whole_rows(args: SamplingArgs, rows: int) -> int:
@@ -182,7 +172,7 @@ def load_models(args: SamplingArgs) -> Models:
       FileNotFoundError, ValueError: what `sia_jax.load_policy` and `sia_jax.load_value_model` find.
     """
     dtype = None if args.dtype == "config" else args.dtype
-    mesh = mesh_of(args)
+    mesh = args.make_mesh()
     policy = sia_jax.load_policy(args.policy, dtype=dtype, mesh=mesh)
     if args.value is None:
         return Models(policy, None)
@@ -323,7 +313,7 @@ class Runner:
             max_new_tokens=args.max_new_tokens,
             record=record,
             branches=branches,
-            mesh=mesh_of(args),
+            mesh=args.make_mesh(),
         )
         self.stop_ids, self.stop_strings = _stops(tokenizer, args.stop, policy.eos_token_ids)
         self._compiled: set[tuple[int, int]] = set()
