@@ -91,13 +91,13 @@ class Args(PromptFileArgs, SamplingArgs):
 
 def main(args: Args) -> None:
     """Calibrate; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
-    with program("decode.calibrate", smaller=f"lower --batch, now {args.batch}") as messages:
+    with program("decode.calibrate", smaller=f"lower --batch, now {args.batch}") as console:
         _check(args)
         with locked(files=(Path(args.out),)):
-            run(args, messages)
+            run(args, console)
 
 
-def run(args: Args, messages: Terminal) -> None:
+def run(args: Args, console: Terminal) -> None:
     """`main`, without its ways out.
 
     Raises:
@@ -106,12 +106,12 @@ def run(args: Args, messages: Terminal) -> None:
     prompts = runner.read_prompt_file(args.prompts, args.column, args.system)
     policy = runner.prepare(args)
     prompting = runner.prompting(policy, args)
-    runner.announce(prompting, prompts, messages)
+    runner.announce(prompting, prompts, console)
     ids = preflight.policy_ids(prompts, runner.Models(policy, None), args, prompting)
     source = describe_source(args, len(prompts), prompting)
     if Path(args.out).exists() and not args.overwrite and not _partial(args).exists():
         _check_finished(args, source)
-        messages.print(f"{args.out}: it is there already", highlight=False, soft_wrap=True)
+        console.print(f"{args.out}: it is there already", highlight=False, soft_wrap=True)
         return
     entropies = _Entropies(prompts, args.samples)
     where = {name: value for name, value in source.items() if name != "settings"}
@@ -119,13 +119,13 @@ def run(args: Args, messages: Terminal) -> None:
     journal = Journal(_partial(args), settings, entropies.take, overwrite=args.overwrite)
     done, total = len(journal.done), len(prompts) * args.samples
     if done:
-        messages.print(f"{journal.path}: going on after {done:,} of {total:,} replies", soft_wrap=True)
+        console.print(f"{journal.path}: going on after {done:,} of {total:,} replies", soft_wrap=True)
     if done < total:
         try:
-            _sample(args, prompts, ids, entropies, journal, messages)
+            _sample(args, prompts, ids, entropies, journal, console)
         except KeyboardInterrupt:
             kept = f"what was done is in {journal.path}, and {goes_on(args.overwrite and journal.begun)}"
-            messages.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
+            console.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
             stop()
     found = np.array([h for row in sorted(entropies.rows) for h in entropies.rows[row]], np.float32)
     content = calibrate(found, sorted(args.ratios), _facts(args, source, total))
@@ -133,11 +133,11 @@ def run(args: Args, messages: Terminal) -> None:
     # The journal goes last: whatever happens before, the same command ends the work.
     journal.path.unlink()
     for row in content["thresholds"]:
-        messages.say(f"{row['share']:.1%} of the tokens: H >= {row['threshold']:.4f} nats")
+        console.say(f"{row['share']:.1%} of the tokens: H >= {row['threshold']:.4f} nats")
         caution = share_caution(row["ratio"], row["share"], len(found))
         if caution:
-            messages.say(f"warning: {caution}")
-    messages.print(
+            console.say(f"warning: {caution}")
+    console.print(
         f"from {len(found):,} tokens of {total:,} replies; written to {args.out}",
         highlight=False,
         soft_wrap=True,
@@ -187,15 +187,15 @@ def _sample(
     ids: Sequence[Sequence[int]],
     entropies: _Entropies,
     journal: Journal,
-    messages: Terminal,
+    console: Terminal,
 ) -> None:
     """Every reply that the journal lacks goes into it."""
-    with waiting(messages, "loading the policy"):
+    with waiting(console, "loading the policy"):
         models = runner.load_models(args)
     size = runner.whole_rows(args, min(len(prompts), args.batch // args.samples))
     machine = Runner(models, args, size, branches=args.samples)
     rows = [Row(own, own, _key(args, prompt), math.inf) for prompt, own in zip(prompts, ids, strict=True)]
-    with journal, RunProgress(messages, len(prompts) * args.samples, len(journal.done)) as progress:
+    with journal, RunProgress(console, len(prompts) * args.samples, len(journal.done)) as progress:
         for batch in plan(rows, size, by_length=True):
             wanted = {(index, branch) for index in batch.indices for branch in range(args.samples)}
             if wanted <= journal.done:

@@ -54,7 +54,7 @@ class Args:
 
 def main(args: Args) -> None:
     """Simulate, and write the page; exits with 1 if something is wrong with options or files."""
-    with program("decode.coverage") as messages:
+    with program("decode.coverage") as console:
         check_seed(args.seed, "--seed")
         if args.trials < 1 or args.resamples < 1 or not args.prompts or min(args.prompts) < 2:
             raise ValueError("--trials and --resamples must be 1 or more, and --prompts 2 or more each")
@@ -67,7 +67,7 @@ def main(args: Args) -> None:
             rows = []
             for law in laws:
                 for prompts in args.prompts:
-                    with waiting(messages, f"{law.name}, {prompts} prompts: {args.trials:,} trials"):
+                    with waiting(console, f"{law.name}, {prompts} prompts: {args.trials:,} trials"):
                         rows.append((law, prompts, _cover(law, prompts, args)))
             page = _page(rows, args)
             write_text(args.out, page)

@@ -124,8 +124,8 @@ WRITTEN = ("replies.jsonl", "trace.html", "results.json", "pareto.png")
 
 def main(args: Args) -> None:
     """Run the demo; exits with 1 if something is wrong with options or files."""
-    console = Terminal()
-    with program("decode.demo") as messages:
+    stdout = Terminal()
+    with program("decode.demo") as console:
         check_seed(args.seed, "--seed")
         if args.prompts < 2:
             raise ValueError(
@@ -138,10 +138,10 @@ def main(args: Args) -> None:
             inputs={"--models": folder}, files={f"--out's {name}": args.out / name for name in WRITTEN}
         )
         with locked(folders=(args.out,)):
-            run(args, folder, messages, console)
+            run(args, folder, console, stdout)
 
 
-def run(args: Args, folder: Path, messages: Terminal, console: Terminal) -> None:
+def run(args: Args, folder: Path, console: Terminal, stdout: Terminal) -> None:
     """`main`, once options and places are checked.
 
     Raises:
@@ -158,21 +158,21 @@ def run(args: Args, folder: Path, messages: Terminal, console: Terminal) -> None
     written = runner.run_identity(sampling)
     calibration.check(written)
     settings = plan(calibration)
-    messages.say(
+    console.say(
         f"{len(settings)} ways to steer x {len(asked)} prompts = {len(settings) * len(asked)} replies, with "
         "a policy of 0.8 million parameters: about a minute on two cores, half of it for compiling"
     )
-    with waiting(messages, "loading the models"):
+    with waiting(console, "loading the models"):
         models = runner.load_models(sampling)
         reward = sia_jax.load_reward_model(folder / "reward")
-    found = _run(models, reward, asked, settings, sampling, messages)
+    found = _run(models, reward, asked, settings, sampling, console)
     base, sparse = found[0], next(scored for scored in found if scored.setting.ratio == SPARSE)
     chosen = choose_shown(base.gold, sparse.gold, args.shown)
-    console.print(_summary(found))
-    console.print(Text(REWARDS, "dim"))
-    _show(console, asked, found, chosen)
+    stdout.print(_summary(found))
+    stdout.print(Text(REWARDS, "dim"))
+    _show(stdout, asked, found, chosen)
     _write(args, asked, found, written, chosen)
-    console.say(_next(args, folder, calibration.thresholds[SPARSE]))
+    stdout.say(_next(args, folder, calibration.thresholds[SPARSE]))
 
 
 def choose_shown(base: Sequence[float], sparse: Sequence[float], count: int) -> dict[int, str]:
@@ -256,7 +256,7 @@ def _run(
     asked: Sequence[Prompt],
     settings: Sequence[Setting],
     sampling: SamplingArgs,
-    messages: Terminal,
+    console: Terminal,
 ) -> list[Scored]:
     """One program for all settings: the threshold is an argument of it."""
     machine = Runner(models, sampling, len(asked), record="candidates")
@@ -278,7 +278,7 @@ def _run(
     found = []
     total = len(settings) * len(asked)
     work = [1.0 if s.kind == "base" else 1 + 3 * (s.ratio or 1.0) for s in settings]
-    with RunProgress(messages, total, work=sum(work)) as progress:
+    with RunProgress(console, total, work=sum(work)) as progress:
         scorer = Scorer(reward, progress.aside)
         with progress.aside("compiling the sampler"):
             machine.compile(shape)
@@ -295,13 +295,13 @@ def _run(
 
 
 def _show(
-    console: Terminal, asked: Sequence[Prompt], found: Sequence[Scored], chosen: Mapping[int, str]
+    stdout: Terminal, asked: Sequence[Prompt], found: Sequence[Scored], chosen: Mapping[int, str]
 ) -> None:
     """Replies side by side: base, sparse, dense."""
-    console.print(legend())
+    stdout.print(legend())
     for index, why in chosen.items():
-        console.print(Rule(Text(why, "dim"), align="left", style="dim"))
-        console.print(Text(asked[index].text, "bold"))
+        stdout.print(Rule(Text(why, "dim"), align="left", style="dim"))
+        stdout.print(Text(asked[index].text, "bold"))
         table = Table(expand=True, show_footer=True, footer_style="dim")
         columns = [scored for scored in found if scored.setting.ratio in (None, SPARSE)]
         for scored in columns:
@@ -311,7 +311,7 @@ def _show(
                 footer += f", {reply.num_junctions / max(len(reply.tokens), 1):.0%} steered"
             table.add_column(scored.setting.name, ratio=1, overflow="fold", footer=footer)
         table.add_row(*(reply_text(scored.replies[index]) for scored in columns))
-        console.print(table)
+        stdout.print(table)
 
 
 def _summary(found: Sequence[Scored]) -> Table:

@@ -110,7 +110,7 @@ def sample_replies(
     batch: int,
     journal: StudyJournal,
     wanted: Callable[[], bool],
-    messages: Terminal,
+    console: Terminal,
 ) -> None:
     """The policy's own reply to each prompt that has none yet, and the values of all its candidates.
 
@@ -121,7 +121,7 @@ def sample_replies(
       batch: replies at a time.
       journal: open; gets a record for each reply.
       wanted: whether to go on, asked before every batch.
-      messages: for the progress.
+      console: for the progress.
 
     Raises:
       ValueError: the policy's logits, or values, are not finite.
@@ -135,7 +135,7 @@ def sample_replies(
     size = min(batch, len(rows))
     # Values are found afterwards: a sampler with a value model would only give them of what it steers.
     machine = Runner(Models(models.policy, None), args, size, record="candidates")
-    with RunProgress(messages, len(rows), len(journal.replies)) as progress:
+    with RunProgress(console, len(rows), len(journal.replies)) as progress:
         for group in plan(rows, size, by_length=True):
             missing = [index for index in group.indices if index not in journal.replies]
             if not missing:
@@ -289,7 +289,7 @@ class Continuations:
         reward: Reward,
         journal: StudyJournal,
         wanted: Callable[[], bool],
-        messages: Terminal,
+        console: Terminal,
     ) -> None:
         """Rewards of the positions that have none yet.
 
@@ -298,10 +298,10 @@ class Continuations:
           reward: of a finished reply.
           journal: open; gets a record for each position.
           wanted: whether to go on, asked before every batch.
-          messages: for the progress.
+          console: for the progress.
         """
         done = sum(place in journal.rewards for place, _ in places)
-        with RunProgress(messages, len(places), done, "positions") as progress:
+        with RunProgress(console, len(places), done, "positions") as progress:
             for group in self._batches(places):
                 missing = [(place, own) for place, own in group if place not in journal.rewards]
                 if not missing:

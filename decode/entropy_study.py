@@ -152,7 +152,7 @@ def main(args: Args) -> None:
     """Study; exits with 1 if something is wrong with options or files, and with 130 or 143 when stopped."""
     kept = f"interrupted; {Path(args.out) / JOURNAL} has what is done, and {goes_on(args.overwrite)}"
     smaller = f"lower --batch, now {args.batch}"
-    with program("decode.entropy_study", interrupted=lambda: kept, smaller=smaller) as messages:
+    with program("decode.entropy_study", interrupted=lambda: kept, smaller=smaller) as console:
         _check(args)
         with locked(folders=(Path(args.out),)):
             prompts = runner.read_prompt_file(args.prompts, args.column)
@@ -160,7 +160,7 @@ def main(args: Args) -> None:
             policy = runner.prepare(args.sampling)
             value = preflight.value_without_weights(args.sampling, policy)
             prompting = runner.prompting(policy, args.sampling)
-            runner.announce(prompting, prompts, messages)
+            runner.announce(prompting, prompts, console)
             preflight.policy_ids(prompts, runner.Models(policy, value), args.sampling, prompting)
             if args.continuations:
                 _check_gold(prompts, has_tokenizer=policy.tokenizer is not None)
@@ -168,11 +168,11 @@ def main(args: Args) -> None:
                 Path(args.out) / JOURNAL, _settings(args, prompting), prompts, overwrite=args.overwrite
             )
             with Interruption() as interruption, journal:
-                places, population, drawn = _sample(args, prompts, journal, interruption, messages)
+                places, population, drawn = _sample(args, prompts, journal, interruption, console)
             if interruption.wanted:
-                messages.say(kept)
+                console.say(kept)
                 sys.exit(interruption.exit_status)
-            _report(args, prompts, journal, places, population, drawn, messages)
+            _report(args, prompts, journal, places, population, drawn, console)
 
 
 def _sample(
@@ -180,7 +180,7 @@ def _sample(
     prompts: list[PromptLine],
     journal: StudyJournal,
     interruption: Interruption,
-    messages: Terminal,
+    console: Terminal,
 ) -> tuple[list[Place], Population | None, list[Drawn]]:
     """What the journal lacks; then all positions, and those that were drawn. Nothing, when stopped."""
 
@@ -189,11 +189,11 @@ def _sample(
 
     models = None
     if len(journal.replies) < len(prompts):
-        with waiting(messages, "loading the models"):
+        with waiting(console, "loading the models"):
             models = runner.load_models(args.sampling)
         # The value model reads C candidates of each reply at a time.
         batch = max(1, args.batch // args.num_candidates)
-        sample_replies(models, args.sampling, prompts, batch, journal, wanted, messages)
+        sample_replies(models, args.sampling, prompts, batch, journal, wanted, console)
     if not wanted():
         return [], None, []
     places, population = describe(journal.replies, args.floor, args.most, args.bins, args.seed)
@@ -206,12 +206,12 @@ def _sample(
         tasks.append((place, journal.replies[place.prompt].chosen(place.position, args.floor, args.most)))
     if any(place not in journal.rewards for place, _ in tasks):
         if models is None:
-            with waiting(messages, "loading the models"):
+            with waiting(console, "loading the models"):
                 models = runner.load_models(args.sampling)
         machine = Continuations(
             models, args.sampling, prompts, journal.replies, args.continuations, args.batch
         )
-        machine.run(tasks, _gold, journal, wanted, messages)
+        machine.run(tasks, _gold, journal, wanted, console)
     if not wanted():
         return [], None, []
     return places, population, as_drawn(places, chosen, weights, journal, args.floor, args.most)
@@ -224,10 +224,10 @@ def _report(
     places: list[Place],
     population: Population | None,
     drawn: list[Drawn],
-    messages: Terminal,
+    console: Terminal,
 ) -> None:
     assert population is not None
-    with waiting(messages, "drawing prompts again and again"):
+    with waiting(console, "drawing prompts again and again"):
         figures, measured = study(
             population, drawn, threshold=args.threshold, resamples=args.resamples, seed=args.seed
         )
@@ -254,7 +254,7 @@ def _report(
     write_text(out / f"{NAME}.md", page)
     plot(summary, population, drawn, measured, out / f"{NAME}.png")
     Terminal().say(page)
-    messages.say(f"written to {out}: {NAME}.json, {NAME}.md, {NAME}.png")
+    console.say(f"written to {out}: {NAME}.json, {NAME}.md, {NAME}.png")
 
 
 def _positions(

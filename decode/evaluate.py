@@ -72,10 +72,10 @@ def main(args: Args) -> None:
         return f"interrupted; {kept}, and {goes_on(args.overwrite and begun)}"
 
     smaller = f"lower --batch, now {args.batch}"
-    with program("decode.evaluate", interrupted=interrupted, smaller=smaller) as messages:
+    with program("decode.evaluate", interrupted=interrupted, smaller=smaller) as console:
         check_options(args)
         with locked(folders=(Path(args.out),), files=(None if args.page is None else Path(args.page),)):
-            evaluation = _Evaluation(args, messages)
+            evaluation = _Evaluation(args, console)
             evaluation.run()
 
 
@@ -90,13 +90,13 @@ class _Evaluation:
       FileNotFoundError, ValueError: what is wrong with options and files; before any weights are loaded.
     """
 
-    def __init__(self, args: Args, messages: Terminal):
-        self.args, self.messages = args, messages
+    def __init__(self, args: Args, console: Terminal):
+        self.args, self.console = args, console
         self.prompts = read(args)
         self.subjects = world_prompts(self.prompts, "--gold", "leave it out") if args.gold else None
         self.policy = runner.prepare(args)
         self._prompting = prompting = runner.prompting(self.policy, args)
-        runner.announce(prompting, self.prompts, messages)
+        runner.announce(prompting, self.prompts, console)
         self._template = _reward_template(args)
         without_weights = runner.Models(self.policy, preflight.value_without_weights(args, self.policy))
         self._reward_check = preflight.reward_check(
@@ -139,12 +139,12 @@ class _Evaluation:
         if done:
             self._say(f"{self.journal.path}: going on after {done:,} of {total:,} replies")
         if missing:
-            with waiting(self.messages, "loading the models"):
+            with waiting(self.console, "loading the models"):
                 models = runner.load_models(self.args)
                 dtype = None if self.args.dtype == "config" else self.args.dtype
                 reward = sia_jax.load_reward_model(self.args.reward, dtype=dtype, mesh=self.args.make_mesh())
             rows = self._rows(models)
-            progress = RunProgress(self.messages, total, done, work=self._work())
+            progress = RunProgress(self.console, total, done, work=self._work())
             with self.journal, progress:
                 machine = MethodRunner(
                     models,
@@ -308,7 +308,7 @@ class _Evaluation:
             method.key: [self.records[method.key, s, i] for s in self.seeds for i in range(len(self.prompts))]
             for method in self.methods
         }
-        with waiting(self.messages, "comparing"):
+        with waiting(self.console, "comparing"):
             results = self._results(Comparison(self.methods, own, resamples=args.resamples))
             table = evaluation_table(results)
             write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
@@ -349,7 +349,7 @@ class _Evaluation:
         return results | ({"world": world_commits()} if args.gold else {})
 
     def _say(self, text: str) -> None:
-        self.messages.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
 
 def _settings(args: Args, prompting: Prompting | None, reward_template: dict[str, str]) -> dict[str, Any]:

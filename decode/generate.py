@@ -88,13 +88,13 @@ class Args(PromptFileArgs, SamplingArgs):
 
 def main(args: Args) -> None:
     """Generate; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
-    with program("decode.generate", smaller=f"lower --batch, now {args.batch}") as messages:
+    with program("decode.generate", smaller=f"lower --batch, now {args.batch}") as console:
         _check(args)
         with locked(files=(None if args.output is None else Path(args.output),)):
-            run(args, messages)
+            run(args, console)
 
 
-def run(args: Args, messages: Terminal) -> None:
+def run(args: Args, console: Terminal) -> None:
     """`main`, without its ways out.
 
     Raises:
@@ -104,36 +104,36 @@ def run(args: Args, messages: Terminal) -> None:
     prompts = _read(args)
     policy = runner.prepare(args)
     found = runner.prompting(policy, args)
-    runner.announce(found, prompts, messages)
+    runner.announce(found, prompts, console)
     value = preflight.value_without_weights(args, policy)
     ids = preflight.policy_ids(prompts, runner.Models(policy, value), args, found)
     journal = _open_journal(args, prompts, found)
     if journal is None:
-        replies, batches = _load(args, prompts, ids, messages)
-        replies.show(batches, messages)
+        replies, batches = _load(args, prompts, ids, console)
+        replies.show(batches, console)
         return
     wanted = {(i, j, m) for i in range(len(prompts)) for j in range(args.samples) for m in _methods(args)}
     done = journal.done & wanted
     if len(done) == len(wanted):
-        messages.print(f"{args.output}: all {len(wanted)} replies are there already", soft_wrap=True)
+        console.print(f"{args.output}: all {len(wanted)} replies are there already", soft_wrap=True)
         return
     if done:
-        messages.print(f"{args.output}: going on after {len(done)} of {len(wanted)} replies", soft_wrap=True)
+        console.print(f"{args.output}: going on after {len(done)} of {len(wanted)} replies", soft_wrap=True)
     try:
-        replies, batches = _load(args, prompts, ids, messages)
-        replies.write(batches, journal, (len(done), len(wanted)), messages)
+        replies, batches = _load(args, prompts, ids, console)
+        replies.write(batches, journal, (len(done), len(wanted)), console)
     except KeyboardInterrupt:
         kept = f"{len(journal.done & wanted)} of {len(wanted)} replies are in {args.output}"
         again = goes_on(args.overwrite and journal.begun)
-        messages.print(f"\ninterrupted; {kept}, and {again}", highlight=False, soft_wrap=True)
+        console.print(f"\ninterrupted; {kept}, and {again}", highlight=False, soft_wrap=True)
         stop()
 
 
 def _load(
-    args: Args, prompts: list[PromptLine], ids: Sequence[Sequence[int]], messages: Terminal
+    args: Args, prompts: list[PromptLine], ids: Sequence[Sequence[int]], console: Terminal
 ) -> tuple["_Program", list[Batch]]:
     """The models, ready to run, and what runs together."""
-    with waiting(messages, "loading the models"):
+    with waiting(console, "loading the models"):
         models = runner.load_models(args)
     value_ids = [
         runner.value_ids(models, prompt, own, args) for prompt, own in zip(prompts, ids, strict=True)
@@ -158,12 +158,12 @@ class _Program:
     """What generates the replies of each method."""
 
     def write(
-        self, batches: list[Batch], journal: Journal, counts: tuple[int, int], messages: Terminal
+        self, batches: list[Batch], journal: Journal, counts: tuple[int, int], console: Terminal
     ) -> None:
         """All replies that the journal lacks; `counts` are those done, and all."""
         tallies = {method: Tally() for method in self.engines}
         done, total = counts
-        with journal, RunProgress(messages, total, done) as progress:
+        with journal, RunProgress(console, total, done) as progress:
             for batch in batches:
                 keys = {
                     (i, j, m) for i in batch.indices for j in range(self.args.samples) for m in self.engines
@@ -185,31 +185,31 @@ class _Program:
                     progress.advance(len(new), sum(len(reply.tokens) for reply in new))
         for method, tally in tallies.items():
             line = f"{method}: {tally.replies:,} replies, {tally.describe(steered=method == 'steered')}"
-            messages.print(line, highlight=False, soft_wrap=True)
-        messages.print(f"written to {self.args.output}", highlight=False, soft_wrap=True)
+            console.print(line, highlight=False, soft_wrap=True)
+        console.print(f"written to {self.args.output}", highlight=False, soft_wrap=True)
 
-    def show(self, batches: list[Batch], messages: Terminal) -> None:
+    def show(self, batches: list[Batch], console: Terminal) -> None:
         """All replies, in the terminal."""
-        console = Terminal()
+        stdout = Terminal()
         tallies = {method: Tally() for method in self.engines}
         if "steered" in self.engines:
-            console.print(legend())
+            stdout.print(legend())
         for batch in batches:
             for engine in self._uncompiled(batch):
-                with waiting(messages, f"compiling for prompts of up to {batch.shape[0]} tokens"):
+                with waiting(console, f"compiling for prompts of up to {batch.shape[0]} tokens"):
                     engine.compile(batch.shape)
-            with waiting(messages, "generating"):
+            with waiting(console, "generating"):
                 found = {}
                 for method, groups, seconds in self._run(batch):
                     found[method] = groups
                     tallies[method].add([reply for group in groups for reply in group], seconds)
             for place, index in enumerate(batch.indices):
-                self._show_prompt(console, index, {m: groups[place] for m, groups in found.items()})
+                self._show_prompt(stdout, index, {m: groups[place] for m, groups in found.items()})
         if len(self.prompts) * self.args.samples > 1 or self.args.compare:
-            console.print(Rule(style="dim"))
+            stdout.print(Rule(style="dim"))
         for method, tally in tallies.items():
             line = f"{method}: {tally.describe(steered=method == 'steered')}"
-            console.print(line, style="dim", highlight=False)
+            stdout.print(line, style="dim", highlight=False)
 
     def _uncompiled(self, batch: Batch) -> list[Runner]:
         found = dict.fromkeys(self.engines.values())  # one for both methods, or two
@@ -236,26 +236,26 @@ class _Program:
             **reply.to_json(),
         }
 
-    def _show_prompt(self, console: Terminal, index: int, found: dict[str, list[Reply]]) -> None:
+    def _show_prompt(self, stdout: Terminal, index: int, found: dict[str, list[Reply]]) -> None:
         prompt = self.prompts[index]
         first = f"prompt of {len(self.rows[index].policy_ids)} ids"
         if prompt.messages is not None:
             first = prompt.messages[-1]["content"]
-        title = shown_line(first, max(16, console.width - 12))
-        console.print(Rule(Text(title, "bold"), align="left", style="dim"))
+        title = shown_line(first, max(16, stdout.width - 12))
+        stdout.print(Rule(Text(title, "bold"), align="left", style="dim"))
         for branch in range(self.args.samples):
             number = f"reply {branch + 1} of {self.args.samples}: " if self.args.samples > 1 else ""
             if self.args.compare:
                 titles = ("base", f"steered, {runner.where(self.args, self.rows[index].threshold)}")
                 if number:
-                    console.print(number.rstrip(": "), style="dim", highlight=False)
-                console.print(side_by_side(found["base"][branch], found["steered"][branch], titles))
+                    stdout.print(number.rstrip(": "), style="dim", highlight=False)
+                stdout.print(side_by_side(found["base"][branch], found["steered"][branch], titles))
                 continue
             for method, replies in found.items():
                 reply = replies[branch]
-                console.print(reply_text(reply), soft_wrap=False)
+                stdout.print(reply_text(reply), soft_wrap=False)
                 line = number + summary(reply, steered=method == "steered")
-                console.print(Text(line, "dim"))
+                stdout.print(Text(line, "dim"))
 
 
 def _check(args: Args) -> None:

@@ -41,13 +41,13 @@ class Args:
 
 def main(args: Args) -> None:
     """Write the page; exits with 1 if something is wrong with the file."""
-    with program("decode.trace") as messages:
+    with program("decode.trace") as console:
         if args.prompts < 1:
             raise ValueError(f"--prompts must be at least 1, got {args.prompts}")
         check_outputs(inputs={"FILE": args.replies}, files={"--out": args.output})
         check_suffix("--out", args.output, ".html")
         with locked(files=(args.output,)):
-            messages.say(run(args))
+            console.say(run(args))
 
 
 def run(args: Args) -> str:

@@ -234,7 +234,7 @@ class Generation:
         return ReplyJournal(path, self.settings, prompts, overwrite=overwrite)
 
     def sample(
-        self, prompts: Sequence[SourcePrompt], journal: "ReplyJournal", messages: Terminal
+        self, prompts: Sequence[SourcePrompt], journal: "ReplyJournal", console: Terminal
     ) -> Interruption:
         """Sample what the journal lacks, unless a signal comes: then the batch that runs is the last.
 
@@ -242,14 +242,14 @@ class Generation:
           FileNotFoundError, ValueError: a policy that cannot be loaded, or a batch that memory does not hold.
         """
         done, total = len(journal.replies), len(prompts) * self.replies
-        with waiting(messages, "loading the policy"):
+        with waiting(console, "loading the policy"):
             models = runner.load_models(self._sampling)
         branches = self.replies if self.replies <= self.args.batch else 1
         size = runner.whole_rows(self._sampling, self.args.batch // branches)
         batches = plan([len(prompt.policy_ids) for prompt in prompts], self.replies, branches, size)
         rows = max(len(batch.heads) for batch in batches)
         machine = Runner(models, self._sampling, rows, branches=branches)
-        progress = RunProgress(messages, total, done)
+        progress = RunProgress(console, total, done)
         smaller = (
             f"lower --batch, now {self.args.batch}, and the same command goes on; or lower --max-new-tokens"
         )
@@ -276,7 +276,7 @@ class Generation:
                     journal.add(digest, branch, reply)
                 progress.advance(len(new), sum(len(reply.tokens) for _, reply in new))
         new_replies = len(journal.replies) - done
-        messages.print(f"{new_replies:,} sampled, {progress.rates()}", highlight=False, soft_wrap=True)
+        console.print(f"{new_replies:,} sampled, {progress.rates()}", highlight=False, soft_wrap=True)
         return interruption
 
     def records(

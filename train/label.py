@@ -94,15 +94,15 @@ class Args:
 
 def main(args: Args) -> None:
     """Label; exits with 1 if something is wrong with options or files, with 130 or 143 if interrupted."""
-    with program("train.label") as messages:
+    with program("train.label") as console:
         _check(args)
         is_set, out = Path(args.input).is_dir(), Path(args.out)
         files = (None if is_set else out, None if args.plot is None else Path(args.plot))
         with locked(folders=(out if is_set else None,), files=files):
-            run(args, messages)
+            run(args, console)
 
 
-def run(args: Args, messages: Terminal) -> None:
+def run(args: Args, console: Terminal) -> None:
     """`main`, without its ways out.
 
     Raises:
@@ -114,30 +114,30 @@ def run(args: Args, messages: Terminal) -> None:
     settings = _settings(args)
     if args.date_string is None and settings["date_string"] is not None:
         text = f"date: {settings['date_string']} (the chat template's own; --date-string sets another)"
-        messages.say(text, "dim")
+        console.say(text, "dim")
     source = survey(Path(args.input), args.limit, relabel=args.relabel)
     identity = {"input_sha256": source.sha256, "limit": args.limit, "settings": settings}
     if not args.overwrite and not files.partial.exists() and is_written(files.out):
         report = _finished(files, identity)
-        messages.print(f"{args.out}: everything is labelled already", soft_wrap=True, highlight=False)
-        _show(args, report, read_rewards(files.out), messages)
+        console.print(f"{args.out}: everything is labelled already", soft_wrap=True, highlight=False)
+        _show(args, report, read_rewards(files.out), console)
         return
     labels = _Labels(source)
     journal = Journal(files.partial, settings, labels.take, overwrite=args.overwrite)
     done, total = len(journal.done), len(source.digests)
     if done:
         text = f"{files.partial}: going on after {done:,} of {total:,} conversations"
-        messages.print(text, soft_wrap=True, highlight=False)
+        console.print(text, soft_wrap=True, highlight=False)
     if done < total:
-        with waiting(messages, "loading the reward model"):
+        with waiting(console, "loading the reward model"):
             dtype = None if args.dtype == "config" else args.dtype
             model = sia_jax.load_reward_model(args.reward_model, dtype=dtype, mesh=mesh)
-        interruption = _score(args, model, source, journal, messages)
+        interruption = _score(args, model, source, journal, console)
         if interruption.wanted:
             kept = f"{len(journal.done):,} of {total:,} are in {files.partial}, and {goes_on(args.overwrite)}"
-            messages.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
+            console.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
             sys.exit(interruption.exit_status)
-    _finish(args, files, source, labels, identity, messages)
+    _finish(args, files, source, labels, identity, console)
 
 
 @dataclass(frozen=True)
@@ -246,11 +246,11 @@ def _template(settings: dict[str, Any]) -> dict[str, str]:
 
 
 def _score(
-    args: Args, model: sia_jax.RewardModel, source: Conversations, journal: Journal, messages: Terminal
+    args: Args, model: sia_jax.RewardModel, source: Conversations, journal: Journal, console: Terminal
 ) -> Interruption:
     """Everything that the journal lacks goes into it, unless a signal comes: then what is being computed."""
     done, total = len(journal.done), len(source.digests)
-    progress = RunProgress(messages, total, done, "conversations")
+    progress = RunProgress(console, total, done, "conversations")
     labeller = Labeller(
         model,
         batch_tokens=args.batch_tokens,
@@ -288,9 +288,7 @@ def _score(
                 if interruption.wanted:
                     break
         save(labeller.drain())
-    messages.print(
-        f"{len(journal.done) - done:,} scored, {progress.rates()}", highlight=False, soft_wrap=True
-    )
+    console.print(f"{len(journal.done) - done:,} scored, {progress.rates()}", highlight=False, soft_wrap=True)
     return interruption
 
 
@@ -300,7 +298,7 @@ def _finish(
     source: Conversations,
     labels: _Labels,
     identity: dict[str, Any],
-    messages: Terminal,
+    console: Terminal,
 ) -> None:
     """The journal becomes OUT, in the order of the input, and the report.
 
@@ -333,12 +331,12 @@ def _finish(
     }
     write_text(files.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     if not rewards:
-        _show(args, report, numbers, messages)
+        _show(args, report, numbers, console)
         raise ValueError(f"{source.path}: no conversation could be labelled; {files.report} says why")
     # The journal goes last: whatever happens before, the same command ends the work.
     files.partial.unlink()
-    _show(args, report, numbers, messages)
-    messages.print(f"written to {files.out}", highlight=False, soft_wrap=True)
+    _show(args, report, numbers, console)
+    console.print(f"written to {files.out}", highlight=False, soft_wrap=True)
 
 
 def _finished(files: _Files, identity: dict[str, Any]) -> dict[str, Any]:
@@ -364,7 +362,7 @@ def _finished(files: _Files, identity: dict[str, Any]) -> dict[str, Any]:
     raise ValueError(f"{files.out} is there already, and {why}; name another file, or pass --overwrite")
 
 
-def _show(args: Args, report: dict[str, Any], rewards: Sequence[float], messages: Terminal) -> None:
+def _show(args: Args, report: dict[str, Any], rewards: Sequence[float], console: Terminal) -> None:
     """The counts, the distribution, and the picture if one is asked for."""
     total = report["conversations"]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -373,15 +371,15 @@ def _show(args: Args, report: dict[str, Any], rewards: Sequence[float], messages
         first = ", ".join(str(row["line"]) for row in rows[:5]) + (", …" if len(rows) > 5 else "")
         where = f"{noun(Path(args.input))}{'s' * (len(rows) > 1)} {first}: {rows[0]['why']}"
         table.add_row(reason, f"{len(rows):,}", f"{len(rows) / total:.1%}", where)
-    messages.print(table, highlight=False)
+    console.print(table, highlight=False)
     if not rewards:
         return
     described = reward_distribution(rewards).describe()
-    messages.print(f"rewards: {described}", highlight=False, soft_wrap=True)
+    console.print(f"rewards: {described}", highlight=False, soft_wrap=True)
     if args.plot is not None:
         title = f"{report['settings']['reward_model']} on {report['input']}"
         plot_rewards(rewards, Path(args.plot), title)
-        messages.print(f"histogram in {args.plot}", highlight=False, soft_wrap=True)
+        console.print(f"histogram in {args.plot}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

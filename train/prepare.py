@@ -115,7 +115,7 @@ class Args:
 
 def main(args: Args) -> None:
     """Prepare; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
-    console, journal = Terminal(), Path(args.out) / PARTIAL
+    stdout, journal = Terminal(), Path(args.out) / PARTIAL
     unfinished = args.out
 
     def interrupted() -> str:
@@ -127,29 +127,29 @@ def main(args: Args) -> None:
     exported = tuple(
         None if path is None else Path(path) for path in (args.export_official, args.export_conversations)
     )
-    with program("train.prepare", interrupted=interrupted) as messages:
+    with program("train.prepare", interrupted=interrupted) as console:
         _check(args, Path(args.out))
         with locked(folders=(Path(args.out),), files=exported):
-            report = prepare(args, messages)
-            console.print(summary(report))
-            console.print(f"written to {args.out}", highlight=False, soft_wrap=True)
+            report = prepare(args, console)
+            stdout.print(summary(report))
+            stdout.print(f"written to {args.out}", highlight=False, soft_wrap=True)
             if args.export_official is not None:
                 unfinished = args.export_official
-                with waiting(messages, f"writing {unfinished}"):
+                with waiting(console, f"writing {unfinished}"):
                     write_official(Path(unfinished), read_records(Path(args.out)), _markup(report))
-                console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
+                stdout.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
             if args.export_conversations is not None:
                 unfinished = args.export_conversations
-                with waiting(messages, f"writing {unfinished}"):
+                with waiting(console, f"writing {unfinished}"):
                     write_conversations(
                         Path(unfinished), read_records(Path(args.out)), _stop_ids(args, report)
                     )
-                console.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
+                stdout.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
             # Last: until then the same command ends what a kill has left undone.
             journal.unlink(missing_ok=True)
 
 
-def prepare(args: Args, messages: Terminal) -> dict[str, Any]:
+def prepare(args: Args, console: Terminal) -> dict[str, Any]:
     """Write the set and its report, of options that were checked.
 
     Returns:
@@ -184,8 +184,8 @@ def prepare(args: Args, messages: Terminal) -> dict[str, Any]:
         "system_prompts": not args.drop_system_prompts,
     }
     if generation is not None:
-        return _generate(args, generation, source, settings, counts, messages)
-    with ReadProgress(messages, "replies") as progress:
+        return _generate(args, generation, source, settings, counts, console)
+    with ReadProgress(console, "replies") as progress:
         records = _records(source, tokenizer, markup, args, counts, progress)
         return _write(out, records, settings, counts, overwrite=args.overwrite)
 
@@ -196,12 +196,12 @@ def _generate(
     source: Source,
     settings: dict[str, Any],
     counts: "_Counts",
-    messages: Terminal,
+    console: Terminal,
 ) -> dict[str, Any]:
     """Sample what is missing; then write the set and its report."""
     for line in generation.prompting.why:
-        messages.say(line, "dim")
-    with ReadProgress(messages, "prompts") as progress:
+        console.say(line, "dim")
+    with ReadProgress(console, "prompts") as progress:
         prompts = generation.read_prompts(source, args.limit, counts.rejections, progress)
     if not prompts.distinct:
         why = counts.rejections.describe() or "there are no rows in it"
@@ -211,12 +211,12 @@ def _generate(
     done, total = len(journal.replies), len(prompts.distinct) * generation.replies
     if done:
         text = f"{path}: going on after {done:,} of {total:,} replies"
-        messages.print(text, highlight=False, soft_wrap=True)
+        console.print(text, highlight=False, soft_wrap=True)
     if done < total:
-        interruption = generation.sample(prompts.distinct, journal, messages)
+        interruption = generation.sample(prompts.distinct, journal, console)
         if interruption.wanted:
             kept = f"{len(journal.replies):,} of {total:,} replies are in {path}"
-            messages.print(
+            console.print(
                 f"\ninterrupted; {kept}, and {goes_on(args.overwrite)}", highlight=False, soft_wrap=True
             )
             sys.exit(interruption.exit_status)
@@ -226,7 +226,7 @@ def _generate(
     # A set that is there is to be replaced: --overwrite began the journal, or this very run wrote the set.
     report = _write(Path(args.out), records, settings, counts, overwrite=True)
     if generation.differs(prompts.distinct[0]):
-        messages.print(
+        console.print(
             "the prompts in the records are those that the policy read, and decode.generate gives a value "
             "model its own form of a prompt; for a value model that is to steer there leave out "
             "--record-prompt policy",

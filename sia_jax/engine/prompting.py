@@ -59,11 +59,11 @@ def prompting(policy: sia_jax.Policy, args: SamplingArgs) -> Prompting | None:
     )
 
 
-def announce(found: Prompting | None, prompts: Sequence[PromptLine], messages: Terminal) -> None:
+def announce(found: Prompting | None, prompts: Sequence[PromptLine], console: Terminal) -> None:
     """Say once how the prompts are made, and why; of prompts in ids there is nothing to say."""
     if found is not None and any(prompt.messages is not None for prompt in prompts):
         for line in found.why:
-            messages.say(line, "dim")
+            console.say(line, "dim")
 
 
 def check_made(prompts: Sequence[PromptLine], args: SamplingArgs) -> None:

@@ -162,7 +162,7 @@ def program(
       smaller: what makes the work smaller where the memory is full; see `memory_explained`.
       keeps_compiled: False: everything is compiled anew, for the time that it takes.
     """
-    messages = Terminal(stderr=True)
+    console = Terminal(stderr=True)
     try:
         memory = nullcontext() if smaller is None else memory_explained(smaller)
         with interruptions_heard(), reader_may_leave(), explained(name, *others), memory:
@@ -170,9 +170,9 @@ def program(
                 from sia_jax.runs.compilation_cache import keep_compiled
 
                 keep_compiled()
-            yield messages
+            yield console
     except KeyboardInterrupt:
-        messages.say(f"\n{interrupted()}")
+        console.say(f"\n{interrupted()}")
         stop()
 
 
