@@ -36,7 +36,7 @@ from rich.progress import (
 import sia_jax
 from decode import benchmark_parts, huggingface_baseline
 from decode.benchmark_systems import BareLoop, SamplerSystem, System, Timing
-from sia_jax.costs.roofline import Machine, decode_step_cost, measure_machine, usable_cores
+from sia_jax.costs.roofline import DeviceRates, decode_step_cost, measure_device, usable_cores
 from sia_jax.costs.shapes import SHAPES, Models
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
@@ -95,14 +95,14 @@ def run(args: Args, console: Terminal) -> None:
     """`main`, once the options are checked."""
     models = Models.random(SHAPES[args.shape])
     console.print("measuring the machine's bandwidth and peak ...")
-    machine = measure_machine()
+    rates = measure_device()
     for part in args.parts:
         if part == "speed":
-            body, machine = _speed(args, models, machine, console)
+            body, rates = _speed(args, models, rates, console)
         else:
-            body, machine = _sweep(args, models, machine, console)
+            body, rates = _sweep(args, models, rates, console)
         sizes = {"prompt_tokens": args.prompt_tokens, "new_tokens": args.new_tokens}
-        record = record_header(args.shape, models.config, machine, args.out) | sizes | body
+        record = record_header(args.shape, models.config, rates, args.out) | sizes | body
         path = args.out / f"{record['time'].replace(':', '')}-{record['kind']}.json"
         write_text(path, json.dumps(record, indent=1) + "\n")
         write_page(args.out, args.out.with_suffix(".md"))
@@ -110,7 +110,9 @@ def run(args: Args, console: Terminal) -> None:
         console.print(f"wrote {path} and {args.out.with_suffix('.md')}")
 
 
-def _speed(args: Args, models: Models, machine: Machine, console: Terminal) -> tuple[dict[str, Any], Machine]:
+def _speed(
+    args: Args, models: Models, rates: DeviceRates, console: Terminal
+) -> tuple[dict[str, Any], DeviceRates]:
     """The systems that targets are set for, at batch 16 and 1."""
     long = 4 * args.new_tokens
     unsteered = SamplerSystem(models, None)
@@ -136,16 +138,16 @@ def _speed(args: Args, models: Models, machine: Machine, console: Terminal) -> t
     else:
         console.say("torch is not installed here: no baselines; `make bench` installs it", "yellow")
     timings = _run(jobs, args, models, console)
-    machine = machine.best_of(measure_machine())
-    rows = [_row(job, timings[job], models, machine, args.prompt_tokens) for job in jobs]
+    rates = rates.best_of(measure_device())
+    rows = [_row(job, timings[job], models, rates, args.prompt_tokens) for job in jobs]
     parts = {}
     for name, system in (("20% steered", sparse), ("dense", dense)):
         job = next(job for job in jobs if job.name == name and job.batch == 16)
         timing = min(timings[job], key=lambda timing: timing.seconds)
         prompts = _prompts(models, 16, args.prompt_tokens)
-        parts[name] = benchmark_parts.time_parts(system, timing, prompts, args.new_tokens, machine)
+        parts[name] = benchmark_parts.time_parts(system, timing, prompts, args.new_tokens, rates)
     body = {"kind": "sampler", "rows": rows, "targets": _targets(rows, args), "parts": parts}
-    return body | {"baseline_versions": versions, "tries": args.tries}, machine
+    return body | {"baseline_versions": versions, "tries": args.tries}, rates
 
 
 def _baseline_jobs(args: Args, models: Models) -> Iterator[Job]:
@@ -230,7 +232,9 @@ def _targets(rows: list[dict[str, Any]], args: Args) -> list[dict[str, Any]]:
     ]
 
 
-def _sweep(args: Args, models: Models, machine: Machine, console: Terminal) -> tuple[dict[str, Any], Machine]:
+def _sweep(
+    args: Args, models: Models, rates: DeviceRates, console: Terminal
+) -> tuple[dict[str, Any], DeviceRates]:
     """One thing varied at a time, around batch 16 at 20%."""
     t = args.new_tokens
     ratios = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -254,12 +258,12 @@ def _sweep(args: Args, models: Models, machine: Machine, console: Terminal) -> t
         jobs.append(Job(f"{length} new tokens, unsteered", SamplerSystem(models, None), 16, length))
         jobs.append(Job(f"{length} new tokens, 20%", SamplerSystem(models, 0.2), 16, length))
     timings = _run(jobs, args, models, console, tries=2)
-    machine = machine.best_of(measure_machine())
-    rows = [_row(job, timings[job], models, machine, args.prompt_tokens) for job in jobs]
+    rates = rates.best_of(measure_device())
+    rows = [_row(job, timings[job], models, rates, args.prompt_tokens) for job in jobs]
     speeds = [row["tokens_per_second"] for row in rows if row["system"].startswith("slots")]
     auto = max(row["tokens_per_second"] for row in rows if row["system"] in ("batch 16, 20%", "20% steered"))
     body = {"kind": "sampler_sweep", "rows": rows, "auto_of_best": auto / max([*speeds, auto])}
-    return body | {"baseline_versions": {}, "tries": 2}, machine
+    return body | {"baseline_versions": {}, "tries": 2}, rates
 
 
 def _run(
@@ -290,7 +294,7 @@ def _run(
 
 
 def _row(
-    job: Job, timings: list[Timing], models: Models, machine: Machine, prompt_tokens: int
+    job: Job, timings: list[Timing], models: Models, rates: DeviceRates, prompt_tokens: int
 ) -> dict[str, Any]:
     """What is written down of one system at one size."""
     seconds = statistics.median(timing.seconds for timing in timings)
@@ -302,7 +306,7 @@ def _row(
         "tokens_per_second": timings[0].tokens / seconds,
         "best_tokens_per_second": timings[0].tokens / min(timing.seconds for timing in timings),
         "ms_per_token_of_each_row": 1e3 * seconds / job.new_tokens,
-        "policy_floor_ms": 1e3 * machine.floor_seconds(cost),
+        "policy_floor_ms": 1e3 * rates.floor_seconds(cost),
         "counts": timings[0].counts,
     }
 

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from rich.markdown import Markdown
 
 from decode.benchmark_systems import SamplerSystem
-from sia_jax.costs.roofline import measure_machine
+from sia_jax.costs.roofline import measure_device
 from sia_jax.costs.shapes import NARROW, AdaptedModels
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
@@ -84,7 +84,7 @@ def run(args: Args, console: Terminal) -> None:
     """`main`, once the options are checked."""
     config = replace(NARROW, num_layers=args.layers)
     console.print("measuring the machine's bandwidth and peak ...")
-    record = record_header("narrow", config, measure_machine(), args.out)
+    record = record_header("narrow", config, measure_device(), args.out)
     rows = []
     for name in SYSTEMS:
         with tempfile.TemporaryDirectory() as folder:

@@ -29,7 +29,7 @@ from rich.markdown import Markdown
 from decode.benchmark_kernels import record_kernels
 from decode.benchmark_parts import time_parts
 from decode.benchmark_systems import BareLoop, SamplerSystem, System
-from sia_jax.costs.roofline import Machine, decode_step_cost, measure_machine
+from sia_jax.costs.roofline import DeviceRates, decode_step_cost, measure_device
 from sia_jax.costs.shapes import REAL_SHAPES, AdaptedModels
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
@@ -106,9 +106,9 @@ def run(args: Args, console: Terminal) -> None:
     clock = Clock(args.minutes)
     dtype = jnp.dtype(jnp.float32 if args.shape == "tiny" else jnp.bfloat16)
     console.print("measuring the machine's bandwidth and peak ...")
-    machine = measure_machine(64, 512) if args.shape == "tiny" else measure_machine(4096, 8192, dtype)
+    rates = measure_device(64, 512) if args.shape == "tiny" else measure_device(4096, 8192, dtype)
     models = AdaptedModels.random(REAL_SHAPES[args.shape], dtype)
-    record = record_header(args.shape, models.config, machine, args.out) | {
+    record = record_header(args.shape, models.config, rates, args.out) | {
         "kind": "gpu",
         "dtype": dtype.name,
         "prompt_tokens": args.prompt_tokens,
@@ -134,7 +134,7 @@ def run(args: Args, console: Terminal) -> None:
             console.say(f"no time is left for batch {batch}: {name}", "yellow")
             record["left_out"].append({"system": name, "batch": batch})
             continue
-        row = _row(name, system, batch, models, machine, args, clock)
+        row = _row(name, system, batch, models, rates, args, clock)
         record["rows"].append(row)
         _compare(record["rows"])
         record["targets"] = _targets(record["rows"]) if args.shape == "1.7B" else []
@@ -145,7 +145,7 @@ def run(args: Args, console: Terminal) -> None:
             save()
     done = {(row["system"], row["batch"]) for row in record["rows"]}
     if (_SPARSE, args.batches[0]) in done and clock.allows(2):
-        record["parts"] = _parts(models, machine, args)
+        record["parts"] = _parts(models, rates, args)
     save()
     console.print(Markdown(section(record)))
     console.print(f"wrote {path} and {args.out.with_suffix('.md')}")
@@ -164,7 +164,7 @@ def _jobs(models: AdaptedModels, args: Args) -> list[tuple[str, System, int]]:
 
 
 def _row(
-    name: str, system: System, batch: int, models: AdaptedModels, machine: Machine, args: Args, clock: Clock
+    name: str, system: System, batch: int, models: AdaptedModels, rates: DeviceRates, args: Args, clock: Clock
 ) -> dict[str, Any]:
     """Time one system at one batch."""
     began = time.monotonic()
@@ -174,7 +174,7 @@ def _row(
     seconds = statistics.median(timing.seconds for timing in timings)
     itemsize = models.policy["model"]["embed_tokens"]["weight"].dtype.itemsize
     columns = args.prompt_tokens + args.new_tokens / 2
-    floor = machine.floor_seconds(decode_step_cost(models.config, batch, columns, itemsize))
+    floor = rates.floor_seconds(decode_step_cost(models.config, batch, columns, itemsize))
     return {
         "system": name,
         "batch": batch,
@@ -220,13 +220,13 @@ def _kernels(
     return {} if kernels is None else {label: asdict(kernels)}
 
 
-def _parts(models: AdaptedModels, machine: Machine, args: Args) -> dict[str, list[dict[str, Any]]]:
+def _parts(models: AdaptedModels, rates: DeviceRates, args: Args) -> dict[str, list[dict[str, Any]]]:
     """Where the time of a steered call goes, at the first of the batches."""
     sparse = SamplerSystem(models, 0.2)
     prompts = _prompts(models, args.batches[0], args.prompt_tokens)
     timings = [sparse(prompts, args.new_tokens) for _ in range(args.tries)]
     best = min(timings, key=lambda timing: timing.seconds)
-    return {_SPARSE: time_parts(sparse, best, prompts, args.new_tokens, machine)}
+    return {_SPARSE: time_parts(sparse, best, prompts, args.new_tokens, rates)}
 
 
 def _prompts(models: AdaptedModels, batch: int, length: int) -> list[list[int]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 import sia_jax
 from decode.benchmark_systems import SamplerSystem, Timing
-from sia_jax.costs.roofline import Machine, decode_step_cost, pass_cost
+from sia_jax.costs.roofline import DeviceRates, decode_step_cost, pass_cost
 from sia_jax.decoding import policy_pass, value_pass
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.params import SteeringParams
@@ -30,7 +30,7 @@ from sia_jax.steering.types import RowParams
 
 
 def time_parts(
-    system: SamplerSystem, timing: Timing, prompts: list[list[int]], new_tokens: int, machine: Machine
+    system: SamplerSystem, timing: Timing, prompts: list[list[int]], new_tokens: int, rates: DeviceRates
 ) -> list[dict[str, Any]]:
     """One row a part: how often it ran in `timing`, the seconds of one run, its floor, its share of the call.
 
@@ -39,21 +39,21 @@ def time_parts(
       timing: one call of it.
       prompts: what it was called with.
       new_tokens: ids a reply.
-      machine: measured in the same run.
+      rates: measured in the same run.
     """
     config = system.config(len(prompts), new_tokens)
     params, numbers, prompt = _inputs(system, config, prompts)
     model, batch = config.policy, len(prompts)
     columns = prompt.policy_ids.shape[1] + new_tokens // 2
     itemsize = params.policy["model"]["embed_tokens"]["weight"].dtype.itemsize
-    step_floor = machine.floor_seconds(decode_step_cost(model, batch, columns, itemsize))
+    step_floor = rates.floor_seconds(decode_step_cost(model, batch, columns, itemsize))
     steps, calls = timing.counts["policy_steps"], timing.counts["value_calls"]
     assert config.pass_tokens is not None
     assert config.slots is not None
     prefilled = prompt.value_ids.size if calls else 0
     needed = (timing.counts["value_needed"] - prefilled) / max(calls, 1)
     served = timing.counts["steered"] * timing.tokens / max(calls, 1)
-    pass_floor = machine.floor_seconds(
+    pass_floor = rates.floor_seconds(
         pass_cost(model, needed, columns_seen=columns, columns_read=served * columns, itemsize=itemsize)
     )
     prefill = pass_cost(
@@ -71,7 +71,7 @@ def time_parts(
         ("entropy, gate, draw, record", steps, max(whole_step - seconds["policy network"], 0.0), 0.0),
         ("value pass, needed tokens", calls, seconds["value pass"] * needed / config.pass_tokens, pass_floor),
         ("value pass, padding", calls, seconds["value pass"] * (1 - needed / config.pass_tokens), 0.0),
-        ("prefill", 2 if calls else 1, seconds["prefill"], machine.floor_seconds(prefill)),
+        ("prefill", 2 if calls else 1, seconds["prefill"], rates.floor_seconds(prefill)),
     ]
     accounted = sum(count * each for _, count, each, _ in rows)
     rows.append(("rest: loops, dispatch", 1, timing.seconds - accounted, 0.0))

@@ -193,17 +193,17 @@ def _sample(
     with waiting(console, "loading the policy"):
         models = runner.load_models(args)
     size = runner.whole_rows(args, min(len(prompts), args.batch // args.samples))
-    machine = Runner(models, args, size, branches=args.samples)
+    engine = Runner(models, args, size, branches=args.samples)
     rows = [Row(own, own, _key(args, prompt), math.inf) for prompt, own in zip(prompts, ids, strict=True)]
     with journal, RunProgress(console, len(prompts) * args.samples, len(journal.done)) as progress:
         for batch in plan(rows, size, by_length=True):
             wanted = {(index, branch) for index in batch.indices for branch in range(args.samples)}
             if wanted <= journal.done:
                 continue
-            if machine.needs_compiling(batch.shape):
+            if engine.needs_compiling(batch.shape):
                 with progress.aside(f"compiling for prompts of up to {batch.shape[0]} tokens"):
-                    machine.compile(batch.shape)
-            groups, _ = machine.run([rows[index] for index in batch.indices], batch.shape, args)
+                    engine.compile(batch.shape)
+            groups, _ = engine.run([rows[index] for index in batch.indices], batch.shape, args)
             before = len(journal.done)
             for index, group in zip(batch.indices, groups, strict=True):
                 for branch, reply in enumerate(group):

@@ -259,7 +259,7 @@ def _run(
     console: Terminal,
 ) -> list[Scored]:
     """One program for all settings: the threshold is an argument of it."""
-    machine = Runner(models, sampling, len(asked), record="candidates")
+    engine = Runner(models, sampling, len(asked), record="candidates")
     assert models.value is not None
     rows = [
         Row(
@@ -281,10 +281,10 @@ def _run(
     with RunProgress(console, total, work=sum(work)) as progress:
         scorer = Scorer(reward, progress.aside)
         with progress.aside("compiling the sampler"):
-            machine.compile(shape)
+            engine.compile(shape)
         for setting, share in zip(settings, work, strict=True):
             rows = [replace(row, threshold=setting.threshold) for row in rows]
-            groups, seconds = machine.run(rows, shape, sampling)
+            groups, seconds = engine.run(rows, shape, sampling)
             replies = [reply for (reply,) in groups]
             gold = [gold_reward(*pair) for pair in zip(asked, (r.text for r in replies), strict=True)]
             proxy = [reward for (reward,) in scorer.score(conversations, groups).rewards]

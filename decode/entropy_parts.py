@@ -134,7 +134,7 @@ def sample_replies(
         rows.append(Row(ids, own, runner.prompt_key(args.seed, prompt.index), math.inf))
     size = min(batch, len(rows))
     # Values are found afterwards: a sampler with a value model would only give them of what it steers.
-    machine = Runner(Models(models.policy, None), args, size, record="candidates")
+    engine = Runner(Models(models.policy, None), args, size, record="candidates")
     with RunProgress(console, len(rows), len(journal.replies)) as progress:
         for group in plan(rows, size, by_length=True):
             missing = [index for index in group.indices if index not in journal.replies]
@@ -142,10 +142,10 @@ def sample_replies(
                 continue
             if not wanted():
                 return
-            if machine.needs_compiling(group.shape):
+            if engine.needs_compiling(group.shape):
                 with progress.aside(f"compiling for prompts of up to {group.shape[0]} tokens"):
-                    machine.compile(group.shape)
-            found, _ = machine.run([rows[index] for index in group.indices], group.shape, args)
+                    engine.compile(group.shape)
+            found, _ = engine.run([rows[index] for index in group.indices], group.shape, args)
             replies = {index: own[0] for index, own in zip(group.indices, found, strict=True)}
             # Values of the whole group, also where some are there already: the program depends on its shape.
             values = _values(models.value, rows, replies, size)

@@ -208,10 +208,10 @@ def _sample(
         if models is None:
             with waiting(console, "loading the models"):
                 models = runner.load_models(args.sampling)
-        machine = Continuations(
+        continuations = Continuations(
             models, args.sampling, prompts, journal.replies, args.continuations, args.batch
         )
-        machine.run(tasks, _gold, journal, wanted, console)
+        continuations.run(tasks, _gold, journal, wanted, console)
     if not wanted():
         return [], None, []
     return places, population, as_drawn(places, chosen, weights, journal, args.floor, args.most)

@@ -56,7 +56,7 @@ from sia_jax.runs.cli import command, goes_on, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.journal import Journal
 from sia_jax.runs.progress import RunProgress, clock, waiting
-from sia_jax.runs.provenance import head_commit, machine
+from sia_jax.runs.provenance import head_commit, host_description
 from sia_jax.text.forms import Prompting, date_variables
 from sia_jax.world import gold as world_gold
 from sia_jax.world.known import world_prompts
@@ -117,9 +117,9 @@ class _Evaluation:
         )
         pages = () if args.page is None else (Path(args.page).absolute().parent,)
         self._commit = head_commit(ignored=pages)  # what it writes itself changes no reply
-        self._machine = machine()
+        self._host = host_description()
         if args.mesh != (1, 1, 1):
-            self._machine += f", mesh {args.mesh}"
+            self._host += f", mesh {args.mesh}"
 
     @property
     def units(self) -> list[Unit]:
@@ -146,7 +146,7 @@ class _Evaluation:
             rows = self._rows(models)
             progress = RunProgress(self.console, total, done, work=self._work())
             with self.journal, progress:
-                machine = MethodRunner(
+                engine = MethodRunner(
                     models,
                     reward,
                     self.args,
@@ -156,7 +156,7 @@ class _Evaluation:
                     self.args.reward_max_tokens,
                 )
                 for unit in self.units:
-                    self._run_unit(unit, machine, rows, progress)
+                    self._run_unit(unit, engine, rows, progress)
             self._say(f"{total - done:,} replies, {progress.rates()}")
         for unit in self.units:
             self._gate(unit)  # replies of another run's gates are refused, however complete
@@ -194,12 +194,12 @@ class _Evaluation:
             rows.append(Row(own, value_ids, runner.own_key(0), 0.0))
         return rows
 
-    def _run_unit(self, unit: Unit, machine: MethodRunner, rows: list[Row], progress: RunProgress) -> None:
+    def _run_unit(self, unit: Unit, engine: MethodRunner, rows: list[Row], progress: RunProgress) -> None:
         method, seed = unit
         gate = self._gate(unit)
         if self._is_done(unit):
             return
-        batches = plan(rows, min(len(rows), machine.rows(method)), by_length=True)
+        batches = plan(rows, min(len(rows), engine.rows(method)), by_length=True)
         shapes = common_shape([batch.shape for batch in batches])
         for batch, shape in zip(batches, shapes, strict=True):
             keys = {index: (method.key, seed, index) for index in batch.indices}
@@ -207,7 +207,7 @@ class _Evaluation:
                 continue
             jobs = [self._job(rows, seed, index, gate) for index in batch.indices]
             new, first = 0, progress.is_new
-            chosen = machine.run(method, gate, jobs, shape)
+            chosen = engine.run(method, gate, jobs, shape)
             for index, one in zip(batch.indices, chosen, strict=True):
                 if keys[index] not in self.records:
                     self.journal.write(self._record(unit, gate, index, one))
@@ -284,7 +284,7 @@ class _Evaluation:
             "seconds": chosen.seconds,
             "flops": chosen.flops.to_json(),
             "commit": self._commit,
-            "machine": self._machine,
+            "machine": self._host,
         }
 
     def _take(self, record: dict[str, Any]) -> Hashable:

@@ -111,7 +111,7 @@ class MethodRunner:
         assert models.value is not None
         self._models, self._args, self._batch, self._aside = models, args, batch, aside
         self._value = models.value.config
-        self._machines: dict[tuple[bool, int, float], Runner] = {}
+        self._engines: dict[tuple[bool, int, float], Runner] = {}
         self._warm: set[tuple[int, tuple[int, int]]] = set()
         self._reward = Scorer(reward, aside, template, reward_tokens)
 
@@ -130,14 +130,14 @@ class MethodRunner:
           jobs: at most `rows(method)`.
           shape: lengths of the buffers for the prompts of policy and value model.
         """
-        machine = self._machine(method)
-        if machine.needs_compiling(shape):
+        engine = self._engine(method)
+        if engine.needs_compiling(shape):
             with self._aside(f"compiling {method.name} for prompts of up to {shape[0]} tokens"):
-                machine.compile(shape)
+                engine.compile(shape)
         rows = [job.row for job in jobs]
         numbers = gate_at(gate.rate) if method.is_steered else None
-        prompt, samples, seconds = machine.sample(rows, shape, self._args, numbers)
-        groups = machine.read(prompt, samples, len(rows), self._args)
+        prompt, samples, seconds = engine.sample(rows, shape, self._args, numbers)
+        groups = engine.read(prompt, samples, len(rows), self._args)
         scores: list[list[float | None]] | None = None
         found: Rewards | None = None
         conversations = [job.messages for job in jobs]
@@ -170,10 +170,10 @@ class MethodRunner:
             for i, group in enumerate(groups)
         ]
 
-    def _machine(self, method: Method) -> Runner:
+    def _engine(self, method: Method) -> Runner:
         structure = (method.is_steered, method.n, method.schedule if method.is_steered else 1.0)
-        if structure not in self._machines:
-            self._machines[structure] = Runner(
+        if structure not in self._engines:
+            self._engines[structure] = Runner(
                 self._models if method.is_steered else Models(self._models.policy, None),
                 self._args,
                 self.rows(method),
@@ -181,7 +181,7 @@ class MethodRunner:
                 structure=replace(runner.steering(self._args), gate=gate_at(0.0)),
                 expected_ratio=method.schedule if method.is_steered else None,
             )
-        return self._machines[structure]
+        return self._engines[structure]
 
     def _last_values(
         self,

@@ -27,7 +27,7 @@ from rich.markdown import Markdown
 from rich.progress import track
 
 import sia_jax
-from sia_jax.costs.roofline import measure_machine, training_flops, usable_cores
+from sia_jax.costs.roofline import measure_device, training_flops, usable_cores
 from sia_jax.costs.shapes import SHAPES, Models
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.files.lock import locked
@@ -74,7 +74,7 @@ def main(args: Args) -> None:
 def run(args: Args, console: Terminal) -> None:
     """`main`, once the options are checked."""
     models = Models.random(SHAPES[args.shape])
-    machine = measure_machine()
+    device_rates = measure_device()
     batches = [_batch(seed, args.row_length, models.config.vocab_size) for seed in range(args.steps + 1)]
     systems = _systems(args, models)
     versions: dict[str, str] = {}
@@ -91,7 +91,7 @@ def run(args: Args, console: Terminal) -> None:
             once = system(batch)
             if number:
                 seconds[name].append(once)
-    machine = machine.best_of(measure_machine())
+    device_rates = device_rates.best_of(measure_device())
     tokens = [sum(t.length for t in batch) for batch in batches[1:]]
     columns = float(np.mean([t.length for batch in batches[1:] for t in batch])) / 2
     rows: list[dict[str, Any]] = []
@@ -103,10 +103,10 @@ def run(args: Args, console: Terminal) -> None:
                 "system": name,
                 "tokens_per_second": statistics.median(rates),
                 "best_tokens_per_second": max(rates),
-                "of_floor": flops / machine.flops_per_second / sum(took),
+                "of_floor": flops / device_rates.flops_per_second / sum(took),
             }
         )
-    record: dict[str, Any] = record_header(args.shape, models.config, machine, args.out) | {
+    record: dict[str, Any] = record_header(args.shape, models.config, device_rates, args.out) | {
         "kind": "training",
         "rows": rows,
         "targets": _targets({row["system"]: row["tokens_per_second"] for row in rows}),

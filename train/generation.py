@@ -248,7 +248,7 @@ class Generation:
         size = runner.whole_rows(self._sampling, self.args.batch // branches)
         batches = plan([len(prompt.policy_ids) for prompt in prompts], self.replies, branches, size)
         rows = max(len(batch.heads) for batch in batches)
-        machine = Runner(models, self._sampling, rows, branches=branches)
+        engine = Runner(models, self._sampling, rows, branches=branches)
         progress = RunProgress(console, total, done)
         smaller = (
             f"lower --batch, now {self.args.batch}, and the same command goes on; or lower --max-new-tokens"
@@ -265,11 +265,11 @@ class Generation:
                 if journal.done.issuperset(keys):
                     continue
                 shape = (batch.length, batch.length)
-                if machine.needs_compiling(shape):
+                if engine.needs_compiling(shape):
                     with progress.aside(f"compiling for prompts of up to {batch.length} tokens"):
-                        machine.compile(shape)
+                        engine.compile(shape)
                 heads = [self._row(prompts[index], first, branches) for index, first in batch.heads]
-                groups, _ = machine.run(heads, shape, self._sampling)
+                groups, _ = engine.run(heads, shape, self._sampling)
                 replies = zip(keys, chain.from_iterable(groups), strict=True)
                 new = [(key, reply) for key, reply in replies if key not in journal.done]
                 for (digest, branch), reply in new:

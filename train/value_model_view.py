@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sia_jax.costs.roofline import measure_machine, peak_flops, training_flops
+from sia_jax.costs.roofline import measure_device, peak_flops, training_flops
 from sia_jax.reports.training import MetricsLog, describe_fit, draw_curves
 from sia_jax.runs.console import Terminal
 from sia_jax.training.config import TrainConfig
@@ -20,7 +20,7 @@ from sia_jax.training.regression import Fit
 @functools.cache
 def _measured_flops() -> float:
     """Of a device that no table knows."""
-    return measure_machine(64, 1024).flops_per_second
+    return measure_device(64, 1024).flops_per_second
 
 
 class RunView:

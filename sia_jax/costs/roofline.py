@@ -125,15 +125,15 @@ def peak_flops(device: jax.Device) -> float | None:
 
 
 @dataclass(frozen=True)
-class Machine:
+class DeviceRates:
     """What the default device was measured to do."""
 
     bytes_per_second: float
     flops_per_second: float
 
-    def best_of(self, other: "Machine") -> "Machine":
+    def best_of(self, other: "DeviceRates") -> "DeviceRates":
         """The better rates of two measurements: a floor must not be beaten."""
-        return Machine(
+        return DeviceRates(
             max(self.bytes_per_second, other.bytes_per_second),
             max(self.flops_per_second, other.flops_per_second),
         )
@@ -143,7 +143,7 @@ class Machine:
         return max(cost.bytes / self.bytes_per_second, cost.flops / self.flops_per_second)
 
 
-def measure_machine(megabytes: int = 512, matrix: int = 2048, dtype: Any = jnp.float32) -> Machine:
+def measure_device(megabytes: int = 512, matrix: int = 2048, dtype: Any = jnp.float32) -> DeviceRates:
     """Measure the device: the best rate at which it moves memory and multiplies matrices.
 
     Each rate is the best of several kernels and of several tries, for a floor must not be beaten.
@@ -167,7 +167,7 @@ def measure_machine(megabytes: int = 512, matrix: int = 2048, dtype: Any = jnp.f
         bandwidth = max(bandwidth, 2 * x.nbytes / best_seconds(lambda: _negative(x)))
     square = jnp.ones((matrix, matrix), dtype)
     peak = 2 * matrix**3 / best_seconds(lambda: _matmul(square, square))
-    return Machine(bandwidth, peak)
+    return DeviceRates(bandwidth, peak)
 
 
 def usable_cores() -> int:

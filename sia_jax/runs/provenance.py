@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from sia_jax.costs.roofline import Machine, usable_cores
+from sia_jax.costs.roofline import DeviceRates, usable_cores
 from sia_jax.models.config import ModelConfig
 
 UNKNOWN = "unknown"
@@ -57,7 +57,7 @@ def last_commit(paths: Sequence[Path], folder: Path | None = None) -> str:
     return found + ("+changes" if _git("status", "--porcelain", "--", *names, folder=folder) else "")
 
 
-def record_header(shape: str, config: ModelConfig, machine: Machine, out: Path) -> dict[str, Any]:
+def record_header(shape: str, config: ModelConfig, rates: DeviceRates, out: Path) -> dict[str, Any]:
     """What every record of a benchmark says of its run; `out` is the folder of the records."""
     return {
         "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -67,14 +67,14 @@ def record_header(shape: str, config: ModelConfig, machine: Machine, out: Path) 
         "python": platform.python_version(),
         "load_average": os.getloadavg()[0],
         "device": f"{jax.devices()[0].device_kind}, {usable_cores()} cores",
-        "bandwidth_gb_per_s": machine.bytes_per_second / 1e9,
-        "peak_gflop_per_s": machine.flops_per_second / 1e9,
+        "bandwidth_gb_per_s": rates.bytes_per_second / 1e9,
+        "peak_gflop_per_s": rates.flops_per_second / 1e9,
         "shape": shape,
         "config": asdict(config),
     }
 
 
-def machine() -> str:
+def host_description() -> str:
     """What this process computes on and with: 'cpu, 2 cores, Python 3.11.7, jax 0.10.2'."""
     device = f"{jax.devices()[0].device_kind}, {usable_cores()} cores"
     return f"{device}, Python {platform.python_version()}, jax {version('jax')}"

@@ -7,7 +7,7 @@ import pytest
 
 from decode import benchmark_compile
 from decode.benchmark_compile import EMPTY, FULL, OTHER, Args, main
-from sia_jax.costs.roofline import Machine
+from sia_jax.costs.roofline import DeviceRates
 
 CALLS = [
     {"seconds": 50.0, "trace": 2.0, "lower": 1.0, "compile": 35.0, "programs": 7},
@@ -21,7 +21,7 @@ def test_rows_are_what_each_process_found(
     layers: int, has_targets: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folders = []
-    monkeypatch.setattr(benchmark_compile, "measure_machine", lambda *_: Machine(1e9, 1e12))
+    monkeypatch.setattr(benchmark_compile, "measure_device", lambda *_: DeviceRates(1e9, 1e12))
     monkeypatch.setattr(benchmark_compile, "in_new_process", lambda *what: folders.append(what[-1]) or CALLS)
     main(Args(layers=layers, out=tmp_path / "records"))
     record = json.loads(next((tmp_path / "records").glob("*-compile.json")).read_text())
@@ -43,7 +43,7 @@ def test_a_length_without_a_shorter_one_in_its_bucket_is_refused(tmp_path: Path)
 def test_a_second_process_loads_what_the_first_has_compiled(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(benchmark_compile, "measure_machine", lambda *_: Machine(1e9, 1e12))
+    monkeypatch.setattr(benchmark_compile, "measure_device", lambda *_: DeviceRates(1e9, 1e12))
     main(Args(layers=2, new_tokens=16, out=tmp_path / "records"))
     record = json.loads(next((tmp_path / "records").glob("*-compile.json")).read_text())
     for empty, other, full in (record["rows"][:3], record["rows"][3:]):

@@ -10,15 +10,15 @@ from decode import benchmark_gpu
 from decode.benchmark_gpu import Args, Clock, main
 from decode.benchmark_kernels import record_kernels, sum_kernels
 from decode.benchmark_systems import BareLoop, SamplerSystem, Timing
-from sia_jax.costs.roofline import Machine
+from sia_jax.costs.roofline import DeviceRates
 from sia_jax.costs.shapes import REAL_SHAPES, AdaptedModels
 from sia_jax.decoding.checks import check_params
 from sia_jax.models.config import ModelConfig
 
 
 @pytest.fixture
-def fake_machine(monkeypatch):
-    monkeypatch.setattr(benchmark_gpu, "measure_machine", lambda *_: Machine(1e6, 1e12))
+def fake_rates(monkeypatch):
+    monkeypatch.setattr(benchmark_gpu, "measure_device", lambda *_: DeviceRates(1e6, 1e12))
     monkeypatch.setattr(benchmark_gpu, "time_parts", lambda *_: [])
 
 
@@ -27,7 +27,7 @@ def record_of(folder):
     return json.loads(path.read_text())
 
 
-def test_a_run_is_recorded_and_drawn(tmp_path, monkeypatch, fake_machine):
+def test_a_run_is_recorded_and_drawn(tmp_path, monkeypatch, fake_rates):
     monkeypatch.setattr(benchmark_gpu, "_jobs", lambda models, _: [("bare greedy loop", BareLoop(models), 2)])
     out = tmp_path / "benchmarks"
     main(Args(shape="tiny", batches=(2,), prompt_tokens=4, new_tokens=4, tries=1, commit="abc", out=out))
@@ -49,7 +49,7 @@ def test_the_sampler_is_given_the_policy_s_weights_in_bfloat16_and_an_adapter():
 
 
 def test_the_first_call_is_apart_and_ratios_are_to_the_unsteered_at_a_batch(
-    tmp_path, monkeypatch, fake_machine
+    tmp_path, monkeypatch, fake_rates
 ):
     def system(seconds):
         taken = iter([100.0, seconds, 3 * seconds, seconds])
@@ -77,7 +77,7 @@ def test_the_first_call_is_apart_and_ratios_are_to_the_unsteered_at_a_batch(
     ]
 
 
-def test_what_the_time_left_does_not_hold_is_left_out_and_named(tmp_path, fake_machine):
+def test_what_the_time_left_does_not_hold_is_left_out_and_named(tmp_path, fake_rates):
     out = tmp_path / "benchmarks"
     main(Args(shape="tiny", batches=(2, 1), minutes=0.1, out=out))
     record = record_of(out)

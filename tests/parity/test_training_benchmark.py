@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sia_jax.costs.roofline import Machine
+from sia_jax.costs.roofline import DeviceRates
 from sia_jax.reports.benchmarks import section
 from train import benchmark, torch_baseline
 
@@ -74,7 +74,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, 
         clock = SimpleNamespace(perf_counter=lambda: SECONDS * next(ticks))
         patch.setattr(benchmark, "time", clock)
         patch.setattr(torch_baseline, "time", clock)
-        patch.setattr(benchmark, "measure_machine", lambda: Machine(1e9, PEAK))
+        patch.setattr(benchmark, "measure_device", lambda: DeviceRates(1e9, PEAK))
         patch.setattr(benchmark, "train_step", spied_step)
         patch.setattr(torch_baseline, "TorchTrainer", SpiedTrainer)
         patch.setattr(SpiedTrainer, "seen", seen, raising=False)
