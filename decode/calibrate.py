@@ -30,7 +30,7 @@ import tyro
 
 from decode import preflight
 from sia_jax.data.prompts import PromptLine
-from sia_jax.engine import runner
+from sia_jax.engine import prompting, runner
 from sia_jax.engine.options import SamplingArgs
 from sia_jax.engine.plan import plan
 from sia_jax.engine.reply import json_numbers
@@ -103,12 +103,12 @@ def run(args: Args, console: Terminal) -> None:
     Raises:
       FileNotFoundError, ValueError: what is wrong with options and files.
     """
-    prompts = runner.read_prompt_file(args.prompts, args.column, args.system)
+    prompts = prompting.read_prompt_file(args.prompts, args.column, args.system)
     policy = runner.prepare(args)
-    prompting = runner.prompting(policy, args)
-    runner.announce(prompting, prompts, console)
-    ids = preflight.policy_ids(prompts, runner.Models(policy, None), args, prompting)
-    source = describe_source(args, len(prompts), prompting)
+    settled = prompting.find_prompting(policy, args)
+    prompting.announce(settled, prompts, console)
+    ids = preflight.policy_ids(prompts, runner.Models(policy, None), args, settled)
+    source = describe_source(args, len(prompts), settled)
     if Path(args.out).exists() and not args.overwrite and not _partial(args).exists():
         _check_finished(args, source)
         console.print(f"{args.out}: it is there already", highlight=False, soft_wrap=True)
@@ -219,15 +219,15 @@ def _key(args: Args, prompt: PromptLine) -> jax.Array:
     return runner.prompt_key(args.seed, prompt.index) if prompt.seed is None else runner.own_key(prompt.seed)
 
 
-def describe_source(args: Args, prompts: int, prompting: Prompting | None = None) -> dict[str, Any]:
+def describe_source(args: Args, prompts: int, settled: Prompting | None = None) -> dict[str, Any]:
     """What the entropies depend on.
 
     Args:
       args: of the run.
       prompts: how many there are.
-      prompting: how they are made (`runner.prompting`); None: it is found here.
+      settled: how they are made (`prompting.find_prompting`); None: it is found here.
     """
-    whole = runner.run_identity(args, prompting)
+    whole = runner.run_identity(args, settled)
     settings = {name: x for name, x in whole.items() if name not in _POLICY_ONLY}
     return {
         "settings": settings | {"system": args.system},

@@ -23,7 +23,7 @@ from typing import Any
 from rich.text import Text
 
 from sia_jax.data.prompts import PromptLine
-from sia_jax.engine import runner
+from sia_jax.engine import prompting, runner
 from sia_jax.engine.options import SamplingArgs
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.runner import Row, Runner
@@ -92,7 +92,7 @@ class Chat:
         self.models = models
         self.console = console
         self.engine = Runner(models, args, 1, record="candidates")
-        self._prompting = runner.prompting(models.policy, args)
+        self._prompting = prompting.find_prompting(models.policy, args)
         self.messages: list[dict[str, str]] = []
         self.last: Reply | None = None
         self._last_args = args
@@ -158,8 +158,8 @@ class Chat:
         """The reply to a conversation, and the seconds it took. The same turn draws the same numbers."""
         prompt = PromptLine(0, "the conversation", tuple(turns))
         try:
-            ids = runner.policy_ids(self.models.policy, prompt, args, self._prompting)
-            value_ids = runner.value_ids(self.models, prompt, ids, args)
+            ids = prompting.policy_ids(self.models.policy, prompt, args, self._prompting)
+            value_ids = prompting.value_ids(self.models, prompt, ids, args)
         except ValueError as error:
             raise ValueError(f"{error}; /reset begins anew") from None
         shape = bucket_length(len(ids)), bucket_length(len(value_ids))

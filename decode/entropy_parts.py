@@ -17,7 +17,7 @@ import numpy as np
 import sia_jax
 from sia_jax.data.prompts import PromptLine
 from sia_jax.decoding.state import CandidateRecord, FinishReason
-from sia_jax.engine import runner
+from sia_jax.engine import prompting, runner
 from sia_jax.engine.options import Models, SamplingArgs
 from sia_jax.engine.plan import plan
 from sia_jax.engine.reply import Reply, json_numbers
@@ -86,7 +86,7 @@ class StudyJournal(Journal):
         """
         index = place_in(record, "index")
         prompt = self._prompts[index] if index < len(self._prompts) else None
-        if prompt is None or (record["id"], record["prompt"]) != (prompt.id, runner.prompt_json(prompt)):
+        if prompt is None or (record["id"], record["prompt"]) != (prompt.id, prompting.prompt_json(prompt)):
             raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
         if record["kind"] == "reply":
             self.replies[index] = Studied(
@@ -127,10 +127,10 @@ def sample_replies(
       ValueError: the policy's logits, or values, are not finite.
     """
     assert models.value is not None
-    rows, prompting = [], runner.prompting(models.policy, args)
+    rows, settled = [], prompting.find_prompting(models.policy, args)
     for prompt in prompts:
-        ids = runner.policy_ids(models.policy, prompt, args, prompting)
-        own = runner.value_ids(models, prompt, ids, args)
+        ids = prompting.policy_ids(models.policy, prompt, args, settled)
+        own = prompting.value_ids(models, prompt, ids, args)
         rows.append(Row(ids, own, runner.prompt_key(args.seed, prompt.index), math.inf))
     size = min(batch, len(rows))
     # Values are found afterwards: a sampler with a value model would only give them of what it steers.
@@ -183,7 +183,7 @@ def _reply_record(prompt: PromptLine, reply: Reply, values: np.ndarray) -> dict[
         "kind": "reply",
         "id": prompt.id,
         "index": prompt.index,
-        "prompt": runner.prompt_json(prompt),
+        "prompt": prompting.prompt_json(prompt),
         "text": reply.text,
         "finish_reason": reply.finish_reason.name.lower(),
         "tokens": reply.tokens.tolist(),
@@ -268,8 +268,8 @@ class Continuations:
     ):
         self._models, self._args, self._count = models, args, count
         self._prompts, self._replies = prompts, replies
-        prompting = runner.prompting(models.policy, args)
-        self._ids = [list(runner.policy_ids(models.policy, prompt, args, prompting)) for prompt in prompts]
+        settled = prompting.find_prompting(models.policy, args)
+        self._ids = [list(prompting.policy_ids(models.policy, prompt, args, settled)) for prompt in prompts]
         plain = Runner(Models(models.policy, None), args, 1)
         self._stops, self._tokenizer = set(plain.stop_ids.tolist()), models.policy.tokenizer
         self._stop_ids = plain.stop_ids
@@ -387,7 +387,7 @@ class Continuations:
             "kind": "position",
             "id": prompt.id,
             "index": place.prompt,
-            "prompt": runner.prompt_json(prompt),
+            "prompt": prompting.prompt_json(prompt),
             "position": t,
             "candidates": reply.ids[t, own].tolist(),
             "texts": [self._text([int(token)]) for token in reply.ids[t, own]],

@@ -48,9 +48,8 @@ from decode.entropy_parts import (
     sample_replies,
 )
 from sia_jax.data.prompts import PromptLine
-from sia_jax.engine import runner
+from sia_jax.engine import prompting, runner
 from sia_jax.engine.options import SamplingArgs
-from sia_jax.engine.prompting import refuse_own_numbers
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
@@ -155,17 +154,17 @@ def main(args: Args) -> None:
     with program("decode.entropy_study", interrupted=lambda: kept, smaller=smaller) as console:
         _check(args)
         with locked(folders=(Path(args.out),)):
-            prompts = runner.read_prompt_file(args.prompts, args.column)
-            refuse_own_numbers(prompts, "the options")
+            prompts = prompting.read_prompt_file(args.prompts, args.column)
+            prompting.refuse_own_numbers(prompts, "the options")
             policy = runner.prepare(args.sampling)
             value = preflight.value_without_weights(args.sampling, policy)
-            prompting = runner.prompting(policy, args.sampling)
-            runner.announce(prompting, prompts, console)
-            preflight.policy_ids(prompts, runner.Models(policy, value), args.sampling, prompting)
+            settled = prompting.find_prompting(policy, args.sampling)
+            prompting.announce(settled, prompts, console)
+            preflight.policy_ids(prompts, runner.Models(policy, value), args.sampling, settled)
             if args.continuations:
                 _check_gold(prompts, has_tokenizer=policy.tokenizer is not None)
             journal = StudyJournal(
-                Path(args.out) / JOURNAL, _settings(args, prompting), prompts, overwrite=args.overwrite
+                Path(args.out) / JOURNAL, _settings(args, settled), prompts, overwrite=args.overwrite
             )
             with Interruption() as interruption, journal:
                 places, population, drawn = _sample(args, prompts, journal, interruption, console)
@@ -342,14 +341,14 @@ def _check_gold(prompts: list[PromptLine], *, has_tokenizer: bool) -> None:
     world_prompts(prompts, "the gold reward", "for values alone give --continuations 0")
 
 
-def _settings(args: Args, prompting: Prompting | None) -> dict[str, Any]:
+def _settings(args: Args, settled: Prompting | None) -> dict[str, Any]:
     """What replies and rewards depend on, but for the prompts. Not --batch, which changes none."""
     names = (
         *("policy", "policy_fingerprint", "policy_files", "value", "value_fingerprint", "value_files"),
         *("value_backbone", "value_backbone_fingerprint", "value_backbone_files", "dtype"),
         *("num_candidates", "max_new_tokens", "seed", "prompt_form", "thinking", "date_string"),
     )
-    whole = runner.run_identity(args.sampling, prompting)
+    whole = runner.run_identity(args.sampling, settled)
     own = {name: getattr(args, name) for name in ("positions", "bins", "floor", "most", "continuations")}
     return {name: whole[name] for name in names} | own
 

@@ -36,7 +36,7 @@ from decode.method_runner import Chosen, Job, MethodRunner, common_shape
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.engine import runner
+from sia_jax.engine import prompting, runner
 from sia_jax.engine.plan import plan
 from sia_jax.engine.reply import json_threshold
 from sia_jax.engine.runner import Row
@@ -95,15 +95,15 @@ class _Evaluation:
         self.prompts = read(args)
         self.subjects = world_prompts(self.prompts, "--gold", "leave it out") if args.gold else None
         self.policy = runner.prepare(args)
-        self._prompting = prompting = runner.prompting(self.policy, args)
-        runner.announce(prompting, self.prompts, console)
+        self._prompting = settled = prompting.find_prompting(self.policy, args)
+        prompting.announce(settled, self.prompts, console)
         self._template = _reward_template(args)
         without_weights = runner.Models(self.policy, preflight.value_without_weights(args, self.policy))
         self._reward_check = preflight.reward_check(
             args.reward, args.reward_max_tokens, self._template, args.max_new_tokens
         )
-        self.ids = preflight.policy_ids(self.prompts, without_weights, args, prompting, self._reward_check)
-        self.settings = _settings(args, prompting, self._template)
+        self.ids = preflight.policy_ids(self.prompts, without_weights, args, settled, self._reward_check)
+        self.settings = _settings(args, settled, self._template)
         self.calibration = None
         if args.thresholds is not None:
             self.calibration = read_calibration(Path(args.thresholds))
@@ -190,7 +190,7 @@ class _Evaluation:
         preflight.policy_ids(self.prompts, models, self.args, self._prompting)
         rows = []
         for prompt, own in zip(self.prompts, self.ids, strict=True):
-            value_ids = runner.value_ids(models, prompt, own, self.args)
+            value_ids = prompting.value_ids(models, prompt, own, self.args)
             rows.append(Row(own, value_ids, runner.own_key(0), 0.0))
         return rows
 
@@ -352,9 +352,9 @@ class _Evaluation:
         self.console.print(text, highlight=False, soft_wrap=True)
 
 
-def _settings(args: Args, prompting: Prompting | None, reward_template: dict[str, str]) -> dict[str, Any]:
+def _settings(args: Args, settled: Prompting | None, reward_template: dict[str, str]) -> dict[str, Any]:
     """What the replies and their rewards depend on, but for method and seed."""
-    whole = runner.run_identity(args, prompting)
+    whole = runner.run_identity(args, settled)
     settings = {name: x for name, x in whole.items() if name not in ("threshold", "seed")}
     folder = resolve_checkpoint(args.reward)
     return settings | {

@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 import tyro
 
 from sia_jax.data.prompts import MAX_SEED, PromptLine
-from sia_jax.engine import runner
+from sia_jax.engine import prompting, runner
 from sia_jax.engine.options import SamplingArgs
-from sia_jax.engine.prompting import refuse_own_numbers
 from sia_jax.evaluation.calibration import Calibration
 from sia_jax.evaluation.methods import GROUPS, NEED_THRESHOLDS, Chooser, Group, Method, plan_methods
 from sia_jax.files import strict_json
@@ -170,11 +169,11 @@ def read(args: Args) -> list[PromptLine]:
     Raises:
       FileNotFoundError, ValueError: what is wrong with them.
     """
-    prompts = runner.read_prompt_file(args.prompts, args.column, args.system)
+    prompts = prompting.read_prompt_file(args.prompts, args.column, args.system)
     for prompt in prompts:
         if prompt.messages is None:
             raise ValueError(f"prompt {prompt.id!r} is one of ids, and a reward model scores conversations")
-    refuse_own_numbers(prompts, "the methods")
+    prompting.refuse_own_numbers(prompts, "the methods")
     if len(prompts) < 2:
         raise ValueError(f"{args.prompts} has 1 prompt, and an interval takes 2 or more, better some hundred")
     return prompts

@@ -36,7 +36,7 @@ from rich.text import Text
 
 from decode import preflight
 from sia_jax.data.prompts import PromptLine, text_prompts
-from sia_jax.engine import runner
+from sia_jax.engine import prompting, runner
 from sia_jax.engine.options import SamplingArgs
 from sia_jax.engine.plan import Batch, plan
 from sia_jax.engine.reply import Reply, json_threshold
@@ -103,8 +103,8 @@ def run(args: Args, console: Terminal) -> None:
     """
     prompts = _read(args)
     policy = runner.prepare(args)
-    found = runner.prompting(policy, args)
-    runner.announce(found, prompts, console)
+    found = prompting.find_prompting(policy, args)
+    prompting.announce(found, prompts, console)
     value = preflight.value_without_weights(args, policy)
     ids = preflight.policy_ids(prompts, runner.Models(policy, value), args, found)
     journal = _open_journal(args, prompts, found)
@@ -136,7 +136,7 @@ def _load(
     with waiting(console, "loading the models"):
         models = runner.load_models(args)
     value_ids = [
-        runner.value_ids(models, prompt, own, args) for prompt, own in zip(prompts, ids, strict=True)
+        prompting.value_ids(models, prompt, own, args) for prompt, own in zip(prompts, ids, strict=True)
     ]
     rows = [_row(*each, args) for each in zip(prompts, ids, value_ids, strict=True)]
     size = runner.whole_rows(args, min(len(prompts), args.batch // args.samples))
@@ -232,7 +232,7 @@ class _Program:
             "index": index,
             "branch": branch,
             "method": method,
-            "prompt": runner.prompt_json(prompt),
+            "prompt": prompting.prompt_json(prompt),
             **reply.to_json(),
         }
 
@@ -283,7 +283,7 @@ def _read(args: Args) -> list[PromptLine]:
         check_used(args, ("column",), "--prompts FILE")
         prompts = text_prompts(args.prompt, args.system)
     else:
-        prompts = runner.read_prompt_file(args.prompts, args.column, args.system, takes_stdin=True)
+        prompts = prompting.read_prompt_file(args.prompts, args.column, args.system, takes_stdin=True)
     for prompt in prompts:
         if args.value is None and prompt.threshold not in (None, math.inf):
             raise ValueError(
@@ -326,7 +326,7 @@ def _own(prompt: PromptLine, method: str, args: Args) -> dict[str, Any]:
 def _open_journal(args: Args, prompts: list[PromptLine], found: Prompting | None) -> Journal | None:
     if args.output is None:
         return None
-    here = [json.dumps(runner.prompt_json(prompt)) for prompt in prompts]
+    here = [json.dumps(prompting.prompt_json(prompt)) for prompt in prompts]
 
     def key(record: dict[str, Any]) -> Hashable:
         index, method = place_in(record, "index"), record["method"]

@@ -9,9 +9,8 @@ from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.value_model import folder_of_value_model, recorded_markup_of
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.prompts import PromptLine
-from sia_jax.engine import runner
+from sia_jax.engine import prompting, runner
 from sia_jax.engine.options import Models, SamplingArgs
-from sia_jax.engine.prompting import check_made
 from sia_jax.models.config import ValueConfig
 from sia_jax.rewards.labelling import check_tokenizer
 from sia_jax.text.forms import Prompting
@@ -25,7 +24,7 @@ def policy_ids(
     prompts: Sequence[PromptLine],
     models: Models,
     args: SamplingArgs,
-    prompting: Prompting | None,
+    settled: Prompting | None,
     reward: Callable[[PromptLine], None] = lambda prompt: None,
 ) -> list[Sequence[int]]:
     """The prompts as the policy sees them, each fit for the policy, the value and the reward model.
@@ -34,21 +33,21 @@ def policy_ids(
       prompts: all of them.
       models: with or without weights; without a value model it is not asked.
       args: of the run.
-      prompting: how prompts are made, `runner.prompting`.
+      settled: how prompts are made, `prompting.find_prompting`.
       reward: raises ValueError for a prompt whose replies could not be scored.
 
     Raises:
       ValueError: prompts that do not fit, all of them by their ids; or options that none of them looks at.
     """
-    check_made(prompts, args)
+    prompting.check_made(prompts, args)
     found: list[Sequence[int]] = []
     wrong: dict[str | int, list[str]] = {}
     for prompt in prompts:
         own: Sequence[int] = ()
         problems = []
         try:
-            own = runner.policy_ids(models.policy, prompt, args, prompting)
-            runner.value_ids(models, prompt, own, args)
+            own = prompting.policy_ids(models.policy, prompt, args, settled)
+            prompting.value_ids(models, prompt, own, args)
         except ValueError as error:
             problems.append(str(error))
         try:

@@ -23,7 +23,7 @@ from sia_jax.data.records import Record
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Source
 from sia_jax.data.sources.conversations import OpenConversation, Rejected
-from sia_jax.engine import runner
+from sia_jax.engine import prompting, runner
 from sia_jax.engine.options import FilterArgs, SamplingArgs
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.runner import Row, Runner
@@ -152,7 +152,7 @@ class Generation:
         if self._policy.tokenizer is None:
             raise ValueError(f"{args.policy} has no tokenizer; --generate needs the policy's own")
         self.tokenizer: Tokenizer = self._policy.tokenizer
-        found = runner.prompting(self._policy, self._sampling)
+        found = prompting.find_prompting(self._policy, self._sampling)
         assert found is not None
         self.prompting = found
         """How the policy is prompted."""

@@ -41,7 +41,7 @@ def read_prompt_file(
     return list(found)
 
 
-def prompting(policy: sia_jax.Policy, args: SamplingArgs) -> Prompting | None:
+def find_prompting(policy: sia_jax.Policy, args: SamplingArgs) -> Prompting | None:
     """What the options on prompts come to for this policy; None: it has no tokenizer, and takes ids alone.
 
     Raises:
@@ -86,17 +86,17 @@ def policy_ids(
       policy: with or without weights.
       prompt: a conversation, or ids.
       args: the options.
-      found: what `prompting` finds, so that it is not found for each prompt; None: it is found here.
+      found: what `find_prompting` finds, so that it is not found for each prompt; None: it is found here.
 
     Raises:
       ValueError: ids that the policy does not know, a prompt that leaves no room for the reply, or what
-        `prompting` and `Policy.prompt_ids` find.
+        `find_prompting` and `Policy.prompt_ids` find.
     """
     if prompt.messages is None:
         assert prompt.policy_ids is not None
         ids: Sequence[int] = prompt.policy_ids
     else:
-        found = found or prompting(policy, args)
+        found = found or find_prompting(policy, args)
         try:
             # Without a tokenizer `Policy.prompt_ids` says what is missing.
             form, variables = (None, {}) if found is None else (found.form, found.variables)

@@ -27,13 +27,7 @@ from sia_jax.checkpoints.value_model import (
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.prompts import check_seed
 from sia_jax.engine.options import Models, SamplingArgs
-from sia_jax.engine.prompting import announce as announce
-from sia_jax.engine.prompting import check_room
-from sia_jax.engine.prompting import policy_ids as policy_ids
-from sia_jax.engine.prompting import prompt_json as prompt_json
-from sia_jax.engine.prompting import prompting as prompting
-from sia_jax.engine.prompting import read_prompt_file as read_prompt_file
-from sia_jax.engine.prompting import value_ids as value_ids
+from sia_jax.engine.prompting import check_room, find_prompting
 from sia_jax.engine.reply import Reply, json_threshold, read_replies
 from sia_jax.models.config import ModelConfig
 from sia_jax.runs.cli import check_texts, named_as_options
@@ -222,13 +216,13 @@ def run_identity(args: SamplingArgs, found: Prompting | None = None) -> dict[str
 
     Args:
       args: the options.
-      found: what `prompting` finds; None: it is found here.
+      found: what `find_prompting` finds; None: it is found here.
 
     Raises:
       FileNotFoundError, ValueError: a checkpoint that cannot be read.
     """
     folder = resolve_checkpoint(args.policy)
-    found = found or prompting(_without_weights(folder, args), args)
+    found = found or find_prompting(_without_weights(folder, args), args)
     preset = steering(args)
     numbers = {name: _given(getattr(args, name), getattr(preset, name)) for name in NUMBERS}
     models: dict[str, Any] = {}

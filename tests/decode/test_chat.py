@@ -13,7 +13,7 @@ from decode import chat
 from decode.chat import Args
 from sia_jax import Policy
 from sia_jax.data.prompts import PromptLine
-from sia_jax.engine import runner
+from sia_jax.engine import prompting, runner
 from sia_jax.engine.reply import Reply
 from sia_jax.runs.console import Terminal
 from sia_jax.text.forms import Prompting
@@ -171,7 +171,7 @@ def test_a_conversation_that_has_become_too_long(talk: Talk) -> None:
 
 def test_turns_are_kept(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
-    original = runner.policy_ids
+    original = prompting.policy_ids
 
     def policy_ids(policy: Policy, prompt: PromptLine, args: Args, found: Prompting) -> Sequence[int]:
         seen.append([message["content"] for message in prompt.messages or ()])
@@ -180,7 +180,7 @@ def test_turns_are_kept(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*_: object) -> tuple[list[list[Reply]], float]:
         return [[make_reply(["An ", "egg."], junction=[True, False])]], 0.5
 
-    monkeypatch.setattr(runner, "policy_ids", policy_ids)
+    monkeypatch.setattr(prompting, "policy_ids", policy_ids)
     monkeypatch.setattr(runner.Runner, "compile", lambda *_: None)
     monkeypatch.setattr(runner.Runner, "run", run)
     shown = talk("Hello", "x" * 200, "And?", "/compare", "/reset", "Hello", system="Be brief.")

@@ -16,7 +16,7 @@ import tyro
 
 from decode import generate, trace
 from decode.generate import Args
-from sia_jax.engine import runner
+from sia_jax.engine import prompting, runner
 from sia_jax.engine.plan import plan
 from sia_jax.engine.runner import Row
 from sia_jax.text.chat import value_prompt
@@ -256,7 +256,10 @@ def test_an_interruption_before_there_is_a_reply_ends_in_a_line(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "policy_ids" if where == "prompts" else "load_models", interrupted)
+    if where == "prompts":
+        monkeypatch.setattr(prompting, "policy_ids", interrupted)
+    else:
+        monkeypatch.setattr(runner, "load_models", interrupted)
     with pytest.raises(SystemExit) as stopped:
         generate.main(replace(args, output=str(tmp_path / "replies.jsonl"), overwrite=True))
     assert stopped.value.code == 130

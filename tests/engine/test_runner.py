@@ -16,7 +16,7 @@ import pytest
 from decode import generate, preflight
 from decode.generate import Args
 from sia_jax.data.prompts import parse_prompts
-from sia_jax.engine import runner
+from sia_jax.engine import prompting, runner
 from tests.support.checkpoints import assert_same_trees, edit_json, edit_tensors
 from tests.support.replying import generation_args, save_models
 from tests.support.tokenizers import save_qwen3_tokenizer
@@ -39,8 +39,8 @@ def test_standard_input_is_read_by_the_program_that_reads_its_prompts_once(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"Hello\n")))
     with pytest.raises(ValueError, match="--prompts must be a file, which is read again later"):
-        runner.read_prompt_file("-", None)
-    (prompt,) = runner.read_prompt_file("-", None, takes_stdin=True)
+        prompting.read_prompt_file("-", None)
+    (prompt,) = prompting.read_prompt_file("-", None, takes_stdin=True)
     assert prompt.messages == ({"role": "user", "content": "Hello"},)
 
 
@@ -71,7 +71,7 @@ def test_a_prompt_that_the_template_refuses_is_named(args: Args, folder: Path) -
     policy.tokenizer.chat_template = "{{ raise_exception('no system messages here') }}"
     (prompt,) = parse_prompts(b"Hello", "file")
     with pytest.raises(ValueError, match="prompt 0: the policy's chat template refuses it: line 1: no"):
-        runner.policy_ids(policy, prompt, replace(args, prompt_form="chat"))
+        prompting.policy_ids(policy, prompt, replace(args, prompt_form="chat"))
 
 
 def test_what_the_prompt_form_came_to_is_said_once_and_recorded(
@@ -145,11 +145,11 @@ def test_a_template_that_writes_today_s_date_needs_another(args: Args) -> None:
     (prompt,) = parse_prompts(b"Hello", "file")
     chat = replace(args, prompt_form="chat")
     with pytest.raises(ValueError, match=r"today's date into every conversation.*--date-string"):
-        runner.policy_ids(policy, prompt, chat)
-    ids = runner.policy_ids(policy, prompt, replace(chat, date_string="26 Jul 2024"))
+        prompting.policy_ids(policy, prompt, chat)
+    ids = prompting.policy_ids(policy, prompt, replace(chat, date_string="26 Jul 2024"))
     assert policy.tokenizer.decode(ids) == "26 Jul 2024 Hello"
     assert runner.run_identity(replace(chat, date_string="26 Jul 2024"))["date_string"] == "26 Jul 2024"
-    assert runner.policy_ids(policy, prompt, replace(args, prompt_form="raw"))
+    assert prompting.policy_ids(policy, prompt, replace(args, prompt_form="raw"))
 
 
 def test_a_value_model_of_another_base(args: Args, folder: Path) -> None:
