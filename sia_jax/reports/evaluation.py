@@ -193,8 +193,9 @@ def evaluation_page(
         f"{results['prompts']['count']} prompts of `{results['prompts']['file']}` "
         f"(sha256 {results['prompts']['sha256'][:16]}), seeds {', '.join(map(str, results['seeds']))}: "
         f"{results['rows'][0]['replies']:,} replies a method",
-        f"temperature {settings['temperature']:g}, beta {settings['beta']:g}, C = "
-        f"{settings['num_candidates']}, at most {settings['max_new_tokens']} new tokens",
+        f"temperature {settings['temperature']:g}, beta {settings['beta']:g}, "
+        f"{'tilt ' + settings['tilt'] + ', ' if 'tilt' in settings else ''}"
+        f"C = {settings['num_candidates']}, at most {settings['max_new_tokens']} new tokens",
         *(
             []
             if calibration is None

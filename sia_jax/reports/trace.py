@@ -63,9 +63,10 @@ def trace_page(records: Sequence[Record], title: str, notes: Mapping[int, str] |
             f'<div class="replies">\n{"".join(articles)}</div></section>\n'
         )
     settings = records[0]["settings"]
-    steered = (
-        f", steered by {settings['value']} with beta {settings['beta']:g}" if settings.get("value") else ""
-    )
+    steered = ""
+    if settings.get("value"):
+        given = "".join(f", {name} {settings[name]}" for name in ("gate", "tilt") if settings.get(name))
+        steered = f", steered by {settings['value']} with beta {settings['beta']:g}{given}"
     page = files("sia_jax.reports").joinpath("trace.html").read_text(encoding="utf-8")
     # In a script element only "</" ends the data, whatever a reply says.
     packed = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

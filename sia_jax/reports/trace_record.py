@@ -65,7 +65,7 @@ def _fields(record: Record, length: int) -> dict[str, tuple[str, Check]]:
         "candidates.own_choice": (f"{length} ids, one a token", _list(_id, length)),
         "candidates.kl": (numbers, _list(_maybe, length)),
         "settings.policy": ("a text", _text),
-        "settings.value": ("a text or null", lambda x: x is None or _text(x)),
+        **{f"settings.{name}": ("a text or null", _text_or_none) for name in ("value", "gate", "tilt")},
     }
     for name in _ROWS:
         fields[f"candidates.{name}"] = (
@@ -90,6 +90,10 @@ def _at(record: Record, name: str) -> Any:
 
 def _text(x: Any) -> bool:
     return isinstance(x, str)
+
+
+def _text_or_none(x: Any) -> bool:
+    return x is None or _text(x)
 
 
 def _flag(x: Any) -> bool:

@@ -129,6 +129,13 @@ def test_the_page_says_how_it_was_made(results: dict[str, Any]) -> None:
     json.dumps(results, allow_nan=False)
 
 
+def test_a_tilt_is_named_where_the_run_was_given_one(results: dict[str, Any]) -> None:
+    tilted = results | {"settings": results["settings"] | {"tilt": "clipped(1, advantage)"}}
+    pages = [evaluation_page(x, title="", introduction="", picture="") for x in (results, tilted)]
+    assert "temperature 1, beta 2, C = 10, at most" in pages[0]
+    assert "temperature 1, beta 2, tilt clipped(1, advantage), C = 10, at most" in pages[1]
+
+
 def test_pictures_of_an_appendix_get_names_of_their_own() -> None:
     text = "## More\n![One](one.png) ![Two](in/two.png), [one](one.png); ![Net](https://example.org/n.png)\n"
     renamed, names = with_pictures_named(text, "world-")

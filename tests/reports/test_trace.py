@@ -175,6 +175,14 @@ def test_a_conversation_is_shown_from_its_beginning() -> None:
     assert len(page.scripts) == 2
 
 
+def test_a_gate_and_a_tilt_are_named_where_the_run_was_given_them() -> None:
+    steered = {"policy": "p", "value": "v", "beta": 2.0}
+    assert "p, steered by v with beta 2; 1 replies" in trace_page([make_record(settings=steered)], "a title")
+    given = steered | {"gate": "entropy & ~position(3)", "tilt": "centred"}
+    page = trace_page([make_record(settings=given)], "a title")
+    assert "with beta 2, gate entropy &amp; ~position(3), tilt centred; 1 replies" in page
+
+
 def test_rewards_are_shown_where_a_record_has_them() -> None:
     assert "mean gold" not in trace_page([make_record()], "a title")
     text = trace_page(
@@ -267,6 +275,10 @@ def test_a_text_in_a_record_is_a_text_on_the_page(text: str, field: str) -> None
         ({"names": {"1": "yes"}}, "names has no text for"),
         ({"prompt": []}, "prompt must be a list of messages"),
         ({"settings": None}, "settings.policy must be a text, got None"),
+        (
+            {"settings": {"policy": "p", "value": "v", "beta": 1.0, "gate": 3}},
+            "settings.gate must be a text or null, got 3",
+        ),
         ({"tokens": [1, 10**400, 4]}, "tokens must be a list of ids"),
     ],
 )
