@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
 
 from sia_jax.models.patterns import matches_end
@@ -146,7 +147,8 @@ def _dropout(
         return jax.random.bits(jax.random.fold_in(key, salt), x.shape[-1:])
 
     drawn = jax.vmap(bits)(jax.random.wrap_key_data(keys.reshape(-1, 2), impl="threefry2x32"))
-    kept = drawn.reshape(x.shape) >= round(rate * 2**32)
+    # As uint32: from a rate of a half on, the number is no int32, which a Python number would become.
+    kept = drawn.reshape(x.shape) >= np.uint32(min(round(rate * 2**32), 2**32 - 1))
     return jnp.where(kept, x / (1 - rate), 0)
 
 
