@@ -3,6 +3,7 @@
     python -m tests.recording write out/before     # in a worktree of the commit to compare with
     python -m tests.recording write out/after
     python -m tests.recording compare out/before out/after
+    python -m tests.recording speed ../before      # the sampler there and here, timed in turns
 
 For a change that is to change nothing. Both are run from the root of a clone; an older commit needs a copy of
 this folder. Ids, flags and texts must be equal. Where a reply of the sampler is not, the first token is told
@@ -19,7 +20,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tests.recording import programs
+from tests.recording import programs, speed
 
 TOLD = 5
 """Differences of one call or program that are told; the others are counted."""
@@ -76,7 +77,15 @@ def main() -> int:
     comparing = commands.add_parser("compare", help="two recordings")
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
+    timing = commands.add_parser("speed", help="the sampler in another tree and in this one")
+    timing.add_argument("before", type=Path, help="root of a worktree")
+    timing.add_argument("--shape", default="mini", help="of the benchmark's models (default: %(default)s)")
+    timing.add_argument("--tries", type=int, default=7, help="calls of each (default: %(default)s)")
     args = parser.parse_args()
+    if args.command == "speed":
+        for name, before, after in speed.ratios(args.before, Path(), args.shape, args.tries):
+            print(f"{name}: {before:.3f} s, now {after:.3f} s: speed {before / after:.3f}", flush=True)
+        return 0
     jax.config.update("jax_num_cpu_devices", 8)
     if args.command == "write":
         if args.out.exists():
