@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from sia_jax.arguments import check_kind, told
-from sia_jax.steering.parts import Expression, Number, operand, within
+from sia_jax.steering.parts import Expression, PerRow, operand, within
 
 BUDGET_STEP = 0.25
 """eta: how far, in nats, one verdict moves the threshold of a `Budget`."""
@@ -113,7 +113,7 @@ class Entropy(Gate):
 class EntropyRatio(Gate):
     """ln(max(H_t, 1e-6) / max(H_{t-1}, 1e-6)) >= at_least; false at t = 0 (official: `entropy_ratio`)."""
 
-    at_least: Number
+    at_least: PerRow
 
     def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
@@ -127,7 +127,7 @@ class EntropyRatio(Gate):
 class Position(Gate):
     """t < first: the reply's first tokens (official: `intervene_num`)."""
 
-    first: Number = field(metadata=within(0, math.inf))
+    first: PerRow = field(metadata=within(0, math.inf))
 
     def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
@@ -139,7 +139,7 @@ class Position(Gate):
 class Bernoulli(Gate):
     """u < rate, u uniform: junctions at random. All in one expression share a position's u."""
 
-    rate: Number = field(metadata=within(0, 1))
+    rate: PerRow = field(metadata=within(0, 1))
 
     def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
@@ -151,7 +151,7 @@ class Bernoulli(Gate):
 class TopProbability(Gate):
     """max softmax(l) <= at_most: the policy has no favourite."""
 
-    at_most: Number = field(metadata=within(0, 1))
+    at_most: PerRow = field(metadata=within(0, 1))
 
     def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
@@ -163,7 +163,7 @@ class TopProbability(Gate):
 class LogitGap(Gate):
     """l_(1) - l_(2) <= at_most: the two best are close."""
 
-    at_most: Number = field(metadata=within(0, math.inf))
+    at_most: PerRow = field(metadata=within(0, math.inf))
 
     def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
@@ -199,7 +199,7 @@ class Budget(Gate):
     infinite, and every verdict the same. Inside `A & Budget` it is its own verdicts that are counted.
     """
 
-    rate: Number = field(metadata=within(0, 1))
+    rate: PerRow = field(metadata=within(0, 1))
 
     def init(self, threshold: Float[Array, " B"]) -> State:
         """q_0."""
@@ -219,7 +219,7 @@ class Budget(Gate):
 class Refractory(Gate):
     """t - last > tokens, `last` the last junction of the whole expression; true until there is one."""
 
-    tokens: Number = field(metadata=within(0, math.inf))
+    tokens: PerRow = field(metadata=within(0, math.inf))
 
     def init(self, threshold: Float[Array, " B"]) -> State:
         """No last junction: -1, which is no position."""

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from sia_jax.arguments import check_kind, check_real, concrete, read_numbers, told
 from sia_jax.reprs import shortened
 
-Number = float | Float[Array, " B"]
+PerRow = float | Float[Array, " B"]
 """One number for all rows, or one for each."""
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from sia_jax.steering.parts import Expression, Number, operand, within
+from sia_jax.steering.parts import Expression, PerRow, operand, within
 
 
 @jax.tree_util.register_dataclass
@@ -123,7 +123,7 @@ class Standardised(Tilt):
 class Clipped(Tilt):
     """clip(of, -bound, bound): no value model may move a logit by more than `bound` nats."""
 
-    bound: Number = field(metadata=within(0, math.inf))
+    bound: PerRow = field(metadata=within(0, math.inf))
     of: Tilt = field(default_factory=Additive, metadata=operand(Tilt))
 
     def __call__(self, values: Array, at: Junction) -> Array:

@@ -50,8 +50,6 @@ NUMBERS: list[dict[str, Any]] = [
     {"top_p": 0.5},
     {"top_p": 0.93, "temperature": 1.7},
     {"top_k": 12, "top_p": 0.9, "temperature": 1.3, "beta": -1.5},
-    {"min_p": 0.1, "temperature": 1.3},
-    {"min_p": 0.02, "top_p": 0.95, "top_k": 30, "temperature": 2.0},
     {"repetition_penalty": 1.4, "temperature": 0.0},
     {"repetition_penalty": 0.7, "top_k": 14},
     {"presence_penalty": 0.7, "frequency_penalty": 0.4},
@@ -183,30 +181,6 @@ STRUCTURES = {
         num_layers=1,
         **SMALL,
     ),
-    "advantage": structure(
-        1.5,
-        steering=steering(
-            (gates.Entropy() & gates.Refractory(1)) & gates.Budget(0.5), tilts.Clipped(0.2, tilts.Advantage())
-        ),
-        gate_numbers=(None, (0.0, 0.8), (3.0, 0.5)),
-        tilt_numbers=(None, (0.5,), (np.inf,)),
-        num_layers=1,
-        max_new_tokens=20,
-        **SMALL,
-    ),
-    "vocab head's advantage": structure(
-        1.5,
-        steering=steering(
-            gates.Entropy() & ~gates.Never() & gates.Refractory(2), tilts.Clipped(0.2, tilts.Advantage())
-        ),
-        gate_numbers=(None, (0.0,)),
-        tilt_numbers=(None, (0.5,)),
-        head="vocab",
-        num_layers=1,
-        slots=2,
-        row_tokens=3,
-        pass_tokens=4,
-    ),
     "entropy ratio": structure(
         1.35,
         steering=steering(gates.EntropyRatio(0.05) | gates.TopProbability(0.2)),
@@ -261,6 +235,42 @@ STRUCTURES = {
         **SMALL,
     ),
     "no value model": structure(np.inf, steered=False, num_layers=1, record=None),
+    "advantage": structure(
+        1.5,
+        steering=steering(
+            (gates.Entropy() & gates.Refractory(1)) & gates.Budget(0.5), tilts.Clipped(0.2, tilts.Advantage())
+        ),
+        gate_numbers=(None, (0.0, 0.8), (3.0, 0.5)),
+        tilt_numbers=(None, (0.5,), (np.inf,)),
+        num_layers=1,
+        max_new_tokens=20,
+        **SMALL,
+    ),
+    "vocab head's advantage": structure(
+        1.5,
+        steering=steering(
+            gates.Entropy() & ~gates.Never() & gates.Refractory(2), tilts.Clipped(0.2, tilts.Advantage())
+        ),
+        gate_numbers=(None, (0.0,)),
+        tilt_numbers=(None, (0.5,)),
+        head="vocab",
+        num_layers=1,
+        slots=2,
+        row_tokens=3,
+        pass_tokens=4,
+    ),
+    "min_p": structure(
+        1.5,
+        numbers=(
+            {"min_p": 0.1, "temperature": 1.3},
+            {"min_p": 0.02, "top_p": 0.95, "top_k": 30, "temperature": 2.0},
+            {"min_p": 0.3, "bias": ((9, 1.5), (5, 3.0))},
+            {"min_p": 1.0},
+        ),
+        num_layers=1,
+        calls=2,
+        **SMALL,
+    ),
 }
 DENSE = ("every real id a candidate", "no value model")
 CASES = [(name, call) for name, of in STRUCTURES.items() for call in range(of.calls)]

@@ -48,6 +48,7 @@ def steered(tilt: Tilt, prefix_value: Any, index: Any = 1, **changes: Any) -> tu
         kept=jnp.full(ROWS, 2),
         entropy=jnp.ones(ROWS),
         policy_choice=jnp.full(ROWS, 4),
+        gate=(),
     )
     prefix_value, index = (jnp.broadcast_to(jnp.asarray(x), ROWS) for x in (prefix_value, index))
     config = config_of(tilt, Always(), **changes)
@@ -106,4 +107,4 @@ def test_a_gate_s_state_gets_the_final_verdict(is_steered: bool) -> None:
     config = config_of(tilt, gate, steered=is_steered)
     decision = decide(logits, history, numbers_of(tilt, gate), config)
     np.testing.assert_array_equal(decision.junction, np.array([True, False, True]) & is_steered)
-    np.testing.assert_array_equal(decision.gate, [0, 2, 5] if is_steered else [-1, 2, 2])
+    np.testing.assert_array_equal(decision.pending.gate, [0, 2, 5] if is_steered else [-1, 2, 2])

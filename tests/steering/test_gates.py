@@ -25,7 +25,7 @@ from sia_jax.steering.gates import (
     TopProbability,
     shut_at_infinity,
 )
-from sia_jax.steering.parts import Number, within
+from sia_jax.steering.parts import PerRow, within
 
 ROWS = 3
 
@@ -184,7 +184,7 @@ def test_a_budget_counts_what_a_refractory_gate_shuts() -> None:
 class EveryNth(Gate):
     """t mod n = 0."""
 
-    n: Number = field(metadata=within(1, np.inf))
+    n: PerRow = field(metadata=within(1, np.inf))
 
     def decide(self, features: Features, state: State) -> jax.Array:
         return features.index % self.n == 0
@@ -195,7 +195,7 @@ class EveryNth(Gate):
 class AtMost(Gate):
     """So many junctions in a reply."""
 
-    most: Number
+    most: PerRow
 
     def init(self, threshold: jax.Array) -> State:
         return {"junctions": jnp.zeros_like(threshold)}

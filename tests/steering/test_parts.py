@@ -132,7 +132,11 @@ EXPRESSIONS = (*GATES, Clipped(2.0, of=Clipped(1.0)), Refractory(3) & Entropy())
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS, ids=repr)
-@pytest.mark.parametrize("leaf", [None, object(), "x", jax.ShapeDtypeStruct((3,), jnp.float32)], ids=str)
+@pytest.mark.parametrize(
+    "leaf",
+    [None, object(), "x", jax.ShapeDtypeStruct((3,), jnp.float32)],
+    ids=["none", "object", "text", "shape"],
+)
 def test_jax_may_put_anything_in_the_place_of_the_leaves(expression, leaf):
     rebuilt = jax.tree.map(lambda x: leaf, expression)
     assert type(rebuilt) is type(expression)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sia_jax.steering.config import SteeringConfig
-from sia_jax.steering.parts import Number
+from sia_jax.steering.parts import PerRow
 from sia_jax.steering.tilts import (
     Additive,
     Advantage,
@@ -135,7 +135,7 @@ def test_a_prompt_s_value_is_the_mean_and_a_vocabulary_head_s_the_policy_s_own()
 class Surprising(Tilt):
     """beta (V - share l): values less a share of what the policy thinks itself."""
 
-    share: Number
+    share: PerRow
 
     def __call__(self, values: jax.Array, at: Junction) -> jax.Array:
         return at.beta[:, None] * (values - self.share[:, None] * at.logits)
