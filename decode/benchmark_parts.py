@@ -133,7 +133,7 @@ def _repeat(
         lengths=jnp.full(rows, length),
         value_lengths=prompt.value_lengths + length - span,
         value_read=jnp.ones(rows, bool),
-        waiting_since=jnp.where(jnp.arange(rows) < (config.slots or 0), 1, -1),
+        waited=jnp.where(jnp.arange(rows) < (config.slots or 0), 0, -1),
         pending=replace(state.pending, kept=jnp.full(rows, config.steering.num_candidates)),
     )
 
@@ -160,7 +160,7 @@ def _repeat(
 def _policy_step(
     params: SteeringParams, prompt: Prompt, state: DecodeState, config: SamplerConfig
 ) -> DecodeState:
-    state = replace(state, waiting_since=jnp.full_like(state.waiting_since, -1))
+    state = replace(state, waited=jnp.full_like(state.waited, -1))
     return policy_pass.policy_step(params.policy, state, config)
 
 

@@ -28,7 +28,7 @@ class _Counts:
 
 def _count(state: DecodeState, schedule: Burst) -> _Counts:
     waiting = state.waiting & state.alive
-    overdue = waiting & (state.policy_steps - state.waiting_since >= schedule.max_wait)
+    overdue = waiting & (state.waited >= schedule.max_wait)
     counts = jnp.stack([jnp.sum(x) for x in (state.alive, state.running, waiting, overdue)])
     return _Counts(*sum_over_rows(counts))
 
@@ -75,6 +75,10 @@ def run_burst(
         state, left = carry
         return policy_step(params.policy, state, config), left - 1
 
+    def read(state: DecodeState) -> DecodeState:
+        assert net is not None
+        return read_prompts(net, state, state.value_ids[:: config.branches, :unread_width], config)
+
     def round_(carry: tuple[DecodeState, Array], _: None) -> tuple[tuple[DecodeState, Array], None]:
         with jax.named_scope("policy"):
             state, left = jax.lax.while_loop(advances, advance, carry)
@@ -82,7 +86,7 @@ def run_burst(
             with jax.named_scope("value"):
                 if unread_width:
                     missing = due(state) & ~jnp.all(state.value_read)
-                    state = run_if(missing, lambda s: read_prompts(net, s, config, width=unread_width), state)
+                    state = run_if(missing, read, state)
                 state = run_if(due(state), lambda s: value_pass(net, s, config), state)
         return (state, left), None
 

@@ -15,7 +15,7 @@ from sia_jax.models.heads import lm_head
 from sia_jax.models.transformer import forward
 from sia_jax.parallel.rows import whole
 from sia_jax.steering.arrays import pick
-from sia_jax.steering.decision import decide
+from sia_jax.steering.decision import decide, neutral
 from sia_jax.steering.types import TokenRecord
 from sia_jax.types import Params
 
@@ -79,23 +79,26 @@ def settle(
       state: before the step.
       config: static.
     """
-    running, numbers = state.running, state.numbers
+    running = state.running
+    # Rows that do not run ask for nothing: a filter or a penalty runs if any row asks for it.
+    numbers = neutral(state.numbers, running)
     decision = decide(whole(lm_head(policy, hidden)), state.history, numbers, config.decision)
     failed = running & ~decision.finite
     waits = running & decision.finite & decision.junction
+    speaks = running & decision.finite & ~decision.junction
     state = replace(
         state,
         policy_cache=cache,
         finish_reason=jnp.where(failed, FinishReason.NON_FINITE, state.finish_reason),
-        waiting_since=jnp.where(waits, state.policy_steps + 1, state.waiting_since),
-        previous_entropy=jnp.where(running, decision.pending.entropy, state.previous_entropy),
-        gate=_where(running, decision.gate, state.gate),
-        pending=_where(waits, decision.pending, state.pending),
+        waited=jnp.where(waits, 0, state.waited + state.waiting),
+        previous_entropy=jnp.where(speaks, decision.pending.entropy, state.previous_entropy),
+        gate=where_rows(speaks, decision.pending.gate, state.gate),
+        pending=where_rows(waits, decision.pending, state.pending),
         policy_tokens=state.policy_tokens + running,
         policy_steps=state.policy_steps + 1,
         policy_computed=state.policy_computed + state.rows,
     )
-    return append(state, decision.entry, running & decision.finite & ~decision.junction)
+    return append(state, decision.entry, speaks)
 
 
 def append(state: DecodeState, entry: TokenRecord, speaks: Bool[Array, " B"]) -> DecodeState:
@@ -122,7 +125,9 @@ def append(state: DecodeState, entry: TokenRecord, speaks: Bool[Array, " B"]) ->
     )
 
 
-def _where(rows: Array, new: Any, old: Any) -> Any:
+def where_rows(rows: Bool[Array, " B"], new: Any, old: Any) -> Any:
+    """`new` in the rows where `rows` holds, else `old`, in every leaf [B, ...] of a tree."""
+
     def choose(a: Array, b: Array) -> Array:
         return jnp.where(rows.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 

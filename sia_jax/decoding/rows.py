@@ -40,50 +40,21 @@ def allocate(
 
     Args:
       params: the weights, whose dtypes the caches take.
-      numbers: of B rows; those that stay are only for their shapes.
+      numbers: of B rows, any. The widths X of their id lists are those of all requests to come.
       config: resolved.
       policy_tokens: W, tokens of prompt and reply that a row can hold, as the policy counts them.
       value_tokens: W', the same of the value model.
     """
-    rows, c, v = numbers.keys.shape[0], config.steering.num_candidates, config.policy.vocab_size
+    rows = numbers.keys.shape[0]
     columns, value_columns = cache_columns(config, policy_tokens, value_tokens)
     net = params.value_net(config)
-    zeros, nothing = jnp.zeros(rows, jnp.int32), jnp.zeros(rows)
-    none = jnp.zeros((), jnp.int32)
-    return DecodeState(
-        numbers=numbers,
-        policy_ids=jnp.zeros((rows, policy_tokens), jnp.int32),
-        policy_prompts=zeros + 1,
-        value_ids=jnp.zeros((rows, value_tokens), jnp.int32),
-        value_prompts=zeros + 1,
+    ids, lengths = jnp.zeros((rows, 1), jnp.int32), jnp.ones(rows, jnp.int32)
+    state = begin(Prompt(ids, lengths, ids, lengths), numbers, config, policy_tokens, value_tokens)
+    return replace(
+        state,
         policy_cache=_cache(params.policy["model"], config.policy, rows, columns),
         value_cache=None if net is None else _cache(net.model, net.config.backbone, rows, value_columns),
-        lengths=zeros,
-        finish_reason=zeros + FinishReason.CANCELLED,
-        waiting_since=zeros - 1,
-        previous_entropy=nothing,
-        gate=numbers.gate.init(numbers.threshold),
-        prompt_ids=jnp.zeros((rows, v), bool),
-        counts=jnp.zeros((rows, v), jnp.int32),
-        value_read=jnp.zeros(rows, bool),
-        value_lengths=zeros,
-        prefix_value=nothing,
-        junctions=zeros,
-        policy_tokens=zeros,
-        value_tokens=zeros,
-        pending=Pending(
-            ids=jnp.zeros((rows, c), jnp.int32),
-            logits=jnp.zeros((rows, c)),
-            policy_logprobs=jnp.zeros((rows, c)),
-            kept=zeros,
-            entropy=nothing,
-            policy_choice=zeros,
-        ),
-        record=empty_record(rows, config.max_new_tokens, c if config.record == "candidates" else None),
-        policy_steps=none,
-        value_calls=none,
-        policy_computed=none,
-        value_computed=none,
+        finish_reason=jnp.full_like(state.finish_reason, FinishReason.CANCELLED),
     )
 
 
@@ -102,83 +73,141 @@ def admit(
     Args:
       params: the weights.
       state: rows that are not named stay as they are.
-      rows: [N] the row of each request; outside 0 .. B-1: the entry is padding. None: all rows in order, and
-        with `config.branches` of n each prompt, read once, fills n rows side by side.
+      rows: [N] the row of each request, none twice; outside 0 .. B-1: the entry is padding. None: all rows in
+        order, and with `config.branches` of n each prompt, read once, fills n rows side by side.
       prompts: N; they and the replies fit into the rows.
       numbers: of N requests; of all rows, if `rows` is None.
       config: resolved.
       read_values: whether the value model reads the prompts too; else when first a row comes to a junction.
+
+    Raises:
+      ValueError: buffers of prompts that are wider than the rows, or id lists of other widths than theirs.
     """
     n = config.branches if rows is None else 1
-    ids = prompts.policy_ids
-    width, value_width = ids.shape[1], prompts.value_ids.shape[1]
+    ids, value_ids = prompts.policy_ids, prompts.value_ids
+    each = jax.tree.map(lambda x: jnp.repeat(x, n, axis=0), prompts) if n > 1 else prompts
+    fresh = begin(each, numbers, config, state.policy_ids.shape[1], state.value_ids.shape[1])
+    if rows is not None:
+        _check_widths(numbers, state.numbers)
+        fresh = map_rows(lambda old, new: _put(old, rows, new), _without_caches(state), fresh)
     _, cache = forward(
         params.policy["model"],
         ids,
-        jnp.broadcast_to(jnp.arange(width), ids.shape),
+        jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape),
         state.policy_cache,
         PrefillAttention(rows, n, block_length(config.mesh)),
         config=config.policy,
     )
-    policy_computed = state.policy_computed + ids.size
-    if n > 1:
-        prompts = jax.tree.map(lambda x: jnp.repeat(x, n, axis=0), prompts)
-    fresh = _begin(state, prompts, numbers, config)
-    if rows is not None:
-        fresh = map_rows(lambda old, new: old.at[rows].set(new, mode="drop"), _without_caches(state), fresh)
-    state = replace(fresh, policy_cache=cache, value_cache=state.value_cache, policy_computed=policy_computed)
+    state = replace(
+        fresh,
+        policy_cache=cache,
+        value_cache=state.value_cache,
+        policy_steps=state.policy_steps,
+        value_calls=state.value_calls,
+        policy_computed=state.policy_computed + ids.size,
+        value_computed=state.value_computed,
+    )
     net = params.value_net(config)
     if net is None or not read_values:
         return state
-    return read_prompts(net, state, config, width=value_width, rows=rows)
+    return read_prompts(net, state, value_ids, config, rows)
 
 
 def fork(
-    state: DecodeState,
-    source: Int[Array, " N"],
-    target: Int[Array, " N"],
-    keys: UInt32[Array, "N 2"],
+    state: DecodeState, source: Int[Array, " N"], target: Int[Array, " N"], keys: UInt32[Array, "N 2"]
 ) -> DecodeState:
     """Copy rows, reply, caches and all, under keys of their own: branches, best-of-N, beams.
 
+    A copy of a row that waits comes to its junction anew: what was drawn there was drawn under another key.
+
     Args:
       state: `outside`.
-      source: [N] rows that are copied.
-      target: [N] rows that they are copied over; outside 0 .. B-1: nowhere.
+      source: [N] rows that are copied, as they are before the call.
+      target: [N] rows that they are copied over, none twice; outside 0 .. B-1: nowhere.
       keys: [N, 2] of the copies, such as fold_in(key, j) of branch j.
     """
     taken = jnp.clip(source, 0, state.rows - 1)
-    state = map_rows(lambda x: x.at[target].set(x[taken], mode="drop"), state)
-    forked = state.numbers.keys.at[target].set(keys, mode="drop")
-    return replace(state, numbers=replace(state.numbers, keys=forked))
+    waits = state.waiting
+    free = replace(
+        state,
+        waited=jnp.full_like(state.waited, -1),
+        policy_tokens=state.policy_tokens - waits,  # the step to the junction is taken again
+    )
+    forked = map_rows(lambda old, new: _put(old, target, new[taken]), state, free)
+    own = _put(forked.numbers.keys, target, keys)
+    return replace(forked, numbers=replace(forked.numbers, keys=own))
 
 
-def _begin(state: DecodeState, prompts: Prompt, numbers: RowParams, config: SamplerConfig) -> DecodeState:
-    """Rows at the beginning of their replies, as many as there are prompts, and without caches."""
-    rows, v = prompts.policy_ids.shape[0], config.policy.vocab_size
-    empty = map_rows(lambda x: jnp.zeros((rows, *x.shape[1:]), x.dtype), _without_caches(state))
+def begin(
+    prompts: Prompt, numbers: RowParams, config: SamplerConfig, policy_tokens: int, value_tokens: int
+) -> DecodeState:
+    """Rows at the beginning of their replies, one for each prompt, and without caches.
+
+    Args:
+      prompts: B.
+      numbers: of B rows.
+      config: resolved.
+      policy_tokens: W.
+      value_tokens: W'.
+    """
+    rows, c, v = prompts.policy_ids.shape[0], config.steering.num_candidates, config.policy.vocab_size
+    zeros, nothing, none = jnp.zeros(rows, jnp.int32), jnp.zeros(rows), jnp.zeros((), jnp.int32)
+    no_cache: Any = None
+    gate = numbers.gate.init(numbers.threshold)
     real = jnp.arange(prompts.policy_ids.shape[1]) < prompts.policy_lengths[:, None]
     ids = jnp.where(real, prompts.policy_ids, v)
-    record = empty_record(
-        rows,
-        config.max_new_tokens,
-        config.steering.num_candidates if config.record == "candidates" else None,
-    )
-    return replace(
-        empty,
+    return DecodeState(
         numbers=numbers,
-        policy_ids=_padded(prompts.policy_ids, state.policy_ids.shape[1]),
+        policy_ids=_padded(prompts.policy_ids, policy_tokens),
         policy_prompts=prompts.policy_lengths,
-        value_ids=_padded(prompts.value_ids, state.value_ids.shape[1]),
+        value_ids=_padded(prompts.value_ids, value_tokens),
         value_prompts=prompts.value_lengths,
-        waiting_since=empty.waiting_since - 1,
-        gate=numbers.gate.init(numbers.threshold),
-        prompt_ids=empty.prompt_ids.at[jnp.arange(rows)[:, None], ids].set(True, mode="drop"),
+        policy_cache=no_cache,
+        value_cache=None,
+        lengths=zeros,
+        finish_reason=zeros,
+        waited=zeros - 1,
+        previous_entropy=nothing,
+        gate=gate,
+        prompt_ids=jnp.zeros((rows, v), bool).at[jnp.arange(rows)[:, None], ids].set(True, mode="drop"),
+        counts=jnp.zeros((rows, v), jnp.int32),
+        value_read=jnp.zeros(rows, bool),
         # A vocabulary head speaks at a prefix's last token, which is therefore never counted as read.
         value_lengths=prompts.value_lengths - (not config.reads_candidates),
+        prefix_value=nothing,
+        junctions=zeros,
         policy_tokens=prompts.policy_lengths - 1,
-        record=record,
+        value_tokens=zeros,
+        pending=Pending(
+            ids=jnp.zeros((rows, c), jnp.int32),
+            logits=jnp.zeros((rows, c)),
+            policy_logprobs=jnp.zeros((rows, c)),
+            kept=zeros,
+            entropy=nothing,
+            policy_choice=zeros,
+            gate=gate,
+        ),
+        record=empty_record(rows, config.max_new_tokens, c if config.record == "candidates" else None),
+        policy_steps=none,
+        value_calls=none,
+        policy_computed=none,
+        value_computed=none,
     )
+
+
+def _put(old: Array, rows: Array, new: Array) -> Array:
+    """old[rows] = new; rows outside 0 .. B-1 are dropped."""
+    return old.at[rows].set(new, mode="drop", wrap_negative_indices=False)
+
+
+def _check_widths(numbers: RowParams, rows: RowParams) -> None:
+    for name in ("stop_ids", "banned_ids", "bias_ids", "bias"):
+        got, expected = getattr(numbers, name).shape[1], getattr(rows, name).shape[1]
+        if got != expected:
+            raise ValueError(
+                f"{name} must have the width that the rows were allocated with, {expected}, got {got}; fill "
+                "ids up with -1 and a bias with 0"
+            )
 
 
 def _padded(ids: Array, width: int) -> Array:

@@ -18,7 +18,7 @@ from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.row_params import make_row_params
 from sia_jax.decoding.rows import admit, allocate
 from sia_jax.decoding.schedule import Burst, make_schedule
-from sia_jax.decoding.state import DecodeState, Samples, samples_specs
+from sia_jax.decoding.state import DecodeState, Samples, row_specs
 from sia_jax.parallel.rows import BY_ROW, WHOLE, split_by_rows, sum_over_rows
 from sia_jax.steering.config import Knobs
 from sia_jax.steering.types import RowParams
@@ -109,7 +109,7 @@ def _sample(
 ) -> Samples:
     reply: Callable[..., Samples] = functools.partial(_reply, config=config)
     if config.mesh is not None:
-        reply = split_by_rows(reply, config.mesh, (WHOLE, BY_ROW, BY_ROW, WHOLE), samples_specs())
+        reply = split_by_rows(reply, config.mesh, (WHOLE, BY_ROW, BY_ROW, WHOLE), row_specs(Samples))
     return reply(params, prompts, numbers, schedule)
 
 
@@ -148,10 +148,10 @@ def branch(numbers: RowParams, n: int) -> RowParams:
 
 def finish(params: SteeringParams, state: DecodeState, schedule: Burst, config: SamplerConfig) -> DecodeState:
     """Chunk after chunk, until every reply has ended."""
-    unread = state.value_ids.shape[1] - config.max_new_tokens
+    width = state.value_ids.shape[1] - config.max_new_tokens  # of the prompts, which are still unread
 
     def go_on(state: DecodeState) -> DecodeState:
-        return run_burst(params, state, schedule, config.chunk, config, unread_width=unread)
+        return run_burst(params, state, schedule, config.chunk, config, unread_width=width)
 
     return jax.lax.while_loop(lambda state: sum_over_rows(jnp.sum(state.alive)) > 0, go_on, state)
 

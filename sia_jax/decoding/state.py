@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,8 @@ from sia_jax.parallel.rows import BY_ROW, WHOLE
 from sia_jax.reprs import readable, shape_of, span
 from sia_jax.steering.gates import State as GateState
 from sia_jax.steering.types import CandidateRecord, History, Pending, RowParams, TokenRecord
+
+Result = TypeVar("Result")
 
 
 class FinishReason(enum.IntEnum):
@@ -51,8 +53,7 @@ class DecodeState:
     value_cache: KVCache | None
     lengths: Int[Array, " B"]  # t, tokens generated
     finish_reason: Int[Array, " B"]
-    # policy steps done when the row came to its junction; -1: it does not wait
-    waiting_since: Int[Array, " B"]
+    waited: Int[Array, " B"]  # policy steps since the row came to its junction; -1: it does not wait
     previous_entropy: Float[Array, " B"]
     gate: GateState
     prompt_ids: Bool[Array, "B V"]  # ids that occur in the policy's prompt
@@ -78,7 +79,7 @@ class DecodeState:
     @property
     def waiting(self) -> Bool[Array, " B"]:
         """Rows at a junction, whose candidates the value model has not seen."""
-        return self.waiting_since >= 0
+        return self.waited >= 0
 
     @property
     def alive(self) -> Bool[Array, " B"]:
@@ -118,20 +119,26 @@ class DecodeState:
         return replace(self, policy_cache=change(self.policy_cache), value_cache=value)
 
 
-_OF_THE_CALL = ("policy_steps", "value_calls", "policy_computed", "value_computed")
-"""Fields that all rows share; all else is [B, ...]."""
+COUNTS = ("policy_steps", "value_calls", "policy_computed", "value_computed")
+"""Fields that all rows share, of a call or a window; all else is [B, ...]."""
 
 
 def map_rows(function: Callable[..., Any], state: DecodeState, *others: DecodeState) -> DecodeState:
     """`function` of every leaf that belongs to rows, of states `outside`; what they share stays as it is."""
-    names = [f.name for f in fields(DecodeState) if f.name not in _OF_THE_CALL]
+    names = [f.name for f in fields(DecodeState) if f.name not in COUNTS]
     trees = [{name: getattr(one, name) for name in names} for one in (state, *others)]
     return replace(state, **jax.tree.map(function, *trees))
 
 
+def row_specs(kind: type[Result]) -> Result:
+    """How a dataclass of rows lies on a mesh, field by field: rows with their devices, `COUNTS` on all."""
+    specs: dict[str, Any] = {f.name: WHOLE if f.name in COUNTS else BY_ROW for f in fields(kind)}  # type: ignore[arg-type]
+    return kind(**specs)
+
+
 def state_specs(state: DecodeState) -> DecodeState:
     """How a state lies on a mesh, leaf by leaf: rows with their devices, what they share on all."""
-    shared: dict[str, Any] = dict.fromkeys(_OF_THE_CALL, WHOLE)
+    shared: dict[str, Any] = dict.fromkeys(COUNTS, WHOLE)
     return replace(map_rows(lambda _: BY_ROW, state), **shared)
 
 
@@ -173,12 +180,6 @@ class Samples:
             f"{int(np.sum(self.shifted))} shifted; {', '.join(reasons) or 'none ended'}; "
             f"{int(self.policy_steps)} policy steps, {int(self.value_calls)} value passes)"
         )
-
-
-def samples_specs() -> Samples:
-    """How `Samples` lie on a mesh: rows with their devices, the counts of the call on all."""
-    specs: dict[str, Any] = {f.name: WHOLE if f.name in _OF_THE_CALL else BY_ROW for f in fields(Samples)}
-    return Samples(**specs)
 
 
 def empty_record(batch: int, length: int, num_candidates: int | None) -> TokenRecord:

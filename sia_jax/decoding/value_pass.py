@@ -7,13 +7,14 @@ cache; the one that is chosen moves to its place, the others are overwritten by 
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from sia_jax.decoding.config import SamplerConfig
-from sia_jax.decoding.policy_pass import append
+from sia_jax.decoding.policy_pass import append, where_rows
 from sia_jax.decoding.state import DecodeState, FinishReason
 from sia_jax.models.attention import FlatAttention, PrefillAttention, block_length
 from sia_jax.models.cache import KVCache
@@ -95,7 +96,7 @@ def plan(state: DecodeState, config: SamplerConfig) -> Layout:
     kept_back = jnp.where(waiting | config.reads_candidates, 0, 1)
     behind = state.value_totals - state.value_lengths - kept_back
     helps = state.alive & ~waiting & (state.junctions > 0) & (behind > 0)
-    order = jnp.lexsort((jnp.where(waiting, state.waiting_since, -behind), jnp.where(waiting, 0, ~helps + 1)))
+    order = jnp.lexsort((jnp.where(waiting, -state.waited, -behind), jnp.where(waiting, 0, ~helps + 1)))
     rows = order[: config.slots].astype(jnp.int32)
 
     span = jnp.where((waiting | helps)[rows], behind[rows], 0)
@@ -227,7 +228,10 @@ def settle(
         prefix_value=jnp.where(speaks, entry.value, prefix_value),
         value_tokens=jnp.where(served, needed, state.value_tokens),
         junctions=state.junctions + served,
-        waiting_since=jnp.where(served, -1, state.waiting_since),
+        waited=jnp.where(served, -1, state.waited),
+        # The position is decided: only now does the row's past move on.
+        previous_entropy=jnp.where(speaks, state.pending.entropy, state.previous_entropy),
+        gate=where_rows(speaks, state.pending.gate, state.gate),
         finish_reason=jnp.where(served & ~finite, FinishReason.NON_FINITE, state.finish_reason),
         value_calls=state.value_calls + 1,
         value_computed=state.value_computed + (config.pass_tokens or 0),
@@ -238,9 +242,8 @@ def settle(
 def read_prompts(
     net: ValueNet,
     state: DecodeState,
+    ids: Int[Array, "N P"],
     config: SamplerConfig,
-    *,
-    width: int,
     rows: Int[Array, " N"] | None = None,
 ) -> DecodeState:
     """The value model reads prompts: of the rows that are named, or of all, none of which has been read.
@@ -248,23 +251,20 @@ def read_prompts(
     Args:
       net: the value model.
       state: of rows that have their prompts.
-      config: with `branches` and no `rows`, the prompt of rows side by side is read once.
-      width: P', tokens of the prompts' buffers.
-      rows: [N] whose prompts are read; outside 0 .. B-1: nobody's. None: those of all rows.
+      ids: [N, P'] the prompts, padded on the right.
+      config: with `branches` of n and no `rows`, each prompt is that of n rows side by side.
+      rows: [N]; outside 0 .. B-1: nobody's. None: all rows in order.
     """
     n = config.branches if rows is None else 1
-    ids = state.value_ids[::n] if rows is None else state.value_ids[jnp.minimum(rows, state.rows - 1)]
-    ids = ids[:, :width]
     _, cache = forward(
         net.model,
         ids,
-        jnp.broadcast_to(jnp.arange(width), ids.shape),
+        jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape),
         state.value_cache,
         PrefillAttention(rows, n, block_length(config.mesh)),
         config=net.config.backbone,
         adapter=net.adapter,
     )
-    read = (
-        jnp.ones_like(state.value_read) if rows is None else state.value_read.at[rows].set(True, mode="drop")
-    )
+    which: Any = slice(None) if rows is None else rows
+    read = state.value_read.at[which].set(True, mode="drop", wrap_negative_indices=False)
     return replace(state, value_cache=cache, value_read=read, value_computed=state.value_computed + ids.size)

@@ -12,20 +12,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int, UInt32
 
-from sia_jax.decoding import rows as inside
+from sia_jax.decoding import rows as traced
 from sia_jax.decoding.burst import run_burst
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.schedule import Burst
-from sia_jax.decoding.state import DecodeState, FinishReason, state_specs
+from sia_jax.decoding.state import COUNTS, DecodeState, FinishReason, row_specs, state_specs
 from sia_jax.models.cache import KVCache
 from sia_jax.parallel.mesh import ROW_AXES
-from sia_jax.parallel.rows import BY_ROW, WHOLE, split_by_rows
+from sia_jax.parallel.rows import BY_ROW, WHOLE, split_by_rows, sum_over_rows
 from sia_jax.steering.types import RowParams, TokenRecord
 
 
@@ -34,15 +35,17 @@ from sia_jax.steering.types import RowParams, TokenRecord
 class Report:
     """What rows said in a window, and how they stand after it."""
 
-    said: TokenRecord  # [B, W + 1], a column a token: who waits at the border may speak before the first step
-    counts: Int[Array, " B"]  # how many of them are real
+    # [B, W + 1], a column a token: who waits at the border may speak before the first step. Past `counts`
+    # stands anything.
+    said: TokenRecord
+    counts: Int[Array, " B"]  # tokens said
     lengths: Int[Array, " B"]  # t, tokens of the reply so far
     finish_reason: Int[Array, " B"]  # `FinishReason`
     policy_tokens: Int[Array, " B"]
     value_tokens: Int[Array, " B"]
-    policy_steps: Int[Array, ""]
+    policy_steps: Int[Array, ""]  # of this window, as are the following
     value_calls: Int[Array, ""]
-    policy_computed: Int[Array, ""]
+    policy_computed: Int[Array, ""]  # on all devices, and by what was admitted since the last window
     value_computed: Int[Array, ""]
 
 
@@ -58,17 +61,16 @@ def allocate(
     """See `sia_jax.decoding.rows.allocate`."""
 
     def make(params: SteeringParams, numbers: RowParams) -> DecodeState:
-        return inside.allocate(params, numbers, config, policy_tokens, value_tokens).outside()
+        return traced.allocate(params, numbers, config, policy_tokens, value_tokens).outside()
 
     shapes = jax.eval_shape(make, params, numbers)
     return _by_rows(make, config, (WHOLE, BY_ROW), state_specs(shapes))(params, numbers)
 
 
-@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
 def admit(
     params: SteeringParams,
     state: DecodeState,
-    rows: Int[Array, " N"],
+    rows: Any,
     prompts: Prompt,
     numbers: RowParams,
     *,
@@ -79,19 +81,38 @@ def admit(
     Args:
       params: the weights.
       state: donated.
-      rows: [N] of the whole batch, each once; outside 0 .. B-1: the entry is padding. On a mesh of G groups
+      rows: [N] of the whole batch, none twice; outside 0 .. B-1: the entry is padding. On a mesh of G groups
         entries are split as rows are: entry i goes to a row of group i // (N / G), or nowhere.
       prompts: N.
       numbers: of N requests.
       config: resolved; its `branches` are not looked at, `fork` makes them.
-    """
 
+    Raises:
+      ValueError: a request that does not fit into its row, a row that is named twice or lies in another group
+        than its entry, or what `sia_jax.decoding.rows.admit` finds.
+    """
+    rows = np.asarray(rows, np.int32)
+    _check_rows(rows, state, config)
+    _check_room(rows, prompts, numbers, state, config)
+    return _admit(params, state, rows, prompts, numbers, config=config)
+
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
+def _admit(
+    params: SteeringParams,
+    state: DecodeState,
+    rows: Int[Array, " N"],
+    prompts: Prompt,
+    numbers: RowParams,
+    *,
+    config: SamplerConfig,
+) -> DecodeState:
     def put(
         params: SteeringParams, state: DecodeState, rows: Array, prompts: Prompt, numbers: RowParams
     ) -> DecodeState:
         own = rows - _first_row(state, config)
         own = jnp.where((own >= 0) & (own < state.rows), own, state.rows)
-        return inside.admit(params, state.inside(), own, prompts, numbers, config).outside()
+        return traced.admit(params, state.inside(), own, prompts, numbers, config).outside()
 
     specs = state_specs(state)
     put = _by_rows(put, config, (WHOLE, specs, BY_ROW, BY_ROW, BY_ROW), specs)
@@ -108,16 +129,15 @@ def fork(
     config: SamplerConfig,
 ) -> DecodeState:
     """Copy rows over others, from any group of a mesh to any. See `sia_jax.decoding.rows.fork`."""
-    return _pinned(inside.fork(state, source, target, keys), config)
+    return _pinned(traced.fork(state, source, target, keys), config)
 
 
-@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
 def window(
     params: SteeringParams,
     state: DecodeState,
     schedule: Burst,
-    steps: Int[Array, ""],
-    cancel: Bool[Array, " B"],
+    steps: Any,
+    cancel: Any,
     *,
     config: SamplerConfig,
 ) -> tuple[DecodeState, Report]:
@@ -127,35 +147,42 @@ def window(
       params: the weights.
       state: donated; value prompts have been read.
       schedule: numbers of config.schedule, [] int32 each.
-      steps: [] policy steps, at most W = `config.chunk`. Fewer where no row is left that runs.
+      steps: [] policy steps at most, and no more than W = `config.chunk`. They are fewer where no row is left
+        that runs, and where value passes come so often that the W rounds of a window are used up.
       cancel: [B] rows to be stopped before the first step.
       config: resolved.
 
     Returns:
       (the state, the report).
     """
+    steps, cancel = jnp.asarray(steps, jnp.int32), jnp.asarray(cancel, bool)
+    return _window(params, state, schedule, steps, cancel, config=config)
 
+
+@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
+def _window(
+    params: SteeringParams,
+    state: DecodeState,
+    schedule: Burst,
+    steps: Int[Array, ""],
+    cancel: Bool[Array, " B"],
+    *,
+    config: SamplerConfig,
+) -> tuple[DecodeState, Report]:
     def run(
         params: SteeringParams, state: DecodeState, schedule: Burst, steps: Array, cancel: Array
     ) -> tuple[DecodeState, Report]:
         state = state.inside()
-        cancelled = cancel & state.alive
-        state = replace(
-            state, finish_reason=jnp.where(cancelled, FinishReason.CANCELLED, state.finish_reason)
-        )
-        begin = state.lengths
-        state = run_burst(params, state, schedule, steps, config)
-        return state.outside(), _report(state, begin, config.chunk + 1)
+        reason = jnp.where(cancel & state.alive, FinishReason.CANCELLED, state.finish_reason)
+        state, begin = replace(state, finish_reason=reason), state.lengths
+        state = run_burst(params, state, schedule, jnp.minimum(steps, config.chunk), config)
+        report = _report(state, begin, config.chunk + 1)
+        nothing: dict[str, Any] = dict.fromkeys(COUNTS, jnp.zeros((), jnp.int32))
+        return replace(state, **nothing).outside(), report
 
     specs = state_specs(state)
-    report = Report(**dict.fromkeys(Report.__dataclass_fields__, BY_ROW) | _CALL_SPECS)
-    run = _by_rows(run, config, (WHOLE, specs, WHOLE, WHOLE, BY_ROW), (specs, report))
+    run = _by_rows(run, config, (WHOLE, specs, WHOLE, WHOLE, BY_ROW), (specs, row_specs(Report)))
     return run(params, state, schedule, steps, cancel)
-
-
-_CALL_SPECS: dict[str, Any] = dict.fromkeys(
-    ("policy_steps", "value_calls", "policy_computed", "value_computed"), WHOLE
-)
 
 
 def _report(state: DecodeState, begin: Array, width: int) -> Report:
@@ -175,9 +202,47 @@ def _report(state: DecodeState, begin: Array, width: int) -> Report:
         value_tokens=state.value_tokens,
         policy_steps=state.policy_steps,
         value_calls=state.value_calls,
-        policy_computed=state.policy_computed,
-        value_computed=state.value_computed,
+        policy_computed=sum_over_rows(state.policy_computed),
+        value_computed=sum_over_rows(state.value_computed),
     )
+
+
+def _check_rows(rows: np.ndarray, state: DecodeState, config: SamplerConfig) -> None:
+    real = rows[(rows >= 0) & (rows < state.rows)]
+    twice = sorted({int(row) for row in real if (real == row).sum() > 1})
+    if twice:
+        raise ValueError(f"rows must name no row twice, got {twice[:10]} more than once")
+    groups = config.row_groups
+    if len(rows) % groups:
+        raise ValueError(
+            f"expected entries in multiples of {groups}, the groups of the mesh, got {len(rows)}"
+        )
+    own = np.arange(len(rows)) // (len(rows) // groups)
+    wrong = (rows >= 0) & (rows < state.rows) & (rows // (state.rows // groups) != own)
+    if wrong.any():
+        raise ValueError(
+            f"an entry goes to a row of its own group of devices, got (entry, row) "
+            f"{[(int(i), int(rows[i])) for i in np.flatnonzero(wrong)[:10]]} of {groups} groups of "
+            f"{state.rows // groups} rows"
+        )
+
+
+def _check_room(
+    rows: np.ndarray, prompts: Prompt, numbers: RowParams, state: DecodeState, config: SamplerConfig
+) -> None:
+    real = (rows >= 0) & (rows < state.rows)
+    most = np.asarray(numbers.max_new_tokens)
+    models = [("policy", prompts.policy_lengths, state.policy_ids.shape[1])]
+    if config.value is not None:
+        models.append(("value", prompts.value_lengths, state.value_ids.shape[1]))
+    for name, lengths, room in models:
+        needed = np.asarray(lengths) + most
+        wrong = np.flatnonzero(real & (needed > room))
+        if wrong.size:
+            raise ValueError(
+                f"{name} prompt and reply must fit into a row of {room} tokens, got (entry, tokens) "
+                f"{[(int(i), int(needed[i])) for i in wrong[:10]]}; cut the prompt, or lower max_new_tokens"
+            )
 
 
 def _first_row(state: DecodeState, config: SamplerConfig) -> Array | int:

@@ -132,13 +132,20 @@ class KVCache:
         values: Float[Array, "N T K H"],
         rows: Int[Array, " N"],
     ) -> "KVCache":
-        """Put blocks into columns [0, T) of these rows; one outside 0 .. B-1 drops its block."""
+        """Put blocks into columns [0, T) of these rows; one outside 0 .. B-1 drops its block.
+
+        The rest of their values is zero then: what a row has left may be NaN, and a column that nobody sees
+        weighs 0, of which NaN makes NaN. (Scores of keys are taken out by the mask itself.)
+        """
+        length = keys.shape[1]
         if self.layout == "BKHS":
             keys, values = keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)
         if self.without_heads:
             keys, values = keys[:, 0], values[:, 0]
         new_keys = _put_blocks(self.keys[layer], keys, rows, self, column_last=self.layout == "BKHS")
-        new_values = _put_blocks(self.values[layer], values, rows, self, column_last=False)
+        room = [(0, 0)] * values.ndim
+        room[-2 if self.layout == "BKHS" else 1] = (0, self.columns - length)
+        new_values = _put_blocks(self.values[layer], jnp.pad(values, room), rows, self, column_last=False)
         return self._replace(layer, new_keys, new_values)
 
     def with_row_axis(self) -> "KVCache":
@@ -216,10 +223,8 @@ def _scatter(
 
 def _put_blocks(array: Array, blocks: Array, rows: Array, cache: KVCache, column_last: bool) -> Array:
     """array[rows, ..., :T] = blocks, which are laid out as the array is; a row outside drops its block."""
-    axis = (
-        1 if cache.layout == "BSKH" else array.ndim - (1 if column_last else 2) - (not cache.without_rows) + 1
-    )
-    prefix = (*[slice(None)] * (axis - 1), slice(0, blocks.shape[axis]))
+    column_axis = 1 if cache.layout == "BSKH" else blocks.ndim - (1 if column_last else 2)
+    prefix = (*[slice(None)] * (column_axis - 1), slice(0, blocks.shape[column_axis]))  # of a row
     blocks = blocks.astype(array.dtype)
     if not cache.without_rows:
         return array.at[(rows, *prefix)].set(blocks, mode="drop", wrap_negative_indices=False)

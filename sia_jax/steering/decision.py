@@ -7,7 +7,7 @@ are taken relative to their largest before they are divided by the temperature o
 largest is then exactly 0, whatever the temperature, and what overflows is an id of no mass.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,6 @@ class Decision:
 
     finite: Bool[Array, " B"]  # the logits are numbers, and there is an id to draw
     junction: Bool[Array, " B"]
-    gate: gates.State  # for the next position
     pending: Pending
     entry: TokenRecord  # to be written if the row is not steered here
 
@@ -96,7 +95,7 @@ def decide(
 
     asked = jnp.concatenate([ids, choice.token[:, None]], axis=-1)
     logprobs = policy_logprobs(jnp.take_along_axis(m, asked, axis=-1))
-    pending = Pending(ids, candidate_logits, logprobs[:, :-1], kept, entropy, choice.token)
+    pending = Pending(ids, candidate_logits, logprobs[:, :-1], kept, entropy, choice.token, gate)
     candidates = None
     if config.record_candidates:
         candidates = CandidateRecord(
@@ -118,7 +117,7 @@ def decide(
         value=jnp.full_like(entropy, jnp.nan),
         candidates=candidates,
     )
-    return Decision(finite, junction, gate, pending, entry)
+    return Decision(finite, junction, pending, entry)
 
 
 def steer(
@@ -190,6 +189,24 @@ def steer(
         candidates=candidates,
     )
     return chosen, entry, sound
+
+
+def neutral(numbers: RowParams, asking: Bool[Array, " B"]) -> RowParams:
+    """The numbers of rows that ask, and of the others such as ask for no filter, penalty, bias or draw.
+
+    Args:
+      numbers: of rows.
+      asking: [B] whose decision anybody will look at.
+    """
+    return replace(
+        numbers,
+        temperature=jnp.where(asking, numbers.temperature, 0),
+        repetition_penalty=jnp.where(asking, numbers.repetition_penalty, 1),
+        presence_penalty=jnp.where(asking, numbers.presence_penalty, 0),
+        frequency_penalty=jnp.where(asking, numbers.frequency_penalty, 0),
+        min_new_tokens=jnp.where(asking, numbers.min_new_tokens, 0),
+        bias=jnp.where(asking[:, None], numbers.bias, 0),
+    )
 
 
 @dataclass(frozen=True)

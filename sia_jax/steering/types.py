@@ -53,6 +53,7 @@ class Pending:
     kept: Int[Array, " B"]  # how many, from the first on, are in A and N
     entropy: Float[Array, " B"]
     policy_choice: Int[Array, " B"]  # what the policy alone would say
+    gate: GateState  # for the next position
 
 
 @jax.tree_util.register_dataclass

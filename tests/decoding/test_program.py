@@ -328,7 +328,8 @@ class PartsTest(chex.TestCase):
         compute = self.of(survivors)
         for seed, ties in ((0, True), (1, False)):
             l = rng_logits((len(cases), 200), seed, ties)
-            numbers = temperature.astype(np.float32), top_k, top_p.astype(np.float32)
+            off = np.zeros(len(cases), np.float32)  # min_p has tests of its own
+            numbers = temperature.astype(np.float32), top_k, top_p.astype(np.float32), off
             actual = np.asarray(compute(l, *numbers))
             for row, case in enumerate(cases):
                 expected, margin = kept_by_sort(l[row], *case)

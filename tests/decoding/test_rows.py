@@ -13,10 +13,11 @@ import sia_jax
 from sia_jax.decoding import window as programs
 from sia_jax.decoding.state import FinishReason
 from sia_jax.parallel.mesh import make_mesh
-from sia_jax.steering.gates import Budget, Entropy
+from sia_jax.steering.gates import Bernoulli, Budget, Entropy, Position
+from sia_jax.steering.tilts import Advantage, Clipped
 from tests.decoding.test_over_a_mesh import placed
 from tests.support.checkpoints import tiny_policy, tiny_value_model
-from tests.support.living import Request, Rows, Said, assert_same, sampled
+from tests.support.living import Request, Rows, Said, assert_same, packed, sampled
 from tests.support.marks import long
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 40, "num_heads": 4, "num_kv_heads": 2}
@@ -27,15 +28,13 @@ ROWS, LENGTH = 8, 12
 def models(head: str) -> tuple[sia_jax.SteeringParams, sia_jax.SamplerConfig]:
     policy = tiny_policy(num_layers=1, **SIZES)
     value = tiny_value_model(policy, head=head)
-    steering = sia_jax.SteeringConfig(num_candidates=4, gate=Entropy() & Budget(0.6), tilt=tilt_of(head))
+    steering = sia_jax.SteeringConfig(
+        num_candidates=4, gate=Entropy() & Budget(0.6), tilt=Clipped(0.5, Advantage())
+    )
     config = sia_jax.SamplerConfig(
         policy.config, value.config, steering, max_new_tokens=LENGTH, chunk=8, slots=3
     )
     return sia_jax.SteeringParams(policy.params, value.params), config
-
-
-def tilt_of(head: str):
-    return sia_jax.SteeringConfig().tilt
 
 
 @functools.cache
@@ -205,7 +204,7 @@ def test_one_program_serves_all_windows_and_keeps_the_state_where_it_lies(shape)
 
     rows.window(2)
     first, old = lies(), rows.state
-    compiled = programs.window._cache_size(), programs.admit._cache_size()
+    compiled = programs._window._cache_size(), programs._admit._cache_size()
     for steps in (1, 3, 2):
         rows.window(steps)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old)), "the state is donated"
@@ -214,17 +213,185 @@ def test_one_program_serves_all_windows_and_keeps_the_state_where_it_lies(shape)
     rows.window(2)
     rows.admit({1: (99, requests()[1])})
     assert lies() == first
-    assert (programs.window._cache_size(), programs.admit._cache_size()) == compiled
+    assert (programs._window._cache_size(), programs._admit._cache_size()) == compiled
 
 
 @pytest.mark.parametrize("shape", [None, long((2, 2, 2))])
 def test_a_window_takes_every_leaf_of_the_state_over_and_copies_no_cache(shape):
     rows = spread(shape) if shape else Rows(*models("scalar"), ROWS)
     arguments = rows.params, rows.state, rows.schedule, jnp.int32(3), jnp.zeros(ROWS, bool)
-    text = programs.window.lower(*arguments, config=rows.config).compile().as_text()
+    text = programs._window.lower(*arguments, config=rows.config).compile().as_text()
     aliases = re.search(r"input_output_alias=\{(.*?)\}, entry", text)
     assert aliases
     assert aliases[1].count("alias)") == len(jax.tree.leaves(rows.state))
     cache = rows.state.policy_cache.keys[0].addressable_shards[0].data.shape
     pattern = rf"f32\[{','.join(map(str, cache))}\]\S* copy\("
     assert not re.search(pattern, text)
+
+
+# What rows must not hand on, and what is refused
+
+
+def with_nan(params: sia_jax.SteeringParams, token: int, model: str) -> sia_jax.SteeringParams:
+    """The same with a NaN in the row of the embedding that belongs to an id; of one model alone."""
+    spoilt = params.policy["model"]["embed_tokens"]["weight"].at[token].set(jnp.nan)
+    spoilt = params.policy["model"] | {"embed_tokens": {"weight": spoilt}}
+    if model == "policy":
+        return replace(params, policy=params.policy | {"model": spoilt})
+    value = {"model": spoilt, "value_head": params.value["value_head"]}
+    return replace(params, value=value)
+
+
+@pytest.mark.parametrize("model", ["policy", "value"])
+def test_a_row_that_failed_leaves_nothing_to_the_next_one(model):
+    params, config = models("scalar")
+    params = replace(
+        params, value={"model": params.policy["model"], "value_head": params.value["value_head"]}
+    )
+    steering = replace(config.steering, gate=Entropy() & ~Position(1))
+    config = replace(config, steering=steering, value=replace(config.value, lora=None))
+    # The id is said first, unsteered, and read by both models in the second column of the reply.
+    fails = Request((5,) * 8, (5,) * 8, seed=0, threshold=-np.inf, bias=(60, 99.0))
+    next_one = Request((5,), (7,), seed=1, threshold=-np.inf)
+    rows = Rows(params, config, ROWS)
+    rows.params = with_nan(params, 60, model)
+    rows.admit({2: (0, fails)})
+    while rows.holds:
+        rows.window(8)
+    assert (rows.replies[0].finish_reason, rows.replies[0].length) == (FinishReason.NON_FINITE, 1)
+    rows.params = params
+    rows.admit({2: (1, next_one), 3: (2, next_one)})
+    while rows.holds:
+        rows.window(8)
+    assert rows.replies[1].finish_reason != FinishReason.NON_FINITE
+    assert_same(rows.replies[1], rows.replies[2], exact=True)
+
+
+def test_rows_outside_the_batch_are_nowhere_and_rows_may_be_swapped():
+    params, config = models("scalar")
+    rows = Rows(params, config, ROWS)
+    rows.admit({row: (row, requests()[row]) for row in (0, 7)})
+    keys = jnp.stack([requests()[7].key, requests()[0].key, requests()[0].key, requests()[0].key])
+    rows.state = programs.fork(
+        rows.state,
+        jnp.array([7, 0, 0, 0]),
+        jnp.array([0, 7, -1, ROWS + 3]),
+        keys,
+        config=rows.config,
+    )
+    rows.holds = {0: 7, 7: 0}
+    while rows.holds:
+        rows.window(8)
+    for number in (0, 7):
+        assert_same(rows.replies[number], expected("scalar")[number])
+
+
+def test_a_copy_of_a_row_that_waits_decides_anew_under_its_own_key():
+    params, config = models("scalar")
+    steering = replace(config.steering, gate=Entropy() | Bernoulli(0.0), unsteered="candidates")
+    config = replace(config, steering=steering, schedule=sia_jax.Burst(2, 100))
+    rows = Rows(params, config, ROWS)
+    dense, plain = (Request((5, 6), (5, 6), i, threshold) for i, threshold in enumerate((-np.inf, np.inf)))
+    dense = replace(dense, knobs={"beta": 0.0})
+    rows.admit({0: (0, dense), 1: (1, plain)})
+    assert rows.window(1).counts[0] == 0, "it waits"
+    keys = [jax.random.key_data(jax.random.key(n, impl="threefry2x32")) for n in (20, 21, 22)]
+    rows.fork([0, 0, 0], {3: 3, 4: 4, 5: 5}, keys)
+    while rows.holds:
+        rows.window(8)
+    assert not any(rows.replies[n].record.shifted.any() for n in (0, 3, 4, 5)), "beta is 0"
+    fresh = [replace(dense, seed=seed) for seed in (0, 20, 21, 22)]
+    for number, one in zip((0, 3, 4, 5), sampled(params, config, fresh), strict=True):
+        assert_same(rows.replies[number], one)
+
+
+def test_a_waiting_row_may_be_cancelled_and_does_not_count_for_a_pass():
+    params, config = models("scalar")
+    steering = replace(config.steering, gate=Entropy())
+    config = replace(config, steering=steering, schedule=sia_jax.Burst(2, 100))
+    rows = Rows(params, config, ROWS)
+    first, second, plain = (
+        Request((5, 6), (5, 6), i, threshold) for i, threshold in enumerate((-np.inf, -np.inf, np.inf))
+    )
+    rows.admit({0: (0, first), 1: (1, replace(plain, knobs={"min_new_tokens": 9}))})
+    rows.window(1)
+    rows.admit({2: (2, second)})
+    assert rows.window(1, cancel=[0]).counts[:3].tolist() == [0, 1, 0]
+    assert rows.replies[0].finish_reason == FinishReason.CANCELLED
+
+
+def test_a_window_takes_no_more_steps_than_its_report_has_columns_and_none_is_no_step():
+    params, config = models("scalar")
+    rows = Rows(params, config, ROWS)
+    rows.admit({0: (0, Request((5,), (5,), 0, np.inf, {"min_new_tokens": LENGTH}))})
+    report = rows.window(0)
+    assert (report.policy_steps, report.counts.sum()) == (0, 0)
+    report = rows.window(100)
+    assert report.policy_steps == report.counts[0] == rows.config.chunk
+    assert report.said.tokens.shape == (ROWS, rows.config.chunk + 1)
+
+
+@pytest.mark.parametrize("shape", [None, long((2, 2, 2))])
+def test_a_report_counts_what_all_devices_computed_in_its_window(shape):
+    rows = spread(shape) if shape else Rows(*models("scalar"), ROWS)
+    rows.admit({row: (row, requests()[row]) for row in range(ROWS)})
+    for prefilled in (ROWS * 8, 0):
+        report = rows.window(3)
+        assert report.policy_computed == prefilled + report.policy_steps * ROWS
+        groups = rows.config.row_groups
+        passes = report.value_calls * rows.config.pass_tokens * groups
+        assert report.value_computed == prefilled + passes
+
+
+def refused(**changes):
+    params, config = models("scalar")
+    rows = Rows(params, config, ROWS)
+    prompts, numbers = packed([requests()[0]] * ROWS, rows.config)
+    given = {"rows": np.arange(ROWS), "prompts": prompts, "numbers": numbers} | changes
+    programs.admit(params, rows.state, config=rows.config, **given)
+
+
+def test_what_does_not_fit_into_a_row_is_refused():
+    config = models("scalar")[1].resolve(ROWS)
+    _, numbers = packed([requests()[0]] * ROWS, config)
+    wide = sia_jax.Prompt.pack([[5] * 17] * ROWS, policy_length=17, value_length=17)
+    with pytest.raises(
+        ValueError, match=r"policy prompt and reply must fit into a row of 20 tokens, got .*29"
+    ):
+        refused(prompts=wide)
+    short = replace(numbers, max_new_tokens=jnp.full(ROWS, 3))
+    refused(prompts=wide, numbers=short)
+    buffer = sia_jax.Prompt.pack([[5]] * ROWS, policy_length=24, value_length=24)
+    with pytest.raises(ValueError, match="buffers of 24 ids do not fit into rows of 20 tokens"):
+        refused(prompts=buffer)
+    biased = replace(numbers, bias_ids=jnp.full((ROWS, 2), 9), bias=jnp.ones((ROWS, 2)))
+    with pytest.raises(ValueError, match=r"bias_ids must have the width .* 1, got 2"):
+        refused(numbers=biased)
+    with pytest.raises(ValueError, match=r"no row twice, got \[3\]"):
+        refused(rows=np.array([0, 1, 2, 3, 3, 5, 6, 7]))
+
+
+def test_an_entry_goes_to_a_row_of_its_own_group():
+    rows = spread((4, 2, 1))
+    prompts, numbers = packed([requests()[0]] * ROWS, rows.config)
+    with pytest.raises(
+        ValueError, match=r"its own group of devices, got \(entry, row\) \[\(0, 7\)\] of 8 groups"
+    ):
+        programs.admit(
+            rows.params, rows.state, np.array([7] + [ROWS] * 7), prompts, numbers, config=rows.config
+        )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["one row", "no value model", "candidates"])
+def test_other_kinds_of_rows_say_what_sample_says(kind):
+    params, config = models("scalar")
+    count, asked = (1 if kind == "one row" else ROWS), requests()[:4]
+    if kind == "no value model":
+        params, config = replace(params, value=None), replace(config, value=None)
+        asked = [replace(one, threshold=np.inf) for one in asked]
+    if kind == "candidates":
+        config = replace(config, record="candidates")
+    found = Rows(params, config, count).run([3, 8], asked)
+    for one, other in zip(found, sampled(params, config, asked), strict=True):
+        assert_same(one, other)

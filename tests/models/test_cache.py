@@ -22,6 +22,7 @@ run_step = jax.jit(decode_step, static_argnames="config")
 run_block = jax.jit(decode_block, static_argnames="config")
 run_forward = jax.jit(forward, static_argnames="config")
 write = jax.jit(KVCache.write, static_argnums=1)
+write_rows = jax.jit(KVCache.write_rows, static_argnums=1)
 move = jax.jit(KVCache.move)
 every_shape = pytest.mark.parametrize(
     ("layout", "batch", "kv_heads"),
@@ -124,6 +125,34 @@ def test_every_place_of_every_layer_keeps_what_was_written_to_it(layout, batch, 
         cache = write(cache, layer, *pair, rows, columns)
         plain.write(layer, *pair, rows, columns)
         assert_holds(cache, plain)
+
+
+@every_shape
+def test_blocks_go_to_the_rows_that_are_named_and_to_no_other(layout, batch, kv_heads):
+    rng = np.random.default_rng(2)
+    cache, plain = filled(rng, layout, batch, kv_heads)
+    for rows in ([batch - 1, batch, batch + 3], [batch, 0, batch]):
+        for layer in plain.keys:
+            keys, values = random_pair(rng, shape_config(kv_heads), 3, 4)
+            cache = write_rows(cache, layer, keys, values, jnp.array(rows))
+            for block, row in enumerate(rows):
+                if row < batch:
+                    plain.keys[layer][row, :4], plain.values[layer][row, :4] = keys[block], values[block]
+    assert_holds(cache, plain)
+
+
+@every_shape
+def test_outside_a_program_a_cache_has_its_axis_of_rows_and_inside_it_is_as_zeros_makes_it(
+    layout, batch, kv_heads
+):
+    cache, plain = filled(np.random.default_rng(3), layout, batch, kv_heads)
+    outside = cache.with_row_axis()
+    assert {x.shape[0] for x in (*outside.keys, *outside.values)} == {batch}
+    assert_holds(outside, plain)
+    inside = outside.without_row_axis()
+    assert jax.tree.structure(inside) == jax.tree.structure(cache)
+    assert [x.shape for x in inside.keys] == [x.shape for x in cache.keys]
+    assert_holds(inside, plain)
 
 
 @every_shape

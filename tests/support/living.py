@@ -16,7 +16,7 @@ from sia_jax.decoding.row_params import make_row_params
 from sia_jax.decoding.sample import sample
 from sia_jax.decoding.schedule import make_schedule
 from sia_jax.decoding.state import FinishReason, Samples
-from sia_jax.steering.config import Knobs
+from sia_jax.steering.config import Knobs, SteeringConfig
 from sia_jax.steering.types import RowParams, TokenRecord
 
 WIDTH, VALUE_WIDTH = 8, 8
@@ -32,6 +32,8 @@ class Request:
     seed: int
     threshold: float = 1.0
     knobs: Mapping[str, float] = field(default_factory=dict)
+    bias: tuple[int, float] = (-1, 0.0)
+    """An id, and what is added to its logit."""
 
     @property
     def key(self) -> jax.Array:
@@ -65,9 +67,11 @@ def packed(requests: Sequence[Request | None], config: SamplerConfig) -> tuple[P
 def numbers_of(requests: Sequence[Request]) -> tuple[np.ndarray, jax.Array, Knobs]:
     """Threshold, keys and knobs of requests."""
     names = sorted({name for one in requests for name in one.knobs})
-    defaults = Knobs(presence_penalty=0.0, temperature=1.0)
+    defaults = SteeringConfig()
     knobs = {n: np.array([one.knobs.get(n, getattr(defaults, n)) for one in requests]) for n in names}
     keys = jax.random.wrap_key_data(jnp.stack([one.key for one in requests]), impl="threefry2x32")
+    ids, bias = (np.array([[one.bias[n]] for one in requests]) for n in (0, 1))
+    knobs |= {"bias_ids": ids, "bias": bias}
     return np.array([one.threshold for one in requests]), keys, Knobs(**knobs)
 
 
@@ -109,7 +113,7 @@ class Rows:
     def admit(self, placed: Mapping[int, tuple[int, Request]]) -> None:
         """Put requests (with numbers of their own) into rows; entry i of the call is row i's."""
         entries = [placed[row][1] if row in placed else None for row in range(self.rows)]
-        rows = jnp.array([row if row in placed else self.rows for row in range(self.rows)], jnp.int32)
+        rows = [row if row in placed else self.rows for row in range(self.rows)]
         prompts, numbers = packed(entries, self.config)
         self.state = programs.admit(self.params, self.state, rows, prompts, numbers, config=self.config)
         for row, (number, _) in placed.items():
@@ -132,7 +136,7 @@ class Rows:
         """Run one, and take what it says; returns the report, on the host."""
         cancelled = jnp.zeros(self.rows, bool).at[jnp.array(cancel, jnp.int32)].set(True)
         self.state, report = programs.window(
-            self.params, self.state, self.schedule, jnp.int32(steps), cancelled, config=self.config
+            self.params, self.state, self.schedule, steps, cancelled, config=self.config
         )
         report = jax.device_get(report)
         for row, number in list(self.holds.items()):
