@@ -148,10 +148,9 @@ def steer(
     """
     place = jnp.arange(values.shape[-1])
     allowed = place < pending.kept[:, None]
-    if config.reads_candidates:
-        prefix_value = jnp.where(index == 0, mean_value(values, allowed), prefix_value)
-    else:
+    if not config.reads_candidates:
         prefix_value = expected_value(values, pending.logits, allowed)
+    prefix_value = jnp.where(index == 0, mean_value(values, allowed), prefix_value)
     at = Junction(numbers.beta, pending.logits, allowed, prefix_value)
     tilt = numbers.tilt(values, at)
     sound = jnp.all(jnp.isfinite(pending.logits + tilt) | ~allowed, axis=-1)

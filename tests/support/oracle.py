@@ -200,17 +200,17 @@ class _Row:
     def _prefix_value(self, t: int, view: View, values: np.ndarray) -> float:
         """V(s): the head at the prefix's last token; at t = 0 the mean of the members' values.
 
-        With a vocab head sum(p Q) over the members, p = softmax(l) there. 0 where no tilt asks for it.
+        Later, with a vocab head, sum(p Q) over the members, p = softmax(l). 0 where no tilt asks for it.
         """
         s, tokens, value = self.settings, self.reply.tokens, self.value
         if value is None or not reads_prefix_value(self.tilt):
             return 0.0
         of_members = values[view.keep[view.candidates]]
+        if t == 0:
+            return float(of_members.mean())
         if value.head_kind == "vocab":
             l = view.l[view.members]
             return float((np.exp(l - logsumexp(l)) * of_members).sum())
-        if t == 0:
-            return float(of_members.mean())
         prompt = self.policy_prompt if s.mutation == "policy_prompt" else self.value_prompt
         junctions = [i for i, junction in enumerate(self.reply.junction) if junction]
         read = len(tokens)
