@@ -1,6 +1,7 @@
 """Rows that live: room for them, prompts that come into it, and copies of rows in the middle of a reply.
 
-All functions here are traced, and hold a state `inside`; `sia_jax.decoding.window` has them as programs.
+All functions here are traced; `sia_jax.decoding.window` has them as programs. A state is held `inside`,
+but by `fork`.
 """
 
 from dataclasses import replace
