@@ -19,6 +19,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from sia_jax.arguments import concrete
 from sia_jax.models import rope
 from sia_jax.models.attention import Attend
 from sia_jax.models.cache import KVCache
@@ -209,7 +210,8 @@ def forward(
     for i in range(config.num_layers):
         weights, layer_adapter = model["layers"][i], descend(descend(adapter, "layers"), i)
         with jax.named_scope(f"layer_{i}"):
-            if mesh is None and not remat and isinstance(cache, KVCache | None):
+            # Outside of a trace it would be compiled for each call.
+            if mesh is None and not remat and isinstance(cache, KVCache | None) and not concrete(x):
                 own = None if cache is None else cache.layer(i)
                 x, own = alike(weights, x, angles, attend, own, of_any_layer(layer_adapter))
                 cache = None if cache is None else cache.with_layer(i, own)
