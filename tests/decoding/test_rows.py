@@ -191,7 +191,7 @@ def test_a_fork_crosses_from_one_group_of_devices_to_another():
     assert_same(rows.replies[2], rows.replies[0], exact=True)
 
 
-@pytest.mark.parametrize("shape", [None, (2, 2, 2), long((4, 2, 1))])
+@pytest.mark.parametrize("shape", [None, long((2, 2, 2)), long((4, 2, 1))])
 def test_one_program_serves_all_windows_and_keeps_the_state_where_it_lies(shape):
     rows = spread(shape) if shape else Rows(*models("scalar"), ROWS)
     rows.admit({row: (row, requests()[row]) for row in range(ROWS)})
@@ -242,7 +242,7 @@ def with_nan(params: sia_jax.SteeringParams, token: int, model: str) -> sia_jax.
     return replace(params, value=value)
 
 
-@pytest.mark.parametrize("model", ["policy", "value"])
+@pytest.mark.parametrize("model", ["policy", long("value")])
 def test_a_row_that_failed_leaves_nothing_to_the_next_one(model):
     params, config = models("scalar")
     params = replace(
