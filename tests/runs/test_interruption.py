@@ -6,10 +6,19 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 
 import pytest
 
 from sia_jax.runs.interruption import interruptions_heard
+
+
+@pytest.fixture(autouse=True)
+def listening() -> Iterator[None]:
+    """Python's own answer to Ctrl-C: a shell's background jobs are started deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Interrupted:
