@@ -483,6 +483,7 @@ def test_methods_that_lack_something_are_refused(
         evaluate.main(replace(evaluation_args(folder), thresholds=None, **changes))
 
 
+@pytest.mark.long
 def test_methods_that_steer_do_so_by_the_tilt_that_is_given(folder: Path, tmp_path: Path) -> None:
     """One of nothing, over as many ids as there are candidates: dense steering says what the policy says."""
     options = {"methods": ("base", "dense"), "thresholds": None, "seeds": 1, "batch": 5}

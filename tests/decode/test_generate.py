@@ -221,7 +221,7 @@ def test_a_gate_opens_where_it_says_and_a_tilt_of_nothing_shifts_nothing(args: A
         assert line["settings"]["gate"] == changes["gate"]
 
 
-@pytest.mark.parametrize("gate", [long("never"), "~bernoulli(0)"])
+@pytest.mark.parametrize("gate", [long("never"), long("~bernoulli(0)")])
 def test_the_base_of_a_comparison_is_never_steered_whatever_the_gate(
     args: Args, tmp_path: Path, gate: str
 ) -> None:

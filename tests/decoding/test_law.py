@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sia_jax import Knobs, Prompt, SamplerConfig, SteeringConfig, SteeringParams, sample
+from sia_jax import Burst, Knobs, Prompt, SamplerConfig, SteeringConfig, SteeringParams, sample
 from tests.support.checkpoints import tiny_policy, tiny_value_model
 from tests.support.oracle import NumpyModel
 
@@ -148,7 +148,7 @@ def replies(params, threshold, knobs, keys):
         slots=ROWS,
         pass_tokens=ROWS * (C + 1),
         row_tokens=C + T,
-        schedule=sia_jax.Burst(ROWS),
+        schedule=Burst(ROWS),
         chunk=T,
     )
     prompt = Prompt.pack([POLICY_PROMPT], [VALUE_PROMPT], policy_length=4, value_length=3)

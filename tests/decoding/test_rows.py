@@ -101,6 +101,7 @@ def test_the_row_and_what_it_held_before_change_no_bit():
     assert_same(used.replies[0], fresh.replies[0], exact=True)
 
 
+@pytest.mark.long
 def test_a_fork_at_the_first_token_is_a_branch_and_one_under_its_own_key_a_copy():
     params, config = models("scalar")
     one = lasting()
@@ -286,6 +287,7 @@ def test_rows_outside_the_batch_are_nowhere_and_rows_may_be_swapped():
         assert_same(rows.replies[number], expected("scalar")[number])
 
 
+@pytest.mark.long
 def test_a_copy_of_a_row_that_waits_decides_anew_under_its_own_key():
     params, config = models("scalar")
     steering = replace(config.steering, gate=Entropy() | Bernoulli(0.0), unsteered="candidates")

@@ -225,7 +225,7 @@ def test_a_signal_in_the_last_step_is_not_forgotten(folders, tmp_path, monkeypat
     "options",
     [
         {"trained": "head"},
-        {"head": "vocab", "head_rank": 3},
+        long({"head": "vocab", "head_rank": 3}),
         {"objective": "token", "schedule": "cosine", "warmup_steps": 2, "remat": True},
     ],
     ids=lambda options: " ".join(map(str, options.values())),
@@ -334,6 +334,7 @@ def test_flops_are_those_of_what_is_trained(folders, tmp_path, monkeypatch):
     assert found["full"] == pytest.approx(3 * found["head"])  # and to the weights
 
 
+@pytest.mark.long
 def test_a_vocab_head_learns_from_a_scalar_one(folders, tmp_path):
     train(folders, tmp_path / "teacher", epochs=1)
     student = {"objective": "distil", "teacher": str(tmp_path / "teacher" / "last")}
