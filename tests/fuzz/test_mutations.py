@@ -14,6 +14,8 @@ from tests.fuzz.__main__ import readers
 from tests.fuzz.mutations import BYTES, mutate
 from tests.fuzz.readers import Reader
 
+pytestmark = pytest.mark.long
+
 SHORT = 25
 """Mutations of each reader's files."""
 CONTENT = json.dumps({"a": [1, {"b": "text", "c": None}], "d": 0.5}).encode() + b"\n"
