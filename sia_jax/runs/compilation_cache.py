@@ -38,10 +38,15 @@ def keep_compiled() -> None:
     wish, settings = os.environ.get(VARIABLE, ""), jax.config.values
     if wish == "off" or settings["jax_compilation_cache_dir"] or not settings["jax_enable_compilation_cache"]:
         return
+    largest = settings["jax_compilation_cache_max_size"]
+    if largest == -1 and importlib.util.find_spec("filelock"):  # which JAX asks for where it is to make room
+        largest = LARGEST
     try:
         root = Path(wish) if wish else _default_root()
         folder = root / environment_key()
         _prepare(folder)
+        if largest != -1:
+            _remove_half_written(folder)
     except (OSError, RuntimeError) as error:  # the latter of a user who has no home
         warnings.warn(
             f"what is compiled is not kept for the next time: {error}; "
@@ -49,8 +54,7 @@ def keep_compiled() -> None:
             stacklevel=2,
         )
         return
-    if settings["jax_compilation_cache_max_size"] == -1 and importlib.util.find_spec("filelock"):
-        jax.config.update("jax_compilation_cache_max_size", LARGEST)
+    jax.config.update("jax_compilation_cache_max_size", largest)
     jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
 
 
@@ -92,8 +96,16 @@ def _prepare(folder: Path) -> None:
     for other in folder.parent.glob("jax-*-????????????????"):
         if now - other.stat().st_mtime > _UNUSED_DAYS * 24 * 3600:
             shutil.rmtree(other, ignore_errors=True)
-    # JAX writes an entry and then its "-atime". A process that is killed before that leaves an entry that may
-    # be cut short, that is never written again, and at which the search for the oldest fails.
+
+
+def _remove_half_written(folder: Path) -> None:
+    """Take away entries without the file beside them that says when they were used.
+
+    JAX writes an entry and then its "-atime", in a bounded cache alone. A process that is killed before that
+    leaves an entry that may be cut short, that is never written again, and at which the search for the oldest
+    fails.
+    """
+    now = time.time()
     for entry in folder.glob("*-cache"):
         whole = entry.with_name(entry.name.removesuffix("-cache") + "-atime")
         if not whole.exists() and now - entry.stat().st_mtime > 60:

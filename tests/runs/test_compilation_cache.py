@@ -145,6 +145,19 @@ def test_what_a_killed_process_left_half_written_is_removed(settings: dict[str, 
     assert {path.name for path in folder.iterdir()} == {"whole-cache", "whole-atime", "new-cache"}
 
 
+def test_without_filelock_the_cache_is_unbounded_and_its_entries_stay(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilation_cache.importlib.util, "find_spec", lambda name: None)
+    entry = tmp_path / compilation_cache.environment_key() / "jit_f-0-cache"
+    entry.parent.mkdir()
+    entry.write_bytes(b"whole")
+    os.utime(entry, (0, 0))
+    keep_compiled()
+    assert entry.exists()
+    assert settings["jax_compilation_cache_max_size"] == -1
+
+
 def test_folders_of_other_versions_go_once_they_are_long_unused(
     settings: dict[str, Any], tmp_path: Path
 ) -> None:
