@@ -27,6 +27,7 @@ from sia_jax.decoding.state import COUNTS, DecodeState, FinishReason, row_specs,
 from sia_jax.models.cache import KVCache
 from sia_jax.parallel.mesh import ROW_AXES
 from sia_jax.parallel.rows import BY_ROW, WHOLE, split_by_rows, sum_over_rows
+from sia_jax.steering.gates import shut_at_infinity
 from sia_jax.steering.types import RowParams, TokenRecord
 
 
@@ -75,6 +76,7 @@ def admit(
     numbers: RowParams,
     *,
     config: SamplerConfig,
+    read_values: bool = True,
 ) -> DecodeState:
     """Put N requests into rows; both models read the prompts. See `sia_jax.decoding.rows.admit`.
 
@@ -86,18 +88,24 @@ def admit(
       prompts: N.
       numbers: of N requests.
       config: resolved; its `branches` are not looked at, `fork` makes them.
+      read_values: static. False leaves the value prompts unread, which a window never makes up for: only for
+        requests that cannot come to a junction, those with a threshold of +inf under a gate that infinity
+        shuts.
 
     Raises:
       ValueError: a request that does not fit into its row, a row that is named twice or lies in another group
-        than its entry, or what `sia_jax.decoding.rows.admit` finds.
+        than its entry, one that may come to a junction where `read_values` is False, or what
+        `sia_jax.decoding.rows.admit` finds.
     """
     rows = np.asarray(rows, np.int32)
     _check_rows(rows, state, config)
     _check_room(rows, prompts, numbers, state, config)
-    return _admit(params, state, rows, prompts, numbers, config=config)
+    if not read_values:
+        _check_unsteered(rows, numbers, state, config)
+    return _admit(params, state, rows, prompts, numbers, config=config, read_values=read_values)
 
 
-@functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
+@functools.partial(jax.jit, static_argnames=("config", "read_values"), donate_argnames="state")
 def _admit(
     params: SteeringParams,
     state: DecodeState,
@@ -106,13 +114,15 @@ def _admit(
     numbers: RowParams,
     *,
     config: SamplerConfig,
+    read_values: bool,
 ) -> DecodeState:
     def put(
         params: SteeringParams, state: DecodeState, rows: Array, prompts: Prompt, numbers: RowParams
     ) -> DecodeState:
         own = rows - _first_row(state, config)
         own = jnp.where((own >= 0) & (own < state.rows), own, state.rows)
-        return traced.admit(params, state.inside(), own, prompts, numbers, config).outside()
+        state = state.inside()
+        return traced.admit(params, state, own, prompts, numbers, config, read_values=read_values).outside()
 
     specs = state_specs(state)
     put = _by_rows(put, config, (WHOLE, specs, BY_ROW, BY_ROW, BY_ROW), specs)
@@ -243,6 +253,26 @@ def _check_room(
                 f"{name} prompt and reply must fit into a row of {room} tokens, got (entry, tokens) "
                 f"{[(int(i), int(needed[i])) for i in wrong[:10]]}; cut the prompt, or lower max_new_tokens"
             )
+
+
+def _check_unsteered(rows: np.ndarray, numbers: RowParams, state: DecodeState, config: SamplerConfig) -> None:
+    """That no row comes to a junction, where the value prompts stay unread."""
+    if config.value is None:
+        return
+    real = (rows >= 0) & (rows < state.rows)
+    thresholds = np.asarray(numbers.threshold)
+    open_ = np.flatnonzero(real & (thresholds != np.inf))
+    if open_.size:
+        raise ValueError(
+            "value prompts may stay unread where no row comes to a junction, at a threshold of +inf, got "
+            f"(entry, threshold) {[(int(i), float(thresholds[i])) for i in open_[:10]]}; leave read_values "
+            "True"
+        )
+    if real.any() and not shut_at_infinity(config.steering.gate):
+        raise ValueError(
+            "value prompts may stay unread where no row comes to a junction, and a threshold of +inf does "
+            f"not shut this gate, {config.steering.gate}; leave read_values True"
+        )
 
 
 def _first_row(state: DecodeState, config: SamplerConfig) -> Array | int:

@@ -166,6 +166,21 @@ def test_a_row_that_waits_at_a_border_may_speak_before_the_first_step():
     assert rows.window(2, cancel=[1]).counts[:2].tolist() == [3, 0]
 
 
+def test_requests_that_nothing_steers_need_no_value_prompts():
+    params, config = models("scalar")
+    rows = Rows(params, config, ROWS)
+    plain = {n: one for n, one in enumerate(requests()[:ROWS]) if one.threshold == np.inf}
+    steered = {n: one for n, one in enumerate(requests()[:ROWS]) if one.threshold < np.inf}
+    rows.admit({row: (row, one) for row, one in steered.items()})
+    rows.window(1)
+    rows.admit({row: (row, one) for row, one in plain.items()}, read_values=False)
+    assert rows.window(0).value_computed == 0
+    while rows.holds:
+        rows.window(8)
+    for number in (*plain, *steered):
+        assert_same(rows.replies[number], expected("scalar")[number])
+
+
 # On a mesh
 
 
@@ -371,6 +386,16 @@ def test_what_does_not_fit_into_a_row_is_refused():
         refused(numbers=biased)
     with pytest.raises(ValueError, match=r"no row twice, got \[3\]"):
         refused(rows=np.array([0, 1, 2, 3, 3, 5, 6, 7]))
+
+
+def test_value_prompts_of_requests_that_may_be_steered_cannot_stay_unread():
+    with pytest.raises(ValueError, match=r"threshold of \+inf, got \(entry, threshold\) \[\(0, 1\.0\)"):
+        refused(read_values=False)
+    params, config = models("scalar")
+    config = replace(config, steering=replace(config.steering, gate=Bernoulli(0.5)))
+    rows = Rows(params, config, ROWS)
+    with pytest.raises(ValueError, match="not shut this gate, Bernoulli"):
+        rows.admit({0: (0, requests()[1])}, read_values=False)
 
 
 def test_an_entry_goes_to_a_row_of_its_own_group():

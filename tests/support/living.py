@@ -110,12 +110,14 @@ class Rows:
         self.pieces: dict[int, list[TokenRecord]] = {}
         self.replies: dict[int, Said] = {}
 
-    def admit(self, placed: Mapping[int, tuple[int, Request]]) -> None:
+    def admit(self, placed: Mapping[int, tuple[int, Request]], read_values: bool = True) -> None:
         """Put requests (with numbers of their own) into rows; entry i of the call is row i's."""
         entries = [placed[row][1] if row in placed else None for row in range(self.rows)]
         rows = [row if row in placed else self.rows for row in range(self.rows)]
         prompts, numbers = packed(entries, self.config)
-        self.state = programs.admit(self.params, self.state, rows, prompts, numbers, config=self.config)
+        self.state = programs.admit(
+            self.params, self.state, rows, prompts, numbers, config=self.config, read_values=read_values
+        )
         for row, (number, _) in placed.items():
             self.holds[row], self.pieces[number] = number, []
 
