@@ -30,20 +30,20 @@ import tyro
 
 from decode import preflight
 from sia_jax.data.prompts import PromptLine
-from sia_jax.engine import prompting, runner
-from sia_jax.engine.options import SamplingArgs
-from sia_jax.engine.plan import plan
 from sia_jax.engine.reply import json_numbers
-from sia_jax.engine.runner import Row, Runner
 from sia_jax.evaluation.calibration import FORMAT, calibrate, read_calibration, share_caution, threshold_for
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
+from sia_jax.runs import prompting, runner
 from sia_jax.runs.cli import Count, Flag, PromptFileArgs, command, goes_on, program, read_options, stop
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.journal import Journal, place_in
+from sia_jax.runs.options import SamplingArgs
+from sia_jax.runs.plan import plan
 from sia_jax.runs.progress import RunProgress, waiting
+from sia_jax.runs.runner import Row, Runner
 from sia_jax.steering.numbers import with_absent
 from sia_jax.text.forms import Prompting
 

@@ -23,15 +23,15 @@ from typing import Any
 from rich.text import Text
 
 from sia_jax.data.prompts import PromptLine
-from sia_jax.engine import prompting, runner
-from sia_jax.engine.options import SamplingArgs
 from sia_jax.engine.reply import Reply
-from sia_jax.engine.runner import Row, Runner
 from sia_jax.models.passes import bucket_length
 from sia_jax.reports.terminal import candidates_table, legend, reply_text, side_by_side, summary
+from sia_jax.runs import prompting, runner
 from sia_jax.runs.cli import memory_explained, program, read_options
 from sia_jax.runs.console import Terminal
+from sia_jax.runs.options import SamplingArgs
 from sia_jax.runs.progress import waiting
+from sia_jax.runs.runner import Row, Runner
 from sia_jax.text.decoder import token_text
 
 

@@ -33,10 +33,7 @@ from rich.text import Text
 import sia_jax
 from decode.method_runner import Scorer
 from sia_jax.data.prompts import check_seed
-from sia_jax.engine import runner
-from sia_jax.engine.options import Models, SamplingArgs
 from sia_jax.engine.reply import Reply, json_threshold
-from sia_jax.engine.runner import Row, Runner
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.comparison import tokens_per_second
 from sia_jax.evaluation.statistics import FEWEST, Interval, mean_interval, paired_difference
@@ -47,10 +44,13 @@ from sia_jax.models.passes import bucket_length
 from sia_jax.reports.evaluation import draw_pareto
 from sia_jax.reports.terminal import Tally, legend, reply_text
 from sia_jax.reports.trace import trace_page
+from sia_jax.runs import runner
 from sia_jax.runs.cli import Count, program, read_options
 from sia_jax.runs.console import Terminal
+from sia_jax.runs.options import Models, SamplingArgs
 from sia_jax.runs.programs import invocation
 from sia_jax.runs.progress import RunProgress, rate, waiting
+from sia_jax.runs.runner import Row, Runner
 from sia_jax.world.files import world_models
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import FAMILIES, Prompt, prompts

@@ -17,15 +17,15 @@ import numpy as np
 import sia_jax
 from sia_jax.data.prompts import PromptLine
 from sia_jax.decoding.state import CandidateRecord, FinishReason
-from sia_jax.engine import prompting, runner
-from sia_jax.engine.options import Models, SamplingArgs
-from sia_jax.engine.plan import plan
 from sia_jax.engine.reply import Reply, json_numbers
-from sia_jax.engine.runner import Row, Runner
 from sia_jax.models.passes import bucket_length
+from sia_jax.runs import prompting, runner
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.journal import Journal, place_in
+from sia_jax.runs.options import Models, SamplingArgs
+from sia_jax.runs.plan import plan
 from sia_jax.runs.progress import RunProgress
+from sia_jax.runs.runner import Row, Runner
 from sia_jax.studies.entropy import spread
 from sia_jax.studies.entropy.replay import candidate_values
 from sia_jax.studies.entropy.study import Drawn, Population

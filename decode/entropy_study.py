@@ -48,11 +48,10 @@ from decode.entropy_parts import (
     sample_replies,
 )
 from sia_jax.data.prompts import PromptLine
-from sia_jax.engine import prompting, runner
-from sia_jax.engine.options import SamplingArgs
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
+from sia_jax.runs import prompting, runner
 from sia_jax.runs.cli import (
     Count,
     Flag,
@@ -67,6 +66,7 @@ from sia_jax.runs.cli import (
 )
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
+from sia_jax.runs.options import SamplingArgs
 from sia_jax.runs.progress import waiting
 from sia_jax.studies.entropy.page import plot, section
 from sia_jax.studies.entropy.study import Drawn, Measured, Population, study
@@ -131,7 +131,7 @@ class Args(PromptFileArgs):
 
     @property
     def sampling(self) -> SamplingArgs:
-        """The options that `sia_jax.engine.runner` knows, at temperature 1."""
+        """The options that `sia_jax.runs.runner` knows, at temperature 1."""
         return SamplingArgs(
             policy=self.policy,
             value=self.value,

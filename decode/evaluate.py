@@ -36,10 +36,7 @@ from decode.method_runner import Chosen, Job, MethodRunner, common_shape
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.engine import prompting, runner
-from sia_jax.engine.plan import plan
 from sia_jax.engine.reply import json_threshold
-from sia_jax.engine.runner import Row
 from sia_jax.evaluation.calibration import read_calibration
 from sia_jax.evaluation.claims import judge
 from sia_jax.evaluation.comparison import Comparison
@@ -52,11 +49,14 @@ from sia_jax.evaluation.statistics import FEWEST
 from sia_jax.files.lock import locked
 from sia_jax.files.writing import write_text
 from sia_jax.reports.evaluation import claims_text, draw_pareto, evaluation_table
+from sia_jax.runs import prompting, runner
 from sia_jax.runs.cli import command, goes_on, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.journal import Journal
+from sia_jax.runs.plan import plan
 from sia_jax.runs.progress import RunProgress, clock, waiting
 from sia_jax.runs.provenance import head_commit, host_description
+from sia_jax.runs.runner import Row
 from sia_jax.text.forms import Prompting, date_variables
 from sia_jax.world import gold as world_gold
 from sia_jax.world.known import world_prompts

@@ -7,15 +7,15 @@ from typing import Annotated, Literal
 import tyro
 
 from sia_jax.data.prompts import MAX_SEED, PromptLine
-from sia_jax.engine import prompting, runner
-from sia_jax.engine.options import SamplingArgs
 from sia_jax.evaluation.calibration import Calibration
 from sia_jax.evaluation.methods import GROUPS, NEED_THRESHOLDS, Chooser, Group, Method, plan_methods
 from sia_jax.files import strict_json
 from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.reading import check_file, read_bytes
 from sia_jax.reports.evaluation import with_pictures_named
+from sia_jax.runs import prompting, runner
 from sia_jax.runs.cli import Count, File, Flag, Float, Folder, Int, PromptFileArgs, check_used
+from sia_jax.runs.options import SamplingArgs
 
 WRITTEN = ("replies.jsonl", "results.json", "results.md", "pareto.png")
 """What stands in OUT at the end."""

@@ -36,15 +36,12 @@ from rich.text import Text
 
 from decode import preflight
 from sia_jax.data.prompts import PromptLine, text_prompts
-from sia_jax.engine import prompting, runner
-from sia_jax.engine.options import SamplingArgs
-from sia_jax.engine.plan import Batch, plan
 from sia_jax.engine.reply import Reply, json_threshold
-from sia_jax.engine.runner import Row, Runner
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.shown import shown_line
 from sia_jax.reports.terminal import Tally, legend, reply_text, side_by_side, summary
+from sia_jax.runs import prompting, runner
 from sia_jax.runs.cli import (
     Count,
     File,
@@ -59,7 +56,10 @@ from sia_jax.runs.cli import (
 )
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.journal import Journal, place_in
+from sia_jax.runs.options import SamplingArgs
+from sia_jax.runs.plan import Batch, plan
 from sia_jax.runs.progress import RunProgress, waiting
+from sia_jax.runs.runner import Row, Runner
 from sia_jax.steering.gates import reads_threshold, shut_at_infinity
 from sia_jax.text.forms import Prompting
 

@@ -24,12 +24,12 @@ from sia_jax.costs.reply import (
     steering_flops,
 )
 from sia_jax.decoding.search import best_branches, last_values
-from sia_jax.engine import runner
-from sia_jax.engine.options import Models, SamplingArgs
 from sia_jax.engine.reply import Reply
-from sia_jax.engine.runner import Row, Runner
 from sia_jax.evaluation.methods import GateNumbers, Method, gate_at
 from sia_jax.rewards.labelling import Labeller, Outcome
+from sia_jax.runs import runner
+from sia_jax.runs.options import Models, SamplingArgs
+from sia_jax.runs.runner import Row, Runner
 from sia_jax.text.chat import Message
 from sia_jax.text.templates import TemplateRefusal
 

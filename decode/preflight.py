@@ -9,10 +9,10 @@ from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.value_model import folder_of_value_model, recorded_markup_of
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.prompts import PromptLine
-from sia_jax.engine import prompting, runner
-from sia_jax.engine.options import Models, SamplingArgs
 from sia_jax.models.config import ValueConfig
 from sia_jax.rewards.labelling import check_tokenizer
+from sia_jax.runs import prompting, runner
+from sia_jax.runs.options import Models, SamplingArgs
 from sia_jax.text.forms import Prompting
 from sia_jax.text.templates import TemplateRefusal
 

@@ -77,7 +77,7 @@ def few_programs() -> Iterator[None]:
 @pytest.fixture
 def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever loads the models of a run fails."""
-    from sia_jax.engine import runner  # not before a test that asks for it
+    from sia_jax.runs import runner  # not before a test that asks for it
 
     def load(args: object) -> None:
         raise AssertionError("the models were loaded")

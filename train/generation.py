@@ -23,16 +23,16 @@ from sia_jax.data.records import Record
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.sources import Source
 from sia_jax.data.sources.conversations import OpenConversation, Rejected
-from sia_jax.engine import prompting, runner
-from sia_jax.engine.options import FilterArgs, SamplingArgs
 from sia_jax.engine.reply import Reply
-from sia_jax.engine.runner import Row, Runner
 from sia_jax.models.passes import bucket_length
+from sia_jax.runs import prompting, runner
 from sia_jax.runs.cli import Flag, Int, Name, memory_explained
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.journal import Journal
+from sia_jax.runs.options import FilterArgs, SamplingArgs
 from sia_jax.runs.progress import ReadProgress, RunProgress, waiting
+from sia_jax.runs.runner import Row, Runner
 from sia_jax.steering.numbers import names_of
 from sia_jax.text.chat import Message, value_prompt
 from sia_jax.text.markup import markup_of

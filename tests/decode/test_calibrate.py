@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from decode import calibrate, generate
 from decode.calibrate import Args
-from sia_jax.engine import runner
 from sia_jax.evaluation.calibration import (
     FORMAT,
     read_calibration,
@@ -25,6 +24,7 @@ from sia_jax.evaluation.calibration import (
     threshold_for,
 )
 from sia_jax.evaluation.calibration import calibrate as make_thresholds
+from sia_jax.runs import runner
 from tests.support.evaluating import LENGTH, calibration_args, save_models_and_prompts
 
 

@@ -13,8 +13,8 @@ from decode import chat
 from decode.chat import Args
 from sia_jax import Policy
 from sia_jax.data.prompts import PromptLine
-from sia_jax.engine import prompting, runner
 from sia_jax.engine.reply import Reply
+from sia_jax.runs import prompting, runner
 from sia_jax.runs.console import Terminal
 from sia_jax.text.forms import Prompting
 from tests.reports.test_terminal import make_reply

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from decode.demo import Args, choose_prompts, choose_shown, main
-from sia_jax.engine import runner
+from sia_jax.runs import runner
 from sia_jax.world import files
 from tests.support.demo_outputs import check
 

@@ -19,7 +19,7 @@ from decode import entropy_study
 from decode.entropy_parts import StudyJournal
 from decode.entropy_study import JOURNAL, Args
 from sia_jax.data.prompts import read_prompts
-from sia_jax.engine import runner
+from sia_jax.runs import runner
 from sia_jax.world.prompts import find_prompt
 from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
 from tests.support.tokenizers import save_qwen3_tokenizer

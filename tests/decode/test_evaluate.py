@@ -19,9 +19,9 @@ from decode import calibrate, evaluate, method_runner
 from decode.evaluate import Args
 from sia_jax.data.prompts import read_prompts
 from sia_jax.decoding.search import best_branches
-from sia_jax.engine import runner
 from sia_jax.evaluation.comparison import MEASURED_SECONDS
 from sia_jax.evaluation.methods import gate_at
+from sia_jax.runs import runner
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import find_prompt
 from tests.support.evaluating import LENGTH, evaluation_args, save_models_and_prompts, save_thresholds

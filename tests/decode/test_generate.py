@@ -16,9 +16,9 @@ import tyro
 
 from decode import generate, trace
 from decode.generate import Args
-from sia_jax.engine import prompting, runner
-from sia_jax.engine.plan import plan
-from sia_jax.engine.runner import Row
+from sia_jax.runs import prompting, runner
+from sia_jax.runs.plan import plan
+from sia_jax.runs.runner import Row
 from sia_jax.text.chat import value_prompt
 from sia_jax.text.markup import CHATML
 from tests.support.marks import long

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import sia_jax
-from sia_jax.engine.runner import Runner
 from sia_jax.files.lock import LOCK
+from sia_jax.runs.runner import Runner
 from tests.support.generating import (
     ROWS,
     STOPS,
@@ -93,7 +93,7 @@ def stopped(args: Args) -> str:
 KILLED = """
 import os, signal, sys
 import tyro
-from sia_jax.engine.runner import Runner
+from sia_jax.runs.runner import Runner
 from sia_jax.files.lock import LOCK
 from train import prepare
 

@@ -8,9 +8,9 @@ import pytest
 
 import sia_jax
 from sia_jax.checkpoints.fingerprint import fingerprint, fingerprint_of_reward_model
-from sia_jax.engine import runner
-from sia_jax.engine.options import SamplingArgs
 from sia_jax.evaluation.calibration import read_calibration
+from sia_jax.runs import runner
+from sia_jax.runs.options import SamplingArgs
 from sia_jax.world import files
 from sia_jax.world.files import world_models
 from sia_jax.world.prompts import SPLITS, prompts

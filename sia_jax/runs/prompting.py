@@ -7,11 +7,11 @@ from typing import Any
 
 import sia_jax
 from sia_jax.data.prompts import PromptLine, parse_prompts, read_prompts
-from sia_jax.engine.options import Models, SamplingArgs
 from sia_jax.files.shown import shown_value
 from sia_jax.models.config import ModelConfig
 from sia_jax.runs.cli import check_used
 from sia_jax.runs.console import Terminal
+from sia_jax.runs.options import Models, SamplingArgs
 from sia_jax.text.forms import Prompting, settle
 from sia_jax.text.templates import TemplateRefusal
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sia_jax.engine.runner import Row
 from sia_jax.models.passes import bucket_length
+from sia_jax.runs.runner import Row
 
 
 @dataclass(frozen=True)

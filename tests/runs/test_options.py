@@ -5,8 +5,8 @@ from dataclasses import MISSING, fields
 import pytest
 import tyro
 
-from sia_jax.engine import runner
-from sia_jax.engine.options import FilterArgs, SamplingArgs
+from sia_jax.runs import runner
+from sia_jax.runs.options import FilterArgs, SamplingArgs
 from sia_jax.steering.numbers import NUMBERS, names_of
 from tests.support.checkpoints import tiny_config
 

@@ -26,11 +26,11 @@ from sia_jax.checkpoints.value_model import (
 )
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.prompts import check_seed
-from sia_jax.engine.options import Models, SamplingArgs
-from sia_jax.engine.prompting import check_room, find_prompting
 from sia_jax.engine.reply import Reply, json_threshold, read_replies
 from sia_jax.models.config import ModelConfig
 from sia_jax.runs.cli import check_texts, named_as_options
+from sia_jax.runs.options import Models, SamplingArgs
+from sia_jax.runs.prompting import check_room, find_prompting
 from sia_jax.steering.expressions import parse_gate, parse_tilt, text_of
 from sia_jax.steering.gates import Always, Gate, reads_threshold, shut_at_infinity
 from sia_jax.steering.numbers import NUMBERS, check_number
