@@ -24,6 +24,8 @@ def make_row_params(
 ) -> RowParams:
     """Every number of a call as a typed array [B], so that no Python number ever compiles anything.
 
+    What is concrete stays with the host (NumPy) until a program takes it.
+
     Args:
       threshold: [] or [B], nats.
       rng_key: one threefry2x32 key, of which row i uses fold_in(rng_key, i), or [B] keys.
@@ -126,12 +128,12 @@ def _list(name: str, value: Any, dtype: Any, rows: int) -> Array:
     return _broadcast(name, value, dtype, (rows, np.shape(value)[-1] if np.ndim(value) else 1))
 
 
-def _broadcast(name: str, value: Any, dtype: Any, shape: tuple[int, ...]) -> Array:
+def _broadcast(name: str, value: Any, dtype: Any, shape: tuple[int, ...]) -> Any:
     got = np.shape(value)
     if got != shape and got != shape[1:]:
         raise ValueError(f"{name} must be of shape {shape[1:]} or {shape}, got {got}")
     if concrete(value):
-        return jnp.asarray(np.broadcast_to(np.asarray(value).astype(dtype), shape))
+        return np.ascontiguousarray(np.broadcast_to(np.asarray(value).astype(dtype), shape))
     return jnp.broadcast_to(value.astype(dtype), shape)
 
 

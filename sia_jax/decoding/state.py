@@ -32,6 +32,8 @@ class FinishReason(enum.IntEnum):
     """The logits or the values after its last token held a NaN or an infinity, or no id could be drawn."""
     CANCELLED = 4
     """Somebody stopped it; or the row holds no request."""
+    DEADLINE = 5
+    """It took longer than it was given; only an engine looks at the time."""
 
 
 @jax.tree_util.register_dataclass
