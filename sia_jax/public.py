@@ -9,6 +9,10 @@ from sia_jax.decoding.sample import sample
 from sia_jax.decoding.schedule import Burst
 from sia_jax.decoding.search import BestOfN, best_of_n
 from sia_jax.decoding.state import FinishReason, Samples
+from sia_jax.engine.engine import Engine
+from sia_jax.engine.handle import EngineClosed, Handle, Piece
+from sia_jax.engine.reply import Reply
+from sia_jax.engine.request import Request
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import LoraConfig
 from sia_jax.parallel.mesh import make_mesh
@@ -18,12 +22,18 @@ from sia_jax.steering.config import Knobs, SteeringConfig
 __all__ = [
     "BestOfN",
     "Burst",
+    "Engine",
+    "EngineClosed",
     "FinishReason",
+    "Handle",
     "Knobs",
     "LoraConfig",
     "ModelConfig",
+    "Piece",
     "Policy",
     "Prompt",
+    "Reply",
+    "Request",
     "RewardModel",
     "SamplerConfig",
     "Samples",

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -10,7 +11,8 @@ import numpy as np
 
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
-from sia_jax.decoding.state import CandidateRecord, FinishReason, Samples
+from sia_jax.decoding.state import FinishReason, Samples
+from sia_jax.steering.types import CandidateRecord, TokenRecord
 from sia_jax.text.decoder import cut_at_stop, token_pieces, token_text
 from sia_jax.text.tokenizer import Tokenizer
 
@@ -20,41 +22,146 @@ _IN_RECORDS = {"policy_choice": "own_choice"}
 
 
 @dataclass(frozen=True)
-class Reply:
-    """A row of `Samples` without its padding, and its text. T is the reply's own length."""
+class Usage:
+    """What a reply took, in tokens; whatever the schedule, it is the same."""
 
-    tokens: np.ndarray  # [T]
-    pieces: list[str]
-    """The text that each token completes; joined, the reply's text. "" everywhere without a tokenizer."""
-    finish_reason: FinishReason
-    stop_string: str | None
-    """The stop string that ended it; it is not part of the text."""
+    prompt: int
+    """Ids of the policy's prompt."""
+    completion: int
+    """Of the reply, the stop token included."""
+    steered: int
+    """Of them at junctions."""
+    shifted: int
+    """Of them such as the policy alone would not have said."""
     policy_tokens: int
+    """That the policy reads."""
     value_tokens: int
-    junction: np.ndarray  # [T] bool
-    entropy: np.ndarray  # [T] nats
-    policy_logprob: np.ndarray  # [T]
-    logprob: np.ndarray  # [T]
-    value: np.ndarray  # [T]; NaN where none was computed
-    shifted: np.ndarray  # [T] bool
-    candidates: CandidateRecord | None = None  # [T, C]
-    names: dict[int, str] | None = None
-    """The texts of all ids among the candidates, and of the policy's own choices."""
+    """That the value model reads."""
+    value_passes: int
+    """Passes of the value model that decided one of its tokens."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds since a request was handed in."""
+
+    admitted: float
+    """Until it had a row; before, it was in the queue. NaN: it never had one."""
+    first_token: float
+    """Until the host had its first tokens: NaN if it has none."""
+    ended: float
+    """Until the reply was whole."""
 
     @property
-    def text(self) -> str:
-        """The reply, without special tokens and without the stop string."""
-        return "".join(self.pieces)
+    def queued(self) -> float:
+        """In the queue."""
+        return self.admitted
+
+    def between_tokens(self, tokens: int) -> float:
+        """Between two tokens, on average: NaN for fewer than two."""
+        return (self.ended - self.first_token) / (tokens - 1) if tokens > 1 else math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """A reply, its text and its record. T is its length in tokens."""
+
+    text: str
+    """Without special tokens and without the stop text; "" where there is no tokenizer."""
+    finish_reason: FinishReason
+    record: TokenRecord = field(repr=False)  # [T] each, NumPy
+    usage: Usage
+    stop_string: str | None = None
+    """The stop text that ended it."""
+    timing: Timing | None = None
+    """None: it was not an engine that made it."""
+    choices: tuple["Reply", ...] = field(default=(), repr=False)
+    """All n replies to the request, of which this is the first; empty where n is one."""
+    tokenizer: Tokenizer | None = field(default=None, repr=False)
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """[T] ids."""
+        return np.asarray(self.record.tokens)
+
+    @property
+    def junction(self) -> np.ndarray:
+        """[T] bool: the token was steered."""
+        return np.asarray(self.record.junction)
+
+    @property
+    def junctions(self) -> np.ndarray:
+        """The places of the tokens that were steered."""
+        return np.flatnonzero(self.record.junction)
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """[T] nats."""
+        return np.asarray(self.record.entropy)
+
+    @property
+    def policy_logprob(self) -> np.ndarray:
+        """[T] see `Samples`."""
+        return np.asarray(self.record.policy_logprob)
+
+    @property
+    def logprob(self) -> np.ndarray:
+        """[T] see `Samples`."""
+        return np.asarray(self.record.logprob)
+
+    @property
+    def value(self) -> np.ndarray:
+        """[T]; NaN where none was computed."""
+        return np.asarray(self.record.value)
+
+    @property
+    def shifted(self) -> np.ndarray:
+        """[T] bool: the policy alone would have said something else."""
+        return np.asarray(self.record.shifted)
+
+    @property
+    def candidates(self) -> CandidateRecord | None:
+        """[T, C], if they were recorded."""
+        return self.record.candidates
 
     @property
     def num_junctions(self) -> int:
         """Tokens that were steered."""
-        return int(self.junction.sum())
+        return self.usage.steered
 
     @property
     def num_shifted(self) -> int:
         """Tokens that the policy alone would not have said."""
-        return int(self.shifted.sum())
+        return self.usage.shifted
+
+    @property
+    def policy_tokens(self) -> int:
+        """See `Usage`."""
+        return self.usage.policy_tokens
+
+    @property
+    def value_tokens(self) -> int:
+        """See `Usage`."""
+        return self.usage.value_tokens
+
+    @cached_property
+    def pieces(self) -> list[str]:
+        """The text that each token completes; joined, the reply's text. "" everywhere without a tokenizer."""
+        if self.tokenizer is None:
+            return [""] * len(self.tokens)
+        pieces, left = [], len(self.text)
+        for piece in token_pieces(self.tokenizer, self.tokens.tolist()):
+            pieces.append(piece[:left])  # what a stop text takes off the end
+            left -= len(pieces[-1])
+        return pieces
+
+    @cached_property
+    def names(self) -> dict[int, str] | None:
+        """The texts of all ids among the candidates, and of the policy's own choices."""
+        if self.candidates is None or self.tokenizer is None:
+            return None
+        known = np.union1d(self.candidates.ids, self.candidates.policy_choice)
+        return {int(token): token_text(self.tokenizer, int(token)) for token in known}
 
     def to_json(self) -> dict[str, Any]:
         """Strict JSON: numbers that are not finite are null."""
@@ -75,13 +182,59 @@ class Reply:
         record |= {name: json_numbers(getattr(self, name)) for name in _PER_TOKEN}
         if self.candidates is not None:
             record["candidates"] = {
-                _IN_RECORDS.get(field.name, field.name): json_numbers(getattr(self.candidates, field.name))
-                for field in fields(CandidateRecord)
+                _IN_RECORDS.get(f.name, f.name): json_numbers(getattr(self.candidates, f.name))
+                for f in fields(CandidateRecord)
             }
             if self.names is not None:
                 record["pieces"] = self.pieces
                 record["names"] = {str(token): name for token, name in sorted(self.names.items())}
         return record
+
+
+def make_reply(
+    record: TokenRecord,
+    text: str,
+    finish_reason: FinishReason,
+    counts: tuple[int, int],
+    prompt: tuple[int, int],
+    config: SamplerConfig,
+    *,
+    cut: int | None = None,
+    stop_string: str | None = None,
+    tokenizer: Tokenizer | None = None,
+    timing: Timing | None = None,
+) -> Reply:
+    """A reply of what was recorded; of one that a stop text ended, what was needed up to there.
+
+    Args:
+      record: [T] of all tokens that were said.
+      text: of the reply, without the stop text.
+      finish_reason: as the device has it; STOP where there is a `cut`.
+      counts: tokens that policy and value model read for all that was said.
+      prompt: ids of the prompts of policy and value model.
+      config: says what the value model reads.
+      cut: tokens that are kept, the one that completed the stop text being the last; None: all.
+      stop_string: the stop text.
+      tokenizer: of the policy; None: no texts.
+      timing: when it came.
+    """
+    if cut is not None:
+        record, finish_reason = jax.tree.map(lambda x: x[:cut], record), FinishReason.STOP
+        places = np.flatnonzero(record.junction)
+        value_tokens = 0
+        if len(places):
+            value_tokens = config.value_tokens(prompt[1], int(places[-1]), len(places) - 1)
+        counts = prompt[0] + cut - 1, value_tokens
+    usage = Usage(
+        prompt=prompt[0],
+        completion=len(record.tokens),
+        steered=int(np.sum(record.junction)),
+        shifted=int(np.sum(record.shifted)),
+        policy_tokens=counts[0],
+        value_tokens=counts[1],
+        value_passes=int(np.sum(np.isfinite(record.value))),
+    )
+    return Reply(text, finish_reason, record, usage, stop_string, timing, tokenizer=tokenizer)
 
 
 def read_replies(
@@ -113,8 +266,32 @@ def read_replies(
     if min_new_tokens is None:
         min_new_tokens = config.steering.min_new_tokens
     host: Any = jax.device_get(samples)
-    rows = range(len(host.lengths))
-    return [_read(host, row, prompt, config, tokenizer, stops, min_new_tokens) for row in rows]
+    found = []
+    for row, t in enumerate(host.lengths.tolist()):
+        names = [f.name for f in fields(TokenRecord)]
+        record = TokenRecord(**jax.tree.map(lambda x: x[row, :t], {n: getattr(host, n) for n in names}))  # noqa: B023
+        pieces = [] if tokenizer is None else token_pieces(tokenizer, record.tokens.tolist())
+        cut = cut_at_stop(pieces, stops, min_new_tokens)
+        source = row // config.branches
+        found.append(
+            make_reply(
+                record,
+                "".join(pieces if cut is None else cut.pieces),
+                FinishReason(int(host.finish_reason[row])),
+                (int(host.policy_tokens[row]), int(host.value_tokens[row])),
+                (int(prompt.policy_lengths[source]), int(prompt.value_lengths[source])),
+                config,
+                cut=None if cut is None else len(cut.pieces),
+                stop_string=None if cut is None else cut.stop,
+                tokenizer=tokenizer,
+            )
+        )
+    return found
+
+
+def with_choices(replies: Sequence[Reply]) -> Reply:
+    """The first of all replies to a request, which knows the others."""
+    return replies[0] if len(replies) == 1 else replace(replies[0], choices=tuple(replies))
 
 
 def json_numbers(array: np.ndarray) -> list[Any]:
@@ -129,47 +306,3 @@ def json_numbers(array: np.ndarray) -> list[Any]:
 def json_threshold(number: float) -> float | str:
     """A threshold in strict JSON, which has no infinity: "inf" or "-inf"."""
     return number if math.isfinite(number) else str(number)
-
-
-def _read(
-    samples: Any,  # Samples on the host: NumPy arrays
-    row: int,
-    prompt: Prompt,
-    config: SamplerConfig,
-    tokenizer: Tokenizer | None,
-    stops: Sequence[str],
-    min_new_tokens: int,
-) -> Reply:
-    t = int(samples.lengths[row])
-    ids = samples.tokens[row, :t].tolist()
-    pieces = [""] * t if tokenizer is None else token_pieces(tokenizer, ids)
-    reason = FinishReason(int(samples.finish_reason[row]))
-    policy_tokens, value_tokens = int(samples.policy_tokens[row]), int(samples.value_tokens[row])
-    stop_string = None
-    cut = cut_at_stop(pieces, stops, min_new_tokens)
-    if cut is not None:
-        pieces, stop_string, reason, t = cut.pieces, cut.stop, FinishReason.STOP, len(cut.pieces)
-        source = row // config.branches
-        policy_tokens = int(prompt.policy_lengths[source]) + t - 1
-        places = np.flatnonzero(samples.junction[row, :t])
-        value_tokens = 0
-        if len(places):
-            value_prompt = int(prompt.value_lengths[source])
-            value_tokens = config.value_tokens(value_prompt, int(places[-1]), len(places) - 1)
-    candidates = names = None
-    if samples.candidates is not None:
-        candidates = jax.tree.map(lambda x: x[row, :t], samples.candidates)
-        if tokenizer is not None:
-            known = np.union1d(candidates.ids, candidates.policy_choice)
-            names = {int(token): token_text(tokenizer, int(token)) for token in known}
-    return Reply(
-        tokens=samples.tokens[row, :t],
-        pieces=pieces,
-        finish_reason=reason,
-        stop_string=stop_string,
-        policy_tokens=policy_tokens,
-        value_tokens=value_tokens,
-        candidates=candidates,
-        names=names,
-        **{name: getattr(samples, name)[row, :t] for name in _PER_TOKEN},
-    )

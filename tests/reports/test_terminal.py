@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from sia_jax.decoding.state import CandidateRecord, FinishReason
+from sia_jax.decoding.state import FinishReason
 from sia_jax.engine.reply import Reply, json_numbers
 from sia_jax.files.shown import shown
 from sia_jax.reports.terminal import (
@@ -19,6 +19,7 @@ from sia_jax.reports.terminal import (
     summary,
 )
 from sia_jax.runs.progress import rate
+from sia_jax.steering.types import CandidateRecord, TokenRecord
 
 
 def make_reply(
@@ -28,22 +29,23 @@ def make_reply(
     candidates: CandidateRecord | None = None,
 ) -> Reply:
     """A reply of these pieces, whose numbers are zero."""
-    numbers = np.zeros(len(pieces), np.float32)
-    return Reply(
-        tokens=np.arange(len(pieces)),
-        pieces=list(pieces),
-        finish_reason=FinishReason.LENGTH,
-        stop_string=None,
-        policy_tokens=9,
-        value_tokens=0,
+    t = len(pieces)
+    numbers = np.zeros(t, np.float32)
+    shifted = np.array([False] * t if shifted is None else shifted)
+    record = TokenRecord(
+        tokens=np.arange(t),
         junction=np.array(junction),
+        shifted=shifted,
         entropy=numbers,
         policy_logprob=numbers,
         logprob=numbers,
         value=np.where(junction, numbers, np.nan),
-        shifted=np.array([False] * len(pieces) if shifted is None else shifted),
         candidates=candidates,
     )
+    usage = Usage(3, t, sum(junction), int(shifted.sum()), 9, 0, sum(junction))
+    reply = Reply("".join(pieces), FinishReason.LENGTH, record, usage)
+    vars(reply)["pieces"] = list(pieces)  # of a tokenizer that is not there
+    return reply
 
 
 def test_styles() -> None:

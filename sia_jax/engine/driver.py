@@ -1,0 +1,370 @@
+"""The loop that drives the device: one thread, which alone touches it.
+
+Between two windows of a pool stands a *border*. There the last window's report is read, rows whose replies
+have ended are free, requests come into free rows, and the next window begins. While it runs, the host makes
+text of the report. A stop text that is found so ends its row at the next border; what the row says until then
+is cut.
+"""
+
+import copy
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+
+from sia_jax.decoding.state import FinishReason
+from sia_jax.decoding.window import Report
+from sia_jax.engine.handle import EngineClosed, Handle, Listener, Piece
+from sia_jax.engine.job import Job, Terms
+from sia_jax.engine.pool import Entry, Pool
+from sia_jax.engine.reply import Timing, make_reply
+from sia_jax.engine.request import Request
+from sia_jax.engine.statistics import Statistics
+from sia_jax.engine.stream import TextStream
+from sia_jax.steering.types import TokenRecord
+
+
+@dataclass(eq=False)
+class Sample:
+    """One of a request's replies, in the queue or in a row."""
+
+    handle: Handle
+    job: Job
+    choice: int
+    urgent: bool
+    """Whether somebody waits for its first token."""
+    text: TextStream | None
+    admitted: float = math.nan
+    first_token: float = math.nan
+    said: list[TokenRecord] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
+    counts: tuple[int, int] = (0, 0)
+    ended: bool = False
+
+    def timing(self) -> Timing:
+        """Of a reply that ends now."""
+        moments = (self.admitted, self.first_token, time.monotonic())
+        return Timing(*(moment - self.handle.submitted for moment in moments))
+
+    @property
+    def late(self) -> bool:
+        """Whether its deadline has passed."""
+        deadline = self.handle.request.deadline
+        return deadline is not None and time.monotonic() - self.handle.submitted > deadline
+
+
+class Driver:
+    """Drives pools of rows for the requests that are handed in.
+
+    Args:
+      pools: by the length of their rows, ascending.
+      terms: what the engine was made for.
+      steps: policy steps of a window.
+      few: of one while somebody waits for a first token.
+    """
+
+    def __init__(self, pools: Sequence[Pool], terms: Terms, steps: int, few: int):
+        self._pools = {pool.length: pool for pool in pools}
+        self._terms, self._steps, self._few = terms, steps, few
+        self._changed = threading.Condition()
+        # Below, what `_changed` guards: any thread may write it.
+        self._arrivals: list[list[Sample]] = []
+        self._cancelled: set[Handle] = set()
+        self._closing = False
+        self._open: set[Handle] = set()
+        self._failure: BaseException | None = None
+        self._totals = Statistics()
+        # And what belongs to the driving thread.
+        self._waiting: dict[int, deque[Sample]] = {pool.length: deque() for pool in pools}
+        self._rows: dict[int, list[Sample | None]] = {pool.length: [None] * pool.rows for pool in pools}
+        self._thread: threading.Thread | None = None
+
+    def submit(self, request: Request, job: Job, listener: Listener | None, *, urgent: bool) -> Handle:
+        """Queue a request that was checked.
+
+        Raises:
+          EngineClosed: it was closed, or has failed.
+        """
+        tokenizer = self._terms.policy.tokenizer
+        handle = Handle(request, lambda: self._cancel(handle), listener)
+        samples = []
+        for choice in range(request.n):
+            text = None if tokenizer is None else TextStream(tokenizer, job.stops, job.min_new_tokens)
+            samples.append(Sample(handle, job, choice, urgent, text))
+        with self._changed:
+            self._check_open()
+            self._open.add(handle)
+            self._arrivals.append(samples)
+            self._totals.requests += 1
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="sia_jax engine", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        return handle
+
+    def close(self) -> None:
+        """End at the next border, and wait for it; requests that are open fail."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        self._end(EngineClosed("it was closed"))
+
+    def warm_up(self) -> None:
+        """Compile all programs of all pools, before the first request.
+
+        Raises:
+          EngineClosed: it was closed.
+          RuntimeError: there has been a request already.
+        """
+        with self._changed:
+            self._check_open()
+            if self._thread is not None:
+                raise RuntimeError("warmup comes before the first request")
+            for pool in self._pools.values():
+                reads = (True, False) if self._terms.value is not None else (False,)
+                pool.compile([(bucket, read) for bucket in pool.buckets for read in reads], forks=True)
+
+    def statistics(self) -> Statistics:
+        """A snapshot."""
+        with self._changed:
+            found = copy.deepcopy(self._totals)
+            samples = sum(map(len, self._arrivals))
+        found.waiting = samples + sum(map(len, self._waiting.values()))
+        found.in_rows = sum(sample is not None for rows in self._rows.values() for sample in rows)
+        return found
+
+    def _check_open(self) -> None:
+        if self._failure is not None:
+            raise EngineClosed(f"the engine has failed: {self._failure}") from self._failure
+        if self._closing:
+            raise EngineClosed("the engine was closed; make another")
+
+    def _cancel(self, handle: Handle) -> None:
+        with self._changed:
+            if handle in self._open:
+                self._cancelled.add(handle)
+                self._changed.notify_all()
+
+    def _run(self) -> None:
+        try:
+            while self._wait_for_work():
+                for pool in self._pools.values():
+                    self._turn(pool)
+        except BaseException as error:
+            self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        """No request is open any more; those that are, fail."""
+        with self._changed:
+            if self._failure is None and not isinstance(error, EngineClosed):
+                self._failure = error
+            self._closing = True
+            left, self._open = list(self._open), set()
+            self._arrivals.clear()
+        for handle in left:
+            handle.fail(error)
+
+    def _wait_for_work(self) -> bool:
+        """Take what has come; with nothing to do, wait for it. False: the engine is to end."""
+        with self._changed, self._timed("idle"):
+            while not (self._closing or self._arrivals or self._busy()):
+                self._changed.wait()
+            if self._closing:
+                return False
+            arrivals, self._arrivals = self._arrivals, []
+        for samples in arrivals:
+            self._waiting[samples[0].job.length].extend(samples)
+        return True
+
+    def _busy(self) -> bool:
+        return any(self._waiting.values()) or any(
+            sample is not None for rows in self._rows.values() for sample in rows
+        )
+
+    def _turn(self, pool: Pool) -> None:
+        """One border of a pool, and the text of the window before it."""
+        rows = self._rows[pool.length]
+        with self._timed("device"):
+            report = pool.read()
+        heard = [] if report is None else self._settle(pool, rows, report)
+        self._drop_unwanted(pool, rows)
+        with self._timed("admission"):
+            self._admit(pool, rows)
+        if any(sample is not None for sample in rows):
+            with self._timed("dispatch"):
+                unwanted = pool.alive & np.array([sample is None for sample in rows])
+                pool.dispatch(self._window_steps(pool, rows), unwanted)
+        if heard:
+            with self._timed("text"):
+                self._speak(pool, heard)
+
+    def _settle(
+        self, pool: Pool, rows: list[Sample | None], report: Report
+    ) -> list[tuple[Sample, int, TokenRecord, FinishReason]]:
+        """Free the rows that have ended. Returns of all: who, its row, what it said, how it stands."""
+        heard = []
+        with self._changed:
+            self._totals.count_window(report, sum(sample is not None for sample in rows))
+        for row, sample in enumerate(rows):
+            if sample is None:
+                continue
+            reason = FinishReason(int(report.finish_reason[row]))
+            said = jax.tree.map(lambda x: x[row, : report.counts[row]], report.said)  # noqa: B023
+            sample.counts = int(report.policy_tokens[row]), int(report.value_tokens[row])
+            heard.append((sample, row, said, reason))
+            if reason != FinishReason.RUNNING:
+                rows[row] = None
+        return heard
+
+    def _drop_unwanted(self, pool: Pool, rows: list[Sample | None]) -> None:
+        """End who was cancelled or is late, in the queue and in rows."""
+        with self._changed:
+            cancelled = {handle for handle in self._cancelled if handle in self._open}
+            self._cancelled = cancelled
+        waiting = self._waiting[pool.length]
+        unwanted = [s for s in waiting if s.handle in cancelled or s.late]
+        for sample in unwanted:
+            waiting.remove(sample)
+        for row, one in enumerate(rows):
+            if one is not None and (one.handle in cancelled or one.late):
+                rows[row] = None
+                unwanted.append(one)
+        for sample in unwanted:
+            reason = FinishReason.CANCELLED if sample.handle in cancelled else FinishReason.DEADLINE
+            self._finish(pool, sample, reason)
+
+    def _admit(self, pool: Pool, rows: list[Sample | None]) -> None:
+        """Fill free rows from the queue, in its order; replies to one request share one reading of it."""
+        waiting = self._waiting[pool.length]
+        if not waiting:
+            return
+        pool.allocate()
+        free = self._free_rows(pool, rows)
+        entries: list[Entry] = []
+        copies: list[tuple[int, int, np.ndarray]] = []
+        first: dict[Handle, int] = {}
+        for row in free:
+            if not waiting:
+                break
+            sample = waiting.popleft()
+            key = sample.job.keys[sample.choice]
+            if sample.handle in first:
+                copies.append((first[sample.handle], row, key))
+            else:
+                first[sample.handle] = row
+                entries.append(Entry(row, sample.job, key))
+            rows[row] = sample
+            sample.admitted = time.monotonic()
+        calls = pool.admit(entries)
+        if copies:
+            pool.fork(*zip(*copies, strict=True))
+        with self._changed:
+            self._totals.admissions += calls
+
+    def _free_rows(self, pool: Pool, rows: list[Sample | None]) -> list[int]:
+        """Free rows, in turn of those groups of devices that have most of them."""
+        groups: dict[int, list[int]] = {}
+        for row, sample in enumerate(rows):
+            if sample is None:
+                groups.setdefault(pool.group(row), []).append(row)
+        free = []
+        while any(groups.values()):
+            group = max(groups, key=lambda g: len(groups[g]))
+            free.append(groups[group].pop(0))
+        return free
+
+    def _window_steps(self, pool: Pool, rows: Sequence[Sample | None]) -> int:
+        urgent = any(s is not None and s.urgent and not s.said for s in rows)
+        urgent = urgent or any(s.urgent for s in self._waiting[pool.length])
+        return self._few if urgent else self._steps
+
+    def _speak(self, pool: Pool, heard: Sequence[tuple[Sample, int, TokenRecord, FinishReason]]) -> None:
+        """Make text of what was said, and hand it out."""
+        rows = self._rows[pool.length]
+        for sample, row, said, reason in heard:
+            if sample.ended:  # cancelled at this border
+                continue
+            now = time.monotonic()
+            count = len(said.tokens)
+            if count:
+                sample.said.append(said)
+                if math.isnan(sample.first_token):
+                    sample.first_token = now
+            text = ""
+            if sample.text is not None and count:
+                with self._terms.tokenizing:
+                    text = sample.text.push(said.tokens.tolist())
+            sample.shown.append(text)
+            stopped = sample.text is not None and sample.text.cut is not None
+            if stopped and rows[row] is sample:
+                rows[row] = None  # its row is another's from the next border on
+            if stopped or reason != FinishReason.RUNNING:
+                self._finish(pool, sample, reason, text, said)
+            elif count:
+                self._hand_out(sample, Piece(text, sample.choice, said, None))
+
+    def _finish(
+        self,
+        pool: Pool,
+        sample: Sample,
+        reason: FinishReason,
+        text: str = "",
+        said: TokenRecord | None = None,
+    ) -> None:
+        """A reply is whole: its last piece."""
+        sample.ended = True
+        if sample.text is not None:
+            with self._terms.tokenizing:
+                rest = sample.text.finish()
+            text += rest
+            sample.shown.append(rest)
+        cut = None if sample.text is None else sample.text.cut
+        reply = make_reply(
+            _joined(sample.said, pool),
+            "".join(sample.shown),
+            reason,
+            sample.counts,
+            (len(sample.job.policy_ids), len(sample.job.value_ids)),
+            pool.config,
+            cut=None if cut is None else len(cut.pieces),
+            stop_string=None if cut is None else cut.stop,
+            tokenizer=self._terms.policy.tokenizer,
+            timing=sample.timing(),
+        )
+        with self._changed:
+            self._totals.count_reply(reply)
+        said = reply.record if said is None else said
+        self._hand_out(sample, Piece(text, sample.choice, said, reply))
+
+    def _hand_out(self, sample: Sample, piece: Piece) -> None:
+        sample.handle.say(piece)
+        if sample.handle.done:
+            with self._changed:
+                self._open.discard(sample.handle)
+                self._cancelled.discard(sample.handle)
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._totals.seconds[what] += time.perf_counter() - began
+
+
+def _joined(said: Sequence[TokenRecord], pool: Pool) -> TokenRecord:
+    """The record of a whole reply: of its windows', one after the other."""
+    if not said:
+        empty: TokenRecord = pool.empty_record()
+        return empty
+    whole: TokenRecord = jax.tree.map(lambda *parts: np.concatenate(parts), *said)
+    return whole

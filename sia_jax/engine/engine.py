@@ -1,0 +1,326 @@
+"""`Engine`: any number of requests, each with its own numbers, over rows that are never left idle.
+
+    with sia_jax.Engine("Qwen/Qwen3-1.7B", "out/vm/best") as engine:
+        print(engine.generate("How do I bake bread?", threshold=1.0).text)
+
+See docs/engine.md for the life of a request.
+"""
+
+import math
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, overload
+
+from jax.sharding import Mesh
+
+from sia_jax.arguments import check_kind, check_real, check_whole
+from sia_jax.checkpoints.huggingface import load_policy
+from sia_jax.checkpoints.value_model import load_value_model, own_backbone
+from sia_jax.decoding.checks import check_mesh, check_params
+from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.params import SteeringParams
+from sia_jax.engine.driver import Driver
+from sia_jax.engine.handle import Handle, Listener, Piece
+from sia_jax.engine.job import Terms, blank, make_job
+from sia_jax.engine.memory import check_memory
+from sia_jax.engine.pool import Pool
+from sia_jax.engine.reply import Reply
+from sia_jax.engine.request import Request, as_request
+from sia_jax.engine.statistics import Statistics
+from sia_jax.parallel.mesh import mesh_of
+from sia_jax.pretrained import Policy, ValueModel
+from sia_jax.steering.config import SteeringConfig
+from sia_jax.text.chat import Message
+
+Asked = str | Sequence[Message] | Request
+"""A text that the user says, a conversation, or a request."""
+
+LENGTHS = (256, 1024, 4096, 16384, 65536)
+"""Tokens of prompt and reply for which there are rows of their own, up to an engine's max_length."""
+_ADMISSION_TOKENS = {"cpu": 64}
+"""Ids of prompts that are read at a time, by platform; 512 elsewhere. Padding of a call costs what prompts
+cost where products and not weights take the time."""
+_FEW = 4
+"""Policy steps of a window while somebody waits for a first token."""
+
+
+class Engine:
+    """Generates replies to any number of requests, each steered by its own numbers, in B rows.
+
+    Rows are refilled as soon as their replies end, at the borders of windows of some policy steps. What a
+    request is replied does not depend on what else runs: its reply is that of `sia_jax.sample`, up to what
+    two programs round differently, and between engines alike bit for bit.
+
+    Safe to use from any thread. What is passed to the constructor shapes the compiled programs; requests
+    compile nothing but, the first of a length, its program.
+
+    Args:
+      policy: a loaded one, a folder or a Hub id.
+      value: likewise, or None: nothing is steered. A folder or Hub id goes over `policy`'s weights, unless
+        it brings a backbone of its own.
+      rows: B, replies that are written at a time; with a mesh a multiple of data times fsdp.
+      max_length: tokens of the longest prompt with its reply; None: 4096, or what the models hold.
+      lengths: of the kinds of rows; a request goes into the shortest that hold it, and each kind takes memory
+        from its first request on. None: 256, 1024, 4096, ... up to `max_length`.
+      max_new_tokens: of requests that do not say, as far as `max_length` has room.
+      threshold: of requests that do not say; None: 1.0 nats, and inf without a value model.
+      steering: structure, and the default of each number.
+      expected_ratio: the share of tokens that value passes are laid out for.
+      record: "candidates" records them in every reply.
+      steps: policy steps of a window, at most.
+      max_stop_ids: ids that may end a reply, those of the policy's end of text among them.
+      max_logit_bias: ids that a request may bias, and as many that it may ban.
+      mesh: of loaded models, that which they lie on; of names, where to load them to.
+
+    Raises:
+      FileNotFoundError, ValueError: what loading finds, or sizes that cannot be.
+      MemoryError: rows that do not fit.
+    """
+
+    def __init__(
+        self,
+        policy: Policy | str | Path,
+        value: ValueModel | str | Path | None = None,
+        *,
+        rows: int = 16,
+        max_length: int | None = None,
+        lengths: Sequence[int] | None = None,
+        max_new_tokens: int = 512,
+        threshold: float | None = None,
+        steering: SteeringConfig | None = None,
+        expected_ratio: float = 0.2,
+        record: Literal["candidates"] | None = None,
+        steps: int = 16,
+        max_stop_ids: int = 16,
+        max_logit_bias: int = 16,
+        mesh: Mesh | None = None,
+    ):
+        sizes = {"rows": rows, "max_new_tokens": max_new_tokens, "steps": steps}
+        widths = {"max_stop_ids": max_stop_ids, "max_logit_bias": max_logit_bias}
+        for name, size in (sizes | widths).items():
+            check_whole(name, size)
+            if size < (name in sizes):
+                raise ValueError(f"{name} must be {int(name in sizes)} or more, got {size}")
+        if not isinstance(policy, Policy):
+            check_kind("policy", policy, (str, Path), "a loaded policy, a folder or a Hub id")
+            policy = load_policy(policy, mesh=mesh)
+        if value is not None and not isinstance(value, ValueModel):
+            check_kind("value", value, (str, Path), "a loaded value model, a folder or a Hub id")
+            over = own_backbone(value) or policy
+            value = load_value_model(value, over, policy=policy, mesh=mesh)
+        self.policy, self.value = policy, value
+        mesh = mesh or mesh_of(policy.params)
+        params = SteeringParams(policy.params, None if value is None else value.params)
+        kinds = _lengths(policy, value, max_length, lengths)
+        whole = SamplerConfig(
+            policy=policy.config,
+            value=None if value is None else value.config,
+            steering=steering or SteeringConfig(),
+            max_new_tokens=kinds[-1],
+            record=record,
+            mesh=mesh,
+            chunk=steps,
+        )
+        check_params(params.policy, params.value, whole)
+        check_mesh(params.policy, params.value, rows, whole)
+        if threshold is None:
+            threshold = math.inf if value is None else 1.0
+        check_real("threshold", threshold)
+        self._terms = Terms(
+            policy, value, whole, kinds, float(threshold), max_new_tokens, max_stop_ids, max_logit_bias
+        )
+        platform = next(iter(policy.params["model"]["norm"]["weight"].devices())).platform
+        nobody = blank(self._terms)
+        pools = [
+            Pool(
+                params,
+                SamplerConfig.auto(rows, expected_ratio, **_fields(replace(whole, max_new_tokens=length))),
+                length,
+                rows,
+                nobody,
+                _ADMISSION_TOKENS.get(platform, 512),
+            )
+            for length in kinds
+        ]
+        check_memory(pools)
+        self.rows, self.lengths = rows, kinds
+        self._driver = Driver(pools, self._terms, steps, min(_FEW, steps))
+        self._finalizer = weakref.finalize(self, self._driver.close)
+
+    def submit(self, asked: Asked, *, listener: Listener | None = None, **fields: Any) -> Handle:
+        """Hand in a request; returns at once.
+
+        Args:
+          asked: a text, a conversation or a `Request`.
+          listener: told every piece on the engine's thread, in place of the handle's own iteration.
+          **fields: of the request.
+
+        Raises:
+          ValueError, TypeError: a request that cannot be, or that does not fit.
+          EngineClosed: the engine was closed, or has failed.
+        """
+        return self._submit(as_request(asked, **fields), listener, urgent=True)
+
+    def _submit(self, request: Request, listener: Listener | None = None, *, urgent: bool) -> Handle:
+        return self._driver.submit(request, make_job(request, self._terms), listener, urgent=urgent)
+
+    @overload
+    def generate(self, asked: str | Request | Sequence[Mapping[str, str]], **fields: Any) -> Reply: ...
+
+    @overload
+    def generate(self, asked: Sequence[Asked], **fields: Any) -> list[Reply]: ...
+
+    def generate(self, asked: Any, **fields: Any) -> Reply | list[Reply]:
+        """The reply to a request, or the replies to a list of them, in its order.
+
+        Args:
+          asked: a text, a conversation (a list of messages) or a `Request`; or a list of these.
+          **fields: of all requests: threshold, temperature, max_new_tokens, ...; see `Request`.
+
+        Raises:
+          ValueError, TypeError: a request that cannot be, or that does not fit; nothing has run then.
+          EngineClosed: the engine was closed, or failed.
+        """
+        one = isinstance(asked, str | Request) or (bool(asked) and isinstance(asked[0], Mapping))
+        requests = [as_request(each, **fields) for each in ([asked] if one else asked)]
+        jobs = [make_job(request, self._terms) for request in requests]
+        handles: list[Handle] = []
+        try:
+            for request, job in zip(requests, jobs, strict=True):
+                handles.append(self._driver.submit(request, job, None, urgent=False))
+            replies = [handle.result() for handle in handles]
+        except BaseException:
+            for handle in handles:
+                handle.cancel()
+            raise
+        return replies[0] if one else replies
+
+    def stream(self, asked: Asked, **fields: Any) -> Iterator[Piece]:
+        """The pieces of a reply, as they come; joined, their texts are the reply's.
+
+        Left before its end, the iteration cancels the request.
+
+        Args:
+          asked: a text, a conversation or a `Request`.
+          **fields: of the request.
+
+        Raises:
+          ValueError, TypeError, EngineClosed: as of `submit`.
+        """
+        handle = self.submit(asked, **fields)
+
+        def pieces() -> Iterator[Piece]:
+            try:
+                yield from handle
+            finally:
+                handle.cancel()
+
+        return pieces()
+
+    def as_completed(
+        self, requests: Iterable[Asked], *, ahead: int | None = None
+    ) -> Iterator[tuple[int, Reply]]:
+        """(place, reply) of any number of requests, as replies become whole; for runs of hours.
+
+        Requests are taken from the iterable as there is room for them. Left before its end, by Ctrl-C say,
+        the iteration cancels what is open.
+
+        Args:
+          requests: any number, such as a generator that reads a file.
+          ahead: how many are handed in at a time; None: twice the rows.
+
+        Raises:
+          ValueError, TypeError: a request that cannot be, or that does not fit.
+          EngineClosed: the engine was closed, or failed.
+        """
+        ahead = 2 * self.rows if ahead is None else ahead
+        whole: deque[int] = deque()
+        changed = threading.Condition()
+        handles: dict[int, Handle] = {}
+        places = enumerate(requests)
+
+        def told(place: int) -> Listener:
+            def listen(what: Piece | BaseException) -> None:
+                with changed:
+                    whole.append(place)
+                    changed.notify()
+
+            return listen
+
+        def hand_in() -> None:
+            for place, asked in places:
+                handles[place] = self._submit(as_request(asked), told(place), urgent=False)
+                if len(handles) >= ahead:
+                    return
+
+        try:
+            hand_in()
+            while handles:
+                with changed:
+                    changed.wait_for(lambda: whole)
+                    place = whole.popleft()
+                if place in handles and handles[place].done:
+                    yield place, handles.pop(place).result()
+                    hand_in()
+        finally:
+            for handle in handles.values():
+                handle.cancel()
+
+    def cancel(self, handle: Handle) -> None:
+        """End a request's replies at the next border, as `handle.cancel()` does."""
+        handle.cancel()
+
+    def warmup(self) -> None:
+        """Compile every program that any request may need, before the first comes.
+
+        Raises:
+          RuntimeError: there has been a request already.
+        """
+        self._driver.warm_up()
+
+    def statistics(self) -> Statistics:
+        """Totals so far, and how many replies are in the queue and in rows now."""
+        return self._driver.statistics()
+
+    def close(self) -> None:
+        """End at the next border. Requests that are open fail with EngineClosed."""
+        self._finalizer()
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _lengths(
+    policy: Policy, value: ValueModel | None, max_length: int | None, lengths: Sequence[int] | None
+) -> tuple[int, ...]:
+    """The kinds of rows, ascending; the last holds the longest request."""
+    held = policy.config.max_position_embeddings
+    if value is not None:
+        held = min(held, value.config.backbone.max_position_embeddings)
+    if max_length is None:
+        max_length = min(4096, held) if lengths is None else max(lengths)
+    check_whole("max_length", max_length)
+    if not 2 <= max_length <= held:
+        raise ValueError(
+            f"max_length must lie in 2 .. {held}, the positions that both models have, got {max_length}"
+        )
+    found = LENGTHS if lengths is None else lengths
+    for length in found:
+        check_whole("a length of rows", length)
+    if min(found) < 2:
+        raise ValueError(f"rows must hold 2 tokens or more, got lengths {sorted(found)}")
+    return (*sorted({length for length in found if length < max_length}), max_length)
+
+
+def _fields(config: SamplerConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in config.__dataclass_fields__}

@@ -1,0 +1,221 @@
+"""Rows of one length on the device, driven from the host: who comes into which row, and what rows say.
+
+The host knows of the device what reports tell it. One window runs while the last one's report is worked on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sia_jax.decoding import window as programs
+from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.params import SteeringParams
+from sia_jax.decoding.prompt import Prompt
+from sia_jax.decoding.schedule import make_schedule
+from sia_jax.decoding.state import DecodeState, FinishReason, empty_record
+from sia_jax.decoding.window import Report
+from sia_jax.engine.job import Job, stacked
+from sia_jax.steering.types import TokenRecord
+
+SMALLEST_BUCKET = 16
+"""Ids of the smallest buffer of prompts."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A request on its way into a row."""
+
+    row: int
+    job: Job
+    key: np.ndarray  # [2]
+
+
+@dataclass(eq=False)
+class Pool:
+    """B rows that hold `length` tokens of prompt and reply each.
+
+    Buffers of prompts are of 16, 32, 64, ... ids up to the rows' length, and each takes so many requests at a
+    time as make `admission_tokens` ids; so the programs are few, and which of them a request runs in does not
+    depend on what else is there.
+    """
+
+    params: SteeringParams
+    config: SamplerConfig
+    """Resolved."""
+    length: int
+    rows: int
+    blank: Job
+    """What an entry without a request holds."""
+    admission_tokens: int
+    state: DecodeState | None = None
+    """None: not allocated yet."""
+    report: Report | None = None
+    """Of the window that was dispatched last; None: none is under way."""
+    alive: np.ndarray = field(init=False)
+    """[B] whether the device is still at the row's reply, as far as the host knows."""
+
+    def __post_init__(self) -> None:
+        self.alive = np.zeros(self.rows, bool)
+        self._schedule = make_schedule(None, self.config.schedule)
+
+    @property
+    def buckets(self) -> list[int]:
+        """Ids of the buffers of prompts."""
+        sizes = [SMALLEST_BUCKET]
+        while sizes[-1] < self.length:
+            sizes.append(2 * sizes[-1])
+        return [min(size, self.length) for size in sizes]
+
+    def bucket(self, job: Job) -> int:
+        """Ids of the buffers that its prompts go into."""
+        return next(size for size in self.buckets if job.longest_prompt <= size)
+
+    def entries(self, bucket: int) -> int:
+        """N, requests that are admitted at a time; a multiple of the mesh's groups."""
+        groups = self.config.row_groups
+        return groups * max(1, min(self.rows, self.admission_tokens // bucket) // groups)
+
+    def group(self, row: int) -> int:
+        """The group of devices that holds a row."""
+        return row // (self.rows // self.config.row_groups)
+
+    def allocate(self) -> None:
+        """Make room on the device, unless it is there."""
+        if self.state is None:
+            self.state = programs.allocate(
+                self.params,
+                stacked([self.blank.numbers] * self.rows),
+                config=self.config,
+                policy_tokens=self.length,
+                value_tokens=self.length,
+            )
+
+    def admit(self, entries: Sequence[Entry]) -> int:
+        """Put requests into rows, whatever these held; returns how many calls that took.
+
+        Args:
+          entries: of rows that nobody uses.
+        """
+        waiting: dict[tuple[int, bool, int], list[Entry]] = {}
+        for entry in entries:
+            kind = self.bucket(entry.job), entry.job.reads_values, self.group(entry.row)
+            waiting.setdefault(kind, []).append(entry)
+        calls = 0
+        for bucket, reads in dict.fromkeys(kind[:2] for kind in waiting):
+            groups = [waiting.get((bucket, reads, g), []) for g in range(self.config.row_groups)]
+            own = self.entries(bucket) // self.config.row_groups
+            while any(groups):
+                self._admit([group[:own] for group in groups], bucket, reads)
+                groups = [group[own:] for group in groups]
+                calls += 1
+        for entry in entries:
+            self.alive[entry.row] = True
+        return calls
+
+    def _admit(self, groups: Sequence[Sequence[Entry]], bucket: int, reads_values: bool) -> None:
+        """One call: the entries of each group of devices, filled up with blanks."""
+        own = self.entries(bucket) // self.config.row_groups
+        nobody = Entry(self.rows, self.blank, self.blank.keys[0])
+        filled = [entry for group in groups for entry in [*group, *[nobody] * (own - len(group))]]
+        keys: Any = np.stack([entry.key for entry in filled])
+        numbers = replace(stacked([entry.job.numbers for entry in filled]), keys=keys)
+        assert self.state is not None
+        self.state = programs.admit(
+            self.params,
+            self.state,
+            np.array([entry.row for entry in filled], np.int32),
+            _prompts([entry.job for entry in filled], bucket),
+            numbers,
+            config=self.config,
+            read_values=reads_values,
+        )
+
+    def fork(self, source: Sequence[int], target: Sequence[int], keys: Sequence[np.ndarray]) -> None:
+        """Copy rows over others, under other keys, as many pairs at a time as there are rows."""
+        assert self.state is not None
+        room = self.rows - len(source)
+        self.state = programs.fork(
+            self.state,
+            np.array([*source, *[0] * room], np.int32),
+            np.array([*target, *[self.rows] * room], np.int32),
+            np.stack([*keys, *[np.zeros(2, np.uint32)] * room]),
+            config=self.config,
+        )
+        self.alive[list(target)] = True
+
+    def dispatch(self, steps: int, cancel: np.ndarray) -> None:
+        """Begin a window.
+
+        Args:
+          steps: policy steps at most.
+          cancel: [B] rows whose replies nobody waits for any more.
+        """
+        assert self.state is not None
+        assert self.report is None
+        self.state, self.report = programs.window(
+            self.params, self.state, self._schedule, np.int32(steps), cancel, config=self.config
+        )
+        self.alive &= ~cancel
+
+    def read(self) -> Report | None:
+        """The report of the window that is under way, on the host, once it is there; None: there is none."""
+        if self.report is None:
+            return None
+        report: Report = jax.device_get(self.report)
+        self.report = None
+        self.alive &= report.finish_reason == FinishReason.RUNNING
+        return report
+
+    def empty_record(self) -> TokenRecord:
+        """[0] of a reply that says nothing."""
+        recorded = self.config.steering.num_candidates if self.config.record == "candidates" else None
+        of_row: TokenRecord = jax.tree.map(lambda x: np.asarray(x)[0], empty_record(1, 0, recorded))
+        return of_row
+
+    def compile(self, admissions: Sequence[tuple[int, bool]], *, forks: bool) -> None:
+        """Run every program once, on nobody's behalf, with no row in use.
+
+        Args:
+          admissions: (bucket, whether value prompts are read) of those to be compiled.
+          forks: whether to compile `fork`.
+        """
+        assert not self.alive.any()
+        assert self.report is None
+        self.allocate()
+        for bucket, reads in admissions:
+            self._admit([[]] * self.config.row_groups, bucket, reads)
+        if forks:
+            self.fork([], [], [])
+        self.dispatch(1, np.zeros(self.rows, bool))
+        self.read()
+
+
+def _prompts(jobs: Sequence[Job], bucket: int) -> Prompt:
+    """The prompts of a call, padded to the bucket."""
+    arrays: list[Any] = []
+    for ids in ([job.policy_ids for job in jobs], [job.value_ids for job in jobs]):
+        padded = np.zeros((len(jobs), bucket), np.int32)
+        for row, own in zip(padded, ids, strict=True):
+            row[: len(own)] = own
+        arrays += [padded, np.array([len(own) for own in ids], np.int32)]
+    return Prompt(*arrays)
+
+
+def state_bytes(pool: Pool) -> int:
+    """Bytes of a pool's state, on all devices together; nothing is allocated."""
+    shapes = jax.eval_shape(
+        lambda params, numbers: programs.allocate(
+            params,
+            numbers,
+            config=pool.config,
+            policy_tokens=pool.length,
+            value_tokens=pool.length,
+        ),
+        pool.params,
+        jax.tree.map(jnp.asarray, stacked([pool.blank.numbers] * pool.rows)),
+    )
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
