@@ -118,20 +118,29 @@ class Driver:
             thread.join()
         self._end(EngineClosed("it was closed"))
 
-    def warm_up(self) -> None:
-        """Compile all programs of all pools, before the first request.
+    def warm_up(self, jobs: Sequence[Job] | None) -> None:
+        """Compile the programs that these requests need, or all of all pools; nothing else runs meanwhile.
 
         Raises:
           EngineClosed: it was closed.
-          RuntimeError: there has been a request already.
+          RuntimeError: requests are under way.
         """
         with self._changed:
             self._check_open()
-            if self._thread is not None:
-                raise RuntimeError("warmup comes before the first request")
+            if self._arrivals or self._busy():
+                raise RuntimeError("requests are under way; warm up before the first, or between two")
             for pool in self._pools.values():
-                reads = (True, False) if self._terms.value is not None else (False,)
-                pool.compile([(bucket, read) for bucket in pool.buckets for read in reads], forks=True)
+                if jobs is None:
+                    reads = (True, False) if self._terms.value is not None else (False,)
+                    kinds = [(bucket, read) for bucket in pool.buckets for read in reads]
+                else:
+                    own = [job for job in jobs if job.length == pool.length]
+                    kinds = [(pool.bucket(job), job.reads_values) for job in own]
+                if kinds:
+                    pool.compile(
+                        list(dict.fromkeys(kinds)),
+                        forks=jobs is None or any(job.request.n > 1 for job in jobs),
+                    )
 
     def statistics(self) -> Statistics:
         """A snapshot."""

@@ -275,13 +275,18 @@ class Engine:
         """End a request's replies at the next border, as `handle.cancel()` does."""
         handle.cancel()
 
-    def warmup(self) -> None:
-        """Compile every program that any request may need, before the first comes.
+    def warmup(self, requests: Iterable[Asked] | None = None) -> None:
+        """Compile every program that these requests need, so that they do not wait for it.
+
+        Args:
+          requests: such as will come, of which lengths, n and thresholds matter; None: any whatever.
 
         Raises:
-          RuntimeError: there has been a request already.
+          ValueError, TypeError: a request that cannot be, or that does not fit.
+          RuntimeError: requests are under way.
         """
-        self._driver.warm_up()
+        jobs = None if requests is None else [make_job(as_request(one), self._terms) for one in requests]
+        self._driver.warm_up(jobs)
 
     def statistics(self) -> Statistics:
         """Totals so far, and how many replies are in the queue and in rows now."""

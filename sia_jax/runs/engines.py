@@ -1,0 +1,115 @@
+"""The engine of a run of a program: its rows as the options say, and requests from its prompts."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+
+import sia_jax
+from sia_jax.runs.options import Models, SamplingArgs
+from sia_jax.runs.runner import steering, threshold, whole_rows
+from sia_jax.steering.gates import Always, Gate, reads_threshold, shut_at_infinity
+from sia_jax.steering.numbers import NUMBERS
+
+_COLUMNS = 16
+"""Rows hold a multiple of so many tokens."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt, ready to run."""
+
+    policy_ids: Sequence[int]
+    value_ids: Sequence[int]
+    key: jax.Array
+    threshold: float
+
+
+def make_engine(
+    models: Models,
+    args: SamplingArgs,
+    rows: int,
+    prompts: Sequence[Row],
+    *,
+    record: Literal["candidates"] | None = None,
+    structure: sia_jax.SteeringConfig | None = None,
+    expected_ratio: float | None = None,
+) -> sia_jax.Engine:
+    """An engine with rows for the longest of these prompts and its reply.
+
+    Args:
+      models: loaded.
+      args: structure and lengths.
+      rows: replies at a time; with a mesh, `whole_rows` of them.
+      prompts: all of the run's, those that are done too: a run that goes on runs the same programs.
+      record: "candidates" records them.
+      structure: of the steering; None: as the options say.
+      expected_ratio: the share of junctions that value passes are laid out for; None: by the threshold.
+    """
+    longest = max(max(len(row.policy_ids), len(row.value_ids)) for row in prompts)
+    length = math.ceil((longest + args.max_new_tokens) / _COLUMNS) * _COLUMNS
+    held = models.policy.config.max_position_embeddings
+    if models.value is not None:
+        held = min(held, models.value.config.backbone.max_position_embeddings)
+    if expected_ratio is None:
+        dense = threshold(args) == -math.inf or isinstance(steering(args).gate, Always)
+        expected_ratio = 1.0 if dense else 0.2
+    return sia_jax.Engine(
+        models.policy,
+        models.value,
+        rows=whole_rows(args, rows),
+        max_length=min(length, held),
+        lengths=[min(length, held)],
+        steering=steering(args) if structure is None else structure,
+        expected_ratio=expected_ratio,
+        record=record,
+    )
+
+
+def make_base(
+    engine: sia_jax.Engine, models: Models, args: SamplingArgs, prompts: Sequence[Row], **options: Any
+) -> sia_jax.Engine:
+    """What generates the policy's own replies, as requests of infinite threshold, of the same random numbers.
+
+    `engine`, if such a threshold shuts its gate; else one without the value model. The arguments are those of
+    `make_engine`.
+    """
+    if shut_at_infinity(steering(args).gate):
+        return engine
+    return make_engine(Models(models.policy, None), args, engine.rows, prompts, **options)
+
+
+def make_request(
+    row: Row, args: SamplingArgs, *, n: int = 1, gate: Gate | None = None, **fields: Any
+) -> sia_jax.Request:
+    """A request for the replies to a row's prompt.
+
+    Args:
+      row: the prompt.
+      args: the numbers, and where a reply ends.
+      n: replies; of several, reply j draws with fold_in(row.key, j).
+      gate: that of the engine with other numbers.
+      **fields: of the request, over those of the options.
+    """
+    given: dict[str, Any] = {name: getattr(args, name) for name in NUMBERS}
+    given |= {"max_new_tokens": args.max_new_tokens, "stop": args.stop}
+    if args.value is None or reads_threshold(steering(args).gate if gate is None else gate):
+        given["threshold"] = row.threshold
+    return sia_jax.Request(
+        prompt_ids=row.policy_ids,
+        value_ids=row.value_ids,
+        key=row.key,
+        n=n,
+        gate=gate,
+        **given | fields,
+    )
+
+
+def one_reply(row: Row, branch: int, branches: int) -> Row:
+    """The row whose only reply is reply `branch` of `branches` to this one: what a run that goes on asks."""
+    if branches == 1:
+        return row
+    key = jax.random.fold_in(row.key, branch)
+    return Row(row.policy_ids, row.value_ids, key, row.threshold)
