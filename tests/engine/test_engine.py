@@ -3,6 +3,7 @@
 import functools
 import threading
 
+import jax
 import numpy as np
 import pytest
 
@@ -100,8 +101,6 @@ def test_requests_from_many_threads_are_not_mixed() -> None:
 
 
 def test_n_replies_are_those_of_n_keys_and_one_is_its_first_choice() -> None:
-    import jax
-
     request = random_requests(40)[3].override(stop=(), max_new_tokens=20, threshold=0.7)
     key = jax.random.key(request.seed, impl="threefry2x32")
     alone = [request.override(key=jax.random.fold_in(key, j)) for j in range(11)]
@@ -145,7 +144,8 @@ def test_a_deadline_ends_a_reply_in_the_queue_and_in_a_row() -> None:
     assert all(len(reply.tokens) < LENGTH - 2 for reply in replies)
 
 
-def test_a_stop_text_frees_the_row_before_the_device_would_have() -> None:
+@pytest.mark.long
+def test_one_row_serves_all_one_after_the_other() -> None:
     requests = [request for request in random_requests(COUNT) if request.stop]
     with make_engine(rows=1) as engine:
         replies = engine.generate(requests[:6])
@@ -179,10 +179,10 @@ def test_two_thousand_requests_that_come_and_go_get_the_replies_of_sample() -> N
     with make_engine() as engine:
         for place in rng.permutation(len(requests)):
             handles[place] = engine.submit(requests[place])
-            if rng.random() < 0.1:
+            if rng.random() < 0.05:
                 handles[place].result()
-            if rng.random() < 0.1:
-                victim = int(rng.choice(list(handles)))
+            if len(cancelled) < 200 and rng.random() < 0.2 and not all(h.done for h in handles.values()):
+                victim = int(rng.choice([p for p, handle in handles.items() if not handle.done]))
                 handles[victim].cancel()
                 cancelled.add(victim)
         replies = [handles[place].result() for place in range(len(requests))]
@@ -197,6 +197,6 @@ def test_two_thousand_requests_that_come_and_go_get_the_replies_of_sample() -> N
             assert is_beginning(found, other)
         elif differ(found, other):
             differing.append(place)
-    assert cut > 20
+    assert cut > 50
     # Two programs may round a tie apart: promise 2, some 1e-6 of the positions.
     assert len(differing) <= 1, differing
