@@ -16,7 +16,10 @@ def test_targets_are_the_designs_ratios() -> None:
         "neighbours": [{"tokens_per_second": 100.0}, {"tokens_per_second": 60.0}],
     }
     found = benchmark_engine._targets(record)
-    assert [(row["value"], row["target"], row["met"]) for row in found] == [(1.5, 1.4, True), (0.6, 0.68, False)]
+    assert [(row["value"], row["target"], row["met"]) for row in found] == [
+        (1.5, 1.4, True),
+        (0.6, 0.68, False),
+    ]
 
 
 def test_sizes_that_compare_nothing_are_refused(tmp_path: Path) -> None:

@@ -2,23 +2,29 @@
 
 import functools
 import threading
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
+import sia_jax
+from sia_jax.decoding import window as programs
 from sia_jax.decoding.state import FinishReason
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request
+from tests.decoding.test_over_a_mesh import placed
 from tests.support.engines import (
     LENGTH,
     assert_same,
     differ,
     is_beginning,
     make_engine,
+    pair,
     random_requests,
     sampled,
 )
+from tests.support.marks import long
 
 COUNT = 96
 
@@ -169,6 +175,27 @@ def test_replies_as_they_are_completed_are_all_there_and_requests_are_taken_as_t
             found[place] = reply
     for place, other in enumerate(expected()):
         assert_same(found[place], other)
+
+
+@pytest.mark.parametrize("sizes", [long((2, 2, 2)), long((4, 2, 1))])
+def test_an_engine_on_a_mesh_gives_the_same_replies(sizes: tuple[int, int, int]) -> None:
+    policy, value = pair()
+    mesh = sia_jax.make_mesh(*sizes)
+    params = placed(sia_jax.SteeringParams(policy.params, value.params), mesh)
+    policy = replace(policy, params=params.policy)
+    value = replace(value, params=params.value, base=params.policy["model"])
+    with make_engine(models=(policy, value)) as engine:
+        replies = engine.generate(random_requests(COUNT))
+        copies = engine.generate(random_requests(3)[2].override(n=6, stop=()))
+        count = programs._window._cache_size()
+        engine.generate(random_requests(12))
+        assert programs._window._cache_size() == count
+    for found, other in zip(replies, expected(), strict=True):
+        assert_same(found, other)
+    with make_engine() as engine:
+        alone = engine.generate(random_requests(3)[2].override(n=6, stop=()))
+    for found, other in zip(copies.choices, alone.choices, strict=True):
+        assert_same(found, other)
 
 
 @pytest.mark.long

@@ -44,9 +44,9 @@ def pair() -> tuple[sia_jax.Policy, sia_jax.ValueModel]:
     return policy, tiny_value_model(policy)
 
 
-def make_engine(**options: Any) -> Engine:
+def make_engine(models: tuple[sia_jax.Policy, sia_jax.ValueModel] | None = None, **options: Any) -> Engine:
     """An engine of the pair; whatever is not said, all tests share, and so its programs."""
-    policy, value = pair()
+    policy, value = models or pair()
     defaults: dict[str, Any] = {"rows": 8, "lengths": (LENGTH,), "steps": 8, "steering": STEERING}
     return Engine(policy, value, **defaults | {"max_stop_ids": 4, "max_logit_bias": 2} | options)
 
