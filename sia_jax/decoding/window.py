@@ -209,7 +209,7 @@ def _extend(
     return put(params, state, rows, (kept, value_kept), prompts, numbers)
 
 
-def keepable(held: int, ids: Sequence[int], prompt: Sequence[int]) -> int:
+def keepable(held: int, ids: Sequence[int] | np.ndarray, prompt: Sequence[int] | np.ndarray) -> int:
     """Ids of a prompt that `extend` need not read: min(held, ids alike from the first on, len(prompt) - 1).
 
         keepable(5, [1, 2, 3, 4, 5, 6], [1, 2, 3, 9, 8]) == 3

@@ -75,6 +75,8 @@ class Engine:
       steps: policy steps of a window, at most.
       max_stop_ids: ids that may end a reply, those of the policy's end of text among them.
       max_logit_bias: ids that a request may bias, and as many that it may ban.
+      prefix_caching: whether a prompt that begins as what a free row holds, such as the next turn of a
+        conversation, is read from there on. Its reply is the same up to what two programs round differently.
       mesh: of loaded models, that which they lie on; of names, where to load them to.
 
     Raises:
@@ -98,6 +100,7 @@ class Engine:
         steps: int = 16,
         max_stop_ids: int = 16,
         max_logit_bias: int = 16,
+        prefix_caching: bool = False,
         mesh: Mesh | None = None,
     ):
         sizes = {"rows": rows, "max_new_tokens": max_new_tokens, "steps": steps}
@@ -149,7 +152,8 @@ class Engine:
         ]
         check_memory(pools)
         self.rows, self.lengths = rows, kinds
-        self._driver = Driver(pools, self._terms, steps, min(_FEW, steps))
+        few = min(_FEW, steps)
+        self._driver = Driver(pools, self._terms, steps, few, prefix_caching=prefix_caching)
         self._finalizer = weakref.finalize(self, self._driver.close)
 
     def submit(self, asked: Asked, *, listener: Listener | None = None, **fields: Any) -> Handle:

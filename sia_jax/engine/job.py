@@ -58,11 +58,6 @@ class Job:
     reads_values: bool
     """Whether the value model is to read the prompt: a reply that is never steered needs it not."""
 
-    @property
-    def longest_prompt(self) -> int:
-        """Ids of the longer of both prompts."""
-        return max(len(self.policy_ids), len(self.value_ids))
-
 
 def make_job(request: Request, terms: Terms) -> Job:
     """Check a request and put it in numbers; nothing runs on the device that is compiled for it.
