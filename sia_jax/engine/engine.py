@@ -26,7 +26,7 @@ from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.params import SteeringParams
 from sia_jax.engine.driver import Driver
 from sia_jax.engine.handle import Handle, Listener, Piece
-from sia_jax.engine.job import Terms, blank, make_job
+from sia_jax.engine.job import Job, Terms, blank, make_job
 from sia_jax.engine.memory import check_memory
 from sia_jax.engine.pool import Pool
 from sia_jax.engine.reply import Reply
@@ -168,10 +168,13 @@ class Engine:
           ValueError, TypeError: a request that cannot be, or that does not fit.
           EngineClosed: the engine was closed, or has failed.
         """
-        return self._submit(as_request(asked, **fields), listener, urgent=True)
+        request = as_request(asked, **fields)
+        return self._submit(request, make_job(request, self._terms), listener, urgent=True)
 
-    def _submit(self, request: Request, listener: Listener | None = None, *, urgent: bool) -> Handle:
-        return self._driver.submit(request, make_job(request, self._terms), listener, urgent=urgent)
+    def _submit(self, request: Request, job: Job, listener: Listener | None, *, urgent: bool) -> Handle:
+        handle = self._driver.submit(request, job, listener, urgent=urgent)
+        handle.keep(self)
+        return handle
 
     @overload
     def generate(self, asked: str | Request | Sequence[Mapping[str, str]], **fields: Any) -> Reply: ...
@@ -196,7 +199,7 @@ class Engine:
         handles: list[Handle] = []
         try:
             for request, job in zip(requests, jobs, strict=True):
-                handles.append(self._driver.submit(request, job, None, urgent=False))
+                handles.append(self._submit(request, job, _nobody, urgent=False))
             replies = [handle.result() for handle in handles]
         except BaseException:
             for handle in handles:
@@ -258,7 +261,9 @@ class Engine:
 
         def hand_in() -> None:
             for place, asked in places:
-                handles[place] = self._submit(as_request(asked), told(place), urgent=False)
+                request = as_request(asked)
+                job = make_job(request, self._terms)
+                handles[place] = self._submit(request, job, told(place), urgent=False)
                 if len(handles) >= ahead:
                     return
 
@@ -307,6 +312,10 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _nobody(what: Piece | BaseException) -> None:
+    """A listener for those who wait for the reply alone: no pieces are kept."""
 
 
 def _lengths(

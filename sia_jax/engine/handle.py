@@ -58,6 +58,7 @@ class Handle:
         self._ended = threading.Event()
         self._replies: dict[int, Reply] = {}
         self._error: BaseException | None = None
+        self._owner: object = None
 
     @property
     def done(self) -> bool:
@@ -99,6 +100,10 @@ class Handle:
                 self._pieces.put(None)
                 raise closed(piece) from piece
             yield piece
+
+    def keep(self, owner: object) -> None:
+        """For the engine: it is not to be collected before this request has ended."""
+        self._owner = owner
 
     def say(self, piece: Piece) -> None:
         """For the engine: hand out a piece."""

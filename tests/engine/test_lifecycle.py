@@ -171,6 +171,12 @@ def _threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "sia_jax engine"]
 
 
+def test_a_stream_keeps_its_engine() -> None:
+    text = "".join(piece.text for piece in make_engine().stream(ENDLESS))
+    with make_engine() as engine:
+        assert engine.generate(ENDLESS).text == text
+
+
 def test_a_stream_that_is_left_cancels_its_request(engine) -> None:
     before = engine.statistics().ended.get("cancelled", 0)
     for _ in engine.stream(ENDLESS):
