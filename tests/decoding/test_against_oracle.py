@@ -271,6 +271,18 @@ STRUCTURES = {
         calls=2,
         **SMALL,
     ),
+    "markers": structure(
+        1.5,
+        steering=steering(
+            (gates.Entropy() & gates.After((7, 7, 40))) | (gates.Position(4) & ~gates.After((9,)))
+        ),
+        gate_numbers=(None, (0.0, 4.0, 0.0), (1.0, 4.0, 0.0), (0.0, 9.0, 1.0)),
+        numbers=({"bias": ((7, 3.0), (40, 3.5)), "stop_ids": ()},) * 7,
+        num_layers=1,
+        max_new_tokens=20,
+        calls=2,
+        **SMALL,
+    ),
 }
 DENSE = ("every real id a candidate", "no value model")
 CASES = [(name, call) for name, of in STRUCTURES.items() for call in range(of.calls)]
@@ -413,6 +425,8 @@ def test_the_cases_contain_what_a_sampler_may_get_wrong():
     assert sum(reply.finish_reason == "stop" for reply, _ in replies) > 50
     assert sum(longest_span(reply) > room_of(name) for reply, name in replies) > 20
     assert sum(rows_waited(outcome_of(name, call)) for name, call in CASES) > 10
+    completed = [reply.gate_state[-1][0] == 3 for call in range(2) for reply in expected_of("markers", call)]
+    assert sum(completed) >= 5
     drawn_outside = [
         a not in ids for reply, _ in replies for a, ids in zip(reply.tokens, reply.candidate_ids, strict=True)
     ]
@@ -464,6 +478,7 @@ def rows_waited(outcome: Outcome) -> bool:
         ("waiting_gate", "budget"),
         ("waiting_gate", "nested gates"),
         ("early_verdict", "advantage"),
+        ("late_marker", "markers"),
         ("prefix_value_shifted", "advantage"),
         ("stale_prefix_value", "advantage"),
     ],

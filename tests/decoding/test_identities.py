@@ -15,6 +15,7 @@ from sia_jax.decoding.schedule import Burst, make_schedule
 from sia_jax.models.heads import value_head
 from sia_jax.steering.gates import (
     BUDGET_STEP,
+    After,
     Always,
     Bernoulli,
     Budget,
@@ -236,6 +237,7 @@ def features(n: int = 64, seed: int = 0) -> Features:
         logit_gap=jnp.asarray(rng.uniform(0, 3, n), jnp.float32),
         uniform=jnp.asarray(rng.uniform(0, 1, n), jnp.float32),
         threshold=jnp.full(n, 0.7, jnp.float32),
+        last_token=jnp.asarray(rng.integers(0, 3, n)),
     )
 
 
@@ -249,6 +251,7 @@ LEAVES = [
     Budget(0.3),
     Always(),
     Never(),
+    After((1, 1, 2)),
 ]
 
 

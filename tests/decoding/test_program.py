@@ -427,8 +427,8 @@ class PartsTest(chex.TestCase):
         rng = np.random.default_rng(0)
         now, before, top, gap, u = rng.uniform(0, 1.4, (5, n)).astype(np.float32)
         now[:4], before[:4] = 0.0, [0.0, 1e-9, 1.0, 1e-6]
-        index = np.arange(n) % 5
-        features = gates.Features(index, now, before, top, gap, u, np.full(n, 0.7, np.float32))
+        index, last = np.arange(n) % 5, np.arange(n) % 7 - 1
+        features = gates.Features(index, now, before, top, gap, u, np.full(n, 0.7, np.float32), last)
         ratio = np.log(np.maximum(np.float64(now), 1e-6) / np.maximum(np.float64(before), 1e-6))
         expected = {
             gates.Entropy(): now >= np.float32(0.7),
@@ -437,6 +437,9 @@ class PartsTest(chex.TestCase):
             gates.Bernoulli(0.4): u < 0.4,
             gates.TopProbability(0.5): top <= 0.5,
             gates.LogitGap(0.6): gap <= 0.6,
+            gates.After((3,)): last == 3,
+            gates.After((3, 4)): np.zeros(n, bool),
+            gates.After((3, 4), started=1): np.ones(n, bool),
             gates.Budget(0.3): now >= np.float32(0.7),
             gates.Always(): np.ones(n, bool),
             gates.Never(): np.zeros(n, bool),
@@ -451,8 +454,10 @@ class PartsTest(chex.TestCase):
 
             actual, state = self.of(step)(traced, features)
             np.testing.assert_array_equal(actual, opens, err_msg=repr(gate))
-            for q in jax.tree.leaves(state):
-                np.testing.assert_allclose(q, 0.7 + 0.25 * (opens - 0.3), rtol=1e-6)
+            if isinstance(gate, gates.Budget):
+                np.testing.assert_allclose(state, 0.7 + 0.25 * (opens - 0.3), rtol=1e-6)
+            if isinstance(gate, gates.After):
+                np.testing.assert_array_equal(state, np.where(opens, len(gate.tokens), last == 3))
 
     @chex.variants(with_jit=True, without_jit=True)
     def test_tilts_are_those_of_numpy_over_the_allowed_alone(self):
