@@ -1,8 +1,12 @@
 """An engine gives each request the reply that `sample` gives it alone, whatever else runs."""
 
 import functools
+import gc
+import os
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -227,3 +231,30 @@ def test_two_thousand_requests_that_come_and_go_get_the_replies_of_sample() -> N
     assert cut > 50
     # Two programs may round a tie apart: promise 2, some 1e-6 of the positions.
     assert len(differing) <= 1, differing
+
+
+@pytest.mark.long
+def test_twenty_thousand_requests_leave_the_memory_as_it_was() -> None:
+    def asked() -> Iterator[Request]:
+        for seed in range(20_000):
+            length = 1 + seed % 6
+            yield Request(
+                prompt_ids=[5, 6, seed % 300], max_new_tokens=length, ignore_eos=True, seed=seed, stop=["zq"]
+            )
+
+    sizes, count, tokens = [], 0, 0
+    with make_engine(rows=32) as engine:
+        for _, reply in engine.as_completed(asked(), ahead=200):
+            count += 1
+            tokens += len(reply.tokens)
+            if count % 4000 == 0:
+                gc.collect()
+                sizes.append(resident_bytes())
+        totals = engine.statistics()
+    assert count == totals.replies == 20_000
+    assert tokens == sum(1 + seed % 6 for seed in range(20_000))
+    assert sizes[-1] - sizes[0] < 16e6, sizes
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
