@@ -46,7 +46,8 @@ class Sample:
     shown: list[str] = field(default_factory=list)
     counts: tuple[int, int] = (0, 0)
     held: tuple[int, int] = (0, 0)
-    ended: bool = False
+    unwanted: FinishReason | None = None
+    """Why it is to end, whatever it would have said."""
 
     def timing(self) -> Timing:
         """Of a reply that ends now."""
@@ -215,7 +216,7 @@ class Driver:
         with self._timed("device"):
             report = pool.read()
         heard = [] if report is None else self._settle(pool, rows, report)
-        self._drop_unwanted(pool, rows)
+        self._drop_unwanted(pool, rows, {sample for sample, *_ in heard})
         with self._timed("admission"):
             self._admit(pool, rows)
         if any(sample is not None for sample in rows):
@@ -246,8 +247,8 @@ class Driver:
                 self._release(pool, rows, row)
         return heard
 
-    def _drop_unwanted(self, pool: Pool, rows: list[Sample | None]) -> None:
-        """End who was cancelled or is late, in the queue and in rows."""
+    def _drop_unwanted(self, pool: Pool, rows: list[Sample | None], heard: set[Sample]) -> None:
+        """End who was cancelled or is late, in queue and rows; the text of `heard` is still to come."""
         with self._changed:
             cancelled = {handle for handle in self._cancelled if handle in self._open}
             self._cancelled = cancelled
@@ -261,7 +262,9 @@ class Driver:
                 unwanted.append(one)
         for sample in unwanted:
             reason = FinishReason.CANCELLED if sample.handle in cancelled else FinishReason.DEADLINE
-            self._finish(pool, sample, reason)
+            sample.unwanted = reason
+            if sample not in heard:
+                self._finish(pool, sample, reason)
 
     def _admit(self, pool: Pool, rows: list[Sample | None]) -> None:
         """Fill free rows from the queue, in its order; replies to one request share one reading of it."""
@@ -320,8 +323,6 @@ class Driver:
         """Make text of what was said, and hand it out."""
         rows = self._rows[pool.length]
         for sample, row, said, reason in heard:
-            if sample.ended:  # cancelled at this border
-                continue
             count = len(said.tokens)
             if count and math.isnan(sample.first_token):
                 sample.first_token = time.monotonic()
@@ -333,6 +334,8 @@ class Driver:
             stopped = sample.text is not None and sample.text.cut is not None
             if stopped and rows[row] is sample:
                 self._release(pool, rows, row)  # another's from the next border on
+            if reason == FinishReason.RUNNING and sample.unwanted is not None:
+                reason = sample.unwanted
             if stopped or reason != FinishReason.RUNNING:
                 self._finish(pool, sample, reason, text, said)
             elif count:
@@ -347,7 +350,6 @@ class Driver:
         said: TokenRecord | None = None,
     ) -> None:
         """A reply is whole: its last piece."""
-        sample.ended = True
         if sample.text is not None:
             with self._terms.tokenizing:
                 rest = sample.text.finish()
