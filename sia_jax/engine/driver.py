@@ -352,7 +352,7 @@ class Driver:
         """A reply is whole: its last piece."""
         if sample.text is not None:
             with self._terms.tokenizing:
-                rest = sample.text.finish()
+                rest = sample.text.finish(broken_off=reason == sample.unwanted)
             text += rest
             sample.shown.append(rest)
         cut = None if sample.text is None else sample.text.cut

@@ -191,6 +191,7 @@ def test_temperature_zero_ignores_the_seed(threshold):
     assert not np.array_equal(run(threshold, seed=1).tokens, run(threshold, seed=2).tokens)
 
 
+@pytest.mark.long
 def test_the_two_heads_agree_where_they_read_one_table():
     policy, value = models()
     config, model = policy.config, jax.tree.map(jnp.copy, policy.params["model"])
@@ -227,6 +228,7 @@ def test_the_two_heads_agree_where_they_read_one_table():
 # Gates
 
 
+@functools.cache
 def features(n: int = 64, seed: int = 0) -> Features:
     rng = np.random.default_rng(seed)
     return Features(

@@ -29,6 +29,7 @@ from sia_jax.steering.gates import Bernoulli, Budget, Entropy, Position
 from sia_jax.steering.tilts import Clipped
 from tests.support import oracle_parts as oracle
 from tests.support.checkpoints import tiny_policy, tiny_value_model
+from tests.support.marks import long
 
 ROWS, T = 4, 6
 GATE = (Entropy() & Position(4)) | Bernoulli(0.2) | Budget(0.3)
@@ -226,7 +227,7 @@ def test_the_search_finds_branches_and_callbacks_at_any_depth():
 # No copy of a cache
 
 
-@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("batch", [long(1), 4])
 def test_no_loop_copies_or_transposes_a_layers_cache(batch):
     # Long replies to short prompts: a layer's cache is the largest array, but for what prefill does once.
     length, steps = 8, 504

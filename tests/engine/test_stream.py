@@ -75,6 +75,15 @@ def test_without_stop_texts_nothing_but_unfinished_characters_is_held_back() -> 
     assert stream.push(whole[-1:]) + stream.finish() == "漢"
 
 
+def test_half_a_character_at_the_end_of_a_reply_that_is_broken_off_is_no_stop_text() -> None:
+    half = tokenizer().encode("egg 漢", add_special_tokens=False)[:-1]
+    for broken_off, expected in ((False, "egg "), (True, "egg \ufffd")):
+        stream = TextStream(tokenizer(), ["\ufffd"])
+        shown = stream.push(half) + stream.finish(broken_off=broken_off)
+        assert shown == expected
+        assert (stream.cut is None) == broken_off
+
+
 def test_a_text_without_the_stop_text_comes_through_whole() -> None:
     stream, ids = TextStream(tokenizer(), ["zzz"]), np.array(BYTES[4] * 200)
     text = "".join(stream.push(chunk.tolist()) for chunk in np.split(ids, 100))
