@@ -117,21 +117,25 @@ class Pool:
         longest = max(map(len, entry.unread))
         return next(size for size in self.buckets if longest <= size)
 
-    def place(self, job: Job, key: np.ndarray, free: list[int], *, prefix_caching: bool) -> Entry:
+    def place(self, job: Job, key: np.ndarray, free: list[int], *, copied: bool) -> Entry:
         """Take a row for a request out of the free ones.
 
-        With `prefix_caching` it is the one that saves most reading, if that is half of it or more; else one
-        that holds nothing, or what has not been wanted for longest.
+        It is the one that saves most reading, if that is half of it or more; else one that holds nothing, or
+        what has not been wanted for longest.
+
+        Args:
+          job: the request.
+          key: [2] of this reply to it.
+          free: rows; the one that is taken is removed.
+          copied: the row is copied from another, and nothing is read.
         """
-        chosen = Entry(free[0], job, key)
-        if prefix_caching:
-            entries = []
-            for row in free:
-                held = self.held[row]
-                entries.append(Entry(row, job, key, (0, 0) if held is None else held.keepable(job)))
-            chosen = min(entries, key=self.bucket_of)
-            if 2 * self.bucket_of(chosen) > self.bucket_of(replace(chosen, kept=(0, 0))):
-                chosen = Entry(min(free, key=self._held_since), job, key)
+        chosen = Entry(min(free, key=self._held_since), job, key)
+        holding = [(row, held) for row in free if (held := self.held[row]) is not None]
+        if holding and not copied:
+            entries = [Entry(row, job, key, held.keepable(job)) for row, held in holding]
+            best = min(entries, key=self.bucket_of)
+            if 2 * self.bucket_of(best) <= self.bucket_of(chosen):
+                chosen = best
         free.remove(chosen.row)
         self.held[chosen.row] = None
         return chosen
@@ -243,6 +247,10 @@ class Pool:
         of_row: TokenRecord = jax.tree.map(lambda x: np.asarray(x)[0], empty_record(1, 0, recorded))
         return of_row
 
+    def free(self) -> None:
+        """Let go of all that is on the device."""
+        self.state = self.report = None
+
     def compile(self, kinds: Sequence["Kind"], *, forks: bool) -> None:
         """Run every program once, on nobody's behalf, with no row in use.
 
@@ -250,7 +258,7 @@ class Pool:
           kinds: of admissions that are to be compiled.
           forks: whether to compile `fork`.
         """
-        assert self.report is None
+        self.read()  # of a window in which nobody's reply was left
         self.allocate()
         for kind in kinds:
             self._admit([[]] * self.config.row_groups, kind)

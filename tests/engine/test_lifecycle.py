@@ -5,6 +5,8 @@ import gc
 import math
 import threading
 import time
+import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from sia_jax.decoding.state import FinishReason
 from sia_jax.engine import aio
 from sia_jax.engine.engine import Engine
 from sia_jax.engine.handle import EngineClosed
+from sia_jax.engine.job import make_job
 from sia_jax.engine.pool import Pool
 from sia_jax.engine.request import Request
 from sia_jax.steering.gates import Bernoulli
@@ -44,6 +47,8 @@ def engine():
         ({"prompt_ids": [352]}, r"policy's ids must lie in 0 .. 351, got \[352\]"),
         ({"prompt_ids": [-1]}, "policy's ids must lie"),
         ({"prompt_ids": [1.5]}, "policy's prompt must be ids"),
+        ({"prompt_ids": [[1], [2, 3]]}, "policy's prompt must be ids, got rows of different lengths"),
+        ({"prompt_ids": [1], "stop_ids": [2**40]}, "stop_ids must be ids, got"),
         ({"prompt_ids": [1], "value_ids": [999]}, "value model's ids must lie"),
         ({"prompt_ids": [1], "temperature": math.nan}, "temperature must be"),
         ({"prompt_ids": [1], "top_p": 0.0}, "top_p must be"),
@@ -111,8 +116,6 @@ def test_rows_that_no_memory_holds_are_refused_before_any_is_taken() -> None:
 
 
 def _of_many_positions(policy: sia_jax.Policy) -> sia_jax.Policy:
-    from dataclasses import replace
-
     return replace(policy, config=replace(policy.config, max_position_embeddings=2**23))
 
 
@@ -192,16 +195,76 @@ def test_results_that_take_too_long_leave_the_request_running(engine) -> None:
     assert handles[-1].result().finish_reason == FinishReason.LENGTH
 
 
-def test_a_listener_that_raises_harms_its_own_request_alone(engine) -> None:
+@pytest.mark.parametrize("error", [KeyError("no such thing"), SystemExit("no such thing")])
+def test_a_listener_that_raises_harms_its_own_request_alone(engine, error) -> None:
     def listen(what: object) -> None:
-        raise KeyError("no such thing")
+        raise error
 
     handle = engine.submit(ENDLESS, listener=listen)
-    assert_same(
-        engine.generate(ENDLESS.override(seed=3)), engine.generate(ENDLESS.override(seed=3)), exact=True
-    )
-    with pytest.raises(EngineClosed, match="no such thing"):
+    first, second = (engine.generate(ENDLESS.override(seed=3)) for _ in range(2))
+    assert_same(first, second, exact=True)
+    with pytest.raises(type(error), match="no such thing"):
+        handle.result(timeout=60)
+    with pytest.raises(TypeError, match="go to that"):
+        list(handle)
+
+
+def test_a_stream_that_nobody_begins_is_cancelled_when_nobody_holds_it(engine) -> None:
+    before = engine.statistics().ended.get("cancelled", 0)
+    stream = engine.stream(ENDLESS, n=20)
+    del stream
+    engine.generate(ENDLESS.override(seed=1))
+    assert engine.statistics().ended["cancelled"] > before
+
+
+def test_a_closed_engine_holds_nothing_on_the_device_and_nobody_in_rows() -> None:
+    with make_engine() as engine:
+        handles = [engine.submit(ENDLESS.override(seed=i)) for i in range(30)]
+        handles[0].result()
+    totals = engine.statistics()
+    assert (totals.waiting, totals.in_rows) == (0, 0)
+    assert all(pool.state is None for pool in engine._driver._pools.values())
+    assert all(handle.done for handle in handles)
+
+
+def test_a_handle_that_is_done_holds_no_engine() -> None:
+    gc.disable()
+    try:
+        engine = make_engine()
+        seen = weakref.ref(engine)
+        handle = engine.submit(ENDLESS)
         handle.result()
+        del engine
+        deadline = time.monotonic() + 30
+        while seen() is not None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert seen() is None
+        seen_handle = weakref.ref(handle)
+        del handle
+        assert seen_handle() is None
+    finally:
+        gc.enable()
+
+
+def test_an_iterator_of_stops_counts_every_time(engine) -> None:
+    request = Request(prompt_ids=[5, 6], max_new_tokens=40, stop=iter(["e"]), stop_ids=iter([7]))
+    assert (request.stop, request.stop_ids) == (("e",), (7,))
+
+
+def test_an_engine_may_have_numbers_of_its_own() -> None:
+    steering = replace(STEERING, min_new_tokens=5, temperature=0.5)
+    with make_engine(steering=steering) as engine:
+        assert int(make_job(ENDLESS, engine._terms).numbers.min_new_tokens[0]) == 5
+    with pytest.raises(ValueError, match="NaN"):
+        make_engine(threshold=math.nan)
+    with pytest.raises(ValueError, match="without a value model nothing can be steered"):
+        Engine(pair()[0], threshold=1.0, rows=2, lengths=(LENGTH,))
+
+
+def test_warmup_comes_after_requests_too(engine) -> None:
+    engine.generate(Request(prompt_ids=[5, 6], max_new_tokens=40, stop=["e", "a"], ignore_eos=True))
+    engine.warmup([ENDLESS])
+    assert engine.generate(ENDLESS).finish_reason == FinishReason.LENGTH
 
 
 def test_asyncio_gets_the_same_pieces_and_a_cancelled_task_cancels_its_request(engine) -> None:
