@@ -91,6 +91,9 @@ class Driver:
         self._open: set[Handle] = set()
         self._failure: BaseException | None = None
         self._totals = Statistics()
+        self._resting = True
+        """Whether the driving thread, if there is one, waits for requests."""
+        self._pauses = 0
         # And what belongs to the driving thread.
         self._waiting: dict[int, deque[Sample]] = {pool.length: deque() for pool in pools}
         self._rows: dict[int, list[Sample | None]] = {pool.length: [None] * pool.rows for pool in pools}
@@ -152,6 +155,21 @@ class Driver:
                 if kinds:
                     pool.compile(kinds, forks=jobs is None or any(job.request.n > 1 for job in jobs))
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within it nothing is sampled; entered once the device has done what it was at."""
+        with self._changed:
+            self._pauses += 1
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._resting or self._closing)
+            jax.block_until_ready([pool.report for pool in self._pools.values()])
+            yield
+        finally:
+            with self._changed:
+                self._pauses -= 1
+                self._changed.notify_all()
+
     def statistics(self) -> Statistics:
         """A snapshot."""
         with self._changed:
@@ -189,14 +207,18 @@ class Driver:
             self._closing = True
             left, self._open = list(self._open), set()
             self._arrivals.clear()
+            self._changed.notify_all()
         for handle in left:
             handle.fail(error)
 
     def _wait_for_work(self) -> bool:
-        """Take what has come; with nothing to do, wait for it. False: the engine is to end."""
+        """Take what has come; with nothing to do, or in a pause, wait for it. False: the engine is to end."""
         with self._changed, self._timed("idle"):
-            while not (self._closing or self._arrivals or self._busy()):
+            while not self._closing and (self._pauses or not (self._arrivals or self._busy())):
+                self._resting = True
+                self._changed.notify_all()
                 self._changed.wait()
+            self._resting = False
             if self._closing:
                 return False
             arrivals, self._arrivals = self._arrivals, []
