@@ -23,6 +23,7 @@ table) and pareto.png; --page writes all of it as a page, with what holds of the
 import hashlib
 import json
 from collections.abc import Hashable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +33,6 @@ import sia_jax
 from decode import preflight
 from decode.evaluate_options import Args, check_options, methods_of, read
 from decode.evaluate_parts import check_reply, plan_text, world_commits, write_page
-from decode.method_runner import Chosen, Job, MethodRunner, common_shape
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
@@ -40,11 +40,8 @@ from sia_jax.engine.reply import json_threshold
 from sia_jax.evaluation.calibration import read_calibration
 from sia_jax.evaluation.claims import judge
 from sia_jax.evaluation.comparison import Comparison
-from sia_jax.evaluation.methods import (
-    GateNumbers,
-    Method,
-    gate_numbers,
-)
+from sia_jax.evaluation.method_runner import Chosen, Job, MethodRunner
+from sia_jax.evaluation.methods import GateNumbers, Method, gate_numbers
 from sia_jax.evaluation.statistics import FEWEST
 from sia_jax.files.lock import locked
 from sia_jax.files.writing import write_text
@@ -52,11 +49,10 @@ from sia_jax.reports.evaluation import claims_text, draw_pareto, evaluation_tabl
 from sia_jax.runs import prompting, runner
 from sia_jax.runs.cli import command, goes_on, program, read_options
 from sia_jax.runs.console import Terminal
+from sia_jax.runs.engines import Row
 from sia_jax.runs.journal import Journal
-from sia_jax.runs.plan import plan
 from sia_jax.runs.progress import RunProgress, clock, waiting
 from sia_jax.runs.provenance import head_commit, host_description
-from sia_jax.runs.runner import Row
 from sia_jax.text.forms import Prompting, date_variables
 from sia_jax.world import gold as world_gold
 from sia_jax.world.known import world_prompts
@@ -146,17 +142,19 @@ class _Evaluation:
             rows = self._rows(models)
             progress = RunProgress(self.console, total, done, work=self._work())
             with self.journal, progress:
-                engine = MethodRunner(
+                methods = MethodRunner(
                     models,
                     reward,
                     self.args,
+                    rows,
                     self.args.batch,
                     progress.aside,
                     self._template,
                     self.args.reward_max_tokens,
                 )
-                for unit in self.units:
-                    self._run_unit(unit, engine, rows, progress)
+                with closing(methods):
+                    for unit in self.units:
+                        self._run_unit(unit, methods, rows, progress)
             self._say(f"{total - done:,} replies, {progress.rates()}")
         for unit in self.units:
             self._gate(unit)  # replies of another run's gates are refused, however complete
@@ -194,33 +192,24 @@ class _Evaluation:
             rows.append(Row(own, value_ids, runner.own_key(0), 0.0))
         return rows
 
-    def _run_unit(self, unit: Unit, engine: MethodRunner, rows: list[Row], progress: RunProgress) -> None:
+    def _run_unit(self, unit: Unit, methods: MethodRunner, rows: list[Row], progress: RunProgress) -> None:
         method, seed = unit
         gate = self._gate(unit)
-        if self._is_done(unit):
-            return
-        batches = plan(rows, min(len(rows), engine.rows(method)), by_length=True)
-        shapes = common_shape([batch.shape for batch in batches])
-        for batch, shape in zip(batches, shapes, strict=True):
-            keys = {index: (method.key, seed, index) for index in batch.indices}
-            if all(key in self.records for key in keys.values()):
-                continue
-            jobs = [self._job(rows, seed, index, gate) for index in batch.indices]
-            new, first = 0, progress.is_new
-            chosen = engine.run(method, gate, jobs, shape)
-            for index, one in zip(batch.indices, chosen, strict=True):
-                if keys[index] not in self.records:
-                    self.journal.write(self._record(unit, gate, index, one))
-                    new += 1
-            progress.advance(new, sum(one.sampled_tokens for one in chosen), new * method.work)
+        missing = [i for i in range(len(rows)) if (method.key, seed, i) not in self.records]
+        jobs = [self._job(rows, seed, index) for index in missing]
+        for chosen in methods.run(method, gate, jobs) if jobs else ():
+            first = progress.is_new
+            for place, one in chosen:
+                self.journal.write(self._record(unit, gate, missing[place], one))
+            tokens = sum(one.sampled_tokens for _, one in chosen)
+            progress.advance(len(chosen), tokens, len(chosen) * method.work)
             if first and (left := progress.left()) is not None:
                 self._say(f"about {clock(left)} left, by the time of the first batch, and without compiling")
 
-    def _job(self, rows: list[Row], seed: int, index: int, gate: GateNumbers) -> Job:
+    def _job(self, rows: list[Row], seed: int, index: int) -> Job:
         messages = self.prompts[index].messages
         assert messages is not None
-        key = runner.prompt_key(seed, index)
-        return Job(replace(rows[index], key=key, threshold=gate.threshold), messages)
+        return Job(replace(rows[index], key=runner.prompt_key(seed, index)), messages)
 
     def _gate(self, unit: Unit) -> GateNumbers:
         """The gate of a unit.
