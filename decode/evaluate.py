@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import sia_jax
-from decode import preflight
 from decode.evaluate_options import Args, check_options, methods_of, read
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
@@ -44,7 +43,7 @@ from sia_jax.evaluation.statistics import FEWEST
 from sia_jax.files.lock import locked
 from sia_jax.files.writing import write_text
 from sia_jax.reports.evaluation import claims_text, draw_pareto, evaluation_table, write_page
-from sia_jax.runs import prompting, runner
+from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import command, goes_on, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.engines import Row
