@@ -168,7 +168,8 @@ class MethodRunner:
     def _judge(
         self, method: Method, jobs: Sequence[Job], whole: Sequence[tuple[int, Reply]], seconds: float
     ) -> list[tuple[int, Chosen]]:
-        """Choose among the replies to each prompt, and score what is chosen."""
+        """Choose among the replies to each prompt, and score what is chosen; in the order of the jobs."""
+        whole = sorted(whole, key=lambda one: one[0])
         own = [jobs[place] for place, _ in whole]
         groups = [reply.choices or (reply,) for _, reply in whole]
         scores: list[list[float | None]] | None = None
