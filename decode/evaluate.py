@@ -32,7 +32,6 @@ import sia_jax
 from decode.evaluate_options import Args, check_options, methods_of, read
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
-from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.evaluation.calibration import read_calibration
 from sia_jax.evaluation.claims import to_json
 from sia_jax.evaluation.comparison import Comparison
@@ -50,7 +49,7 @@ from sia_jax.runs.engines import Row
 from sia_jax.runs.journal import Journal
 from sia_jax.runs.progress import RunProgress, clock, waiting
 from sia_jax.runs.provenance import head_commit, host_description
-from sia_jax.text.forms import Prompting, date_variables
+from sia_jax.text.forms import Prompting
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.known import world_prompts
 from sia_jax.world.provenance import world_commits
@@ -87,12 +86,12 @@ class _Evaluation:
         self.policy = runner.prepare(args)
         self._prompting = settled = prompting.find_prompting(self.policy, args)
         prompting.announce(settled, self.prompts, console)
-        self._template = _reward_template(args)
+        self._template = preflight.reward_template(args.reward, args.reward_date_string)
         without_weights = runner.Models(self.policy, preflight.value_without_weights(args, self.policy))
-        self._reward_check = preflight.reward_check(
+        scored = preflight.reward_check(
             args.reward, args.reward_max_tokens, self._template, args.max_new_tokens
         )
-        self.ids = preflight.policy_ids(self.prompts, without_weights, args, settled, self._reward_check)
+        self.ids = preflight.policy_ids(self.prompts, without_weights, args, settled, scored)
         self.settings = _settings(args, settled, self._template)
         self.calibration = None
         if args.thresholds is not None:
@@ -278,19 +277,6 @@ def _settings(args: Args, settled: Prompting | None, reward_template: dict[str, 
         "gold": args.gold,
         "base_chooser": args.base_chooser,
     }
-
-
-def _reward_template(args: Args) -> dict[str, str]:
-    """Variables of the reward model's chat template.
-
-    Raises:
-      ValueError: no tokenizer, or a template that writes today's date.
-    """
-    folder = resolve_checkpoint(args.reward)
-    tokenizer = load_tokenizer(folder)
-    if tokenizer is None:
-        raise ValueError(f"{folder} has no tokenizer; copy it from the original checkpoint")
-    return date_variables(tokenizer, args.reward_date_string, str(folder), "--reward-date-string")
 
 
 if __name__ == "__main__":
