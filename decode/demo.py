@@ -31,11 +31,11 @@ from rich.table import Table
 from rich.text import Text
 
 import sia_jax
-from decode.method_runner import Scorer
 from sia_jax.data.prompts import check_seed
 from sia_jax.engine.reply import Reply, json_threshold
 from sia_jax.evaluation.calibration import Calibration, read_calibration
 from sia_jax.evaluation.comparison import tokens_per_second
+from sia_jax.evaluation.scoring import Scorer
 from sia_jax.evaluation.statistics import FEWEST, Interval, mean_interval, paired_difference
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs

@@ -37,7 +37,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from decode import preflight
 from decode.entropy_parts import (
     Continuations,
     Place,
@@ -51,7 +50,7 @@ from sia_jax.data.prompts import PromptLine
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
-from sia_jax.runs import prompting, runner
+from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import (
     Count,
     Flag,

@@ -119,6 +119,9 @@ class Driver:
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._totals = Statistics()
+        self._resting = True
+        """Whether the driving thread, if there is one, waits for requests."""
+        self._pauses = 0
         # And what belongs to the driving thread.
         self._waiting: dict[int, deque[Sample]] = {pool.length: deque() for pool in pools}
         self._rows: dict[int, list[Sample | None]] = {pool.length: [None] * pool.rows for pool in pools}
@@ -169,6 +172,21 @@ class Driver:
         elif thread is not threading.current_thread():
             thread.join()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within it nothing is sampled; entered once the device has done what it was at."""
+        with self._changed:
+            self._pauses += 1
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._resting or self._closing)
+            jax.block_until_ready([pool.report for pool in self._pools.values()])
+            yield
+        finally:
+            with self._changed:
+                self._pauses -= 1
+                self._changed.notify_all()
+
     def statistics(self) -> Statistics:
         """A snapshot."""
         with self._changed:
@@ -218,6 +236,7 @@ class Driver:
             warm_ups, self._warm_ups = self._warm_ups, []
             self._arrivals.clear()
             self._cancelled.clear()
+            self._changed.notify_all()
         for length, pool in self._pools.items():
             pool.free()
             self._waiting[length].clear()
@@ -229,14 +248,19 @@ class Driver:
             handle.fail(error)
 
     def _wait_for_work(self) -> bool:
-        """Take what has come; with nothing to do, wait for it. False: the engine is to end."""
+        """Take what has come; with nothing to do, or in a pause, wait for it. False: the engine is to end."""
         with self._changed, self._timed("idle"):
-            while not (self._closing or self._arrivals or self._warm_ups or self._busy()):
+            while not (self._closing or self._has_work()):
+                self._resting = True
+                self._changed.notify_all()
                 self._changed.wait()
+            self._resting = False
             if self._closing:
                 return False
-            arrivals, self._arrivals = self._arrivals, []
+            arrivals: list[list[Sample]] = []
             warm_ups: list[WarmUp] = []
+            if not self._pauses:
+                arrivals, self._arrivals = self._arrivals, []
             if not self._busy():
                 warm_ups, self._warm_ups = self._warm_ups, []
         for wanted in warm_ups:
@@ -266,6 +290,11 @@ class Driver:
                 kinds += [Kind(*one, extends=True) for one in sorted(rest)]
             if kinds:
                 pool.compile(kinds, forks=jobs is None or any(job.request.n > 1 for job in jobs))
+
+    def _has_work(self) -> bool:
+        """Whether there is something to do now; `_changed` is held."""
+        busy = self._busy()
+        return bool(self._warm_ups and not busy) or (not self._pauses and bool(self._arrivals or busy))
 
     def _busy(self) -> bool:
         return any(self._waiting.values()) or any(

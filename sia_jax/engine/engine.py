@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -294,6 +295,13 @@ class Engine:
         """
         jobs = None if requests is None else [make_job(as_request(one), self._terms) for one in requests]
         self._driver.warm_up(jobs)
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Within it nothing is sampled, so that other work on the same devices disturbs no measured time.
+
+        It begins at the next border; requests that are handed in meanwhile wait.
+        """
+        return self._driver.paused()
 
     def statistics(self) -> Statistics:
         """Totals so far, and how many replies are in the queue and in rows now."""

@@ -155,14 +155,20 @@ class Pool:
 
     def allocate(self) -> None:
         """Make room on the device, unless it is there."""
-        if self.state is None:
-            self.state = programs.allocate(
-                self.params,
-                stacked([self.blank.numbers] * self.rows),
-                config=self.config,
-                policy_tokens=self.length,
-                value_tokens=self.length,
-            )
+        if self.state is not None:
+            return
+        state = programs.allocate(
+            self.params,
+            stacked([self.blank.numbers] * self.rows),
+            config=self.config,
+            policy_tokens=self.length,
+            value_tokens=self.length,
+        )
+        if self.config.mesh is None:
+            # As the state that a window returns is, over weights that are. One that is not committed to its
+            # device is another kind of argument, for which all would be compiled twice.
+            state = jax.device_put(state, jax.tree.leaves(state)[0].device)
+        self.state = state
 
     def admit(self, entries: Sequence[Entry]) -> int:
         """Put requests into rows, whatever these held; returns how many calls that took.

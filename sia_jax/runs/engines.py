@@ -15,6 +15,8 @@ from sia_jax.steering.numbers import NUMBERS
 
 _COLUMNS = 16
 """Rows hold a multiple of so many tokens."""
+_STOP_IDS = 16
+"""That a reply may end in, at least; so one more stop text makes no other program."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def make_engine(
         steering=steering(args, models.policy) if structure is None else structure,
         expected_ratio=expected_ratio,
         record=record,
+        max_stop_ids=max(_STOP_IDS, len(models.policy.config.eos_token_ids) + len(args.stop)),
     )
 
 
