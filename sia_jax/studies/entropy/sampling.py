@@ -144,7 +144,9 @@ class Continuations:
         Raises:
           ValueError: the policy's logits are not finite.
         """
-        found = {task.place: [[[]] * self._count for _ in task.chosen] for task in tasks}
+        found: dict[Place, list[list[list[int]]]] = {
+            task.place: [[[]] * self._count for _ in task.chosen] for task in tasks
+        }
         heads = [head for task in tasks for head in self._heads(task)]
         left: dict[Place, int] = dict.fromkeys(found, 0)
         for head in heads:
