@@ -68,6 +68,8 @@ class Engine:
       max_length: tokens of the longest prompt with its reply; None: 4096, or what the models hold.
       lengths: of the kinds of rows; a request goes into the shortest that hold it, and each kind takes memory
         from its first request on. None: 256, 1024, 4096, ... up to `max_length`.
+      prompt_lengths: ids of the buffers in which prompts are read, each by its own program: the fewer, the
+        less is compiled and the more padded. None: 16, 32, 64, ... In any case also the length of the rows.
       max_new_tokens: of requests that do not say, as far as `max_length` has room.
       threshold: of requests that do not say; None: 1.0 nats, and inf without a value model.
       steering: structure, and the default of each number.
@@ -93,6 +95,7 @@ class Engine:
         rows: int = 16,
         max_length: int | None = None,
         lengths: Sequence[int] | None = None,
+        prompt_lengths: Sequence[int] | None = None,
         max_new_tokens: int = 512,
         threshold: float | None = None,
         steering: SteeringConfig | None = None,
@@ -139,6 +142,7 @@ class Engine:
         self._terms = Terms(
             policy, value, whole, kinds, float(threshold), max_new_tokens, max_stop_ids, max_logit_bias
         )
+        buffers = None if prompt_lengths is None else _sorted("a length of prompts", 1, prompt_lengths)
         platform = next(iter(policy.params["model"]["norm"]["weight"].devices())).platform
         nobody = blank(self._terms)
         pools = [
@@ -149,6 +153,7 @@ class Engine:
                 rows,
                 nobody,
                 _ADMISSION_TOKENS.get(platform, 512),
+                buffers,
             )
             for length in kinds
         ]
@@ -342,12 +347,16 @@ def _lengths(
         raise ValueError(
             f"max_length must lie in 2 .. {held}, the positions that both models have, got {max_length}"
         )
-    found = LENGTHS if lengths is None else lengths
-    for length in found:
-        check_whole("a length of rows", length)
-    if min(found) < 2:
-        raise ValueError(f"rows must hold 2 tokens or more, got lengths {sorted(found)}")
-    return (*sorted({length for length in found if length < max_length}), max_length)
+    found = _sorted("a length of rows", 2, LENGTHS if lengths is None else lengths)
+    return (*(length for length in found if length < max_length), max_length)
+
+
+def _sorted(name: str, least: int, lengths: Sequence[int]) -> tuple[int, ...]:
+    for length in lengths:
+        check_whole(name, length)
+        if length < least:
+            raise ValueError(f"{name} must be {least} or more, got {sorted(lengths)}")
+    return tuple(sorted(set(lengths)))
 
 
 def _fields(config: SamplerConfig) -> dict[str, Any]:

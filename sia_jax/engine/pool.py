@@ -77,9 +77,9 @@ class Kind(NamedTuple):
 class Pool:
     """B rows that hold `length` tokens of prompt and reply each.
 
-    Buffers of prompts are of 16, 32, 64, ... ids up to the rows' length, and each takes so many requests at a
-    time as make `admission_tokens` ids; so the programs are few, and which of them a request runs in does not
-    depend on what else is there.
+    Buffers of prompts are of few lengths, and each takes so many requests at a time as make
+    `admission_tokens` ids; so the programs are few, and which of them a request runs in does not depend on
+    what else is there.
     """
 
     params: SteeringParams
@@ -90,6 +90,8 @@ class Pool:
     blank: Job
     """What an entry without a request holds."""
     admission_tokens: int
+    prompt_lengths: tuple[int, ...] | None = None
+    """Ids of the buffers of prompts; None: 16, 32, 64, ... Up to the rows' length, which is always one."""
     state: DecodeState | None = None
     """None: not allocated yet."""
     report: Report | None = None
@@ -107,6 +109,8 @@ class Pool:
     @property
     def buckets(self) -> list[int]:
         """Ids of the buffers of prompts."""
+        if self.prompt_lengths is not None:
+            return [*(size for size in self.prompt_lengths if size < self.length), self.length]
         sizes = [SMALLEST_BUCKET]
         while sizes[-1] < self.length:
             sizes.append(2 * sizes[-1])
@@ -167,7 +171,7 @@ class Pool:
         if self.config.mesh is None:
             # As the state that a window returns is, over weights that are. One that is not committed to its
             # device is another kind of argument, for which all would be compiled twice.
-            state = jax.device_put(state, jax.tree.leaves(state)[0].device)
+            state = jax.device_put(state, jax.tree.leaves(self.params.policy)[0].sharding)
         self.state = state
 
     def admit(self, entries: Sequence[Entry]) -> int:

@@ -7,7 +7,9 @@ import threading
 import time
 import weakref
 from dataclasses import replace
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -308,6 +310,23 @@ def test_warmup_compiles_all_that_random_requests_need(lengths) -> None:
         count = compiled()
         engine.generate([request.override(n=1 + i % 3) for i, request in enumerate(random_requests(40))])
         assert compiled() == count
+
+
+def test_nothing_is_compiled_twice_for_weights_that_are_held_to_a_device() -> None:
+    """As those that were loaded are; and buffers of prompts are of the lengths that were asked for."""
+    policy, value = pair()
+    policy, value = (
+        replace(model, params=jax.device_put(model.params, jax.devices()[0])) for model in (policy, value)
+    )
+    before = programs._admit._cache_size()
+    sizes: dict[str, Any] = {"rows": 2, "lengths": (LENGTH,), "max_stop_ids": 4, "steering": STEERING}
+    with Engine(policy, value, prompt_lengths=[40, 12, 40], **sizes) as engine:
+        engine.warmup([Request(prompt_ids=[1] * 13, threshold=1.0, max_new_tokens=4)])
+        for length in (1, 12, 13, 39, 40, 41):
+            engine.generate(Request(prompt_ids=[1] * length, threshold=1.0, max_new_tokens=4))
+        assert programs._admit._cache_size() == before + 3  # of 12, 40 and 64 ids
+    with pytest.raises(ValueError, match=r"a length of prompts must be 1 or more, got \[0, 5\]"):
+        Engine(policy, value, prompt_lengths=[5, 0], **sizes)
 
 
 def test_two_engines_run_in_one_process_at_the_same_time(engine) -> None:
