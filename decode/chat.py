@@ -14,46 +14,67 @@ the reply that is being written; end of file or /quit ends the program.
 
 import contextlib
 import functools
+import itertools
 import math
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.text import Text
 
+import sia_jax
 from sia_jax.data.prompts import PromptLine
+from sia_jax.engine.handle import EngineClosed, Handle
 from sia_jax.engine.reply import Reply
-from sia_jax.models.passes import bucket_length
-from sia_jax.reports.terminal import candidates_table, legend, reply_text, side_by_side, summary
+from sia_jax.engine.stops import split_stops
+from sia_jax.reports.terminal import ReplyStream, candidates_table, legend, side_by_side, summary
 from sia_jax.runs import prompting, runner
-from sia_jax.runs.cli import memory_explained, program, read_options
+from sia_jax.runs.cli import Int, memory_explained, program, read_options
 from sia_jax.runs.console import Terminal
-from sia_jax.runs.options import SamplingArgs
+from sia_jax.runs.engines import Row, make_request
+from sia_jax.runs.options import Models, SamplingArgs
 from sia_jax.runs.progress import waiting
-from sia_jax.runs.runner import Row, Runner
+from sia_jax.steering.gates import shut_at_infinity
 from sia_jax.text.decoder import token_text
+
+_LONGEST = 4096
+"""Tokens of the longest conversation of short replies."""
+_STEPS = 4
+"""Of the policy between two pieces of a reply."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args(SamplingArgs):
     """Talk with a model."""
 
+    max_length: Int = None
+    """Tokens of the longest conversation, its last reply among them; short ones take no memory for it.
+    Default 4096, more where --max-new-tokens is, or what the models hold."""
+
 
 def main(args: Args) -> None:
     """Talk until the input ends; exits with 1 if something is wrong with options or files."""
     console = Terminal()
-    with program("decode.chat"):
+    with program("decode.chat", MemoryError):
         runner.check_options(args)
-        if runner.prepare(args).tokenizer is None:
+        policy = runner.prepare(args)
+        if policy.tokenizer is None:
             raise ValueError(f"{args.policy} has no tokenizer, and a conversation needs one")
+        split_stops(policy.tokenizer, args.stop)
+        _longest(args, policy.config.max_position_embeddings)
         with waiting(console, "loading the models"):
-            models = runner.load_models(args)
+            chat = Chat(args, runner.load_models(args), console)
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  (arrow keys and history in input())
-    chat = Chat(args, models, console)
-    chat.greet()
+    with contextlib.closing(chat):
+        chat.greet()
+        _talk(chat, console)
+
+
+def _talk(chat: "Chat", console: Terminal) -> None:
     while True:
         try:
             line = console.input(Text("> ", "bold"))
@@ -78,6 +99,23 @@ def main(args: Args) -> None:
             console.print("dropped", style="dim")
 
 
+def _longest(args: Args, held: int) -> int:
+    """Tokens of the longest conversation, of models that hold so many."""
+    if args.max_length is None:
+        return min(held, max(_LONGEST, 2 * args.max_new_tokens))
+    if not args.max_new_tokens < args.max_length <= held:
+        raise ValueError(
+            f"--max-length must lie in {args.max_new_tokens + 1} .. {held}, above --max-new-tokens and "
+            f"within the models' positions, got {args.max_length}"
+        )
+    return args.max_length
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest that is not less."""
+    return 1 << (number - 1).bit_length()
+
+
 class Chat:
     """A conversation, its settings, and the commands.
 
@@ -85,13 +123,23 @@ class Chat:
       args: the settings that it begins with.
       models: loaded, the policy with a tokenizer.
       console: where everything is shown.
+
+    Raises:
+      ValueError: lengths that the models do not hold.
+      MemoryError: conversations of such lengths do not fit.
     """
 
-    def __init__(self, args: Args, models: runner.Models, console: Terminal):
+    def __init__(self, args: Args, models: Models, console: Terminal):
         self.args = args
         self.models = models
         self.console = console
-        self.engine = Runner(models, args, 1, record="candidates")
+        configs = [models.policy.config] + ([] if models.value is None else [models.value.config.backbone])
+        self.longest = _longest(args, min(config.max_position_embeddings for config in configs))
+        self._engines: dict[bool, sia_jax.Engine] = {}
+        """By whether the value model is left out of them."""
+        self._engine()
+        self._handle: Handle | None = None
+        """Of the last reply."""
         self._prompting = prompting.find_prompting(models.policy, args)
         self.messages: list[dict[str, str]] = []
         self.last: Reply | None = None
@@ -145,8 +193,7 @@ class Chat:
         elif line:
             line = line.removeprefix("/")
             turns = [*self.messages, {"role": "user", "content": line}]
-            reply, seconds = self._reply(turns, self.args, self.engine)
-            self.console.print(reply_text(reply))
+            reply, seconds = self._reply(turns, self.args)
             steered = self.models.value is not None
             self.console.print(Text(summary(reply, seconds, steered=steered), "dim"))
             self.messages = [*turns, {"role": "assistant", "content": reply.text}]
@@ -154,34 +201,98 @@ class Chat:
             self._last_args = self.args
         return True
 
-    def _reply(self, turns: list[dict[str, str]], args: Args, engine: Runner) -> tuple[Reply, float]:
-        """The reply to a conversation, and the seconds it took. The same turn draws the same numbers."""
+    def close(self) -> None:
+        """End what generates."""
+        for engine in self._engines.values():
+            engine.close()
+
+    def _reply(self, turns: list[dict[str, str]], args: Args, *, alone: bool = False) -> tuple[Reply, float]:
+        """The reply to a conversation, and the seconds it took. The same turn draws the same numbers.
+
+        Args:
+          turns: the last one the user's.
+          args: the numbers.
+          alone: of the policy alone, which is not shown as it is written.
+        """
         prompt = PromptLine(0, "the conversation", tuple(turns))
         try:
             ids = prompting.policy_ids(self.models.policy, prompt, args, self._prompting)
             value_ids = prompting.value_ids(self.models, prompt, ids, args)
+            longest = max(len(ids), len(value_ids))
+            self._check_room(longest)
         except ValueError as error:
             raise ValueError(f"{error}; /reset begins anew") from None
-        shape = bucket_length(len(ids)), bucket_length(len(value_ids))
-        if engine.needs_compiling(shape):
-            what = f"compiling for conversations of up to {shape[0]} tokens, once"
-            with waiting(self.console, what):
-                engine.compile(shape)
         turn = sum(message["role"] == "assistant" for message in turns)
-        row = Row(ids, value_ids, runner.prompt_key(args.seed, turn), runner.threshold(args))
+        threshold = math.inf if alone else runner.threshold(args)
+        request = make_request(Row(ids, value_ids, runner.prompt_key(args.seed, turn), threshold), args)
+        engine = self._engine(alone)
+        try:
+            if self._handle is not None:  # one that was dropped is written until the next border
+                self._handle.result()
+            if not engine.is_warm(request):
+                what = f"compiling for conversations of up to {_power_of_two(longest)} tokens, once"
+                own = [request]
+                if engine.value is not None and request.threshold is not None:
+                    # At an infinite one prompts are read by the policy alone, which is a program of its own.
+                    own = [request.override(threshold=t) for t in (-math.inf, math.inf)]
+                with waiting(self.console, what):
+                    engine.warmup(own)
+            begin = time.perf_counter()
+            self._handle = handle = engine.submit(request)
+            try:
+                if not alone:
+                    self._show(handle, engine)
+                with waiting(self.console, "writing") if alone else contextlib.nullcontext():
+                    return handle.result(), time.perf_counter() - begin
+            finally:
+                handle.cancel()
+        except EngineClosed as error:  # it failed, of a full memory say: another serves the next turn
+            self._handle = None
+            self._engines = {a: other for a, other in self._engines.items() if other is not engine}
+            raise (error.__cause__ or error) from None
+
+    def _show(self, handle: Handle, engine: sia_jax.Engine) -> None:
+        """Show a reply as it is written."""
+        stream, pieces = ReplyStream(self.models.policy.tokenizer), iter(handle)
         with waiting(self.console, "writing"):
-            ((reply,),), seconds = engine.run([row], shape, args)
-        return reply, seconds
+            first = next(pieces)
+        try:
+            for piece in itertools.chain([first], pieces):
+                with engine.tokenizing:
+                    text = stream.push(piece)
+                # The terminal breaks lines: where the next piece begins to be shown, rich does not know.
+                self.console.print(text, end="", soft_wrap=True)
+        finally:
+            self.console.print()
+
+    def _engine(self, alone: bool = False) -> sia_jax.Engine:
+        """What replies; `alone`: what the policy alone would say."""
+        apart = alone and not shut_at_infinity(runner.steering(self.args).gate)
+        if apart not in self._engines:
+            self._engines[apart] = sia_jax.Engine(
+                self.models.policy,
+                None if apart else self.models.value,
+                rows=runner.whole_rows(self.args, 1),
+                max_length=self.longest,
+                steering=runner.steering(self.args),
+                record="candidates",
+                steps=_STEPS,
+            )
+        return self._engines[apart]
+
+    def _check_room(self, tokens: int) -> None:
+        room = self.longest - self.args.max_new_tokens
+        if tokens > room:
+            raise ValueError(
+                f"the conversation has {tokens} tokens, and --max-length {self.longest} less "
+                f"--max-new-tokens {self.args.max_new_tokens} leaves room for {room}"
+            )
 
     def _reset(self, *_: str) -> None:
         self.last = None
         self.messages = []
         if self.args.system is not None:
             self.messages = [{"role": "system", "content": self.args.system}]
-
-    @functools.cached_property
-    def _base(self) -> Runner:
-        return self.engine.base(self.args)
 
     def _number(self, name: str, text: str) -> None:
         if text:
@@ -208,8 +319,7 @@ class Chat:
         if self.last is None:
             raise ValueError("there is no reply yet")
         with_ = self._last_args
-        alone = replace(with_, threshold=math.inf)
-        base, _seconds = self._reply(self.messages[:-1], alone, self._base)
+        base, _seconds = self._reply(self.messages[:-1], with_, alone=True)
         how = f"{runner.where(with_, runner.threshold(with_))}, beta {self._setting('beta', with_)}"
         self.console.print(side_by_side(base, self.last, ("base", f"steered, {how}")))
 

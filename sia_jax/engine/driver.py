@@ -161,6 +161,12 @@ class Driver:
         if wanted.error is not None:
             raise EngineClosed(f"the engine ended: {wanted.error}") from wanted.error
 
+    def is_warm(self, job: Job) -> bool:
+        """Whether `warm_up` has compiled what reads its prompts and writes one reply."""
+        pool = self._pools[job.length]
+        bucket = pool.bucket_of(Entry(0, job, job.keys[0]))
+        return Kind(bucket, job.reads_values, extends=False) in pool.compiled
+
     def close(self) -> None:
         """End at the next border, and wait for it; requests that are open fail."""
         with self._changed:

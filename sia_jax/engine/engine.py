@@ -301,6 +301,23 @@ class Engine:
         jobs = None if requests is None else [make_job(as_request(one), self._terms) for one in requests]
         self._driver.warm_up(jobs)
 
+    def is_warm(self, asked: Asked, **fields: Any) -> bool:
+        """Whether `warmup` has compiled the programs for one reply to this request.
+
+        Args:
+          asked: a text, a conversation or a `Request`.
+          **fields: of the request.
+
+        Raises:
+          ValueError, TypeError: a request that cannot be, or that does not fit.
+        """
+        return self._driver.is_warm(make_job(as_request(asked, **fields), self._terms))
+
+    @property
+    def tokenizing(self) -> threading.Lock:
+        """To be held by whoever uses the models' tokenizers while requests are under way."""
+        return self._terms.tokenizing
+
     def paused(self) -> AbstractContextManager[None]:
         """Within it nothing is sampled, so that other work on the same devices disturbs no measured time.
 

@@ -100,6 +100,8 @@ class Pool:
     """[B] whether the device is still at the row's reply, as far as the host knows."""
     held: list[Held | None] = field(init=False)
     """By row, of free ones."""
+    compiled: set[Kind] = field(default_factory=set)
+    """The admissions that `compile` was called for."""
 
     def __post_init__(self) -> None:
         self.alive = np.zeros(self.rows, bool)
@@ -276,6 +278,7 @@ class Pool:
             self.fork([], [], [])
         self.dispatch(1, np.zeros(self.rows, bool))
         self.read()
+        self.compiled.update(kinds)
 
 
 def _prompts(entries: Sequence[Entry], bucket: int) -> Prompt:

@@ -8,12 +8,19 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from sia_jax.engine.handle import Piece
 from sia_jax.engine.reply import Reply
 from sia_jax.files.shown import shown
 from sia_jax.runs.progress import rate
+from sia_jax.steering.types import TokenRecord
+from sia_jax.text.decoder import IncrementalDecoder
+from sia_jax.text.tokenizer import Tokenizer
 
 JUNCTION = "bold magenta"
 SHIFTED = "bold magenta underline"
+
+_Run = tuple[str, str]
+"""What a token says, and its style."""
 
 
 def legend() -> Text:
@@ -28,9 +35,58 @@ def legend() -> Text:
 
 def reply_text(reply: Reply) -> Text:
     """A reply with its junctions in magenta, and its shifted tokens underlined."""
+    return _text(_runs(reply.pieces, reply.record))
+
+
+class ReplyStream:
+    """`reply_text` of a reply that is still being written.
+
+    All that `push` returns, joined, is `reply_text` of the whole reply. A token whose character is not whole
+    yet, or which may begin a stop text, comes in its own style once it is to be seen.
+
+    Args:
+      tokenizer: the policy's.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._decoder = IncrementalDecoder(tokenizer)
+        self._held: list[_Run] = []
+        self._certain = self._out = 0
+
+    def push(self, piece: Piece) -> Text:
+        """What can be shown from this piece on; of the last, all that is left. Its tokenizer is used."""
+        if piece.reply is not None:
+            # Bytes that never became a character, and what a stop text takes off, are known only now.
+            whole = _runs(piece.reply.pieces, piece.reply.record)
+            return _text(_parted(whole, self._out)[1])
+        self._held += _runs([self._decoder.push(int(token)) for token in piece.tokens], piece.record)
+        self._certain += len(piece.text)
+        ready, self._held = _parted(self._held, self._certain - self._out)
+        self._out += sum(len(text) for text, _ in ready)
+        return _text(ready)
+
+
+def _runs(pieces: Sequence[str], record: TokenRecord) -> list[_Run]:
+    flags = zip(pieces, np.asarray(record.junction), np.asarray(record.shifted), strict=True)
+    return [
+        (piece, SHIFTED if shifted else JUNCTION if junction else "") for piece, junction, shifted in flags
+    ]
+
+
+def _parted(runs: Sequence[_Run], characters: int) -> tuple[list[_Run], list[_Run]]:
+    """The first characters, as far as there are any, and the rest."""
+    first, rest = [], []
+    for text, style in runs:
+        first.append((text[:characters], style))
+        rest.append((text[characters:], style))
+        characters -= len(first[-1][0])
+    return first, [run for run in rest if run[0]]
+
+
+def _text(runs: Sequence[_Run]) -> Text:
     text = Text()
-    for piece, junction, shifted in zip(reply.pieces, reply.junction, reply.shifted, strict=True):
-        text.append(shown(piece), SHIFTED if shifted else JUNCTION if junction else "")
+    for piece, style in runs:
+        text.append(shown(piece), style)
     return text
 
 

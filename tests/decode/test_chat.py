@@ -3,7 +3,7 @@
 import io
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +11,11 @@ import pytest
 
 from decode import chat
 from decode.chat import Args
-from sia_jax import Policy
+from sia_jax import Engine, Policy, Request
 from sia_jax.data.prompts import PromptLine
+from sia_jax.engine.handle import EngineClosed, Piece
 from sia_jax.engine.reply import Reply
+from sia_jax.reports.terminal import ReplyStream
 from sia_jax.runs import prompting, runner
 from sia_jax.runs.console import Terminal
 from sia_jax.text.forms import Prompting
@@ -54,6 +56,29 @@ def talk(args: Args, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
         return capsys.readouterr().out
 
     return talk
+
+
+class Said:
+    """The handle of a request that was replied to at once.
+
+    Args:
+      error: what comes after the beginning of the reply; None: its end.
+    """
+
+    def __init__(self, error: BaseException | None = None):
+        self.reply = make_reply(["An ", "egg."], junction=[True, False])
+        self.error, self.cancelled = error, False
+
+    def __iter__(self) -> Iterator[Piece]:
+        if self.error is not None:
+            raise self.error
+        yield Piece("An egg.", 0, self.reply.record, self.reply)
+
+    def result(self) -> Reply:
+        return self.reply
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
 
 def replies(shown: str) -> list[tuple[str, ...]]:
@@ -140,6 +165,76 @@ def test_ctrl_c_clears_the_line_and_the_conversation_goes_on(
     assert next(lines, None) is None
 
 
+def test_ctrl_c_drops_the_reply_that_is_being_written(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = talk("Hello", "/quit", max_new_tokens=64)
+    push, calls = ReplyStream.push, 0
+
+    def interrupted(self: ReplyStream, piece: Piece) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        return push(self, piece)
+
+    monkeypatch.setattr(ReplyStream, "push", interrupted)
+    shown = talk("Hello", "/candidates", "Hello", "/quit", max_new_tokens=64)
+    assert calls > 3
+    beginning, rest = shown.split("dropped\n")
+    assert "there is no reply yet" in rest
+    ((whole, *counts),) = replies(shown)
+    assert replies(plain) == [(whole, *counts)]
+    assert whole.startswith(beginning.splitlines()[-1])
+    assert beginning.endswith("\n")
+
+
+def test_what_is_dropped_is_cancelled(args: Args, monkeypatch: pytest.MonkeyPatch) -> None:
+    talker = chat.Chat(args, runner.load_models(args), Terminal(quiet=True))
+    said = Said(KeyboardInterrupt())
+    monkeypatch.setattr(Engine, "warmup", lambda *_: None)
+    monkeypatch.setattr(Engine, "submit", lambda *_: said)
+    with pytest.raises(KeyboardInterrupt):
+        talker.take("Hello")
+    assert said.cancelled
+    assert not talker.messages
+
+
+def test_an_engine_that_failed_is_not_asked_again(args: Args, monkeypatch: pytest.MonkeyPatch) -> None:
+    talker = chat.Chat(args, runner.load_models(args), Terminal(quiet=True))
+    asked = []
+
+    def submit(self: Engine, _: Request) -> Said:
+        asked.append(self)
+        failed = EngineClosed("it failed")
+        failed.__cause__ = ZeroDivisionError("here")
+        return Said(failed if len(asked) == 1 else None)
+
+    monkeypatch.setattr(Engine, "warmup", lambda *_: None)
+    monkeypatch.setattr(Engine, "submit", submit)
+    with pytest.raises(ZeroDivisionError, match="here"):
+        talker.take("Hello")
+    talker.take("Hello")
+    assert asked[0] is not asked[1]
+
+
+def test_numbers_compile_nothing(args: Args, monkeypatch: pytest.MonkeyPatch) -> None:
+    warmed = []
+    warmup = Engine.warmup
+
+    def counted(self: Engine, requests: Sequence[Request]) -> None:
+        warmed.append(requests)
+        warmup(self, requests)
+
+    monkeypatch.setattr(Engine, "warmup", counted)
+    talker = chat.Chat(replace(args, stop=("e",)), runner.load_models(args), Terminal(quiet=True))
+    for line in ("Hello", "/temperature 0", "/beta 2", "/seed 8", "/threshold 1", "/compare"):
+        talker.take(line)
+    talker.take("/reset")
+    talker.take("Hello")
+    assert len(warmed) == 1
+    talker.take("Hello " * 6)  # a longer conversation does
+    assert len(warmed) == 2
+
+
 def test_commands_that_need_no_reply(talk: Talk) -> None:
     shown = talk(
         "/nonsense",
@@ -167,6 +262,10 @@ def test_a_conversation_that_has_become_too_long(talk: Talk) -> None:
     assert "leave room for 116" in shown
     assert "/reset begins anew" in shown
     assert not replies(shown)
+    shown = talk("Hello. " * 10, max_length=48)
+    assert "--max-length 48 less --max-new-tokens 12 leaves room for 36; /reset begins anew" in " ".join(
+        shown.split()
+    )
 
 
 def test_turns_are_kept(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,12 +276,9 @@ def test_turns_are_kept(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append([message["content"] for message in prompt.messages or ()])
         return original(policy, prompt, args, found)
 
-    def run(*_: object) -> tuple[list[list[Reply]], float]:
-        return [[make_reply(["An ", "egg."], junction=[True, False])]], 0.5
-
     monkeypatch.setattr(prompting, "policy_ids", policy_ids)
-    monkeypatch.setattr(runner.Runner, "compile", lambda *_: None)
-    monkeypatch.setattr(runner.Runner, "run", run)
+    monkeypatch.setattr(Engine, "warmup", lambda *_: None)
+    monkeypatch.setattr(Engine, "submit", lambda *_: Said())
     shown = talk("Hello", "x" * 200, "And?", "/compare", "/reset", "Hello", system="Be brief.")
     assert seen[0] == ["Be brief.", "Hello"]
     assert seen[1] == [*seen[0], "An egg.", "x" * 200]  # too long: the turn is dropped
@@ -203,12 +299,12 @@ def test_a_comparison_is_with_the_policy_alone_whatever_the_gate(
 ) -> None:
     alone = []
 
-    def run(self: runner.Runner, *_: object) -> tuple[list[list[Reply]], float]:
-        alone.append(self.models.value is None)
-        return [[make_reply(["An ", "egg."], junction=[True, False])]], 0.5
+    def submit(self: Engine, _: Request) -> Said:
+        alone.append(self.value is None)
+        return Said()
 
-    monkeypatch.setattr(runner.Runner, "compile", lambda *_: None)
-    monkeypatch.setattr(runner.Runner, "run", run)
+    monkeypatch.setattr(Engine, "warmup", lambda *_: None)
+    monkeypatch.setattr(Engine, "submit", submit)
     shown = talk("/threshold 1", "Hello", "/compare", gate="~bernoulli(0)", threshold=None)
     assert alone == [False, True]
     assert "--threshold 1 is for a gate with entropy or budget in it" in " ".join(shown.split())
@@ -223,6 +319,8 @@ def test_errors_come_before_the_weights(args: Args, tmp_path: Path, monkeypatch:
         ({"policy": "/nowhere/policy"}, "no such folder"),
         ({"threshold": float("nan")}, "must not be NaN"),
         ({"gate": "entropy &"}, "--gate: the gate cannot be read at column 10"),
+        ({"max_length": 12}, r"--max-length must lie in 13 \.\. 128"),
+        ({"stop": ("a<|im_end|>",)}, "holds more than the special token"),
     ):
         with pytest.raises(SystemExit, match=f"decode.chat: .*{message}"):
             chat.main(replace(args, **changes))

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from sia_jax.decoding.state import FinishReason
-from sia_jax.engine.reply import Reply, json_numbers
+from sia_jax.engine.reply import Reply, Usage, json_numbers
 from sia_jax.files.shown import shown
 from sia_jax.reports.terminal import (
     JUNCTION,
     SHIFTED,
+    ReplyStream,
     Tally,
     candidates_table,
     reply_text,
@@ -20,6 +22,7 @@ from sia_jax.reports.terminal import (
 )
 from sia_jax.runs.progress import rate
 from sia_jax.steering.types import CandidateRecord, TokenRecord
+from tests.support.engines import make_engine, random_requests, tokenizer
 
 
 def make_reply(
@@ -56,6 +59,34 @@ def test_styles() -> None:
         ("[bold]egg[/bold]", JUNCTION),
         (".␛[2J", SHIFTED),
     ]
+
+
+def test_a_reply_that_is_being_written_looks_as_when_it_is_whole() -> None:
+    requests = random_requests(48)
+    early = split = cut = 0
+    with make_engine(steps=3) as engine:
+        for request in requests:
+            stream, shown = ReplyStream(tokenizer()), Text()
+            for piece in engine.stream(request):
+                part = stream.push(piece)
+                early += piece.reply is None and bool(part.plain)
+                split += piece.reply is None and "\ufffd" in part.plain
+                shown.append(part)
+            reply = piece.reply
+            assert reply is not None
+            cut += reply.stop_string is not None
+            assert styled(shown) == styled(reply_text(reply))
+    assert early > 48
+    assert cut > 8
+    assert split
+
+
+def styled(text: Text) -> list[tuple[str, str]]:
+    """Each character with its style."""
+    styles = [""] * len(text.plain)
+    for span in text.spans:
+        styles[span.start : span.end] = [str(span.style)] * (span.end - span.start)
+    return list(zip(text.plain, styles, strict=True))
 
 
 def test_control_characters_become_pictures() -> None:
