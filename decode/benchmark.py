@@ -34,8 +34,9 @@ from rich.progress import (
 )
 
 import sia_jax
-from decode import benchmark_parts, huggingface_baseline
-from decode.benchmark_systems import BareLoop, SamplerSystem, System, Timing
+from sia_jax.benchmarks import huggingface_baseline
+from sia_jax.benchmarks.parts import time_parts
+from sia_jax.benchmarks.systems import BareLoop, SamplerSystem, System, Timing
 from sia_jax.costs.roofline import DeviceRates, decode_step_cost, measure_device, usable_cores
 from sia_jax.costs.shapes import SHAPES, Models
 from sia_jax.files.lock import locked
@@ -145,7 +146,7 @@ def _speed(
         job = next(job for job in jobs if job.name == name and job.batch == 16)
         timing = min(timings[job], key=lambda timing: timing.seconds)
         prompts = _prompts(models, 16, args.prompt_tokens)
-        parts[name] = benchmark_parts.time_parts(system, timing, prompts, args.new_tokens, rates)
+        parts[name] = time_parts(system, timing, prompts, args.new_tokens, rates)
     body = {"kind": "sampler", "rows": rows, "targets": _targets(rows, args), "parts": parts}
     return body | {"baseline_versions": versions, "tries": args.tries}, rates
 

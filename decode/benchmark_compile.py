@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from rich.markdown import Markdown
 
-from decode.benchmark_systems import SamplerSystem
+from sia_jax.benchmarks.systems import SamplerSystem
 from sia_jax.costs.roofline import measure_device
 from sia_jax.costs.shapes import NARROW, AdaptedModels
 from sia_jax.files.lock import locked

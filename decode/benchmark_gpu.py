@@ -26,9 +26,9 @@ import jax
 import jax.numpy as jnp
 from rich.markdown import Markdown
 
-from decode.benchmark_kernels import record_kernels
-from decode.benchmark_parts import time_parts
-from decode.benchmark_systems import BareLoop, SamplerSystem, System
+from sia_jax.benchmarks.kernels import record_kernels
+from sia_jax.benchmarks.parts import time_parts
+from sia_jax.benchmarks.systems import BareLoop, SamplerSystem, System
 from sia_jax.costs.roofline import DeviceRates, decode_step_cost, measure_device
 from sia_jax.costs.shapes import REAL_SHAPES, AdaptedModels
 from sia_jax.files.lock import locked

@@ -27,6 +27,7 @@ from rich.markdown import Markdown
 from rich.progress import track
 
 import sia_jax
+from sia_jax.benchmarks import torch_baseline
 from sia_jax.costs.roofline import measure_device, training_flops, usable_cores
 from sia_jax.costs.shapes import SHAPES, Models
 from sia_jax.data.trajectories import Trajectory
@@ -42,7 +43,6 @@ from sia_jax.runs.provenance import record_header
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.packing import pack
 from sia_jax.training.step import TrainState, init_state, train_step
-from train import torch_baseline
 
 BATCH = 16
 LORA = LoraConfig()

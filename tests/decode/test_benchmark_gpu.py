@@ -1,4 +1,4 @@
-"""decode.benchmark_gpu at a tiny shape: rows, targets, what is left out; and how kernels are added up."""
+"""decode.benchmark_gpu at a tiny shape: rows, targets, what is left out."""
 
 import json
 from types import SimpleNamespace
@@ -8,11 +8,9 @@ import pytest
 
 from decode import benchmark_gpu
 from decode.benchmark_gpu import Args, Clock, main
-from decode.benchmark_kernels import record_kernels, sum_kernels
-from decode.benchmark_systems import BareLoop, SamplerSystem, Timing
+from sia_jax.benchmarks.systems import BareLoop, Timing
 from sia_jax.costs.roofline import DeviceRates
 from sia_jax.costs.shapes import REAL_SHAPES, AdaptedModels
-from sia_jax.decoding.checks import check_params
 from sia_jax.models.config import ModelConfig
 
 
@@ -36,16 +34,6 @@ def test_a_run_is_recorded_and_drawn(tmp_path, monkeypatch, fake_rates):
     assert (record["commit"], record["dtype"], record["kernels"]) == ("abc", "float32", {})
     assert 0 < row["of_floor"] == pytest.approx(row["policy_floor_ms"] / row["ms_per_token_of_each_row"])
     assert 'Decoding on a GPU, shape "tiny"' in out.with_suffix(".md").read_text()
-
-
-def test_the_sampler_is_given_the_policy_s_weights_in_bfloat16_and_an_adapter():
-    models = AdaptedModels.random(REAL_SHAPES["tiny"], jnp.bfloat16)
-    params = models.params("scalar")
-    check_params(params.policy, params.value, SamplerSystem(models, 0.2).config(2, 4))
-    assert params.policy["model"]["embed_tokens"]["weight"].dtype == jnp.bfloat16
-    assert "lm_head" not in params.policy
-    assert set(params.value) == {"lora", "value_head"}
-    assert models.params(None).value is None
 
 
 def test_the_first_call_is_apart_and_ratios_are_to_the_unsteered_at_a_batch(
@@ -103,29 +91,3 @@ def test_a_clock_asks_for_the_dearest_piece_so_far():
 def test_the_shapes_have_the_sizes_of_the_published_models(shape: str, parameters: int):
     config: ModelConfig = REAL_SHAPES[shape]
     assert config.num_parameters == parameters
-
-
-def test_kernels_of_one_name_are_added_and_overlaps_counted_once():
-    def events(*spans):
-        return [SimpleNamespace(name=n, start_ns=a, duration_ns=b - a) for n, a, b in spans]
-
-    lines = [
-        SimpleNamespace(
-            name="Stream #1", events=events(("gemm.12", 0, 4e6), ("add_3", 6e6, 7e6), ("gemm", 9e6, 10e6))
-        ),
-        SimpleNamespace(name="Stream #2", events=events(("copy", 3e6, 5e6))),
-        SimpleNamespace(name="XLA Ops", events=events(("gemm", 0, 10e6))),
-    ]
-    planes = [
-        SimpleNamespace(name="/host:CPU", lines=[]),
-        SimpleNamespace(name="/device:GPU:0", lines=lines),
-    ]
-    found = sum_kernels(planes, most=2)
-    assert (found.busy_ms, found.span_ms, found.launches) == (7.0, 10.0, 4)
-    assert found.rows == [("gemm", 2, 5.0), ("copy", 1, 2.0)]
-
-
-def test_a_cpu_leaves_no_record_of_kernels(tmp_path):
-    kept = tmp_path / "traces" / "call.xplane.pb"
-    assert record_kernels(lambda: None, kept) is None
-    assert kept.exists()

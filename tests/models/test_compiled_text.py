@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from decode.benchmark_systems import greedy
+from sia_jax.benchmarks.systems import greedy
 from sia_jax.costs.compiled import moves_of_at_least, while_bodies
 from sia_jax.costs.shapes import SHAPES
 from sia_jax.models.transformer import abstract_model

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sia_jax.benchmarks import torch_baseline
 from sia_jax.costs.roofline import DeviceRates
 from sia_jax.reports.benchmarks import section
-from train import benchmark, torch_baseline
+from train import benchmark
 
 STEPS, LENGTH, SECONDS, PEAK = 2, 256, 0.5, 1e9
 OURS = {

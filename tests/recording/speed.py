@@ -24,10 +24,13 @@ NEW_TOKENS = 64
 _WORKER = """
 import json, sys
 import numpy as np
-from decode.benchmark_systems import SamplerSystem
+try:
+    from sia_jax.benchmarks.systems import SamplerSystem
+except ImportError:  # of older trees
+    from decode.benchmark_systems import SamplerSystem
 try:
     from sia_jax.costs.shapes import SHAPES, Models
-except ImportError:  # of older trees
+except ImportError:  # of still older ones
     from decode.benchmark_shapes import SHAPES, Models
 systems = {{{systems}}}
 models = Models.random(SHAPES[{shape!r}])

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import sia_jax
-from decode.benchmark_systems import SamplerSystem, Timing
+from sia_jax.benchmarks.systems import SamplerSystem, Timing
 from sia_jax.costs.roofline import DeviceRates, decode_step_cost, pass_cost
 from sia_jax.decoding import policy_pass, value_pass
 from sia_jax.decoding.config import SamplerConfig
