@@ -34,6 +34,7 @@ from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.vocabulary import load_tokenizer
+from sia_jax.data.labelled import Conversations, content_sha256, is_written, noun, read_rewards, survey
 from sia_jax.data.set_folder import set_folder
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs, check_suffix
@@ -59,7 +60,6 @@ from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.journal import Journal
 from sia_jax.runs.progress import RunProgress, waiting
 from sia_jax.text.forms import date_variables
-from train.label_data import Conversations, content_sha256, is_written, noun, read_rewards, survey
 
 
 @dataclass(frozen=True, kw_only=True)

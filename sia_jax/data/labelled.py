@@ -1,4 +1,4 @@
-"""What `train.label` reads and writes: a file of conversations, or a set of records."""
+"""What labelling reads and writes: a file of conversations, or a set of records."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
