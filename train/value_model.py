@@ -57,6 +57,7 @@ from sia_jax.models.value_model import init_value_head
 from sia_jax.parallel.mesh import make_mesh, mesh_of, shard_params
 from sia_jax.pretrained import ValueModel
 from sia_jax.reports.training import few_to_tell
+from sia_jax.reports.training_view import RunView
 from sia_jax.runs.cli import check_texts, memory_explained, named_as_options, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
@@ -69,7 +70,6 @@ from sia_jax.training.regression import comparable_pairs
 from sia_jax.training.step import TrainState, init_state
 from sia_jax.types import Params
 from train.value_model_options import Args, backbone_dtype, check_options, loop_config, train_config
-from train.value_model_view import RunView
 
 SETTINGS = "settings.json"
 FILES, FOLDERS = ("metrics.jsonl", "curves.png"), ("checkpoints", "last", "best")

@@ -21,6 +21,8 @@ import sia_jax
 from sia_jax.data.records import Record, read_records, write_records
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.value_model import init_value_head
+from sia_jax.reports import training_view
+from sia_jax.reports.training_view import RunView
 from sia_jax.runs.console import Terminal
 from sia_jax.training.checkpoint import Checkpoints
 from sia_jax.training.config import TrainConfig
@@ -30,10 +32,9 @@ from sia_jax.types import flatten_names
 from tests.support.checkpoints import assert_close, assert_same_trees, random_tokens, save_tiny_policy
 from tests.support.marks import long
 from tests.support.trajectories import random_trajectories
-from train import value_model, value_model_view
+from train import value_model
 from train.value_model import Args, main
 from train.value_model_options import train_config
-from train.value_model_view import RunView
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"epochs": 2, "batch_size": 8, "row_length": 32, "rows": 2, "rank": 4, "learning_rate": 1e-2}
@@ -328,7 +329,7 @@ def test_a_run_of_four_steps_or_more_is_evaluated_four_times(steps):
 
 
 def test_flops_are_those_of_what_is_trained(folders, tmp_path, monkeypatch):
-    monkeypatch.setattr(value_model_view, "peak_flops", lambda device: 1e9)
+    monkeypatch.setattr(training_view, "peak_flops", lambda device: 1e9)
     model = sia_jax.load_policy(folders[1]).config
     found = {}
     for trained in ("head", "lora", "full"):
