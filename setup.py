@@ -19,7 +19,7 @@ class BuildWithPrograms(build_py):
             return
         for folder in ("decode", "train", "configs"):
             for path in sorted(Path(folder).glob("*")):
-                if path.suffix in (".py", ".md"):
+                if path.suffix == ".py":
                     target = Path(self.build_lib, "sia_jax/programs", path)
                     self.mkpath(str(target.parent))
                     self.copy_file(str(path), str(target))

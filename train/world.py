@@ -20,6 +20,7 @@ on the same machine with the same versions.
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +29,7 @@ import tyro
 
 from sia_jax.checkpoints.values import is_number
 from sia_jax.data.prompts import check_seed
+from sia_jax.data.records import read_records
 from sia_jax.files.lock import LOCK, locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.reading import read_object
@@ -36,8 +38,19 @@ from sia_jax.files.writing import write_text
 from sia_jax.runs.cli import Count, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.progress import waiting
-from train.world_card import software, write_card
-from train.world_stages import STAGES, World
+from sia_jax.world.card import software, write_card
+from sia_jax.world.stages import (
+    REPLY_TOKENS,
+    ROW_LENGTH,
+    World,
+    collect,
+    lower_layers,
+    train_policy,
+    train_reward_model,
+    write_texts,
+)
+from train import label, prepare, value_model
+from train.generation import GenerationArgs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +131,119 @@ class Diary:
             self.made_by[stage] = made_by
         content = {"settings": self.settings, "seconds": self.seconds, "made_by": self.made_by}
         write_text(self.path, json.dumps(content, indent=2) + "\n")
+
+
+def _replies(world: World, console: Terminal) -> None:
+    """Replies of the policy to the training prompts."""
+    out = world.runs / "replies"
+    if (out / prepare.REPORT).exists() and not (out / prepare.PARTIAL).exists():
+        return  # the set was ready when the run was killed
+    sampling = GenerationArgs(
+        generate=world.size.replies,
+        policy=str(world.models / "policy"),
+        # Few replies take less time than a program for each length of prompt: all in one batch.
+        batch=64 if world.size.prompts is None else world.size.replies * world.size.prompts,
+        max_new_tokens=REPLY_TOKENS,
+        seed=world.seed,
+    )
+    prepare.main(
+        prepare.Args(
+            format="jsonl",
+            input=str(world.models / "prompts" / "train.jsonl"),
+            out=str(out),
+            max_length=ROW_LENGTH,
+            limit=world.size.prompts,
+            sampling=sampling,
+        )
+    )
+
+
+def _labels(world: World, console: Terminal) -> None:
+    """The reward model's rewards of the replies."""
+    label.main(
+        label.Args(
+            input=str(world.runs / "replies"),
+            reward_model=str(world.models / "reward"),
+            out=str(world.runs / "labelled"),
+            max_tokens=ROW_LENGTH,
+        )
+    )
+
+
+def _value(world: World, console: Terminal) -> None:
+    _learn_values(world, "value", lora=True, learning_rate=1e-3)
+    collect(world, "value", layout="official")
+
+
+def _value_token(world: World, console: Terminal) -> None:
+    _learn_values(world, "value-token", lora=True, learning_rate=1e-3, objective="token")
+    collect(world, "value-token", layout="official")
+
+
+def _value_vocab(world: World, console: Terminal) -> None:
+    _learn_values(
+        world,
+        "value-vocab",
+        lora=True,
+        learning_rate=2e-3,
+        head="vocab",
+        head_rank=world.size.head_rank,
+        objective="distil",
+        teacher=str(world.runs / "value" / "best"),
+    )
+    collect(world, "value-vocab")
+
+
+def _value_small(world: World, console: Terminal) -> None:
+    """Over the policy's lower layers, which are trained too."""
+    base, epochs = str(lower_layers(world)), world.size.small_epochs
+    _learn_values(world, "value-small", base=base, epochs=epochs, trained="full", learning_rate=3e-3)
+    collect(world, "value-small")
+
+
+def _learn_values(
+    world: World,
+    name: str,
+    *,
+    base: str | None = None,
+    epochs: int | None = None,
+    lora: bool = False,
+    **options: Any,
+) -> None:
+    epochs = epochs or world.size.value_epochs
+    if lora:
+        options |= {"rank": world.size.lora_rank, "alpha": 2.0 * world.size.lora_rank, "dropout": 0.0}
+    steps = len(read_records(world.runs / "labelled")) * epochs // 16
+    value_model.main(
+        value_model.Args(
+            data=world.runs / "labelled",
+            base=base or str(world.models / "policy"),
+            out=world.runs / name,
+            epochs=epochs,
+            row_length=ROW_LENGTH,
+            rows=world.size.rows,
+            held_out=0.1,
+            seed=world.seed,
+            schedule="cosine",
+            warmup_steps=min(50, steps // 10),
+            evaluate_every=max(steps // 8, 1),
+            checkpoint_every=max(steps // 4, 1),
+            **options,
+        )
+    )
+
+
+STAGES: dict[str, tuple[str, Callable[[World, Terminal], None]]] = {
+    "text": ("prompts and tokenizer", write_texts),
+    "policy": ("the policy learns the grammar's dialogues", train_policy),
+    "reward": ("the reward model learns from noisy preferences", train_reward_model),
+    "replies": ("the policy replies to the training prompts", _replies),
+    "labels": ("the reward model scores the replies", _labels),
+    "value": ("the value model: an adapter and a scalar head over the policy's weights", _value),
+    "value-vocab": ("a vocab head, distilled from the scalar one", _value_vocab),
+    "value-small": ("a value model over lower layers of the policy, which are trained too", _value_small),
+    "value-token": ("a value model that learns the reward at every token by itself", _value_token),
+}
 
 
 def make(world: World, console: Terminal) -> None:

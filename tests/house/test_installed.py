@@ -144,7 +144,7 @@ def test_a_source_archive_holds_what_the_wheel_is_made_of(
 ) -> None:
     shutil.unpack_archive(built("sdist"), tmp_path)
     (root,) = tmp_path.iterdir()
-    for name in ("setup.py", "pyproject.toml", "train/world_card.md", "sia_jax/reports/trace.html"):
+    for name in ("setup.py", "pyproject.toml", "sia_jax/world/card.md", "sia_jax/reports/trace.html"):
         assert (root / name).is_file()
     for name in FOLDERS:
         assert {p.name for p in (root / name).glob("*.py")} == {p.name for p in (ROOT / name).glob("*.py")}

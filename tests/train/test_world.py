@@ -2,29 +2,20 @@
 
 import json
 import math
-import re
-from pathlib import Path
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 
 import sia_jax
-from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.records import read_records
 from sia_jax.data.sources import open_source
 from sia_jax.runs.console import Terminal
 from sia_jax.types import flatten_names
-from sia_jax.world.files import world_models
-from sia_jax.world.grammar import sample_reply
-from sia_jax.world.prompts import FAMILIES, prompts
-from sia_jax.world.streams import stream
+from sia_jax.world.prompts import prompts
+from sia_jax.world.stages import World
 from train import world
-from train.world import Diary, make
-from train.world_card import _made_by, faithfulness, write_card
-from train.world_data import Practice, preference_data
-from train.world_stages import STAGES, World
+from train.world import STAGES, Diary, make
 
 QUIET = Terminal(quiet=True)
 
@@ -93,24 +84,6 @@ def test_the_same_seed_makes_the_same_tokenizer_prompts_and_weights(made, tmp_pa
         assert (again.models / path).read_bytes() == (made.models / path).read_bytes(), path
 
 
-def test_a_batch_of_practice_is_the_same_whichever_came_before_it():
-    tokenizer = load_tokenizer(world_models() / "policy")
-    inorder, jumping = (Practice(tokenizer, 3, dialogues=20, size=6) for _ in range(2))
-    batches = [inorder.batch(number) for number in range(3)]
-    for number in (2, 0, 1):
-        found = jumping.batch(number)
-        assert [t.number for t in found] == list(range(6 * number, 6 * number + 6))
-        for first, second in zip(found, batches[number], strict=True):
-            assert first.group == second.group
-            np.testing.assert_array_equal(first.reply_ids, second.reply_ids)
-
-
-def test_another_seed_makes_other_text():
-    first, second = (World(Path("nowhere"), seed, "tiny") for seed in (3, 4))
-    keys = [np.asarray(jax.random.key_data(world.key("policy"))) for world in (first, second)]
-    assert (keys[0] != keys[1]).any()
-
-
 @pytest.mark.long
 def test_a_world_that_is_there_is_left_as_it_is(made, capsys):
     before = {path: path.stat().st_mtime_ns for path in made.models.rglob("*.safetensors")}
@@ -134,31 +107,6 @@ def test_the_time_of_a_stage_that_was_interrupted_counts(tmp_path, monkeypatch):
         make(half, QUIET)
     make(half, QUIET)
     assert json.loads((half.out / "world.json").read_text())["seconds"] == {"begun": 5.0, "text": 7.0}
-
-
-@pytest.mark.parametrize("shift", [0, 1])
-def test_replies_to_other_requests_are_all_that_the_card_counts(shift, monkeypatch):
-    policy = sia_jax.load_policy(world_models() / "policy")
-    asked = [prompts("test", family)[0] for family in FAMILIES] * 8
-    texts = [sample_reply(prompt, stream(0, "card", i)) for i, prompt in enumerate(asked)]
-    rows = [policy.tokenizer.encode(text) for text in texts[shift:] + texts[:shift]]
-    tokens = np.zeros((len(rows), max(map(len, rows))), np.int32)
-    for row, ids in zip(tokens, rows, strict=True):
-        row[: len(ids)] = ids
-    sampled = SimpleNamespace(tokens=tokens, lengths=np.array([len(ids) for ids in rows]))
-    monkeypatch.setattr(sia_jax, "sample", lambda *args, **options: sampled)
-    found = faithfulness(policy, 0, asked, rounds=2)
-    assert found["replies"] == 2 * len(asked)
-    assert found["words"] == 2 * sum(len(re.findall(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*", t)) for t in texts)
-    assert found["about_another"].startswith("100.00 [" if shift else "0.00 [")
-    assert found["strange_words"].startswith("0.00 [")
-
-
-def test_the_card_names_the_software_of_each_stage_where_it_differs():
-    one = {"text": "commit `a`, jax 1", "policy": "commit `a`, jax 1"}
-    assert _made_by(one) == "commit `a`, jax 1"
-    two = one | {"reward": "commit `b`, jax 1"}
-    assert _made_by(two) == "commit `a`, jax 1 (text, policy); commit `b`, jax 1 (reward)"
 
 
 @pytest.mark.long
@@ -201,16 +149,6 @@ def test_a_diary_that_is_damaged_or_another_is_refused_by_its_name(text, tmp_pat
     assert (tmp_path / "world.json").read_text() == text
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"policy": 3}'])
-def test_scores_that_are_damaged_are_refused_by_the_name_of_their_file(text, tmp_path):
-    half = World(tmp_path, 3, "tiny")
-    half.models.mkdir()
-    half.runs.mkdir()
-    (half.runs / "scores.json").write_text(text)
-    with pytest.raises(ValueError, match=re.escape(f"{half.runs / 'scores.json'}")):
-        write_card(half, {}, {"text": "commit `a`"})
-
-
 @pytest.mark.long
 def test_folders_of_something_else_are_refused(made, tmp_path, capsys):
     with pytest.raises(ValueError, match="world of other settings"):
@@ -248,21 +186,6 @@ def test_the_prompts_are_files_that_the_programs_read(made):
         source = open_source("jsonl", path, vocab_size=512, system_prompts=True, with_replies=False)
         found = [(entry.id, entry.messages[0]["content"]) for entry in source.entries]
         assert found == [(prompt.id, prompt.text) for prompt in prompts(split)]
-
-
-@pytest.mark.long
-def test_pairs_go_into_batches_whole_and_side_by_side(made):
-    pairs = preference_data(made.tokenizer, 3, 40, 0.7)
-    tokens, lengths = pairs.batch(np.array([7, 21, 30]))
-    assert tokens.shape[0] == len(lengths) == 6
-    for row, (side, number) in enumerate([(0, 7), (0, 21), (0, 30), (1, 7), (1, 21), (1, 30)]):
-        whole = (pairs.chosen, pairs.rejected)[side][number]
-        assert lengths[row] == pairs.lengths[side, number]
-        np.testing.assert_array_equal(tokens[row, : lengths[row]], whole[: lengths[row]])
-        assert not whole[lengths[row] :].any()
-        text = made.tokenizer.decode(tokens[row, : lengths[row]].tolist())
-        assert text.startswith("<|im_start|>user\n")
-        assert text.endswith("<|im_end|>\n")
 
 
 @pytest.mark.long

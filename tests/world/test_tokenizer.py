@@ -9,10 +9,10 @@ from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.text.chat import policy_prompt, value_prompt
 from sia_jax.text.markup import CHATML, markup_of
 from sia_jax.text.tokenizer import Tokenizer
+from sia_jax.world.data import texts
 from sia_jax.world.grammar import corpus
 from sia_jax.world.prompts import prompts
 from sia_jax.world.tokenizer import save_world_tokenizer
-from train.world_data import texts
 
 
 @pytest.fixture(scope="module")

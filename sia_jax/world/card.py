@@ -30,14 +30,14 @@ from sia_jax.training.language import reply_logprobs
 from sia_jax.training.packing import pack
 from sia_jax.training.regression import fit
 from sia_jax.types import Params
+from sia_jax.world.data import conversation, held_out_language_data
 from sia_jax.world.fidelity import fidelity
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.grammar import corpus, replies, sample_reply
 from sia_jax.world.junctions import Junction, write
 from sia_jax.world.prompts import Prompt, find_prompt, prompts
+from sia_jax.world.stages import REPLY_TOKENS, ROW_LENGTH, World
 from sia_jax.world.streams import draw, stream
-from train.world_data import conversation, held_out_language_data
-from train.world_stages import REPLY_TOKENS, ROW_LENGTH, World
 
 CARD = "MODEL_CARD.md"
 VALUE_MODELS = ("value", "value-token", "value-vocab", "value-small")

@@ -1,4 +1,4 @@
-"""The stages in which the embedded world is made, one after the other, each from what is on disk."""
+"""A world that is being made, and the stages of it that are no programs, each from what is on disk."""
 
 import shutil
 import sys
@@ -16,7 +16,6 @@ import sia_jax
 from sia_jax.checkpoints.fingerprint import fingerprint
 from sia_jax.checkpoints.value_model import OWN_BACKBONE
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.data.records import read_records
 from sia_jax.models.config import ModelConfig, RopeConfig
 from sia_jax.models.transformer import init_model
 from sia_jax.pretrained import Policy, RewardModel
@@ -33,11 +32,9 @@ from sia_jax.training.preference import preference_step
 from sia_jax.training.step import TrainState
 from sia_jax.training.steps import run_steps
 from sia_jax.types import Params
+from sia_jax.world.data import Pairs, Practice, preference_data, texts, write_prompts
 from sia_jax.world.streams import shuffled, stream
 from sia_jax.world.tokenizer import END_OF_TEXT, TURN_END, save_world_tokenizer
-from train import label, prepare, value_model
-from train.generation import GenerationArgs
-from train.world_data import Pairs, Practice, preference_data, texts, write_prompts
 
 ROW_LENGTH = 256
 """Tokens of a packed row; no dialogue of the world is longer."""
@@ -173,13 +170,14 @@ class World:
         return jax.random.key(int(stream(self.seed, "weights", name).integers(2**31)), impl="threefry2x32")
 
 
-def _text(world: World, console: Terminal) -> None:
+def write_texts(world: World, console: Terminal) -> None:
+    """The prompts and the tokenizer."""
     write_prompts(world.models / "prompts")
     few = min(world.size.dialogues, 4000)
     save_world_tokenizer(texts(world.seed, few), world.models / "policy", world.size.vocab_size)
 
 
-def _policy(world: World, console: Terminal) -> None:
+def train_policy(world: World, console: Terminal) -> None:
     """Next-token training on the corpus, each dialogue once."""
     config, dialogues, size = world.network, world.size.dialogues, world.size.batch_size
     steps = dialogues // size
@@ -201,7 +199,8 @@ def _policy(world: World, console: Terminal) -> None:
     sia_jax.save_policy(Policy(config, params, world.tokenizer), world.models / "policy")
 
 
-def _reward(world: World, console: Terminal) -> None:
+def train_reward_model(world: World, console: Terminal) -> None:
+    """From noisy preferences between the grammar's replies."""
     policy = sia_jax.load_policy(world.models / "policy")
     with waiting(console, "writing pairs"):
         size = world.size
@@ -289,111 +288,16 @@ def _run(
     return state.trained
 
 
-def _replies(world: World, console: Terminal) -> None:
-    """Replies of the policy to the training prompts."""
-    out = world.runs / "replies"
-    if (out / prepare.REPORT).exists() and not (out / prepare.PARTIAL).exists():
-        return  # the set was ready when the run was killed
-    sampling = GenerationArgs(
-        generate=world.size.replies,
-        policy=str(world.models / "policy"),
-        # Few replies take less time than a program for each length of prompt: all in one batch.
-        batch=64 if world.size.prompts is None else world.size.replies * world.size.prompts,
-        max_new_tokens=REPLY_TOKENS,
-        seed=world.seed,
-    )
-    prepare.main(
-        prepare.Args(
-            format="jsonl",
-            input=str(world.models / "prompts" / "train.jsonl"),
-            out=str(out),
-            max_length=ROW_LENGTH,
-            limit=world.size.prompts,
-            sampling=sampling,
-        )
-    )
-
-
-def _labels(world: World, console: Terminal) -> None:
-    """The reward model's rewards of the replies."""
-    label.main(
-        label.Args(
-            input=str(world.runs / "replies"),
-            reward_model=str(world.models / "reward"),
-            out=str(world.runs / "labelled"),
-            max_tokens=ROW_LENGTH,
-        )
-    )
-
-
-def _value(world: World, console: Terminal) -> None:
-    _learn_values(world, "value", lora=True, learning_rate=1e-3)
-    _collect(world, "value", layout="official")
-
-
-def _value_token(world: World, console: Terminal) -> None:
-    _learn_values(world, "value-token", lora=True, learning_rate=1e-3, objective="token")
-    _collect(world, "value-token", layout="official")
-
-
-def _value_vocab(world: World, console: Terminal) -> None:
-    _learn_values(
-        world,
-        "value-vocab",
-        lora=True,
-        learning_rate=2e-3,
-        head="vocab",
-        head_rank=world.size.head_rank,
-        objective="distil",
-        teacher=str(world.runs / "value" / "best"),
-    )
-    _collect(world, "value-vocab")
-
-
-def _value_small(world: World, console: Terminal) -> None:
-    """Over the policy's lower layers, which are trained too."""
+def lower_layers(world: World) -> Path:
+    """Save the policy's lower layers, as many as the small value model has; returns their folder."""
     policy, base = sia_jax.load_policy(world.models / "policy"), world.runs / "small"
     model, kept = policy.params["model"], world.size.small_num_layers
     lower = {"model": model | {"layers": {n: layer for n, layer in model["layers"].items() if n < kept}}}
     sia_jax.save_policy(Policy(replace(policy.config, num_layers=kept), lower, policy.tokenizer), base)
-    epochs = world.size.small_epochs
-    _learn_values(world, "value-small", base=str(base), epochs=epochs, trained="full", learning_rate=3e-3)
-    _collect(world, "value-small")
+    return base
 
 
-def _learn_values(
-    world: World,
-    name: str,
-    *,
-    base: str | None = None,
-    epochs: int | None = None,
-    lora: bool = False,
-    **options: Any,
-) -> None:
-    epochs = epochs or world.size.value_epochs
-    if lora:
-        options |= {"rank": world.size.lora_rank, "alpha": 2.0 * world.size.lora_rank, "dropout": 0.0}
-    steps = len(read_records(world.runs / "labelled")) * epochs // 16
-    value_model.main(
-        value_model.Args(
-            data=world.runs / "labelled",
-            base=base or str(world.models / "policy"),
-            out=world.runs / name,
-            epochs=epochs,
-            row_length=ROW_LENGTH,
-            rows=world.size.rows,
-            held_out=0.1,
-            seed=world.seed,
-            schedule="cosine",
-            warmup_steps=min(50, steps // 10),
-            evaluate_every=max(steps // 8, 1),
-            checkpoint_every=max(steps // 4, 1),
-            **options,
-        )
-    )
-
-
-def _collect(world: World, name: str, layout: Literal["official", "sia_jax"] = "sia_jax") -> None:
+def collect(world: World, name: str, layout: Literal["official", "sia_jax"] = "sia_jax") -> None:
     """The best value model of a run, as it is to be found beside its base."""
     best, out = world.runs / name / "best", world.models / name
     own = (best / OWN_BACKBONE).is_dir()
@@ -408,16 +312,3 @@ def _collect(world: World, name: str, layout: Literal["official", "sia_jax"] = "
     )
     if own:
         shutil.copytree(best / OWN_BACKBONE, out / OWN_BACKBONE, dirs_exist_ok=True)
-
-
-STAGES: dict[str, tuple[str, Callable[[World, Terminal], None]]] = {
-    "text": ("prompts and tokenizer", _text),
-    "policy": ("the policy learns the grammar's dialogues", _policy),
-    "reward": ("the reward model learns from noisy preferences", _reward),
-    "replies": ("the policy replies to the training prompts", _replies),
-    "labels": ("the reward model scores the replies", _labels),
-    "value": ("the value model: an adapter and a scalar head over the policy's weights", _value),
-    "value-vocab": ("a vocab head, distilled from the scalar one", _value_vocab),
-    "value-small": ("a value model over lower layers of the policy, which are trained too", _value_small),
-    "value-token": ("a value model that learns the reward at every token by itself", _value_token),
-}
