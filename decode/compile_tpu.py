@@ -24,53 +24,29 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated
 
-import jax
-import jax.numpy as jnp
 import tyro
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 from rich.table import Table
 
-import sia_jax
-from sia_jax.costs.compiled import Collective, collectives
-from sia_jax.costs.sampler import (
-    SamplerMemory,
-    cache_moves,
-    sampler_memory,
-    unexpected_exchanges,
-)
+from sia_jax.costs.compiled import Collective
+from sia_jax.costs.compiled_sampler import CompiledSampler, amiss, compile_sampler
 from sia_jax.costs.tpu import (
     QWEN3_1_7B,
-    ChipMemory,
-    array_shape,
     chip_bytes,
-    placed_shapes,
     tpu_devices,
 )
-from sia_jax.costs.training_step import frozen_shapes, trained_shapes
-from sia_jax.decoding.row_params import make_row_params
-from sia_jax.decoding.rows import cache_columns
-from sia_jax.decoding.sample import lower
-from sia_jax.decoding.schedule import make_schedule
-from sia_jax.models.config import ValueConfig
-from sia_jax.models.lora import LoraConfig
-from sia_jax.parallel.mesh import ROW_AXES, make_mesh
+from sia_jax.parallel.mesh import make_mesh
 from sia_jax.runs.cli import program, read_options
 from sia_jax.runs.console import Terminal
-from sia_jax.training.config import TrainConfig
 
 LAYERS = QWEN3_1_7B.num_layers
 FEWEST = 3
 """Layers, to reckon from. Of the last one prefill needs keys and values alone: a network of one has no layer
 that is read whole, and one of two has its first."""
-PROMPT, NEW_TOKENS = 512, 528
-"""Tokens; the columns of the caches, 1040 and 1056, are then like no other size of the program."""
 ITEMSIZE = 2
 """Bytes of a bfloat16."""
-TOLERANCE = 0.01
-"""Prompts and settings, and what a chip pads."""
 
 
 @dataclass(frozen=True)
@@ -85,19 +61,6 @@ class Args:
     """Layers to compile; of fewer than all 28 also one less, for the difference."""
     rows: int = 32
     """Prompts; a multiple of data times fsdp."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the compiler made of a network of some layers."""
-
-    counted: SamplerMemory
-    memory: ChipMemory
-    exchanges: list[Collective]
-    columns: tuple[int, int]
-    """Of the caches of policy and value model."""
-    moved: dict[str, int]
-    """Elements of caches laid out anew, by the pass that does."""
 
 
 def main(args: Args) -> None:
@@ -118,49 +81,14 @@ def main(args: Args) -> None:
     console.print("\nAll as expected.")
 
 
-def _compile(args: Args, layers: int, mesh: Mesh, console: Terminal) -> Found:
-    backbone = replace(QWEN3_1_7B, num_layers=layers)
-    value = ValueConfig(backbone, lora=LoraConfig())
-    config = sia_jax.SamplerConfig(backbone, value, max_new_tokens=NEW_TOKENS, mesh=mesh).resolve(args.rows)
-    training = TrainConfig(value)
-    policy = placed_shapes(frozen_shapes(training, jnp.bfloat16), mesh)
-    trained = placed_shapes(trained_shapes(training), mesh)
+def _compile(args: Args, layers: int, mesh: Mesh, console: Terminal) -> CompiledSampler:
     began = time.perf_counter()
-    compiled = lower(
-        sia_jax.SteeringParams(policy, trained), *_inputs(args.rows, config, mesh), config=config
-    ).compile()
+    compiled = compile_sampler(replace(QWEN3_1_7B, num_layers=layers), args.rows, mesh)
     console.print(f"{args.topology}, mesh {args.mesh}, {layers} layers: {time.perf_counter() - began:.0f} s")
-    text, own = compiled.as_text(), args.rows // config.row_groups
-    columns = cache_columns(config, PROMPT + NEW_TOKENS, PROMPT + NEW_TOKENS)
-    heads = max(1, backbone.num_kv_heads // mesh.shape["tensor"])
-    moves = [cache_moves(text, size, own * heads * backbone.head_dim * size) for size in columns]
-    return Found(
-        counted=sampler_memory(config, policy, trained, mesh, rows=args.rows, prompt=PROMPT),
-        memory=ChipMemory.of(compiled),
-        exchanges=collectives(text, mesh.shape),
-        columns=columns,
-        moved={name: sum(each[name] for each in moves) for name in moves[0]},
-    )
+    return compiled
 
 
-def _inputs(rows: int, config: sia_jax.SamplerConfig, mesh: Mesh) -> tuple[sia_jax.Prompt, Any, Any]:
-    """Shapes of the prompts, the rows' numbers and the schedule's of a call, as they lie on the mesh."""
-    key = jax.random.key(0, impl="threefry2x32")
-    numbers = make_row_params(1.0, key, sia_jax.Knobs(), rows, config)
-
-    def by_row(x: Any) -> Any:
-        return array_shape(x.shape, x.dtype, mesh, P(ROW_AXES) if x.ndim else P())
-
-    tokens, lengths = (
-        jax.ShapeDtypeStruct((rows, PROMPT), jnp.int32),
-        jax.ShapeDtypeStruct((rows,), jnp.int32),
-    )
-    prompt = sia_jax.Prompt(tokens, lengths, tokens, lengths)
-    numbers, schedule = jax.tree.map(by_row, (numbers, make_schedule(None, config.schedule)))
-    return jax.tree.map(by_row, prompt), numbers, schedule
-
-
-def _check(args: Args, found: dict[int, Found], console: Terminal) -> list[str]:
+def _check(args: Args, found: dict[int, CompiledSampler], console: Terminal) -> list[str]:
     """Print what became of the sampler; returns what is wrong with it."""
     most = found[args.layers]
     whole = reckon({layers: each.memory.total for layers, each in found.items()})
@@ -189,7 +117,7 @@ def reckon(sizes: dict[int, int]) -> int:
     return sizes[deepest] + (further * (sizes[deepest] - sizes[deepest - 1]) if further else 0)
 
 
-def _by_the_last(found: dict[int, Found]) -> str:
+def _by_the_last(found: dict[int, CompiledSampler]) -> str:
     """What the last layer added, where the whole is reckoned by it."""
     if LAYERS in found:
         return ""
@@ -202,20 +130,7 @@ def _by_the_last(found: dict[int, Found]) -> str:
     )
 
 
-def amiss(found: Found) -> list[str]:
-    """What is wrong with one compiled sampler; empty if all is well."""
-    wrong = unexpected_exchanges(found.exchanges, found.columns)
-    counted, given = found.counted.weights, found.memory.arguments
-    if abs(given - counted) > TOLERANCE * counted:
-        wrong.append(f"expected arguments of {counted:,} bytes, got {given:,}")
-    if found.moved["policy"]:
-        wrong.append(
-            f"expected policy steps to leave caches as they lie, {found.moved['policy']:,} elements do not"
-        )
-    return wrong
-
-
-def _memory_table(found: dict[int, Found]) -> Table:
+def _memory_table(found: dict[int, CompiledSampler]) -> Table:
     table = Table("layers", "MB: arguments", "counted", "temporary", "gathered, caches, ids", "program")
     for layers, each in found.items():
         memory, counted = each.memory, each.counted

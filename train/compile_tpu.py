@@ -22,47 +22,37 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated
 
-import jax
-import jax.numpy as jnp
 import tyro
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 from rich.table import Table
 
 from sia_jax.costs.compiled import Collective, collectives
+from sia_jax.costs.compiled_step import compile_step, too_much, weights_that_stay
 from sia_jax.costs.tpu import (
     QWEN3_1_7B,
     ChipMemory,
-    array_shape,
     chip_bytes,
-    placed_shapes,
     tpu_devices,
 )
 from sia_jax.costs.training_step import (
     Exchange,
     StepMemory,
     assign,
-    frozen_shapes,
     step_exchanges,
     step_memory,
-    trained_shapes,
     unexpected,
 )
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig
-from sia_jax.parallel.mesh import ROW_AXES, make_mesh, row_shards
+from sia_jax.parallel.mesh import make_mesh
 from sia_jax.runs.cli import program, read_options
 from sia_jax.runs.console import Terminal
-from sia_jax.training.batch import PackedBatch
 from sia_jax.training.config import TrainConfig
-from sia_jax.training.step import TrainState, init_state, train_step
 
 LAYERS = QWEN3_1_7B.num_layers
 BATCH_SIZE, ROW_LENGTH = 16, 1024
-ARGUMENTS_TOLERANCE = 0.01
-"""The batch, and what a chip pads."""
 
 
 @dataclass(frozen=True)
@@ -128,76 +118,6 @@ def train_config(layers: int) -> TrainConfig:
     """The recipe of `configs.qwen3_1_7b`, of so many layers."""
     backbone = replace(QWEN3_1_7B, num_layers=layers)
     return TrainConfig(ValueConfig(backbone, lora=LoraConfig()), batch_size=BATCH_SIZE, remat=True)
-
-
-def too_much(measured: ChipMemory, expected: StepMemory) -> list[str]:
-    """What a chip holds otherwise than the arithmetic says; empty if all is well."""
-    wrong = []
-    if abs(measured.arguments - expected.arguments) > ARGUMENTS_TOLERANCE * expected.arguments:
-        wrong.append(f"expected arguments of {expected.arguments:,} bytes, got {measured.arguments:,}")
-    if measured.temporary > expected.temporary:
-        wrong.append(f"expected at most {expected.temporary:,} temporary bytes, got {measured.temporary:,}")
-    return wrong
-
-
-def weights_that_stay(growth: int, layer_weights: int) -> list[str]:
-    """Whether a further layer leaves its gathered weights in memory; empty if all is well.
-
-    Args:
-      growth: temporary bytes that it adds beside its input. They need not be 0: a chip has a second, fast
-        memory, and what the compiler keeps there is not counted.
-      layer_weights: bytes of its gathered weights, half of which are too much.
-    """
-    if growth < layer_weights / 2:
-        return []
-    return [f"a further layer adds {growth:,} temporary bytes: its gathered weights, {layer_weights:,}, stay"]
-
-
-def compile_step(
-    config: TrainConfig, mesh: Mesh, *, rows: int, row_length: int, dtype: Any = jnp.bfloat16
-) -> Any:
-    """The compiled `train_step`, from shapes alone.
-
-    Args:
-      config: static; with an adapter.
-      mesh: of devices that need not be there.
-      rows: that each device of "data" and "fsdp" runs at a time.
-      row_length: L.
-      dtype: of the frozen weights.
-    """
-    key = jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32"))
-    frozen, trained = (
-        placed_shapes(frozen_shapes(config, dtype), mesh),
-        placed_shapes(trained_shapes(config), mesh),
-    )
-    state: TrainState = jax.eval_shape(lambda t, k: init_state(t, k, config=config), trained, key)
-    placed: TrainState = jax.tree.map(
-        lambda node: (
-            placed_shapes(node, mesh) if isinstance(node, dict) else array_shape(node.shape, node.dtype, mesh)
-        ),
-        state,
-        is_leaf=lambda node: isinstance(node, dict),
-    )
-    batch = _batch(config, mesh, rows * row_shards(mesh), row_length)
-    return train_step.lower(frozen, placed, batch, config=config, mesh=mesh).compile()
-
-
-def _batch(config: TrainConfig, mesh: Mesh, rows: int, length: int) -> PackedBatch:
-    """The shapes of a batch as `sia_jax.training.packing` makes it."""
-    lead = (-(-config.batch_size // rows), rows)
-
-    def split(dtype: Any, last: int) -> Any:
-        return array_shape((*lead, last), dtype, mesh, P(None, ROW_AXES))
-
-    return PackedBatch(
-        tokens=split(jnp.int32, length),
-        segment_ids=split(jnp.int32, length),
-        positions=split(jnp.int32, length),
-        is_reply=split(jnp.bool_, length),
-        rewards=split(jnp.float32, config.batch_size),
-        numbers=split(jnp.int32, config.batch_size),
-        micro_batches=array_shape((), jnp.int32, mesh),
-    )
 
 
 def _memory_table(measured: dict[int, ChipMemory], expected: dict[int, StepMemory], program: int) -> Table:

@@ -11,6 +11,7 @@ import pytest
 
 import configs.qwen3_1_7b
 from sia_jax.costs.compiled import Collective, collectives
+from sia_jax.costs.compiled_step import compile_step
 from sia_jax.costs.training_step import Exchange, step_exchanges, step_memory, unexpected
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.lora import LoraConfig
@@ -18,7 +19,7 @@ from sia_jax.parallel.mesh import make_mesh
 from sia_jax.training.config import TrainConfig
 from tests.support.checkpoints import tiny_config
 from tests.support.marks import long
-from train.compile_tpu import compile_step, train_config
+from train.compile_tpu import train_config
 
 MESH = (2, 2, 2)
 LENGTH = 96
