@@ -15,7 +15,6 @@ the reply that is being written; end of file or /quit ends the program.
 import contextlib
 import functools
 import itertools
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -24,25 +23,17 @@ from typing import Any
 
 from rich.text import Text
 
-import sia_jax
-from sia_jax.data.prompts import PromptLine
-from sia_jax.engine.handle import EngineClosed, Handle
+from sia_jax.engine.handle import Handle
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.stops import split_stops
 from sia_jax.reports.terminal import ReplyStream, candidates_table, legend, side_by_side, summary
-from sia_jax.runs import prompting, runner
+from sia_jax.runs import runner
 from sia_jax.runs.cli import Int, memory_explained, program, read_options
 from sia_jax.runs.console import Terminal
-from sia_jax.runs.engines import Row, make_request
 from sia_jax.runs.options import Models, SamplingArgs
+from sia_jax.runs.partner import Partner, longest_conversation
 from sia_jax.runs.progress import waiting
-from sia_jax.steering.gates import shut_at_infinity
 from sia_jax.text.decoder import token_text
-
-_LONGEST = 4096
-"""Tokens of the longest conversation of short replies."""
-_STEPS = 4
-"""Of the policy between two pieces of a reply."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +54,7 @@ def main(args: Args) -> None:
         if policy.tokenizer is None:
             raise ValueError(f"{args.policy} has no tokenizer, and a conversation needs one")
         split_stops(policy.tokenizer, args.stop)
-        _longest(args, policy.config.max_position_embeddings)
+        longest_conversation(args, args.max_length, policy.config.max_position_embeddings)
         with waiting(console, "loading the models"):
             chat = Chat(args, runner.load_models(args), console)
     if sys.stdin.isatty():
@@ -93,27 +84,10 @@ def _talk(chat: "Chat", console: Terminal) -> None:
             with memory_explained("/reset begins a shorter conversation"):
                 if not chat.take(line.strip()):
                     return
-        except ValueError as error:
+        except (ValueError, MemoryError) as error:
             console.print(Text(str(error), "red"))
         except KeyboardInterrupt:
             console.print("dropped", style="dim")
-
-
-def _longest(args: Args, held: int) -> int:
-    """Tokens of the longest conversation, of models that hold so many."""
-    if args.max_length is None:
-        return min(held, max(_LONGEST, 2 * args.max_new_tokens))
-    if not args.max_new_tokens < args.max_length <= held:
-        raise ValueError(
-            f"--max-length must lie in {args.max_new_tokens + 1} .. {held}, above --max-new-tokens and "
-            f"within the models' positions, got {args.max_length}"
-        )
-    return args.max_length
-
-
-def _power_of_two(number: int) -> int:
-    """The smallest that is not less."""
-    return 1 << (number - 1).bit_length()
 
 
 class Chat:
@@ -133,14 +107,7 @@ class Chat:
         self.args = args
         self.models = models
         self.console = console
-        configs = [models.policy.config] + ([] if models.value is None else [models.value.config.backbone])
-        self.longest = _longest(args, min(config.max_position_embeddings for config in configs))
-        self._engines: dict[bool, sia_jax.Engine] = {}
-        """By whether the value model is left out of them."""
-        self._engine()
-        self._handle: Handle | None = None
-        """Of the last reply."""
-        self._prompting = prompting.find_prompting(models.policy, args)
+        self.partner = Partner(models, args, args.max_length)
         self.messages: list[dict[str, str]] = []
         self.last: Reply | None = None
         self._last_args = args
@@ -169,8 +136,8 @@ class Chat:
         self.console.print(Text.assemble((self.models.policy.name, "bold"), steered, ("  /help", "dim")))
         if value is not None:
             self.console.print(legend())
-        assert self._prompting is not None  # the policy has a tokenizer
-        for line in self._prompting.why:
+        assert self.partner.prompting is not None  # the policy has a tokenizer
+        for line in self.partner.prompting.why:
             self.console.print(Text(line, "dim"), soft_wrap=True)
 
     def take(self, line: str) -> bool:
@@ -203,90 +170,43 @@ class Chat:
 
     def close(self) -> None:
         """End what generates."""
-        for engine in self._engines.values():
-            engine.close()
+        self.partner.close()
 
     def _reply(self, turns: list[dict[str, str]], args: Args, *, alone: bool = False) -> tuple[Reply, float]:
-        """The reply to a conversation, and the seconds it took. The same turn draws the same numbers.
+        """The reply to a conversation, and the seconds it took.
 
         Args:
           turns: the last one the user's.
           args: the numbers.
           alone: of the policy alone, which is not shown as it is written.
         """
-        prompt = PromptLine(0, "the conversation", tuple(turns))
         try:
-            ids = prompting.policy_ids(self.models.policy, prompt, args, self._prompting)
-            value_ids = prompting.value_ids(self.models, prompt, ids, args)
-            longest = max(len(ids), len(value_ids))
-            self._check_room(longest)
+            request = self.partner.request(turns, args, alone=alone)
         except ValueError as error:
             raise ValueError(f"{error}; /reset begins anew") from None
-        turn = sum(message["role"] == "assistant" for message in turns)
-        threshold = math.inf if alone else runner.threshold(args)
-        request = make_request(Row(ids, value_ids, runner.prompt_key(args.seed, turn), threshold), args)
-        engine = self._engine(alone)
-        try:
-            if self._handle is not None:  # one that was dropped is written until the next border
-                self._handle.result()
-            if not engine.is_warm(request):
-                what = f"compiling for conversations of up to {_power_of_two(longest)} tokens, once"
-                own = [request]
-                if engine.value is not None and request.threshold is not None:
-                    # At an infinite one prompts are read by the policy alone, which is a program of its own.
-                    own = [request.override(threshold=t) for t in (-math.inf, math.inf)]
-                with waiting(self.console, what):
-                    engine.warmup(own)
+        with self.partner.asked(request, self._compiling, alone=alone) as handle:
             begin = time.perf_counter()
-            self._handle = handle = engine.submit(request)
-            try:
-                if not alone:
-                    self._show(handle, engine)
-                with waiting(self.console, "writing") if alone else contextlib.nullcontext():
-                    return handle.result(), time.perf_counter() - begin
-            finally:
-                handle.cancel()
-        except EngineClosed as error:  # it failed, of a full memory say: another serves the next turn
-            self._handle = None
-            self._engines = {a: other for a, other in self._engines.items() if other is not engine}
-            raise (error.__cause__ or error) from None
+            if not alone:
+                self._show(handle)
+            with waiting(self.console, "writing") if alone else contextlib.nullcontext():
+                return handle.result(), time.perf_counter() - begin
 
-    def _show(self, handle: Handle, engine: sia_jax.Engine) -> None:
+    def _compiling(self, tokens: int) -> contextlib.AbstractContextManager[None]:
+        return waiting(self.console, f"compiling for conversations of up to {tokens} tokens, once")
+
+    def _show(self, handle: Handle) -> None:
         """Show a reply as it is written."""
         stream, pieces = ReplyStream(self.models.policy.tokenizer), iter(handle)
         with waiting(self.console, "writing"):
             first = next(pieces)
         try:
             for piece in itertools.chain([first], pieces):
-                with engine.tokenizing:
+                with self.partner.engine().tokenizing:
                     text = stream.push(piece)
                 # The terminal breaks lines: where the next piece begins to be shown, rich does not know.
                 self.console.print(text, end="", soft_wrap=True)
         finally:
             self.console.print()
-
-    def _engine(self, alone: bool = False) -> sia_jax.Engine:
-        """What replies; `alone`: what the policy alone would say."""
-        apart = alone and not shut_at_infinity(runner.steering(self.args).gate)
-        if apart not in self._engines:
-            self._engines[apart] = sia_jax.Engine(
-                self.models.policy,
-                None if apart else self.models.value,
-                rows=runner.whole_rows(self.args, 1),
-                max_length=self.longest,
-                steering=runner.steering(self.args),
-                record="candidates",
-                steps=_STEPS,
-            )
-        return self._engines[apart]
-
-    def _check_room(self, tokens: int) -> None:
-        room = self.longest - self.args.max_new_tokens
-        if tokens > room:
-            raise ValueError(
-                f"the conversation has {tokens} tokens, and --max-length {self.longest} less "
-                f"--max-new-tokens {self.args.max_new_tokens} leaves room for {room}"
-            )
 
     def _reset(self, *_: str) -> None:
         self.last = None
