@@ -15,6 +15,7 @@ two facts.
 - `gold`: a program that reads the finished text and says how good it is, from -3 to 3. The base policy earns
   about -0.4 on average, the best reply 3.
 - `pairs`: noisy preferences between replies, from which a proxy of the gold reward is learned.
+- `data`, `stages`, `card`: all of that in tokens, the models that learn from it, and what they score.
 
 Everything is a function of a seed (`streams`); prompts and splits are not even that, they never change.
 """
