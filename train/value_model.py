@@ -22,25 +22,22 @@ start the same command again: it goes on to the same numbers.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
-from jax.sharding import Mesh
 
 import sia_jax
 from sia_jax.checkpoints.fingerprint import fingerprint_of_folder
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
-from sia_jax.checkpoints.huggingface import load_backbone, save_backbone
-from sia_jax.checkpoints.value_model import OWN_BACKBONE, fingerprint_with_backbone, own_backbone
+from sia_jax.checkpoints.huggingface import load_backbone
+from sia_jax.checkpoints.value_model import fingerprint_with_backbone, own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.records import read_records, trajectories
 from sia_jax.data.rejections import Rejections
@@ -52,9 +49,7 @@ from sia_jax.files.reading import read_object
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
-from sia_jax.models.lora import LoraConfig, init_lora
-from sia_jax.models.value_model import init_value_head
-from sia_jax.parallel.mesh import make_mesh, mesh_of, shard_params
+from sia_jax.parallel.mesh import make_mesh, mesh_of
 from sia_jax.pretrained import ValueModel
 from sia_jax.reports.training import few_to_tell
 from sia_jax.reports.training_view import RunView
@@ -62,12 +57,11 @@ from sia_jax.runs.cli import check_texts, memory_explained, named_as_options, pr
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.progress import waiting
-from sia_jax.text.markup import Markup, markup_of_set
+from sia_jax.runs.value_training import begin, export
+from sia_jax.text.markup import markup_of_set
 from sia_jax.training.checkpoint import Checkpoints
-from sia_jax.training.config import TrainConfig
-from sia_jax.training.loop import Finished, held_out_share, run, split, total_steps
+from sia_jax.training.loop import held_out_share, run, split, total_steps
 from sia_jax.training.regression import comparable_pairs
-from sia_jax.training.step import TrainState, init_state
 from sia_jax.types import Params
 from train.value_model_options import Args, backbone_dtype, check_options, loop_config, train_config
 
@@ -127,7 +121,7 @@ def _train(args: Args, console: Terminal) -> None:
     teacher = _teacher(args, model_config, model)
     config = train_config(args, model_config, teacher, steps)
     markup = markup_of_set(source.meta, str(args.data), load_tokenizer(base_folder))
-    frozen, state = _begin(args, config, model, teacher, mesh)
+    frozen, state = begin(config, model, args.seed, teacher=teacher, mesh=mesh)
     del model  # of a full run it would stay as a second copy of every weight
     if chief:
         _write_settings(args, base_folder, found)
@@ -171,14 +165,23 @@ def _train(args: Args, console: Terminal) -> None:
         sys.exit(interruption.exit_status)
     best, best_step = checkpoints.restore(finished.state, best=True), finished.progress.best_step
     checkpoints.close()
-    _export(args, config, markup, frozen, finished.state, args.out / "last", finished)
+    kept = functools.partial(
+        export,
+        config=config,
+        frozen=frozen,
+        progress=finished.progress,
+        base=args.base,
+        markup=markup,
+        layout=args.layout,
+    )
+    kept(args.out / "last", state=finished.state)
     if best_step is not None and (best is None or best[1]["best_step"] != best_step):
         raise ValueError(
             f"the best weights, of step {best_step}, are not in {checkpoints.folder / 'best'} as they were "
             f"written; {args.out / 'last'} holds those of the end; for the best, train in a new --out"
         )
     if best is not None:
-        _export(args, config, markup, frozen, best[0], args.out / "best", finished)
+        kept(args.out / "best", state=best[0])
     if chief:
         console.print(
             f"wrote {args.out}: last, {'best, ' if best else ''}metrics.jsonl, curves.png", highlight=False
@@ -219,29 +222,6 @@ def _teacher(args: Args, model: ModelConfig, base: Params) -> ValueModel | None:
     return teacher
 
 
-def _begin(
-    args: Args, config: TrainConfig, model: Params, teacher: ValueModel | None, mesh: Mesh | None
-) -> tuple[Params, TrainState]:
-    """(frozen, the state before the first step), on their devices."""
-    key = jax.random.key(args.seed, impl="threefry2x32")
-    lora_key, head_key = jax.random.split(key)
-    frozen: Params = {}
-    trained: Params = {"value_head": init_value_head(config.value, head_key)}
-    if config.value.lora is not None:
-        trained["lora"] = init_lora(model, config.value.lora, lora_key)
-    if args.trained == "full":
-        trained["model"] = model
-    else:
-        frozen["model"] = model
-    if mesh is not None:
-        trained = shard_params(trained, mesh)
-    if teacher is not None:
-        frozen["teacher"] = teacher.params
-        if teacher.base is not None:  # which the teacher needs as it was, whatever becomes of it here
-            frozen["model"] = teacher.base
-    return frozen, init_state(trained, key, config=config, mesh=mesh)
-
-
 def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -> None:
     """settings.json; a run with other settings must not go on in its folder.
 
@@ -268,61 +248,6 @@ def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -
             changes = ", ".join(f"{n} {shown_value(before.get(n))} (now {now[n]!r})" for n in differing)
             raise ValueError(f"{args.out} holds a run with other settings: {changes}; name another --out")
     write_text(path, json.dumps(now, indent=2) + "\n")
-
-
-def _export(
-    args: Args,
-    config: TrainConfig,
-    markup: Markup | None,
-    frozen: Params,
-    state: TrainState,
-    folder: Path,
-    finished: Finished,
-) -> None:
-    """Write a value model, and its backbone if that was trained.
-
-    Where no adapter was, it gets one that changes nothing, which both layouts need. Every process must call,
-    for each holds a part of what is trained; the first one writes.
-    """
-    trained = jax.tree.map(_whole, state.trained)
-    if jax.process_index() != 0:
-        return
-    model = (frozen | trained)["model"]
-    lora = config.value.lora or LoraConfig(1, 1.0, dropout=0.0)
-    adapter = trained.get("lora") or init_lora(model, lora, jax.random.key(0))
-    value = ValueModel(
-        replace(config.value, lora=lora),
-        {"lora": adapter, "value_head": trained["value_head"]},
-        model,
-        None,
-        folder.name,
-        markup,
-    )
-    extra = {
-        "step": int(state.step),
-        "best_step": finished.progress.best_step,
-        "held_out_loss": finished.progress.best_loss,
-    }
-    base, base_folder = args.base, resolve_checkpoint(args.base)
-    if args.trained == "full":
-        base_folder = (folder / OWN_BACKBONE).absolute()
-        base = str(base_folder)
-        save_backbone(model, base_folder, base=args.base)
-    sia_jax.save_value_model(
-        value,
-        folder,
-        base_model=base,
-        layout=args.layout,
-        base_fingerprint=fingerprint_of_folder(base_folder),
-        extra=extra,
-    )
-
-
-def _whole(array: jax.Array) -> Any:
-    """An array in this process's memory; of several processes each must call."""
-    if array.is_fully_addressable:
-        return array
-    return multihost_utils.process_allgather(array, tiled=True)
 
 
 if __name__ == "__main__":
