@@ -14,9 +14,6 @@ The record goes to docs/benchmarks/, and docs/benchmarks.md is made again.
 
 import json
 import statistics
-import tempfile
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,26 +23,17 @@ import numpy as np
 from rich.markdown import Markdown
 from rich.progress import track
 
-import sia_jax
 from sia_jax.benchmarks import torch_baseline
-from sia_jax.costs.roofline import measure_device, training_flops, usable_cores
+from sia_jax.benchmarks.training import make_batch, training_baselines, training_systems, training_targets
+from sia_jax.costs.roofline import measure_device, training_flops
 from sia_jax.costs.shapes import SHAPES, Models
-from sia_jax.data.trajectories import Trajectory
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
-from sia_jax.models.config import ValueConfig
-from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.reports.benchmarks import section, write_page
 from sia_jax.runs.cli import program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.provenance import record_header
-from sia_jax.training.config import TrainConfig
-from sia_jax.training.packing import pack
-from sia_jax.training.step import TrainState, init_state, train_step
-
-BATCH = 16
-LORA = LoraConfig()
 
 
 @dataclass(frozen=True)
@@ -75,13 +63,13 @@ def run(args: Args, console: Terminal) -> None:
     """`main`, once the options are checked."""
     models = Models.random(SHAPES[args.shape])
     device_rates = measure_device()
-    batches = [_batch(seed, args.row_length, models.config.vocab_size) for seed in range(args.steps + 1)]
-    systems = _systems(args, models)
+    batches = [make_batch(seed, args.row_length, models.config.vocab_size) for seed in range(args.steps + 1)]
+    systems = training_systems(models, args.row_length)
     versions: dict[str, str] = {}
     if jax.default_backend() != "cpu":
         console.say("the baselines run on the CPU: they are left out beside another device", "yellow")
     elif torch_baseline.is_available():
-        systems |= _baselines(models, args.row_length)
+        systems |= training_baselines(models, args.row_length)
         versions = torch_baseline.versions()
     else:
         console.say("torch is not installed here: no baselines", "yellow")
@@ -109,7 +97,7 @@ def run(args: Args, console: Terminal) -> None:
     record: dict[str, Any] = record_header(args.shape, models.config, device_rates, args.out) | {
         "kind": "training",
         "rows": rows,
-        "targets": _targets({row["system"]: row["tokens_per_second"] for row in rows}),
+        "targets": training_targets({row["system"]: row["tokens_per_second"] for row in rows}),
         "baseline_versions": versions,
         "steps": args.steps,
         "row_length": args.row_length,
@@ -119,87 +107,6 @@ def run(args: Args, console: Terminal) -> None:
     write_text(path, json.dumps(record, indent=1) + "\n")
     write_page(args.out, args.out.with_suffix(".md"))
     console.print(Markdown(section(record)))
-
-
-def _batch(seed: int, longest: int, vocab: int) -> list[Trajectory]:
-    """Sixteen trajectories of ragged lengths."""
-    rng = np.random.default_rng(seed)
-    batch: list[Trajectory] = []
-    while len(batch) < BATCH:
-        prompt, reply = (int(n) + 1 for n in np.exp(rng.normal(np.log([60, 200]), [0.8, 0.9])))
-        if prompt + reply <= longest:
-            ids = rng.integers(0, vocab, prompt + reply).astype(np.int32)
-            batch.append(Trajectory(ids[:prompt], ids[prompt:], float(rng.normal()), len(batch)))
-    return batch
-
-
-def _systems(args: Args, models: Models) -> dict[str, Callable[[Sequence[Trajectory]], float]]:
-    config = TrainConfig(ValueConfig(models.config, lora=LORA))
-    frozen = {"model": models.value_model}
-
-    def system(length: int, rows: int, segments: int) -> Callable[[Sequence[Trajectory]], float]:
-        state = [_fresh(models, config)]
-
-        def step(batch: Sequence[Trajectory]) -> float:
-            begin = time.perf_counter()
-            packed = pack(batch, length=length, rows=rows, batch_size=BATCH, segments=segments)
-            state[0], metrics = train_step(frozen, state[0], packed, config=config)
-            jax.block_until_ready((state[0], metrics))
-            return time.perf_counter() - begin
-
-        return step
-
-    return {
-        "packed rows, one at a time": system(args.row_length, 1, BATCH),
-        "packed rows, two at a time": system(args.row_length, 2, BATCH),
-        "every trajectory padded to a row": system(args.row_length, 8, 1),
-    }
-
-
-def _fresh(models: Models, config: TrainConfig) -> TrainState:
-    key = jax.random.key(0, impl="threefry2x32")
-    trained = {"lora": init_lora(models.value_model, LORA, key), "value_head": models.heads["scalar"]}
-    return init_state(trained, key, config=config)
-
-
-def _baselines(models: Models, width: int) -> dict[str, Callable[[Sequence[Trajectory]], float]]:
-    with tempfile.TemporaryDirectory() as folder:
-        params = {"model": models.value_model, "lm_head": models.policy["lm_head"]}
-        sia_jax.save_policy(sia_jax.Policy(models.config, params), folder)
-        trainer = torch_baseline.TorchTrainer(Path(folder), LORA, usable_cores())
-    return {
-        "torch + PEFT, every trajectory padded to a row": lambda batch: trainer.step(batch, 8, width),
-        "torch + PEFT, the official way: 8 in order, padded to the longest": lambda batch: trainer.step(
-            batch, 8
-        ),
-    }
-
-
-def _targets(speeds: dict[str, float]) -> list[dict[str, Any]]:
-    asked = (
-        (
-            "padded / torch + PEFT at equal padding",
-            "every trajectory padded to a row",
-            "torch + PEFT, every trajectory padded to a row",
-            0.9,
-        ),
-        (
-            "packed / torch + PEFT the official way",
-            "packed rows, one at a time",
-            "torch + PEFT, the official way: 8 in order, padded to the longest",
-            1.5,
-        ),
-    )
-    return [
-        {
-            "name": name,
-            "value": speeds[ours] / speeds[theirs],
-            "target": target,
-            "met": speeds[ours] >= target * speeds[theirs],
-        }
-        for name, ours, theirs, target in asked
-        if theirs in speeds
-    ]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sia_jax.benchmarks import torch_baseline
+from sia_jax.benchmarks import torch_baseline, training
 from sia_jax.costs.roofline import DeviceRates
 from sia_jax.reports.benchmarks import section
 from train import benchmark
@@ -62,7 +62,7 @@ class SpiedTrainer(torch_baseline.TorchTrainer):
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, Tokens]:
     """(the record, the page, the tokens), by a clock on which every step takes SECONDS."""
     out, seen = tmp_path_factory.mktemp("docs") / "benchmarks", {}
-    train_step, ticks = benchmark.train_step, itertools.count()
+    train_step, ticks = training.train_step, itertools.count()
 
     def spied_step(frozen: Any, state: Any, batch: Any, **options: Any) -> Any:
         segments = np.asarray(batch.segment_ids)[: int(batch.micro_batches)]
@@ -73,10 +73,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str, 
 
     with pytest.MonkeyPatch.context() as patch:
         clock = SimpleNamespace(perf_counter=lambda: SECONDS * next(ticks))
-        patch.setattr(benchmark, "time", clock)
+        patch.setattr(training, "time", clock)
         patch.setattr(torch_baseline, "time", clock)
         patch.setattr(benchmark, "measure_device", lambda: DeviceRates(1e9, PEAK))
-        patch.setattr(benchmark, "train_step", spied_step)
+        patch.setattr(training, "train_step", spied_step)
         patch.setattr(torch_baseline, "TorchTrainer", SpiedTrainer)
         patch.setattr(SpiedTrainer, "seen", seen, raising=False)
         benchmark.main(benchmark.Args(shape="tiny", steps=STEPS, row_length=LENGTH, out=out))
@@ -95,15 +95,15 @@ def test_all_systems_are_given_the_same_tokens_and_real_ones_and_padding_fill_th
             if name in OURS:
                 assert (tokens + padding) % (OURS[name][0] * LENGTH) == 0
             if name.endswith("padded to a row"):
-                assert tokens + padding == benchmark.BATCH * LENGTH
+                assert tokens + padding == training.BATCH * LENGTH
             else:
-                assert tokens + padding < benchmark.BATCH * LENGTH
+                assert tokens + padding < training.BATCH * LENGTH
 
 
 def test_rates_count_tokens_without_padding_and_the_floor_is_that_of_their_flops(run):
     record, _, seen = run
     real = [tokens for tokens, _ in seen["packed rows, one at a time"]][1:]  # the first only compiles
-    columns = sum(real) / (STEPS * benchmark.BATCH) / 2
+    columns = sum(real) / (STEPS * training.BATCH) / 2
     # D 64, F 128, N 4, K 2, H 16, two layers; forward, and backward to the activations.
     weights = 2 * (64 * 16 * (2 * 4 + 2 * 2) + 3 * 64 * 128)
     flops = 2 * 2 * (weights + 2 * 2 * columns * 4 * 16) * sum(real)

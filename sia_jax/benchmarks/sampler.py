@@ -1,0 +1,185 @@
+"""How the sampler is timed: settings and baselines as jobs, what is written down, and what is asked for."""
+
+import statistics
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import sia_jax
+from sia_jax.benchmarks import huggingface_baseline
+from sia_jax.benchmarks.systems import BareLoop, SamplerSystem, System, Timing
+from sia_jax.costs.roofline import DeviceRates, decode_step_cost, usable_cores
+from sia_jax.costs.shapes import Models
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One system at one size, to be timed."""
+
+    name: str
+    system: System
+    batch: int
+    new_tokens: int
+    once: bool = False
+    """A slow baseline: timed once, without a warm-up."""
+
+
+def speed_jobs(models: Models, tokens: int) -> list[Job]:
+    """The systems that targets are set for, at batch 16 and 1, for replies of so many tokens."""
+    long = 4 * tokens
+    unsteered = SamplerSystem(models, None)
+    sparse = SamplerSystem(models, 0.2)
+    dense = SamplerSystem(models, 1.0, expected_ratio=1.0)
+    jobs = []
+    for batch in (16, 1):
+        jobs += [
+            Job("unsteered, full record", unsteered, batch, tokens),
+            Job("steered, but no junction is met", SamplerSystem(models, 0.0), batch, tokens),
+            Job("20% steered", sparse, batch, tokens),
+            Job("dense", dense, batch, tokens),
+            Job("20% steered, vocab head", SamplerSystem(models, 0.2, "vocab"), batch, tokens),
+            Job("bare greedy loop", BareLoop(models), batch, tokens),
+        ]
+    jobs += [Job("unsteered, full record", unsteered, 16, long), Job("20% steered", sparse, 16, long)]
+    return jobs
+
+
+def sweep_jobs(models: Models, new_tokens: int) -> list[Job]:
+    """One thing varied at a time, around batch 16 at 20%."""
+    t = new_tokens
+    ratios = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+    jobs = []
+    for batch in (1, 2, 4, 8, 16, 32, 64):
+        jobs.append(Job(f"batch {batch}, unsteered", SamplerSystem(models, None), batch, t))
+        jobs.append(Job(f"batch {batch}, 20%", SamplerSystem(models, 0.2), batch, t))
+    for ratio in ratios:
+        told = max(ratio, 0.05)
+        jobs.append(Job(f"{ratio:.0%} steered", SamplerSystem(models, ratio, expected_ratio=told), 16, t))
+    for slots, tokens in ((3, 42), (5, 70), (8, 56), (8, 70), (16, 112)):
+        for waiting in (1, 2, 3, 4, 6):
+            if waiting <= slots:
+                shape = (("slots", slots), ("pass_tokens", tokens))
+                schedule = (("schedule", sia_jax.Burst(waiting)),)
+                system = SamplerSystem(models, 0.2, fields=shape, knobs=schedule)
+                jobs.append(Job(f"slots {slots}, {tokens} tokens, {waiting} waiting", system, 16, t))
+    for count in (2, 5, 10, 20):
+        jobs.append(Job(f"C = {count}", SamplerSystem(models, 0.2, num_candidates=count), 16, t))
+    for length in (t // 4, t, 4 * t):
+        jobs.append(Job(f"{length} new tokens, unsteered", SamplerSystem(models, None), 16, length))
+        jobs.append(Job(f"{length} new tokens, 20%", SamplerSystem(models, 0.2), 16, length))
+    return jobs
+
+
+def baseline_jobs(models: Models, tokens: int) -> Iterator[Job]:
+    """Hugging Face with both of its caches, and the official loop's pattern."""
+    with tempfile.TemporaryDirectory() as folder:
+        sia_jax.save_policy(sia_jax.Policy(models.config, models.policy), folder)
+        baseline = huggingface_baseline.HuggingFaceBaseline(Path(folder), threads=usable_cores())
+
+    def generate(cache: str) -> System:
+        def call(prompts: list[list[int]], new_tokens: int) -> Timing:
+            return Timing(baseline.sample(prompts, new_tokens, cache), len(prompts) * new_tokens)
+
+        return call
+
+    def official(ratio: float) -> System:
+        def call(prompts: list[list[int]], new_tokens: int) -> Timing:
+            return Timing(baseline.official_pattern(prompts[0], new_tokens, ratio), new_tokens)
+
+        return call
+
+    for batch in (16, 1):
+        for cache in ("dynamic", "static"):
+            yield Job(f"Hugging Face, {cache} cache", generate(cache), batch, tokens)
+    for ratio in (0.0, 0.2, 1.0):
+        yield Job(f"official pattern, {ratio:.0%} steered", official(ratio), 1, tokens, once=True)
+
+
+def sampler_targets(rows: list[dict[str, Any]], tokens: int) -> list[dict[str, Any]]:
+    """What the design asks for, and what was measured.
+
+    Args:
+      rows: as `job_row` makes them.
+      tokens: of a reply.
+    """
+
+    def speed(name: str, batch: int, new_tokens: int = tokens) -> float | None:
+        found = [
+            row["tokens_per_second"]
+            for row in rows
+            if row["system"] in (name, f"{name}, dynamic cache", f"{name}, static cache")
+            and row["batch"] == batch
+            and row["new_tokens"] == new_tokens
+        ]
+        return max(found, default=None)
+
+    def ratio(one: float | None, other: float | None) -> float | None:
+        return one / other if one and other else None
+
+    ours = {batch: speed("unsteered, full record", batch) for batch in (1, 16)}
+    sparse = {batch: ratio(speed("20% steered", batch), ours[batch]) for batch in (1, 16)}
+    long = speed("unsteered, full record", 16, 4 * tokens)
+    asked: list[tuple[str, float | None, float, bool]] = [
+        ("unsteered / Hugging Face, batch 16", ratio(ours[16], speed("Hugging Face", 16)), 1.5, True),
+        ("unsteered / Hugging Face, batch 1", ratio(ours[1], speed("Hugging Face", 1)), 1.5, True),
+        ("20% steered / unsteered, batch 16", sparse[16], 0.55, True),
+        ("20% steered / unsteered, batch 1", sparse[1], 0.70, True),
+        (
+            "20% steered, batch 16 / official pattern at 20%",
+            ratio(speed("20% steered", 16), speed("official pattern, 20% steered", 1)),
+            50,
+            True,
+        ),
+        ("dense / unsteered, batch 16", ratio(speed("dense", 16), ours[16]), 0.30, True),
+        (
+            "20% with a vocab head / unsteered, batch 16",
+            ratio(speed("20% steered, vocab head", 16), ours[16]),
+            0.60,
+            True,
+        ),
+        (
+            f"time a token, {4 * tokens} / {tokens} new tokens, batch 16",
+            ratio(ours[16], long),
+            1.3,
+            False,
+        ),
+        (
+            "steered without junctions / unsteered, batch 16",
+            ratio(speed("steered, but no junction is met", 16), ours[16]),
+            0.95,
+            True,
+        ),
+    ]
+    return [
+        {"name": name, "value": value, "target": target, "met": (value >= target) == at_least}
+        for name, value, target, at_least in asked
+        if value is not None
+    ]
+
+
+def job_row(
+    job: Job, timings: list[Timing], models: Models, rates: DeviceRates, prompt_tokens: int
+) -> dict[str, Any]:
+    """What is written down of one system at one size."""
+    seconds = statistics.median(timing.seconds for timing in timings)
+    cost = decode_step_cost(models.config, job.batch, prompt_tokens + job.new_tokens / 2)
+    return {
+        "system": job.name,
+        "batch": job.batch,
+        "new_tokens": job.new_tokens,
+        "tokens_per_second": timings[0].tokens / seconds,
+        "best_tokens_per_second": timings[0].tokens / min(timing.seconds for timing in timings),
+        "ms_per_token_of_each_row": 1e3 * seconds / job.new_tokens,
+        "policy_floor_ms": 1e3 * rates.floor_seconds(cost),
+        "counts": timings[0].counts,
+    }
+
+
+def random_prompts(models: Models, batch: int, length: int) -> list[list[int]]:
+    """Ids, the same each time."""
+    ids = jax.random.randint(jax.random.key(1), (batch, length), 0, models.config.vocab_size)
+    return ids.tolist()
