@@ -177,20 +177,19 @@ class Pool:
         return of_row
 
     def compile(self, admissions: Sequence[tuple[int, bool]], *, forks: bool) -> None:
-        """Run every program once, on nobody's behalf, with no row in use.
+        """Run every program once, on nobody's behalf, where nobody waits for a row.
 
         Args:
           admissions: (bucket, whether value prompts are read) of those to be compiled.
           forks: whether to compile `fork`.
         """
-        assert not self.alive.any()
-        assert self.report is None
+        self.read()  # of a window whose last reply a stop text has ended
         self.allocate()
         for bucket, reads in admissions:
             self._admit([[]] * self.config.row_groups, bucket, reads)
         if forks:
             self.fork([], [], [])
-        self.dispatch(1, np.zeros(self.rows, bool))
+        self.dispatch(1, self.alive.copy())
         self.read()
 
 

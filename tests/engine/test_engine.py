@@ -145,6 +145,17 @@ def test_a_deadline_ends_a_reply_in_the_queue_and_in_a_row() -> None:
     assert all(len(reply.tokens) < LENGTH - 2 for reply in replies)
 
 
+def test_an_engine_is_warmed_up_between_two_requests_whatever_ended_the_first() -> None:
+    """A row that a stop text has freed the device may still be at."""
+    endless = Request(prompt_ids=[5, 6], max_new_tokens=LENGTH - 2, ignore_eos=True, threshold=1.0)
+    with make_engine() as engine:
+        whole = engine.generate(endless)
+        stopped = endless.override(stop=[whole.text[0]])
+        assert engine.generate(stopped).stop_string
+        engine.warmup([stopped])
+        assert_same(engine.generate(endless), whole, exact=True)
+
+
 def test_a_stop_text_frees_the_row_before_the_device_would_have() -> None:
     requests = [request for request in random_requests(COUNT) if request.stop]
     with make_engine(rows=1) as engine:
