@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jax
 import numpy as np
 import tyro
 
@@ -39,11 +38,10 @@ from sia_jax.files.writing import write_text
 from sia_jax.runs import prompting, runner
 from sia_jax.runs.cli import Count, Flag, PromptFileArgs, command, goes_on, program, read_options, stop
 from sia_jax.runs.console import Terminal
+from sia_jax.runs.engines import Row, completed, key_of, make_engine, missing_replies, warm_up
 from sia_jax.runs.journal import Journal, place_in
 from sia_jax.runs.options import SamplingArgs
-from sia_jax.runs.plan import plan
 from sia_jax.runs.progress import RunProgress, waiting
-from sia_jax.runs.runner import Row, Runner
 from sia_jax.steering.numbers import with_absent
 from sia_jax.text.forms import Prompting
 
@@ -192,31 +190,18 @@ def _sample(
     """Every reply that the journal lacks goes into it."""
     with waiting(console, "loading the policy"):
         models = runner.load_models(args)
-    size = runner.whole_rows(args, min(len(prompts), args.batch // args.samples))
-    engine = Runner(models, args, size, branches=args.samples)
-    rows = [Row(own, own, _key(args, prompt), math.inf) for prompt, own in zip(prompts, ids, strict=True)]
-    with journal, RunProgress(console, len(prompts) * args.samples, len(journal.done)) as progress:
-        for batch in plan(rows, size, by_length=True):
-            wanted = {(index, branch) for index in batch.indices for branch in range(args.samples)}
-            if wanted <= journal.done:
-                continue
-            if engine.needs_compiling(batch.shape):
-                with progress.aside(f"compiling for prompts of up to {batch.shape[0]} tokens"):
-                    engine.compile(batch.shape)
-            groups, _ = engine.run([rows[index] for index in batch.indices], batch.shape, args)
-            before = len(journal.done)
-            for index, group in zip(batch.indices, groups, strict=True):
-                for branch, reply in enumerate(group):
-                    if (index, branch) in journal.done:
-                        continue
-                    record = {"index": index, "id": prompts[index].id, "branch": branch}
-                    journal.write(record | {"entropy": json_numbers(reply.entropy)})
-            tokens = sum(len(reply.tokens) for group in groups for reply in group)
-            progress.advance(len(journal.done) - before, tokens)
-
-
-def _key(args: Args, prompt: PromptLine) -> jax.Array:
-    return runner.prompt_key(args.seed, prompt.index) if prompt.seed is None else runner.own_key(prompt.seed)
+    rows = [
+        Row(own, own, key_of(prompt, args.seed), math.inf) for prompt, own in zip(prompts, ids, strict=True)
+    ]
+    total = len(rows) * args.samples
+    missing = missing_replies(rows, args, args.samples, lambda *place: place in journal.done)
+    engine = make_engine(models, args, min(args.batch, total), rows)
+    with engine, journal, RunProgress(console, total, len(journal.done)) as progress:
+        warm_up(engine, missing, progress.aside)
+        for index, branch, reply in completed(engine, missing):
+            record = {"index": index, "id": prompts[index].id, "branch": branch}
+            journal.write(record | {"entropy": json_numbers(reply.entropy)})
+            progress.advance(1, len(reply.tokens))
 
 
 def describe_source(args: Args, prompts: int, settled: Prompting | None = None) -> dict[str, Any]:
