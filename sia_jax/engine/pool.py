@@ -93,6 +93,11 @@ class Pool:
                 policy_tokens=self.length,
                 value_tokens=self.length,
             )
+            if self.config.mesh is None:
+                # Committed to a device, as what loaded weights come to: else the first program that has run
+                # with them is compiled again, for its own state.
+                (device,) = jax.tree.leaves(self.params)[0].devices()
+                self.state = jax.device_put(self.state, device)
 
     def admit(self, entries: Sequence[Entry]) -> int:
         """Put requests into rows, whatever these held; returns how many calls that took.

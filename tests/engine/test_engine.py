@@ -2,11 +2,15 @@
 
 import functools
 import threading
+from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 
+from sia_jax.decoding import window
 from sia_jax.decoding.state import FinishReason
+from sia_jax.engine.engine import Engine
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request
 from tests.support.engines import (
@@ -15,6 +19,7 @@ from tests.support.engines import (
     differ,
     is_beginning,
     make_engine,
+    pair,
     random_requests,
     sampled,
 )
@@ -100,8 +105,6 @@ def test_requests_from_many_threads_are_not_mixed() -> None:
 
 
 def test_n_replies_are_those_of_n_keys_and_one_is_its_first_choice() -> None:
-    import jax
-
     request = random_requests(40)[3].override(stop=(), max_new_tokens=20, threshold=0.7)
     key = jax.random.key(request.seed, impl="threefry2x32")
     alone = [request.override(key=jax.random.fold_in(key, j)) for j in range(11)]
@@ -154,6 +157,20 @@ def test_an_engine_is_warmed_up_between_two_requests_whatever_ended_the_first() 
         assert engine.generate(stopped).stop_string
         engine.warmup([stopped])
         assert_same(engine.generate(endless), whole, exact=True)
+
+
+def test_nothing_is_compiled_after_the_warm_up_with_weights_that_were_loaded() -> None:
+    """These are committed to their device, which is part of a program's signature."""
+    requests = [request.override(n=2) for request in random_requests(4)]
+    policy, value = pair()
+    params, head = jax.device_put((policy.params, value.params), jax.devices()[0])
+    policy, value = replace(policy, params=params), replace(value, params=head)
+    programs = (window._admit, window._window, window.fork)
+    with Engine(policy, value, rows=4, lengths=(LENGTH,), max_length=LENGTH) as engine:
+        engine.warmup(requests)
+        compiled = [program._cache_size() for program in programs]
+        engine.generate(requests)
+        assert [program._cache_size() for program in programs] == compiled
 
 
 def test_a_stop_text_frees_the_row_before_the_device_would_have() -> None:
