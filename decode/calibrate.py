@@ -19,7 +19,7 @@ OUT.partial.jsonl holds what is done, and the same command, started again, goes 
 import hashlib
 import json
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,16 +30,22 @@ import tyro
 from decode import preflight
 from sia_jax.data.prompts import PromptLine
 from sia_jax.engine.reply import json_numbers
-from sia_jax.evaluation.calibration import FORMAT, calibrate, read_calibration, share_caution, threshold_for
+from sia_jax.evaluation.calibration import (
+    FORMAT,
+    Entropies,
+    calibrate,
+    read_calibration,
+    share_caution,
+    threshold_for,
+)
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
-from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.runs import prompting, runner
 from sia_jax.runs.cli import Count, Flag, PromptFileArgs, command, goes_on, program, read_options, stop
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.engines import Row, completed, key_of, make_engine, missing_replies, warm_up
-from sia_jax.runs.journal import Journal, place_in
+from sia_jax.runs.journal import Journal
 from sia_jax.runs.options import SamplingArgs
 from sia_jax.runs.progress import RunProgress, waiting
 from sia_jax.steering.numbers import with_absent
@@ -111,7 +117,7 @@ def run(args: Args, console: Terminal) -> None:
         _check_finished(args, source)
         console.print(f"{args.out}: it is there already", highlight=False, soft_wrap=True)
         return
-    entropies = _Entropies(prompts, args.samples)
+    entropies = Entropies([prompt.id for prompt in prompts])
     where = {name: value for name, value in source.items() if name != "settings"}
     settings = source["settings"] | where | {"samples": args.samples}
     journal = Journal(_partial(args), settings, entropies.take, overwrite=args.overwrite)
@@ -120,12 +126,12 @@ def run(args: Args, console: Terminal) -> None:
         console.print(f"{journal.path}: going on after {done:,} of {total:,} replies", soft_wrap=True)
     if done < total:
         try:
-            _sample(args, prompts, ids, entropies, journal, console)
+            _sample(args, prompts, ids, journal, console)
         except KeyboardInterrupt:
             kept = f"what was done is in {journal.path}, and {goes_on(args.overwrite and journal.begun)}"
             console.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
             stop()
-    found = np.array([h for row in sorted(entropies.rows) for h in entropies.rows[row]], np.float32)
+    found = entropies.all()
     content = calibrate(found, sorted(args.ratios), _facts(args, source, total))
     write_text(Path(args.out), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     # The journal goes last: whatever happens before, the same command ends the work.
@@ -140,30 +146,6 @@ def run(args: Args, console: Terminal) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-class _Entropies:
-    """The entropies of each reply, as the journal's records say."""
-
-    def __init__(self, prompts: Sequence[PromptLine], samples: int):
-        self.rows: dict[tuple[int, int], list[float]] = {}
-        """By index of the prompt, and branch."""
-        self._ids, self._samples = [prompt.id for prompt in prompts], samples
-
-    def take(self, record: dict[str, Any]) -> Hashable:
-        """Keep a record's.
-
-        Raises:
-          ValueError: it is of another prompt, or has no entropies.
-        """
-        index, branch = place_in(record, "index"), place_in(record, "branch")
-        if index >= len(self._ids) or self._ids[index] != record["id"]:
-            raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
-        entropies = record["entropy"]
-        if not isinstance(entropies, list) or any(type(h) is not float for h in entropies):
-            raise ValueError(f"expected a list of entropies, got {shown_value(entropies, 60)}")
-        self.rows[index, branch] = entropies
-        return index, branch
 
 
 def _check(args: Args) -> None:
@@ -183,7 +165,6 @@ def _sample(
     args: Args,
     prompts: Sequence[PromptLine],
     ids: Sequence[Sequence[int]],
-    entropies: _Entropies,
     journal: Journal,
     console: Terminal,
 ) -> None:

@@ -23,7 +23,6 @@ depends on --seed and on the place of its prompt in the input, not on --batch or
 line's own "seed" makes it independent of its place too.
 """
 
-import json
 import math
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.rule import Rule
@@ -40,7 +39,7 @@ from rich.text import Text
 import sia_jax
 from decode import preflight
 from sia_jax.data.prompts import PromptLine, text_prompts
-from sia_jax.engine.reply import Reply, json_threshold
+from sia_jax.engine.reply import Reply
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.shown import shown_line
@@ -70,11 +69,11 @@ from sia_jax.runs.engines import (
     missing_replies,
     warm_up,
 )
-from sia_jax.runs.journal import Journal, place_in
+from sia_jax.runs.journal import Journal
 from sia_jax.runs.options import SamplingArgs
 from sia_jax.runs.progress import RunProgress, waiting
+from sia_jax.runs.reply_lines import ReplyLines
 from sia_jax.steering.gates import reads_threshold, shut_at_infinity
-from sia_jax.text.forms import Prompting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +119,12 @@ def run(args: Args, console: Terminal) -> None:
     prompting.announce(found, prompts, console)
     value = preflight.value_without_weights(args, policy)
     ids = preflight.policy_ids(prompts, runner.Models(policy, value), args, found)
-    journal = _open_journal(args, prompts, found)
-    if journal is None:
+    if args.output is None:
         _load(args, prompts, ids, console).show(console)
         return
+    lines = ReplyLines(prompts, args.seed, runner.threshold(args), ("base",) if args.compare else ())
+    settings = runner.run_identity(args, found) | {"samples": args.samples, "record": args.record}
+    journal = Journal(Path(args.output), settings, lines.key, overwrite=args.overwrite)
     wanted: set[Hashable] = {
         (i, j, m) for i in range(len(prompts)) for j in range(args.samples) for m in _methods(args)
     }
@@ -134,7 +135,7 @@ def run(args: Args, console: Terminal) -> None:
     if done:
         console.print(f"{args.output}: going on after {len(done)} of {len(wanted)} replies", soft_wrap=True)
     try:
-        _load(args, prompts, ids, console).write(journal, wanted, console)
+        _load(args, prompts, ids, console).write(lines, journal, wanted, console)
     except KeyboardInterrupt:
         kept = f"{len(journal.done & wanted)} of {len(wanted)} replies are in {args.output}"
         again = goes_on(args.overwrite and journal.begun)
@@ -173,7 +174,7 @@ class _Program:
     engines: dict[str, sia_jax.Engine]
     """What generates the replies of each method; one, or two."""
 
-    def write(self, journal: Journal, wanted: set[Hashable], console: Terminal) -> None:
+    def write(self, lines: ReplyLines, journal: Journal, wanted: set[Hashable], console: Terminal) -> None:
         """All replies that the journal lacks, one method after the other."""
         tallies = {}
         progress = RunProgress(console, len(wanted), len(journal.done & wanted))
@@ -183,7 +184,7 @@ class _Program:
                 warm_up(engine, missing, progress.aside)
                 tallies[method], since = Tally(), time.perf_counter()
                 for index, branch, reply in completed(engine, missing):
-                    journal.write(self._record(index, branch, method, reply))
+                    journal.write(lines.record(index, branch, method, reply))
                     since, begin = time.perf_counter(), since
                     tallies[method].add([reply], since - begin)
                     progress.advance(1, len(reply.tokens))
@@ -235,17 +236,6 @@ class _Program:
             self.args.samples,
             lambda index, branch: (index, branch, method) in done,
         )
-
-    def _record(self, index: int, branch: int, method: str, reply: Reply) -> dict[str, Any]:
-        prompt = self.prompts[index]
-        return {
-            **_own(prompt, method, self.args),
-            "index": index,
-            "branch": branch,
-            "method": method,
-            "prompt": prompting.prompt_json(prompt),
-            **reply.to_json(),
-        }
 
     def _show_prompt(self, stdout: Terminal, index: int, found: Mapping[str, Sequence[Reply]]) -> None:
         prompt, row = self.prompts[index], self.rows[_methods(self.args)[-1]][index]
@@ -330,36 +320,6 @@ def _methods(args: Args) -> tuple[Literal["base", "steered"], ...]:
 def _row(prompt: PromptLine, policy_ids: Sequence[int], value_ids: Sequence[int], args: Args) -> Row:
     threshold = runner.threshold(args) if prompt.threshold is None else prompt.threshold
     return Row(policy_ids, value_ids, key_of(prompt, args.seed), threshold)
-
-
-def _own(prompt: PromptLine, method: str, args: Args) -> dict[str, Any]:
-    """What a record says of its prompt's line, beside the prompt itself."""
-    threshold = runner.threshold(args) if prompt.threshold is None else prompt.threshold
-    return {
-        "id": prompt.id,
-        "seed": args.seed if prompt.seed is None else prompt.seed,
-        "threshold": json_threshold(math.inf if method == "base" and args.compare else threshold),
-    }
-
-
-def _open_journal(args: Args, prompts: list[PromptLine], found: Prompting | None) -> Journal | None:
-    if args.output is None:
-        return None
-    here = [json.dumps(prompting.prompt_json(prompt)) for prompt in prompts]
-
-    def key(record: dict[str, Any]) -> Hashable:
-        index, method = place_in(record, "index"), record["method"]
-        if index >= len(here) or json.dumps(record["prompt"]) != here[index]:
-            raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
-        ours = _own(prompts[index], method, args)
-        differing = [name for name, value in ours.items() if record[name] != value]
-        if differing:
-            changes = ", ".join(f"{name} {record[name]!r} (now {ours[name]!r})" for name in differing)
-            raise ValueError(f"the prompt at place {index} was another line: {changes}")
-        return index, place_in(record, "branch"), method
-
-    settings = runner.run_identity(args, found) | {"samples": args.samples, "record": args.record}
-    return Journal(Path(args.output), settings, key, overwrite=args.overwrite)
 
 
 if __name__ == "__main__":

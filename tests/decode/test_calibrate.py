@@ -273,7 +273,7 @@ def test_calibration_warns_where_no_threshold_gives_the_share(
 ) -> None:
     """As if all entropies that were sampled were one number: of replies that are there."""
 
-    def sample(args: Args, prompts: Any, ids: Any, entropies: Any, journal: Any, messages: Any) -> None:
+    def sample(args: Args, prompts: Any, ids: Any, journal: Any, messages: Any) -> None:
         journal.__enter__()
         for prompt in prompts:
             for branch in range(args.samples):
