@@ -191,7 +191,7 @@ class Chat:
                 raise ValueError(f"/{name} takes a number, got {text!r}") from None
             changed = replace(self.args, **{name: number})
             runner.check_options(changed)
-            runner.check_numbers(changed, self.models.policy.config)
+            runner.check_numbers(changed, self.models.policy)
             self.args = changed
         self.console.print(f"{name} {self._setting(name)}", style="dim", highlight=False)
 

@@ -2,6 +2,7 @@
 
     make tpu-sampling
     make tpu-sampling ARGS="--mesh 8 1 1 --rows 128"
+    make tpu-sampling ARGS="--layers 4"
     make tpu-sampling ARGS="--topology v5p:2x2x1 --mesh 1 1 4 --rows 16"
 
 libtpu's compiler runs on any CPU; no TPU is touched. What is compiled is `sia_jax.sample` whole, prefill,
@@ -9,8 +10,9 @@ policy steps and value passes, for the paper's pair: Qwen3-1.7B in bfloat16, and
 adapter over its weights. Printed and checked are the memory of a chip, what the chips send each other, and
 where a cache is laid out anew, against the arithmetic of `sia_jax.costs.sampler`.
 
-All 28 layers are alike. So a network of --layers is compiled, and one of one less, whose difference is what a
-layer adds; from that the whole is reckoned.
+All 28 layers are compiled, which takes four minutes of processor time: libtpu generates code once for what is
+alike in several layers. With fewer --layers it is a network of so many, and one of one less, whose difference
+is what a layer adds; from that the whole is reckoned.
 
 Exits with 1 if the weights are not as counted, or the whole does not fit; if in a loop groups of chips send
 each other anything but counts of rows, or any chips a part of a cache; or if a policy step lays a cache out
@@ -60,6 +62,9 @@ from sia_jax.runs.console import Terminal
 from sia_jax.training.config import TrainConfig
 
 LAYERS = QWEN3_1_7B.num_layers
+FEWEST = 3
+"""Layers, to reckon from. Of the last one prefill needs keys and values alone: a network of one has no layer
+that is read whole, and one of two has its first."""
 PROMPT, NEW_TOKENS = 512, 528
 """Tokens; the columns of the caches, 1040 and 1056, are then like no other size of the program."""
 ITEMSIZE = 2
@@ -76,8 +81,8 @@ class Args:
     """As libtpu names it: the generation, then the chips in each direction."""
     mesh: Annotated[tuple[int, int, int], tyro.conf.arg(metavar="DATA FSDP TENSOR")] = (2, 1, 4)
     """Sizes of the mesh, of as many devices as the topology has chips."""
-    layers: int = 2
-    """Layers to compile, of 28; and one less, for the difference."""
+    layers: int = LAYERS
+    """Layers to compile; of fewer than all 28 also one less, for the difference."""
     rows: int = 32
     """Prompts; a multiple of data times fsdp."""
 
@@ -99,13 +104,14 @@ def main(args: Args) -> None:
     """Compile and check; exits with 1 if something is not as expected."""
     console = Terminal(width=max(Terminal().width, 110))  # narrower, the shapes would be cut off
     with program("decode.compile_tpu", ModuleNotFoundError, keeps_compiled=False):
-        if not 2 <= args.layers <= LAYERS:
-            raise ValueError(f"--layers must lie in 2 .. {LAYERS}, got {args.layers}")
+        if not FEWEST <= args.layers <= LAYERS:
+            raise ValueError(f"--layers must lie in {FEWEST} .. {LAYERS}, got {args.layers}")
         mesh = make_mesh(*args.mesh, devices=tpu_devices(args.topology))
         groups = args.mesh[0] * args.mesh[1]
         if args.rows < 1 or args.rows % groups:
             raise ValueError(f"--rows must be a multiple of {groups}, data times fsdp, got {args.rows}")
-        found = {layers: _compile(args, layers, mesh, console) for layers in (args.layers - 1, args.layers)}
+        depths = (LAYERS,) if args.layers == LAYERS else (args.layers - 1, args.layers)
+        found = {layers: _compile(args, layers, mesh, console) for layers in depths}
         wrong = _check(args, found, console)
     if wrong:
         sys.exit("decode.compile_tpu: not as expected:\n" + "\n".join(wrong))
@@ -156,21 +162,12 @@ def _inputs(rows: int, config: sia_jax.SamplerConfig, mesh: Mesh) -> tuple[sia_j
 
 def _check(args: Args, found: dict[int, Found], console: Terminal) -> list[str]:
     """Print what became of the sampler; returns what is wrong with it."""
-    fewer, more = found.values()
-    added = {
-        name: getattr(more.memory, name) - getattr(fewer.memory, name)
-        for name in ("arguments", "temporary", "program")
-    }
-    whole = more.memory.arguments + more.memory.temporary + more.memory.program
-    whole += (LAYERS - args.layers) * sum(added.values())
-    caches = more.counted.caches - fewer.counted.caches
+    most = found[args.layers]
+    whole = reckon({layers: each.memory.total for layers, each in found.items()})
     console.print(_memory_table(found))
-    console.print(
-        f"The last layer added {added['temporary'] / 1e6:,.1f} MB of temporary memory, its caches are "
-        f"{caches / 1e6:,.1f}. {LAYERS} layers take {whole / 1e9:.2f} GB of a chip, by what it added."
-    )
-    console.print(_exchange_table(more.exchanges))
-    moved = {name: ITEMSIZE * count / 1e6 for name, count in more.moved.items()}
+    console.print(f"{LAYERS} layers take {whole / 1e9:.2f} GB of a chip{_by_the_last(found)}.")
+    console.print(_exchange_table(most.exchanges))
+    moved = {name: ITEMSIZE * count / 1e6 for name, count in most.moved.items()}
     console.print(
         f"Of caches, a value pass of {args.layers} layers lays out {moved['value']:,.1f} MB anew, and a "
         f"policy step {moved['policy']:,.1f}; {moved['']:,.1f} in the loops between them."
@@ -179,6 +176,30 @@ def _check(args: Args, found: dict[int, Found], console: Terminal) -> list[str]:
     if whole > chip_bytes(args.topology):
         wrong.append(f"{whole / 1e9:.2f} GB may not fit in {chip_bytes(args.topology) / 1e9:.0f}")
     return wrong
+
+
+def reckon(sizes: dict[int, int]) -> int:
+    """What all layers take, by what some do: as much for each further one as the last of them added.
+
+    Args:
+      sizes: bytes by the number of layers: of all, or of two networks that differ by one.
+    """
+    deepest = max(sizes)
+    further = LAYERS - deepest
+    return sizes[deepest] + (further * (sizes[deepest] - sizes[deepest - 1]) if further else 0)
+
+
+def _by_the_last(found: dict[int, Found]) -> str:
+    """What the last layer added, where the whole is reckoned by it."""
+    if LAYERS in found:
+        return ""
+    fewer, more = found.values()
+    temporary = more.memory.temporary - fewer.memory.temporary
+    caches = more.counted.caches - fewer.counted.caches
+    return (
+        f", by what the last one added, of which {temporary / 1e6:,.1f} MB are temporary memory and "
+        f"{caches / 1e6:,.1f} its caches"
+    )
 
 
 def amiss(found: Found) -> list[str]:

@@ -20,24 +20,33 @@ os.environ["SIA_JAX_COMPILATION_CACHE"] = "off"
 jax.config.update("jax_num_cpu_devices", 8)
 
 LONGEST = (
-    "training/test_objective.py",
-    "decoding/test_promises.py",
-    "models/test_golden_parity.py",
-    "decode/test_generate.py",
-    "train/test_value_model.py",
+    "train/test_killed.py",
+    "train/test_world.py",
+    "decoding/test_rows.py",
     "decoding/test_against_oracle.py",
-    "decoding/test_search.py",
-    "decoding/test_program.py",
-    "training/test_resuming.py",
-    "decoding/test_over_a_mesh.py",
+    "evaluation/test_statistics.py",
+    "decoding/test_promises.py",
     "decoding/test_law.py",
+    "decoding/test_program.py",
+    "models/test_golden_parity.py",
+    "training/test_objective.py",
+    "train/test_value_model.py",
     "decoding/test_identities.py",
     "decode/test_evaluate.py",
+    "training/test_resuming.py",
+    "decode/test_generate.py",
+    "models/test_cache.py",
+    "decoding/test_over_a_mesh.py",
     "rewards/test_labelling.py",
+    "decode/test_benchmark_compile.py",
+    "training/test_distributed.py",
+    "decoding/test_offsets.py",
+    "models/test_lora.py",
+    "train/test_pipeline.py",
     "parallel/test_mesh.py",
     "house/test_installed.py",
 )
-"""Files by the time that they take."""
+"""Files by the time that they take, with the long tests or without, whichever is more."""
 
 
 @pytest.hookimpl(trylast=True)

@@ -15,7 +15,7 @@ from tests.support.tokenizers import save_qwen3_tokenizer
 @pytest.mark.long
 def test_the_python_examples_of_the_readme_and_the_reference_run(tmp_path, monkeypatch, capsys):
     root = Path(__file__).parents[1]
-    steer, own = (
+    first, further, own = (
         block
         for page in ("README.md", "docs/reference.md")
         for block in re.findall(r"```python\n(.*?)```", (root / page).read_text(), flags=re.DOTALL)
@@ -27,15 +27,17 @@ def test_the_python_examples_of_the_readme_and_the_reference_run(tmp_path, monke
     for folder in (base, reward):
         save_qwen3_tokenizer(folder)
     monkeypatch.chdir(tmp_path)
+    assert len(first.splitlines()) <= 6
     names: dict = {}
-    exec(steer, names)
-    samples = names["samples"]
-    assert samples.tokens.shape == (1, 128)
-    known = set(names["policy"].tokenizer.get_vocab().values())
-    assert set(np.asarray(samples.tokens).flat) <= known
-    assert 0 < names["samples"].junction.mean() < 1
-    assert names["text"].split()[-1][-1] in ".!"
-    assert names["text"] in capsys.readouterr().out
+    exec(first, names)
+    text = capsys.readouterr().out
+    assert "bread" in text
+    assert text.split()[-1][-1] in ".!"
+    exec(further, names)
+    said = capsys.readouterr().out
+    assert "tokens were steered)" in said
+    assert said.endswith(names["engine"].generate("How do I bake bread?", threshold=0.8).text)
+    names["engine"].close()
     names = {}
     exec(own, names)
     assert np.isfinite(names["score"]).all()

@@ -59,6 +59,11 @@ class ChipMemory:
     program: int
     """The instructions themselves."""
 
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.arguments + self.temporary + self.program
+
     @staticmethod
     def of(compiled: Any) -> "ChipMemory":
         """Of a compiled program, `jax.stages.Compiled`."""

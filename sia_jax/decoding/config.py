@@ -12,6 +12,7 @@ from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.parallel.mesh import check_axes, row_shards
 from sia_jax.reprs import changed
 from sia_jax.steering.config import DecisionConfig, SteeringConfig
+from sia_jax.steering.gates import markers
 
 _OPTIONAL = ("num_tokens", "slots", "pass_tokens", "row_tokens")
 
@@ -82,6 +83,12 @@ class SamplerConfig:
         known = self.real_tokens - sum(end - first for first, end in self.unused_ids)
         if c > known:
             raise ValueError(f"num_candidates must be at most {known} (ids with a token), got {c}; lower it")
+        for marker in markers(self.steering.gate):
+            if max(marker) >= v:
+                raise ValueError(
+                    f"the ids of After must lie in 0 .. {v - 1} (the policy's vocabulary), got {marker}; "
+                    "take those that its own tokenizer gives"
+                )
         if self.record is not None and not (isinstance(self.record, str) and self.record == "candidates"):
             raise ValueError(f"record must be None or 'candidates', got {told(self.record)}")
         if self.value is None:

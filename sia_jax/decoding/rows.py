@@ -15,8 +15,7 @@ from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.state import DecodeState, FinishReason, empty_record, map_rows
-from sia_jax.decoding.value_pass import read_prompts
-from sia_jax.models.attention import PrefillAttention, block_length
+from sia_jax.decoding.value_pass import prompt_pass, read_prompts
 from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.transformer import forward
@@ -91,27 +90,78 @@ def admit(
     if rows is not None:
         _check_widths(numbers, state.numbers)
         fresh = map_rows(lambda old, new: _put(old, rows, new), _without_caches(state), fresh)
-    _, cache = forward(
-        params.policy["model"],
-        ids,
-        jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape),
-        state.policy_cache,
-        PrefillAttention(rows, n, block_length(config.mesh)),
-        config=config.policy,
-    )
-    state = replace(
-        fresh,
-        policy_cache=cache,
-        value_cache=state.value_cache,
-        policy_steps=state.policy_steps,
-        value_calls=state.value_calls,
-        policy_computed=state.policy_computed + ids.size,
-        value_computed=state.value_computed,
-    )
+    state = _read_policy_prompts(params, state, fresh, ids, config, rows)
     net = params.value_net(config)
     if net is None or not read_values:
         return state
     return read_prompts(net, state, value_ids, config, rows)
+
+
+def extend(
+    params: SteeringParams,
+    state: DecodeState,
+    rows: Int[Array, " N"],
+    kept: Int[Array, " N"],
+    value_kept: Int[Array, " N"],
+    prompts: Prompt,
+    numbers: RowParams,
+    config: SamplerConfig,
+    *,
+    read_values: bool = True,
+) -> DecodeState:
+    """Put requests into rows that hold the beginnings of their prompts: what comes after them is read.
+
+    A turn of a conversation, of which row 2 has said the one before: 4 ids of prompt, 3 of reply, of which
+    nobody has read the last. Its prompt is now these 7 and 2 more.
+
+        ids      p0 p1 p2 p3 r0 r1 | r2 n0 n1
+        column    0  1  2  3  4  5 |  6  7  8      rows 2, kept 6, prompts.policy_ids r2 n0 n1
+
+    The row begins anew, as if `admit` had put the whole prompt there.
+
+    Args:
+      params: the weights.
+      state: rows that are not named stay as they are.
+      rows: [N] the row of each request, none twice; outside 0 .. B-1: the entry is padding.
+      kept: [N] ids at the row's beginning that are those of the prompt, and whose keys and values its policy
+        cache holds: of P ids of prompt and t of reply, P + t - 1 at most, see `held`.
+      value_kept: [N] the same of the value model, which lags behind.
+      prompts: N, what comes after `kept` and `value_kept` ids of them, at least one id each.
+      numbers: of N requests.
+      config: resolved.
+      read_values: whether the value model reads the rest too. Else its cache goes on to hold `value_kept`
+        tokens, for a turn to come, and the row must come to no junction.
+
+    Raises:
+      ValueError: buffers of prompts that are wider than the rows, or id lists of other widths than theirs.
+    """
+    _check_widths(numbers, state.numbers)
+    whole = Prompt(
+        *_joined(state.policy_ids, rows, kept, prompts.policy_ids, prompts.policy_lengths),
+        *_joined(state.value_ids, rows, value_kept, prompts.value_ids, prompts.value_lengths),
+    )
+    fresh = begin(whole, numbers, config, state.policy_ids.shape[1], state.value_ids.shape[1])
+    if not read_values:
+        fresh = replace(fresh, value_lengths=value_kept, value_read=value_kept > 0)
+    fresh = map_rows(lambda old, new: _put(old, rows, new), _without_caches(state), fresh)
+    state = _read_policy_prompts(params, state, fresh, prompts.policy_ids, config, rows, kept)
+    net = params.value_net(config)
+    if net is None or not read_values:
+        return state
+    return read_prompts(net, state, prompts.value_ids, config, rows, value_kept)
+
+
+def held(state: DecodeState) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
+    """Columns of each row, of policy and value model, that hold tokens of prompt and reply, for `extend`.
+
+    The policy has read all but the last token, P + t - 1. The value model has read what `value_lengths`
+    says, and nothing where the prompt is unread. A row that failed has NaN among them: none of either.
+    """
+    sound = state.finish_reason != FinishReason.NON_FINITE
+    return (
+        jnp.where(sound, state.policy_lengths - 1, 0),
+        jnp.where(sound & state.value_read, state.value_lengths, 0),
+    )
 
 
 def fork(
@@ -194,6 +244,47 @@ def begin(
         policy_computed=none,
         value_computed=none,
     )
+
+
+def _read_policy_prompts(
+    params: SteeringParams,
+    state: DecodeState,
+    fresh: DecodeState,
+    ids: Int[Array, "N P"],
+    config: SamplerConfig,
+    rows: Int[Array, " N"] | None,
+    kept: Int[Array, " N"] | None = None,
+) -> DecodeState:
+    """`fresh` with the caches and counts of `state`, after the policy has read prompts, or their rest."""
+    places, attend = prompt_pass(ids, config, rows, kept)
+    model = params.policy["model"]
+    _, cache = forward(model, ids, places, state.policy_cache, attend, config=config.policy)
+    return replace(
+        fresh,
+        policy_cache=cache,
+        value_cache=state.value_cache,
+        policy_steps=state.policy_steps,
+        value_calls=state.value_calls,
+        policy_computed=state.policy_computed + ids.size,
+        value_computed=state.value_computed,
+    )
+
+
+def _joined(
+    ids: Int[Array, "B W"],
+    rows: Int[Array, " N"],
+    kept: Int[Array, " N"],
+    rest: Int[Array, "N P"],
+    lengths: Int[Array, " N"],
+) -> tuple[Int[Array, "N W"], Int[Array, " N"]]:
+    """The first `kept` ids of these rows and `lengths` of the rest, then 0; and how many they are."""
+    width = ids.shape[1]
+    rest = _padded(rest, width)
+    place = jnp.arange(width) - kept[:, None]
+    beginning = ids[jnp.clip(rows, 0, len(ids) - 1)]
+    after = jnp.take_along_axis(rest, jnp.maximum(place, 0), axis=1)
+    joined = jnp.where(place < 0, beginning, jnp.where(place < lengths[:, None], after, 0))
+    return joined, kept + lengths
 
 
 def _put(old: Array, rows: Array, new: Array) -> Array:

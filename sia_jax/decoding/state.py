@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sia_jax.models.cache import KVCache
 from sia_jax.parallel.rows import BY_ROW, WHOLE
 from sia_jax.reprs import readable, shape_of, span
+from sia_jax.steering.arrays import pick
 from sia_jax.steering.gates import State as GateState
 from sia_jax.steering.types import CandidateRecord, History, Pending, RowParams, TokenRecord
 
@@ -106,7 +107,15 @@ class DecodeState:
     @property
     def history(self) -> History:
         """What a decision needs to know of the rows' past."""
-        return History(self.lengths, self.previous_entropy, self.gate, self.prompt_ids, self.counts)
+        last = pick(self.policy_ids, self.policy_lengths - 1)
+        return History(
+            index=self.lengths,
+            previous_entropy=self.previous_entropy,
+            gate=self.gate,
+            prompt_ids=self.prompt_ids,
+            counts=self.counts,
+            last_token=jnp.where(self.lengths > 0, last, -1),
+        )
 
     def outside(self) -> "DecodeState":
         """As it crosses the border of a program: the caches with an axis of rows."""

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.policy_pass import append, where_rows
 from sia_jax.decoding.state import DecodeState, FinishReason
-from sia_jax.models.attention import FlatAttention, PrefillAttention, block_length
+from sia_jax.models.attention import Attend, ExtendAttention, FlatAttention, PrefillAttention, block_length
 from sia_jax.models.cache import KVCache
 from sia_jax.models.transformer import forward
 from sia_jax.models.value_model import ValueNet
@@ -245,6 +245,7 @@ def read_prompts(
     ids: Int[Array, "N P"],
     config: SamplerConfig,
     rows: Int[Array, " N"] | None = None,
+    kept: Int[Array, " N"] | None = None,
 ) -> DecodeState:
     """The value model reads prompts: of the rows that are named, or of all, none of which has been read.
 
@@ -254,17 +255,33 @@ def read_prompts(
       ids: [N, P'] the prompts, padded on the right.
       config: with `branches` of n and no `rows`, each prompt is that of n rows side by side.
       rows: [N]; outside 0 .. B-1: nobody's. None: all rows in order.
+      kept: [N] columns of the rows' caches that hold the beginnings of the prompts, of which `ids` are the
+        rest; None: none do.
     """
-    n = config.branches if rows is None else 1
+    places, attend = prompt_pass(ids, config, rows, kept)
     _, cache = forward(
         net.model,
         ids,
-        jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape),
+        places,
         state.value_cache,
-        PrefillAttention(rows, n, block_length(config.mesh)),
+        attend,
         config=net.config.backbone,
         adapter=net.adapter,
     )
     which: Any = slice(None) if rows is None else rows
     read = state.value_read.at[which].set(True, mode="drop", wrap_negative_indices=False)
     return replace(state, value_cache=cache, value_read=read, value_computed=state.value_computed + ids.size)
+
+
+def prompt_pass(
+    ids: Int[Array, "N P"],
+    config: SamplerConfig,
+    rows: Int[Array, " N"] | None,
+    kept: Int[Array, " N"] | None,
+) -> tuple[Int[Array, "N P"], Attend]:
+    """Positions of prompts, or of what comes after `kept` tokens of them, and how they are read into rows."""
+    places = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+    block = block_length(config.mesh)
+    if rows is None or kept is None:
+        return places, PrefillAttention(rows, config.branches if rows is None else 1, block)
+    return kept[:, None] + places, ExtendAttention(rows, kept, block)

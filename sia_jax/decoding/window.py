@@ -6,7 +6,7 @@ shardings are pinned on the way out, so that what one program returns the next t
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,6 +44,10 @@ class Report:
     finish_reason: Int[Array, " B"]  # `FinishReason`
     policy_tokens: Int[Array, " B"]
     value_tokens: Int[Array, " B"]
+    # Columns of the caches that hold tokens of prompt and reply, which `extend` may keep. They are true until
+    # something else comes into the row.
+    policy_held: Int[Array, " B"]
+    value_held: Int[Array, " B"]
     policy_steps: Int[Array, ""]  # of this window, as are the following
     value_calls: Int[Array, ""]
     policy_computed: Int[Array, ""]  # on all devices, and by what was admitted since the last window
@@ -119,14 +123,105 @@ def _admit(
     def put(
         params: SteeringParams, state: DecodeState, rows: Array, prompts: Prompt, numbers: RowParams
     ) -> DecodeState:
-        own = rows - _first_row(state, config)
-        own = jnp.where((own >= 0) & (own < state.rows), own, state.rows)
-        state = state.inside()
+        own, state = _own_rows(rows, state, config), state.inside()
         return traced.admit(params, state, own, prompts, numbers, config, read_values=read_values).outside()
 
     specs = state_specs(state)
     put = _by_rows(put, config, (WHOLE, specs, BY_ROW, BY_ROW, BY_ROW), specs)
     return put(params, state, rows, prompts, numbers)
+
+
+def extend(
+    params: SteeringParams,
+    state: DecodeState,
+    rows: Any,
+    kept: Any,
+    value_kept: Any,
+    prompts: Prompt,
+    numbers: RowParams,
+    *,
+    config: SamplerConfig,
+    read_values: bool = True,
+) -> DecodeState:
+    """Put N requests into rows that hold the beginnings of their prompts, such as the turns before.
+
+    Both models read what comes after them, and the rows begin anew, as if `admit` had put the whole prompts
+    there. See `sia_jax.decoding.rows.extend`.
+
+    Args:
+      params: the weights.
+      state: donated.
+      rows: [N] as in `admit`.
+      kept: [N] ids at the beginning of the row, and of the prompt, that the policy does not read again: at
+        most `keepable` of the row's last report. What the row holds besides is not looked at.
+      value_kept: [N] the same of the value model.
+      prompts: N, ids after `kept` and `value_kept` of them, at least one each.
+      numbers: of N requests.
+      config: resolved; its `branches` are not looked at.
+      read_values: static, as in `admit`. False leaves the value cache at `value_kept` tokens, which the next
+        turn may keep in its place.
+
+    Raises:
+      ValueError: numbers of tokens below zero, nothing to read, or what `admit` raises.
+    """
+    rows = np.asarray(rows, np.int32)
+    kept, value_kept = np.asarray(kept, np.int32), np.asarray(value_kept, np.int32)
+    _check_rows(rows, state, config)
+    _check_kept(rows, kept, value_kept, prompts, state)
+    lengths = np.asarray(prompts.policy_lengths) + kept, np.asarray(prompts.value_lengths) + value_kept
+    whole = replace(prompts, policy_lengths=lengths[0], value_lengths=lengths[1])
+    _check_room(rows, whole, numbers, state, config)
+    if not read_values:
+        _check_unsteered(rows, numbers, state, config)
+    return _extend(
+        params, state, rows, kept, value_kept, prompts, numbers, config=config, read_values=read_values
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("config", "read_values"), donate_argnames="state")
+def _extend(
+    params: SteeringParams,
+    state: DecodeState,
+    rows: Int[Array, " N"],
+    kept: Int[Array, " N"],
+    value_kept: Int[Array, " N"],
+    prompts: Prompt,
+    numbers: RowParams,
+    *,
+    config: SamplerConfig,
+    read_values: bool,
+) -> DecodeState:
+    def put(
+        params: SteeringParams,
+        state: DecodeState,
+        rows: Array,
+        kept: tuple[Array, Array],
+        prompts: Prompt,
+        numbers: RowParams,
+    ) -> DecodeState:
+        own, state = _own_rows(rows, state, config), state.inside()
+        return traced.extend(
+            params, state, own, *kept, prompts, numbers, config, read_values=read_values
+        ).outside()
+
+    specs = state_specs(state)
+    put = _by_rows(put, config, (WHOLE, specs, BY_ROW, BY_ROW, BY_ROW, BY_ROW), specs)
+    return put(params, state, rows, (kept, value_kept), prompts, numbers)
+
+
+def keepable(held: int, ids: Sequence[int] | np.ndarray, prompt: Sequence[int] | np.ndarray) -> int:
+    """Ids of a prompt that `extend` need not read: min(held, ids alike from the first on, len(prompt) - 1).
+
+        keepable(5, [1, 2, 3, 4, 5, 6], [1, 2, 3, 9, 8]) == 3
+
+    Args:
+      held: the row's `Report.policy_held`, or `value_held` for the value model.
+      ids: prompt and reply that the row holds, as the model sees them.
+      prompt: of the request to come, as the model sees it.
+    """
+    most = min(int(held), len(ids), len(prompt) - 1)
+    alike = np.asarray(ids[:most]) == np.asarray(prompt[:most])
+    return most if alike.all() else int(np.argmin(alike))
 
 
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
@@ -203,6 +298,7 @@ def _report(state: DecodeState, begin: Array, width: int) -> Report:
     def taken(x: Array) -> Array:
         return jnp.take_along_axis(x, columns.reshape(*columns.shape, *[1] * (x.ndim - 2)), axis=1)
 
+    policy_held, value_held = traced.held(state)
     return Report(
         said=jax.tree.map(taken, state.record),
         counts=state.lengths - begin,
@@ -210,6 +306,8 @@ def _report(state: DecodeState, begin: Array, width: int) -> Report:
         finish_reason=state.finish_reason,
         policy_tokens=state.policy_tokens,
         value_tokens=state.value_tokens,
+        policy_held=policy_held,
+        value_held=value_held,
         policy_steps=state.policy_steps,
         value_calls=state.value_calls,
         policy_computed=sum_over_rows(state.policy_computed),
@@ -255,6 +353,24 @@ def _check_room(
             )
 
 
+def _check_kept(
+    rows: np.ndarray, kept: np.ndarray, value_kept: np.ndarray, prompts: Prompt, state: DecodeState
+) -> None:
+    for name, given, lengths in (
+        ("kept", kept, prompts.policy_lengths),
+        ("value_kept", value_kept, prompts.value_lengths),
+    ):
+        if given.shape != rows.shape:
+            raise ValueError(f"{name} must have a number for each of {len(rows)} entries, got {given.shape}")
+        real = (rows >= 0) & (rows < state.rows)
+        wrong = np.flatnonzero(real & ((given < 0) | (np.asarray(lengths) < 1)))
+        if wrong.size:
+            raise ValueError(
+                f"{name} must be at least 0 and leave at least one id to be read, got (entry, kept, left) "
+                f"{[(int(i), int(given[i]), int(lengths[i])) for i in wrong[:10]]}; keep what `keepable` says"
+            )
+
+
 def _check_unsteered(rows: np.ndarray, numbers: RowParams, state: DecodeState, config: SamplerConfig) -> None:
     """That no row comes to a junction, where the value prompts stay unread."""
     if config.value is None:
@@ -275,11 +391,11 @@ def _check_unsteered(rows: np.ndarray, numbers: RowParams, state: DecodeState, c
         )
 
 
-def _first_row(state: DecodeState, config: SamplerConfig) -> Array | int:
-    """The number, in the whole batch, of the first of a group's own rows."""
-    if config.mesh is None:
-        return 0
-    return jax.lax.axis_index(ROW_AXES) * state.rows
+def _own_rows(rows: Int[Array, " N"], state: DecodeState, config: SamplerConfig) -> Int[Array, " N"]:
+    """Rows of the whole batch as a group of devices counts its own, B of them; B: another's, or nobody's."""
+    first = 0 if config.mesh is None else jax.lax.axis_index(ROW_AXES) * state.rows
+    own = rows - first
+    return jnp.where((own >= 0) & (own < state.rows), own, state.rows)
 
 
 def _by_rows(function: Callable[..., Any], config: SamplerConfig, in_specs: Any, out_specs: Any) -> Any:

@@ -22,7 +22,7 @@ from sia_jax.decoding.state import FinishReason
 from sia_jax.decoding.window import Report
 from sia_jax.engine.handle import EngineClosed, Handle, Listener, Piece
 from sia_jax.engine.job import Job, Terms
-from sia_jax.engine.pool import Entry, Pool
+from sia_jax.engine.pool import Entry, Held, Kind, Pool
 from sia_jax.engine.reply import Timing, make_reply
 from sia_jax.engine.request import Request
 from sia_jax.engine.statistics import Statistics
@@ -45,12 +45,22 @@ class Sample:
     said: list[TokenRecord] = field(default_factory=list)
     shown: list[str] = field(default_factory=list)
     counts: tuple[int, int] = (0, 0)
-    ended: bool = False
+    held: tuple[int, int] = (0, 0)
+    unwanted: FinishReason | None = None
+    """Why it is to end, whatever it would have said."""
 
     def timing(self) -> Timing:
         """Of a reply that ends now."""
         moments = (self.admitted, self.first_token, time.monotonic())
         return Timing(*(moment - self.handle.submitted for moment in moments))
+
+    def leaves(self) -> Held | None:
+        """What is in its row, now that it leaves it."""
+        if not any(self.held):
+            return None
+        said = [record.tokens for record in self.said]
+        ids = [np.concatenate([own, *said]) for own in (self.job.policy_ids, self.job.value_ids)]
+        return Held(ids[0], ids[1], *self.held, since=time.monotonic())
 
     @property
     def late(self) -> bool:
@@ -67,11 +77,13 @@ class Driver:
       terms: what the engine was made for.
       steps: policy steps of a window.
       few: of one while somebody waits for a first token.
+      prefix_caching: whether requests go on from what rows hold.
     """
 
-    def __init__(self, pools: Sequence[Pool], terms: Terms, steps: int, few: int):
+    def __init__(self, pools: Sequence[Pool], terms: Terms, steps: int, few: int, *, prefix_caching: bool):
         self._pools = {pool.length: pool for pool in pools}
         self._terms, self._steps, self._few = terms, steps, few
+        self._prefix_caching = prefix_caching
         self._changed = threading.Condition()
         # Below, what `_changed` guards: any thread may write it.
         self._arrivals: list[list[Sample]] = []
@@ -130,17 +142,16 @@ class Driver:
             if self._arrivals or self._busy():
                 raise RuntimeError("requests are under way; warm up before the first, or between two")
             for pool in self._pools.values():
+                extends = (False, True) if self._prefix_caching else (False,)
                 if jobs is None:
                     reads = (True, False) if self._terms.value is not None else (False,)
-                    kinds = [(bucket, read) for bucket in pool.buckets for read in reads]
+                    asked = {(bucket, read) for bucket in pool.buckets for read in reads}
                 else:
                     own = [job for job in jobs if job.length == pool.length]
-                    kinds = [(pool.bucket(job), job.reads_values) for job in own]
+                    asked = {(pool.bucket_of(Entry(0, job, job.keys[0])), job.reads_values) for job in own}
+                kinds = [Kind(*one, extends=e) for one in sorted(asked) for e in extends]
                 if kinds:
-                    pool.compile(
-                        list(dict.fromkeys(kinds)),
-                        forks=jobs is None or any(job.request.n > 1 for job in jobs),
-                    )
+                    pool.compile(kinds, forks=jobs is None or any(job.request.n > 1 for job in jobs))
 
     def statistics(self) -> Statistics:
         """A snapshot."""
@@ -205,7 +216,7 @@ class Driver:
         with self._timed("device"):
             report = pool.read()
         heard = [] if report is None else self._settle(pool, rows, report)
-        self._drop_unwanted(pool, rows)
+        self._drop_unwanted(pool, rows, {sample for sample, *_ in heard})
         with self._timed("admission"):
             self._admit(pool, rows)
         if any(sample is not None for sample in rows):
@@ -229,13 +240,15 @@ class Driver:
             reason = FinishReason(int(report.finish_reason[row]))
             said = jax.tree.map(lambda x: x[row, : report.counts[row]], report.said)  # noqa: B023
             sample.counts = int(report.policy_tokens[row]), int(report.value_tokens[row])
+            sample.held = int(report.policy_held[row]), int(report.value_held[row])
+            sample.said.append(said)
             heard.append((sample, row, said, reason))
             if reason != FinishReason.RUNNING:
-                rows[row] = None
+                self._release(pool, rows, row)
         return heard
 
-    def _drop_unwanted(self, pool: Pool, rows: list[Sample | None]) -> None:
-        """End who was cancelled or is late, in the queue and in rows."""
+    def _drop_unwanted(self, pool: Pool, rows: list[Sample | None], heard: set[Sample]) -> None:
+        """End who was cancelled or is late, in queue and rows; the text of `heard` is still to come."""
         with self._changed:
             cancelled = {handle for handle in self._cancelled if handle in self._open}
             self._cancelled = cancelled
@@ -245,11 +258,13 @@ class Driver:
             waiting.remove(sample)
         for row, one in enumerate(rows):
             if one is not None and (one.handle in cancelled or one.late):
-                rows[row] = None
+                self._release(pool, rows, row)
                 unwanted.append(one)
         for sample in unwanted:
             reason = FinishReason.CANCELLED if sample.handle in cancelled else FinishReason.DEADLINE
-            self._finish(pool, sample, reason)
+            sample.unwanted = reason
+            if sample not in heard:
+                self._finish(pool, sample, reason)
 
     def _admit(self, pool: Pool, rows: list[Sample | None]) -> None:
         """Fill free rows from the queue, in its order; replies to one request share one reading of it."""
@@ -261,23 +276,31 @@ class Driver:
         entries: list[Entry] = []
         copies: list[tuple[int, int, np.ndarray]] = []
         first: dict[Handle, int] = {}
-        for row in free:
-            if not waiting:
-                break
+        while free and waiting:
             sample = waiting.popleft()
             key = sample.job.keys[sample.choice]
+            entry = pool.place(
+                sample.job, key, free, prefix_caching=self._prefix_caching and sample.handle not in first
+            )
             if sample.handle in first:
-                copies.append((first[sample.handle], row, key))
+                copies.append((first[sample.handle], entry.row, key))
             else:
-                first[sample.handle] = row
-                entries.append(Entry(row, sample.job, key))
-            rows[row] = sample
+                first[sample.handle] = entry.row
+                entries.append(entry)
+            rows[entry.row] = sample
             sample.admitted = time.monotonic()
         calls = pool.admit(entries)
         if copies:
             pool.fork(*zip(*copies, strict=True))
         with self._changed:
             self._totals.admissions += calls
+            self._totals.reused_tokens += sum(entry.kept[0] for entry in entries)
+
+    def _release(self, pool: Pool, rows: list[Sample | None], row: int) -> None:
+        """The row is free; what it holds may serve another."""
+        sample, rows[row] = rows[row], None
+        if sample is not None and self._prefix_caching:
+            pool.held[row] = sample.leaves()
 
     def _free_rows(self, pool: Pool, rows: list[Sample | None]) -> list[int]:
         """Free rows, in turn of those groups of devices that have most of them."""
@@ -292,7 +315,7 @@ class Driver:
         return free
 
     def _window_steps(self, pool: Pool, rows: Sequence[Sample | None]) -> int:
-        urgent = any(s is not None and s.urgent and not s.said for s in rows)
+        urgent = any(s is not None and s.urgent and math.isnan(s.first_token) for s in rows)
         urgent = urgent or any(s.urgent for s in self._waiting[pool.length])
         return self._few if urgent else self._steps
 
@@ -300,14 +323,9 @@ class Driver:
         """Make text of what was said, and hand it out."""
         rows = self._rows[pool.length]
         for sample, row, said, reason in heard:
-            if sample.ended:  # cancelled at this border
-                continue
-            now = time.monotonic()
             count = len(said.tokens)
-            if count:
-                sample.said.append(said)
-                if math.isnan(sample.first_token):
-                    sample.first_token = now
+            if count and math.isnan(sample.first_token):
+                sample.first_token = time.monotonic()
             text = ""
             if sample.text is not None and count:
                 with self._terms.tokenizing:
@@ -315,7 +333,9 @@ class Driver:
             sample.shown.append(text)
             stopped = sample.text is not None and sample.text.cut is not None
             if stopped and rows[row] is sample:
-                rows[row] = None  # its row is another's from the next border on
+                self._release(pool, rows, row)  # another's from the next border on
+            if reason == FinishReason.RUNNING and sample.unwanted is not None:
+                reason = sample.unwanted
             if stopped or reason != FinishReason.RUNNING:
                 self._finish(pool, sample, reason, text, said)
             elif count:
@@ -330,10 +350,9 @@ class Driver:
         said: TokenRecord | None = None,
     ) -> None:
         """A reply is whole: its last piece."""
-        sample.ended = True
         if sample.text is not None:
             with self._terms.tokenizing:
-                rest = sample.text.finish()
+                rest = sample.text.finish(broken_off=reason == sample.unwanted)
             text += rest
             sample.shown.append(rest)
         cut = None if sample.text is None else sample.text.cut

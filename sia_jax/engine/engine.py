@@ -26,7 +26,7 @@ from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.params import SteeringParams
 from sia_jax.engine.driver import Driver
 from sia_jax.engine.handle import Handle, Listener, Piece
-from sia_jax.engine.job import Terms, blank, make_job
+from sia_jax.engine.job import Job, Terms, blank, make_job
 from sia_jax.engine.memory import check_memory
 from sia_jax.engine.pool import Pool
 from sia_jax.engine.reply import Reply
@@ -75,6 +75,8 @@ class Engine:
       steps: policy steps of a window, at most.
       max_stop_ids: ids that may end a reply, those of the policy's end of text among them.
       max_logit_bias: ids that a request may bias, and as many that it may ban.
+      prefix_caching: whether a prompt that begins as what a free row holds, such as the next turn of a
+        conversation, is read from there on. Its reply is the same up to what two programs round differently.
       mesh: of loaded models, that which they lie on; of names, where to load them to.
 
     Raises:
@@ -98,6 +100,7 @@ class Engine:
         steps: int = 16,
         max_stop_ids: int = 16,
         max_logit_bias: int = 16,
+        prefix_caching: bool = False,
         mesh: Mesh | None = None,
     ):
         sizes = {"rows": rows, "max_new_tokens": max_new_tokens, "steps": steps}
@@ -149,7 +152,8 @@ class Engine:
         ]
         check_memory(pools)
         self.rows, self.lengths = rows, kinds
-        self._driver = Driver(pools, self._terms, steps, min(_FEW, steps))
+        few = min(_FEW, steps)
+        self._driver = Driver(pools, self._terms, steps, few, prefix_caching=prefix_caching)
         self._finalizer = weakref.finalize(self, self._driver.close)
 
     def submit(self, asked: Asked, *, listener: Listener | None = None, **fields: Any) -> Handle:
@@ -164,10 +168,13 @@ class Engine:
           ValueError, TypeError: a request that cannot be, or that does not fit.
           EngineClosed: the engine was closed, or has failed.
         """
-        return self._submit(as_request(asked, **fields), listener, urgent=True)
+        request = as_request(asked, **fields)
+        return self._submit(request, make_job(request, self._terms), listener, urgent=True)
 
-    def _submit(self, request: Request, listener: Listener | None = None, *, urgent: bool) -> Handle:
-        return self._driver.submit(request, make_job(request, self._terms), listener, urgent=urgent)
+    def _submit(self, request: Request, job: Job, listener: Listener | None, *, urgent: bool) -> Handle:
+        handle = self._driver.submit(request, job, listener, urgent=urgent)
+        handle.keep(self)
+        return handle
 
     @overload
     def generate(self, asked: str | Request | Sequence[Mapping[str, str]], **fields: Any) -> Reply: ...
@@ -192,7 +199,7 @@ class Engine:
         handles: list[Handle] = []
         try:
             for request, job in zip(requests, jobs, strict=True):
-                handles.append(self._driver.submit(request, job, None, urgent=False))
+                handles.append(self._submit(request, job, _nobody, urgent=False))
             replies = [handle.result() for handle in handles]
         except BaseException:
             for handle in handles:
@@ -254,7 +261,9 @@ class Engine:
 
         def hand_in() -> None:
             for place, asked in places:
-                handles[place] = self._submit(as_request(asked), told(place), urgent=False)
+                request = as_request(asked)
+                job = make_job(request, self._terms)
+                handles[place] = self._submit(request, job, told(place), urgent=False)
                 if len(handles) >= ahead:
                     return
 
@@ -303,6 +312,10 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _nobody(what: Piece | BaseException) -> None:
+    """A listener for those who wait for the reply alone: no pieces are kept."""
 
 
 def _lengths(

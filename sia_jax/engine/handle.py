@@ -58,6 +58,7 @@ class Handle:
         self._ended = threading.Event()
         self._replies: dict[int, Reply] = {}
         self._error: BaseException | None = None
+        self._owner: object = None
 
     @property
     def done(self) -> bool:
@@ -81,7 +82,7 @@ class Handle:
         if not self._ended.wait(timeout):
             raise TimeoutError(f"no reply within {timeout} seconds; wait longer, or cancel the request")
         if self._error is not None:
-            raise EngineClosed(f"the engine ended before the reply was whole: {self._error}") from self._error
+            raise closed(self._error) from self._error
         return with_choices([self._replies[j] for j in range(self.request.n)])
 
     def __iter__(self) -> Iterator[Piece]:
@@ -97,27 +98,43 @@ class Handle:
                 return
             if isinstance(piece, BaseException):
                 self._pieces.put(None)
-                raise EngineClosed(f"the engine ended before the reply was whole: {piece}") from piece
+                raise closed(piece) from piece
             yield piece
+
+    def keep(self, owner: object) -> None:
+        """For the engine: it is not to be collected before this request has ended."""
+        self._owner = owner
 
     def say(self, piece: Piece) -> None:
         """For the engine: hand out a piece."""
         if piece.reply is not None:
             self._replies[piece.choice] = piece.reply
-        self._tell(piece)
-        if len(self._replies) == self.request.n:
-            self._pieces.put(None)
+        whole = len(self._replies) == self.request.n
+        if whole:
             self._ended.set()
+        self._tell(piece)
+        if whole:
+            self._pieces.put(None)
 
     def fail(self, error: BaseException) -> None:
         """For the engine: there will be no more."""
         if not self._ended.is_set():
             self._error = error
-            self._tell(error)
             self._ended.set()
+            self._tell(error)
 
     def _tell(self, what: Piece | BaseException) -> None:
         if self._listener is None:
             self._pieces.put(what)
-        else:
+            return
+        try:
             self._listener(what)
+        except Exception as error:  # of the listener's own making, which no other request is to suffer from
+            self._listener = None
+            self._error = error
+            self._cancel()
+
+
+def closed(cause: BaseException) -> EngineClosed:
+    """What a request is told that is not replied to."""
+    return EngineClosed(f"the engine ended before the reply was whole: {cause}")

@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,12 +12,13 @@ import numpy as np
 from sia_jax.decoding.checks import check_threshold
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.row_params import make_row_params
+from sia_jax.engine.markers import with_markers
 from sia_jax.engine.request import Request
 from sia_jax.engine.stops import split_stops
 from sia_jax.models.config import ModelConfig
 from sia_jax.pretrained import Policy, ValueModel
 from sia_jax.steering.config import Knobs
-from sia_jax.steering.gates import reads_threshold, shut_at_infinity
+from sia_jax.steering.gates import Gate, reads_threshold, shut_at_infinity
 from sia_jax.steering.numbers import NUMBERS
 from sia_jax.steering.types import RowParams
 from sia_jax.text.tokenizer import opened_ids
@@ -57,11 +59,6 @@ class Job:
     min_new_tokens: int
     reads_values: bool
     """Whether the value model is to read the prompt: a reply that is never steered needs it not."""
-
-    @property
-    def longest_prompt(self) -> int:
-        """Ids of the longer of both prompts."""
-        return max(len(self.policy_ids), len(self.value_ids))
 
 
 def make_job(request: Request, terms: Terms) -> Job:
@@ -105,7 +102,7 @@ def make_job(request: Request, terms: Terms) -> Job:
         banned_ids=_filled("logit_bias of -inf", banned, terms.max_logit_bias),
         bias_ids=bias_ids,
         bias=nats,
-        gate=request.gate,
+        gate=_gate(request, config.steering.gate, policy_ids),
         tilt=request.tilt,
     )
     key = jax.random.key(request.seed, impl="threefry2x32") if request.key is None else request.key
@@ -141,6 +138,12 @@ def _threshold(request: Request, terms: Terms) -> float:
     if np.shape(array) != ():
         raise ValueError(f"threshold must be one number, got shape {np.shape(array)}")
     return float(array)
+
+
+def _gate(request: Request, own: Gate, ids: Sequence[int]) -> Any:
+    """The request's gate, which knows what the prompt has of its markers."""
+    gate = own if request.gate is None else request.gate
+    return with_markers(gate, [ids]) if isinstance(gate, Gate) else gate
 
 
 def _prompts(request: Request, terms: Terms) -> tuple[Sequence[int], Sequence[int]]:

@@ -3,9 +3,10 @@
 The host knows of the device what reports tell it. One window runs while the last one's report is worked on.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,44 @@ class Entry:
     row: int
     job: Job
     key: np.ndarray  # [2]
+    kept: tuple[int, int] = (0, 0)
+    """Ids of the prompts of policy and value model that the row holds already."""
+
+    @property
+    def unread(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of both prompts that are to be read; of the value model's, where it reads none, any one."""
+        value_ids = self.job.value_ids[self.kept[1] :] if self.job.reads_values else self.job.value_ids[:1]
+        return self.job.policy_ids[self.kept[0] :], value_ids
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a free row still has of the reply that ended there."""
+
+    policy_ids: np.ndarray  # prompt and reply
+    value_ids: np.ndarray
+    policy_held: int
+    """Of them in the policy's cache, from the first on."""
+    value_held: int
+    since: float
+    """When the reply ended."""
+
+    def keepable(self, job: Job) -> tuple[int, int]:
+        """Ids of a request's prompts that need not be read again."""
+        return (
+            programs.keepable(self.policy_held, self.policy_ids, job.policy_ids),
+            programs.keepable(self.value_held, self.value_ids, job.value_ids),
+        )
+
+
+class Kind(NamedTuple):
+    """Which program admits a request."""
+
+    bucket: int
+    """Ids of its buffers."""
+    reads_values: bool
+    extends: bool
+    """Whether the row holds the beginning of the prompt."""
 
 
 @dataclass(eq=False)
@@ -57,9 +96,12 @@ class Pool:
     """Of the window that was dispatched last; None: none is under way."""
     alive: np.ndarray = field(init=False)
     """[B] whether the device is still at the row's reply, as far as the host knows."""
+    held: list[Held | None] = field(init=False)
+    """By row, of free ones."""
 
     def __post_init__(self) -> None:
         self.alive = np.zeros(self.rows, bool)
+        self.held = [None] * self.rows
         self._schedule = make_schedule(None, self.config.schedule)
 
     @property
@@ -70,9 +112,33 @@ class Pool:
             sizes.append(2 * sizes[-1])
         return [min(size, self.length) for size in sizes]
 
-    def bucket(self, job: Job) -> int:
-        """Ids of the buffers that its prompts go into."""
-        return next(size for size in self.buckets if job.longest_prompt <= size)
+    def bucket_of(self, entry: Entry) -> int:
+        """Ids of the buffers that what is to be read goes into."""
+        longest = max(map(len, entry.unread))
+        return next(size for size in self.buckets if longest <= size)
+
+    def place(self, job: Job, key: np.ndarray, free: list[int], *, prefix_caching: bool) -> Entry:
+        """Take a row for a request out of the free ones.
+
+        With `prefix_caching` it is the one that saves most reading, if that is half of it or more; else one
+        that holds nothing, or what has not been wanted for longest.
+        """
+        chosen = Entry(free[0], job, key)
+        if prefix_caching:
+            entries = []
+            for row in free:
+                held = self.held[row]
+                entries.append(Entry(row, job, key, (0, 0) if held is None else held.keepable(job)))
+            chosen = min(entries, key=self.bucket_of)
+            if 2 * self.bucket_of(chosen) > self.bucket_of(replace(chosen, kept=(0, 0))):
+                chosen = Entry(min(free, key=self._held_since), job, key)
+        free.remove(chosen.row)
+        self.held[chosen.row] = None
+        return chosen
+
+    def _held_since(self, row: int) -> float:
+        held = self.held[row]
+        return -math.inf if held is None else held.since
 
     def entries(self, bucket: int) -> int:
         """N, requests that are admitted at a time; a multiple of the mesh's groups."""
@@ -105,39 +171,40 @@ class Pool:
         Args:
           entries: of rows that nobody uses.
         """
-        waiting: dict[tuple[int, bool, int], list[Entry]] = {}
+        waiting: dict[tuple[Kind, int], list[Entry]] = {}
         for entry in entries:
-            kind = self.bucket(entry.job), entry.job.reads_values, self.group(entry.row)
-            waiting.setdefault(kind, []).append(entry)
+            kind = Kind(self.bucket_of(entry), entry.job.reads_values, entry.kept != (0, 0))
+            waiting.setdefault((kind, self.group(entry.row)), []).append(entry)
         calls = 0
-        for bucket, reads in dict.fromkeys(kind[:2] for kind in waiting):
-            groups = [waiting.get((bucket, reads, g), []) for g in range(self.config.row_groups)]
-            own = self.entries(bucket) // self.config.row_groups
+        for kind in dict.fromkeys(kind for kind, _ in waiting):
+            groups = [waiting.get((kind, g), []) for g in range(self.config.row_groups)]
+            own = self.entries(kind.bucket) // self.config.row_groups
             while any(groups):
-                self._admit([group[:own] for group in groups], bucket, reads)
+                self._admit([group[:own] for group in groups], kind)
                 groups = [group[own:] for group in groups]
                 calls += 1
         for entry in entries:
             self.alive[entry.row] = True
         return calls
 
-    def _admit(self, groups: Sequence[Sequence[Entry]], bucket: int, reads_values: bool) -> None:
+    def _admit(self, groups: Sequence[Sequence[Entry]], kind: "Kind") -> None:
         """One call: the entries of each group of devices, filled up with blanks."""
-        own = self.entries(bucket) // self.config.row_groups
+        own = self.entries(kind.bucket) // self.config.row_groups
         nobody = Entry(self.rows, self.blank, self.blank.keys[0])
         filled = [entry for group in groups for entry in [*group, *[nobody] * (own - len(group))]]
         keys: Any = np.stack([entry.key for entry in filled])
         numbers = replace(stacked([entry.job.numbers for entry in filled]), keys=keys)
+        rows = np.array([entry.row for entry in filled], np.int32)
+        prompts = _prompts(filled, kind.bucket)
+        options: Any = {"config": self.config, "read_values": kind.reads_values}
         assert self.state is not None
-        self.state = programs.admit(
-            self.params,
-            self.state,
-            np.array([entry.row for entry in filled], np.int32),
-            _prompts([entry.job for entry in filled], bucket),
-            numbers,
-            config=self.config,
-            read_values=reads_values,
-        )
+        if kind.extends:
+            policy, value = np.array([entry.kept for entry in filled], np.int32).T
+            self.state = programs.extend(
+                self.params, self.state, rows, policy, value, prompts, numbers, **options
+            )
+        else:
+            self.state = programs.admit(self.params, self.state, rows, prompts, numbers, **options)
 
     def fork(self, source: Sequence[int], target: Sequence[int], keys: Sequence[np.ndarray]) -> None:
         """Copy rows over others, under other keys, as many pairs at a time as there are rows."""
@@ -181,28 +248,28 @@ class Pool:
         of_row: TokenRecord = jax.tree.map(lambda x: np.asarray(x)[0], empty_record(1, 0, recorded))
         return of_row
 
-    def compile(self, admissions: Sequence[tuple[int, bool]], *, forks: bool) -> None:
+    def compile(self, kinds: Sequence["Kind"], *, forks: bool) -> None:
         """Run every program once, on nobody's behalf, where nobody waits for a row.
 
         Args:
-          admissions: (bucket, whether value prompts are read) of those to be compiled.
+          kinds: of admissions that are to be compiled.
           forks: whether to compile `fork`.
         """
         self.read()  # of a window whose last reply a stop text has ended
         self.allocate()
-        for bucket, reads in admissions:
-            self._admit([[]] * self.config.row_groups, bucket, reads)
+        for kind in kinds:
+            self._admit([[]] * self.config.row_groups, kind)
         if forks:
             self.fork([], [], [])
         self.dispatch(1, self.alive.copy())
         self.read()
 
 
-def _prompts(jobs: Sequence[Job], bucket: int) -> Prompt:
-    """The prompts of a call, padded to the bucket."""
+def _prompts(entries: Sequence[Entry], bucket: int) -> Prompt:
+    """The ids of a call that are read, padded to the bucket."""
     arrays: list[Any] = []
-    for ids in ([job.policy_ids for job in jobs], [job.value_ids for job in jobs]):
-        padded = np.zeros((len(jobs), bucket), np.int32)
+    for ids in zip(*[entry.unread for entry in entries], strict=True):
+        padded = np.zeros((len(entries), bucket), np.int32)
         for row, own in zip(padded, ids, strict=True):
             row[: len(own)] = own
         arrays += [padded, np.array([len(own) for own in ids], np.int32)]

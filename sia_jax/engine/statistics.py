@@ -25,6 +25,8 @@ class Statistics:
     in_rows: int = 0
     """Replies that are being written now."""
     prompt_tokens: int = 0
+    reused_tokens: int = 0
+    """Ids of the policy's prompts that rows held already, and that were not read again."""
     completion_tokens: int = 0
     steered_tokens: int = 0
     shifted_tokens: int = 0

@@ -34,15 +34,21 @@ class TextStream:
         self._ids += ids
         return self._take(self._decoder.push(ids), last=False)
 
-    def finish(self) -> str:
-        """The rest, for no ids follow."""
-        return "" if self.cut is not None else self._take(self._decoder.finish(), last=True)
+    def finish(self, *, broken_off: bool = False) -> str:
+        """The rest, for no ids follow.
 
-    def _take(self, new: str, last: bool) -> str:
+        Args:
+          broken_off: others would have followed; half a character at the end is then no stop text.
+        """
+        if self.cut is not None:
+            return ""
+        return self._take(self._decoder.finish(), last=True, seek=not broken_off)
+
+    def _take(self, new: str, last: bool, seek: bool = True) -> str:
         before = len(self._text)
         self._text += new
         end = len(self._text)
-        if self._stops:
+        if self._stops and seek:
             # A stop text that was complete before would have been found before, but for the first tokens',
             # which may still begin one.
             begin = max(0, before - self._longest + 1)

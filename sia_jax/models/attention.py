@@ -83,6 +83,53 @@ class PrefillAttention:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class ExtendAttention:
+    """More of rows that hold a beginning: a block [N, T] sees that of its row, and itself causally.
+
+    Block i belongs to row `rows[i]` and comes after its first `starts[i]` columns, token t in column
+    starts[i] + t; what does not fit is dropped. Of a row with 3 columns to keep, given 2 tokens and 1 of
+    padding:
+
+        token    a    b    padding
+        column   3    4    5
+        sees    0-3  0-4   0-5
+
+    What the row had left behind its beginning is overwritten, or its values are zero. Rows are padded on the
+    right, as in `PrefillAttention`, and other rows of the cache stay as they are.
+    """
+
+    rows: Int[Array, " N"]  # none twice; outside 0 .. B-1: nowhere
+    starts: Int[Array, " N"]
+    block: int | None = field(default=None, metadata={"static": True})  # None: `block_length()`
+
+    def __call__(
+        self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
+    ) -> tuple[Array, KVCache | None]:
+        """See `Attend`."""
+        assert cache is not None
+        count, length = queries.shape[:2]
+        columns = self.starts[:, None] + jnp.arange(length)
+        owners = jnp.broadcast_to(jnp.arange(count)[:, None], columns.shape)
+        own = cache.beginnings(layer, self.rows, self.starts).write(0, keys, values, owners, columns)
+        block = self.block or block_length()
+
+        def attend(queries: Array, columns: Array) -> Array:
+            return attend_to_cache(queries, own, 0, jnp.arange(own.columns) <= columns[..., None])
+
+        def split(x: Array) -> Array:  # [N, T, ...] -> [I, N, block, ...]
+            padded = jnp.pad(x, [(0, 0), (0, -length % block)] + [(0, 0)] * (x.ndim - 2))
+            return padded.reshape(count, -1, block, *x.shape[2:]).swapaxes(0, 1)
+
+        if length <= block:
+            attended = attend(queries, columns)
+        else:  # some queries at a time: the scores of all would be T rows of the cache's length, a head
+            attended = jax.lax.map(lambda part: attend(*part), (split(queries), split(columns)))
+            attended = attended.swapaxes(0, 1).reshape(count, -1, *queries.shape[2:])[:, :length]
+        return attended, cache.replace_rows(layer, own, self.rows)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class CachedAttention:
     """A later pass: a block [B, T] is written to its columns and sees the cache under any mask.
 

@@ -148,6 +148,36 @@ class KVCache:
         new_values = _put_blocks(self.values[layer], jnp.pad(values, room), rows, self, column_last=False)
         return self._replace(layer, new_keys, new_values)
 
+    def beginnings(self, layer: int, rows: Int[Array, " N"], lengths: Int[Array, " N"]) -> "KVCache":
+        """Copies of these rows of a layer, as a cache of one, whose values are zero from column `lengths` on.
+
+        There a row may have left a NaN, see `write_rows`. Of a row outside 0 .. B-1 comes some other's copy.
+        """
+        inside = jnp.clip(rows, 0, self.batch - 1)
+
+        def taken(array: Array) -> Array:
+            return jnp.broadcast_to(array, (len(rows), *array.shape)) if self.without_rows else array[inside]
+
+        values = taken(self.values[layer])
+        shape = [1] * values.ndim
+        shape[0], shape[-2 if self.layout == "BKHS" else 1] = len(rows), self.columns
+        held = (jnp.arange(self.columns) < lengths[:, None]).reshape(shape)
+        return replace(
+            self,
+            keys=(taken(self.keys[layer]),),
+            values=(jnp.where(held, values, 0),),
+            without_rows=False,
+        )
+
+    def replace_rows(self, layer: int, one: "KVCache", rows: Int[Array, " N"]) -> "KVCache":
+        """Put rows that `beginnings` took back in place of these; one outside 0 .. B-1 is dropped."""
+        column_last = self.layout == "BKHS"
+        return self._replace(
+            layer,
+            _put_blocks(self.keys[layer], one.keys[0], rows, self, column_last),
+            _put_blocks(self.values[layer], one.values[0], rows, self, column_last=False),
+        )
+
     def with_row_axis(self) -> "KVCache":
         """The same with axis B in its arrays, also where it is one."""
         if not self.without_rows:

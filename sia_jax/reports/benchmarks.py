@@ -21,8 +21,9 @@ def write_page(records: Path, page: Path) -> None:
         newest[record["kind"], record["shape"], record["device"]] = record | {"file": path.name}
     head = (
         "# Benchmarks\n\n"
-        "Made by `decode.benchmark`, `decode.benchmark_gpu`, `decode.benchmark_compile` and "
-        "`train.benchmark` from the records in `benchmarks/`; not edited by hand.\n"
+        "Made by `decode.benchmark`, `decode.benchmark_gpu`, `decode.benchmark_compile`, "
+        "`decode.benchmark_engine` and `train.benchmark` from the records in `benchmarks/`; not edited by "
+        "hand.\n"
         "A floor is the larger of bytes over bandwidth and FLOPs over peak, both measured in the same run.\n"
     )
     write_text(page, "\n".join([head, *map(section, newest.values())]))
@@ -182,6 +183,38 @@ def _compile(record: dict[str, Any]) -> str:
     )
 
 
+def _engine(record: dict[str, Any]) -> str:
+    found = record["lock_step"]
+    systems = (
+        (row["system"], f"{row['tokens_per_second']:.0f} ({row['best_tokens_per_second']:.0f})")
+        for row in found["systems"]
+    )
+    spent = found["host_seconds"]
+    whole = sum(spent.values()) - spent["idle"]
+    host = ", ".join(
+        f"{name} {seconds / whole:.1%}" for name, seconds in spent.items() if name not in ("idle", "device")
+    )
+    first = (
+        (str(row["streams"]), f"{row['first_token_ms']:.0f}", f"{row['between_tokens_ms']:.1f}")
+        for row in record["first_tokens"]
+    )
+    beside = ((row["streams"], f"{row['tokens_per_second']:.0f}") for row in record["neighbours"])
+    return (
+        f'## The engine, shape "{record["shape"]}"\n\n{_run(record)}\n{_targets(record)}\n'
+        f"{record['requests']} unsteered requests over {record['rows']} rows, replies of 16 .. "
+        f"{record['new_tokens']} tokens: with all rows always in use, {found['ideal']:.2f} times as fast as "
+        f"in lock step. {found['rows_in_use']:.1f} rows were in use on average, over {found['windows']:,} "
+        f"windows of {found['policy_steps'] / found['windows']:.1f} policy steps. Of the engine's thread "
+        f"the host takes: {host}; the rest waits for the device. Compiling took "
+        f"{found['warmup_seconds']:.1f} s.\n\n"
+        f"{_table(('system', 'tokens/s (best)'), systems)}\n"
+        f"The unsteered half of {record['rows']} streams, and what the other half is:\n\n"
+        f"{_table(('streams', 'tokens/s of the unsteered half'), beside)}\n"
+        "Streams that are handed in at once to an engine that is idle:\n\n"
+        f"{_table(('streams', 'ms to the first token', 'ms between tokens'), first)}"
+    )
+
+
 def _decode_step(record: dict[str, Any]) -> str:
     rows = (
         (
@@ -271,6 +304,7 @@ def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 _SECTIONS = {
     "compile": _compile,
     "decode_step": _decode_step,
+    "engine": _engine,
     "gpu": _gpu,
     "sampler": _sampler,
     "sampler_sweep": _sampler_sweep,

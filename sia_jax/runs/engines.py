@@ -67,7 +67,7 @@ def make_engine(
         rows=whole_rows(args, rows),
         max_length=min(length, held),
         lengths=[min(length, held)],
-        steering=steering(args) if structure is None else structure,
+        steering=steering(args, models.policy) if structure is None else structure,
         expected_ratio=expected_ratio,
         record=record,
         max_stop_ids=max(_STOP_IDS, len(models.policy.config.eos_token_ids) + len(args.stop)),

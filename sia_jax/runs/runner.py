@@ -26,8 +26,8 @@ from sia_jax.checkpoints.value_model import (
 )
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.prompts import check_seed
+from sia_jax.engine.markers import encode_of, is_read, with_markers
 from sia_jax.engine.reply import Reply, json_threshold, read_replies
-from sia_jax.models.config import ModelConfig
 from sia_jax.runs.cli import check_texts, named_as_options
 from sia_jax.runs.options import Models, SamplingArgs
 from sia_jax.runs.prompting import check_room, find_prompting
@@ -95,7 +95,7 @@ def check_options(args: SamplingArgs) -> None:
     if args.threshold is not None and not reads_threshold(gate):
         raise ValueError(
             f"--threshold {args.threshold:g} is for a gate with entropy or budget in it, got --gate "
-            f"{text_of(gate)!r}"
+            f"{args.gate!r}"
         )
 
 
@@ -133,7 +133,7 @@ def prepare(args: SamplingArgs) -> sia_jax.Policy:
             resolve_checkpoint(other)
     policy = _without_weights(folder, args)
     with named_as_options(args):
-        check_numbers(args, policy.config)
+        check_numbers(args, policy)
     if args.stop and policy.tokenizer is None:
         raise ValueError(f"--stop needs a tokenizer, and {folder} has none")
     return policy
@@ -145,15 +145,16 @@ def _without_weights(folder: Path, args: SamplingArgs) -> sia_jax.Policy:
     return sia_jax.Policy(model, {}, tokenizer, checkpoint_name(args.policy))
 
 
-def check_numbers(args: SamplingArgs, model: ModelConfig) -> None:
-    """The numbers lie in their ranges.
+def check_numbers(args: SamplingArgs, policy: sia_jax.Policy) -> None:
+    """The numbers lie in their ranges, and the gate's markers are ids of the policy, which needs no weights.
 
     Raises:
       ValueError: one that does not.
     """
-    check_room(model, args)
-    # More candidates than ids are refused by it.
-    sia_jax.SamplerConfig(policy=model, steering=steering(args), max_new_tokens=args.max_new_tokens)
+    check_room(policy.config, args)
+    # More candidates than ids, and a marker of other ids, are refused by it.
+    steered = steering(args, policy)
+    sia_jax.SamplerConfig(policy=policy.config, steering=steered, max_new_tokens=args.max_new_tokens)
     for name in NUMBERS:
         if getattr(args, name) is not None:
             check_number(name, getattr(args, name))
@@ -185,10 +186,20 @@ def load_models(args: SamplingArgs) -> Models:
     return Models(policy, value)
 
 
-def steering(args: SamplingArgs) -> sia_jax.SteeringConfig:
-    """The preset's structure with what was given explicitly."""
+def steering(args: SamplingArgs, policy: sia_jax.Policy | None = None) -> sia_jax.SteeringConfig:
+    """The preset's structure with what was given explicitly.
+
+    Args:
+      args: the options.
+      policy: reads the texts in a gate, with or without weights. None: they stay unread, which will do to ask
+        what the gate is made of; a sampler refuses it.
+
+    Raises:
+      ValueError: a gate or a tilt that cannot be read.
+    """
     given: dict[str, Any] = {"num_candidates": args.num_candidates}
-    for name, parse in (("gate", parse_gate), ("tilt", parse_tilt)):
+    encode = encode_of(policy)
+    for name, parse in (("gate", lambda text: parse_gate(text, encode)), ("tilt", parse_tilt)):
         text = getattr(args, name)
         try:
             given[name] = None if text is None else parse(text)
@@ -206,7 +217,7 @@ def threshold(args: SamplingArgs) -> float:
 
 def where(args: SamplingArgs, threshold: float) -> str:
     """Where a row of this threshold is steered, in words."""
-    said = [] if args.gate is None else [f"gate {text_of(steering(args).gate)}"]
+    said = [] if args.gate is None else [f"gate {args.gate}"]
     said += [f"threshold {threshold:g}"] if reads_threshold(steering(args).gate) else []
     return ", ".join(said)
 
@@ -221,9 +232,11 @@ def run_identity(args: SamplingArgs, found: Prompting | None = None) -> dict[str
     Raises:
       FileNotFoundError, ValueError: a checkpoint that cannot be read.
     """
-    folder = resolve_checkpoint(args.policy)
-    found = found or find_prompting(_without_weights(folder, args), args)
-    preset = steering(args)
+    policy = None
+    if found is None or not is_read(steering(args).gate):
+        policy = _without_weights(resolve_checkpoint(args.policy), args)
+        found = found or find_prompting(policy, args)
+    preset = steering(args, policy)
     numbers = {name: _given(getattr(args, name), getattr(preset, name)) for name in NUMBERS}
     models: dict[str, Any] = {}
     for name, path in (("policy", args.policy), ("value_backbone", value_backbone(args))):
@@ -295,15 +308,16 @@ class Runner:
         tokenizer, policy = models.policy.tokenizer, models.policy.config
         rows = whole_rows(args, rows)
         self.models, self.rows, self.tokenizer = models, rows, tokenizer
+        structure = steering(args, models.policy) if structure is None else structure
         if expected_ratio is None:
-            dense = threshold(args) == -math.inf or isinstance(steering(args).gate, Always)
+            dense = threshold(args) == -math.inf or isinstance(structure.gate, Always)
             expected_ratio = 1.0 if dense else 0.2
         self.config = sia_jax.SamplerConfig.auto(
             rows * branches,
             expected_ratio=expected_ratio,
             policy=policy,
             value=None if models.value is None else models.value.config,
-            steering=steering(args) if structure is None else structure,
+            steering=structure,
             max_new_tokens=args.max_new_tokens,
             record=record,
             branches=branches,
@@ -396,6 +410,7 @@ class Runner:
             value_length=shape[1],
         )
         least = _given(knobs.min_new_tokens, self.config.steering.min_new_tokens)
+        gate = _given(knobs.gate, self.config.steering.gate)
         samples = sia_jax.sample(
             self.models.params,
             prompt,
@@ -403,6 +418,7 @@ class Runner:
             rng_key=jnp.stack([row.key for row in filled]),
             config=self.config,
             knobs=knobs.override(
+                gate=with_markers(gate, [row.policy_ids for row in filled]),
                 min_new_tokens=np.where(real, least, 0),
                 max_new_tokens=np.where(real, self.config.max_new_tokens, 1),
                 stop_ids=self.stop_ids,

@@ -69,6 +69,7 @@ def decide(
         logit_gap=top - second,
         uniform=gumbel.uniform(gate_keys, jnp.zeros_like(index)[:, None])[:, 0],
         threshold=numbers.threshold,
+        last_token=history.last_token,
     )
     junction = numbers.gate.decide(features, history.gate)
     if not config.steered:

@@ -1,14 +1,17 @@
-"""Gates and tilts as text: `entropy & ~position(3)`, `clipped(1.0, advantage)`.
+"""Gates and tilts as text: `entropy & ~position(3)`, `after("</think>")`, `clipped(1.0, advantage)`.
 
     gate  = all {"|" all}        all = one {"&" one}        one = "~" one | "(" gate ")" | call
-    call  = name ["(" [argument {"," argument}] ")"]        argument = [field "="] (number | tilt)
+    call  = name ["(" [argument {"," argument}] ")"]        argument = [field "="] (number | ids | tilt)
+    ids   = id {"," id} | text                              text = as in JSON: "</think>\\n"
 
-A name is that of a class in snake case. Nothing is evaluated: the text is read by these rules alone.
+A name is that of a class in snake case. Nothing is evaluated: the text is read by these rules alone. What a
+marker's text is in ids a tokenizer says, which the caller brings.
 """
 
 import inspect
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -24,22 +27,30 @@ LONGEST, DEEPEST = 1000, 50
 """Characters of a text, and how many parentheses, calls and ~ may stand in each other."""
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf\b))|(?P<name>[A-Za-z_]\w*)|(?P<sign>[~&|(),=]))",
-    re.ASCII,
+    r"\s*(?:(?P<number>[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf\b))|(?P<name>[A-Za-z_]\w*)"
+    r"|(?P<text>\"(?:[^\"\\]|\\.)*\")|(?P<sign>[~&|(),=]))",
+    re.ASCII | re.DOTALL,
 )
 _BINDING: dict[type, int] = {Or: 1, And: 2, Not: 3}
 _SIGNS = {Or: "|", And: "&"}
 
 E = TypeVar("E", bound=Expression)
 
+Encode = Callable[[str], Sequence[int]]
+"""The ids of a text to which nothing is added."""
 
-def parse_gate(text: str) -> Gate:
+
+def parse_gate(text: str, encode: Encode | None = None) -> Gate:
     """The gate that a text says; ~ binds closest, then &, then |.
+
+    Args:
+      text: such as `entropy & after("</think>")`.
+      encode: the policy's tokenizer, which a marker in the text is read with; None: there is none.
 
     Raises:
       ValueError: the text is none; the error says where, what was expected, and what there is.
     """
-    return _Parser(text, "gate", Gate, gates).read()
+    return _Parser(text, "gate", Gate, gates, encode).read()
 
 
 def parse_tilt(text: str) -> Tilt:
@@ -52,7 +63,7 @@ def parse_tilt(text: str) -> Tilt:
 
 
 def text_of(expression: Expression) -> str:
-    """The text that is read as this gate or tilt of the package, whose numbers are scalars."""
+    """The text that is read as this gate or tilt of the package, of scalar numbers; a marker in ids."""
     return _text(expression, 0)
 
 
@@ -63,7 +74,7 @@ def named(kind: type[E], module: ModuleType) -> dict[str, type[E]]:
 
 
 class _Token(NamedTuple):
-    kind: str  # number, name, end, or the sign itself
+    kind: str  # number, name, text, end, or the sign itself
     text: str
     start: int
 
@@ -71,10 +82,12 @@ class _Token(NamedTuple):
 class _Parser:
     """Recursive descent over one text."""
 
-    def __init__(self, text: str, what: str, kind: type[Any], module: ModuleType):
+    def __init__(
+        self, text: str, what: str, kind: type[Any], module: ModuleType, encode: Encode | None = None
+    ):
         check_kind(f"a {what} in words", text, str, "a text")
         self.text, self.what, self.kind, self.known = text, what, kind, named(kind, module)
-        self.operators = kind is Gate
+        self.operators, self.encode = kind is Gate, encode
         self.place, self.depth = 0, 0
         if len(text) > LONGEST:
             self._fail(LONGEST, f"{LONGEST} characters at most, got {len(text)}")
@@ -95,7 +108,7 @@ class _Parser:
             at = match.end()
         rest = self.text[at:].lstrip()
         if rest:
-            self._fail(len(self.text) - len(rest), "a name, a number or one of ~ & | ( ) , =")
+            self._fail(len(self.text) - len(rest), 'a name, a number, a text in "" or one of ~ & | ( ) , =')
         return [*tokens, _Token("end", "", len(self.text))]
 
     def _expression(self) -> Any:
@@ -152,13 +165,42 @@ class _Parser:
             self.place += 2
             f = known.get(token.text)
         else:
-            f = next((f for f in known.values() if f.name not in given), None)
+            f = next((f for f in known.values() if f.name not in given and not f.kw_only), None)
         if f is None or f.name in given:
             self._fail(token.start, f"{_signature(kind)}, with no more and no other arguments")
         if "kind" in f.metadata:
             given[f.name] = self._one()
+        elif "ids" in f.metadata:
+            given[f.name] = self._marker() if self.tokens[self.place].kind == "text" else self._ids()
         else:
             given[f.name] = _number(self._take("number", f"a number for {f.name}").text)
+
+    def _ids(self) -> tuple[int, ...]:
+        """Ids, as long as numbers follow."""
+        found = []
+        while True:
+            token = self._take("number", 'ids, or a text such as "</think>"')
+            if not re.fullmatch(r"\d{1,10}", token.text):
+                self._fail(token.start, f"an id, a whole number from 0 on, got {shortened(token.text, 40)}")
+            found.append(int(token.text))
+            if self.tokens[self.place].kind != "," or self.tokens[self.place + 1].kind != "number":
+                return tuple(found)
+            self.place += 1
+
+    def _marker(self) -> tuple[int, ...]:
+        """The ids of a text."""
+        token = self._take("text", "a text")
+        if self.encode is None:
+            self._fail(token.start, "ids, as in after(151668): there is no tokenizer to read a text with")
+        try:
+            text = json.loads(token.text, strict=False)
+            text.encode()
+        except ValueError:
+            self._fail(token.start, "a text as in JSON, whose \\ escapes, and in Unicode")
+        found = tuple(self.encode(text))
+        if not found:
+            self._fail(token.start, "a text of one token at least")
+        return found
 
     def _next(self, kind: str) -> bool:
         found = self.tokens[self.place].kind == kind
@@ -191,14 +233,19 @@ def _text(expression: Any, least: int) -> str:
         sign = _SIGNS[type(expression)]
         text = f"{_text(expression.left, binding)} {sign} {_text(expression.right, binding + 1)}"
     else:
-        parts = [getattr(expression, f.name) for f in fields(expression)]
-        told = [_text(x, 0) if isinstance(x, Expression) else _told(x) for x in parts]
+        told = [part for f in fields(expression) for part in _arguments(f, getattr(expression, f.name))]
         text = _snake(type(expression)) + (f"({', '.join(told)})" if told else "")
     return f"({text})" if binding < least else text
 
 
-def _told(x: Any) -> str:
-    return repr(x.item() if hasattr(x, "item") else x)
+def _arguments(f: Field, x: Any) -> list[str]:
+    """What a field is in a call: an argument, one for each id, or nothing where only a name would say it."""
+    if isinstance(x, Expression):
+        return [_text(x, 0)]
+    found = [repr(one.item() if hasattr(one, "item") else one) for one in (x if "ids" in f.metadata else [x])]
+    if f.kw_only:
+        return [] if x == f.default else [f"{f.name}={found[0]}"]
+    return found
 
 
 def _number(text: str) -> float:
@@ -218,5 +265,6 @@ def _signature(kind: type[Any]) -> str:
     told = []
     for f in fields(kind):
         low, high = range_of(f)
-        told.append(f"{f.name}: {'a tilt' if 'kind' in f.metadata else f'{low:g} .. {high:g}'}")
+        of = "a tilt" if "kind" in f.metadata else "ids or a text" if "ids" in f.metadata else ""
+        told.append(f"{f.name}{'=' if f.kw_only else ': '}{of or f'{low:g} .. {high:g}'}")
     return _snake(kind) + (f"({', '.join(told)})" if told else "")

@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from sia_jax.arguments import check_kind, told
-from sia_jax.steering.parts import Expression, PerRow, operand, within
+from sia_jax.steering.parts import Expression, PerRow, ids, operand, within
 
 BUDGET_STEP = 0.25
 """eta: how far, in nats, one verdict moves the threshold of a `Budget`."""
@@ -40,6 +41,7 @@ class Features:
     logit_gap: Float[Array, " B"]  # largest l less the second largest; infinite where there is no second
     uniform: Float[Array, " B"]  # the position's own random number in (0, 1)
     threshold: Float[Array, " B"]  # nats
+    last_token: Int[Array, " B"]  # y_{t-1}, the reply's last id; -1 at t = 0
 
 
 class Gate(Expression):
@@ -235,6 +237,48 @@ class Refractory(Gate):
 
 
 @jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class After(Gate):
+    """y_{i-n} .. y_{i-1} = tokens for some i <= t, or started > 0: from the end of a marker of n ids on.
+
+    A marker such as </think> leaves a reasoning model its thoughts, and steers its answer. It is looked for
+    in the reply; `started` is 1 where the prompt has it already, and the first token is after it. The ids are
+    static: another marker is another program.
+    """
+
+    tokens: tuple[int, ...] = field(metadata=ids())
+    started: PerRow = field(default=0.0, kw_only=True, metadata=within(0, 1))
+
+    def init(self, threshold: Float[Array, " B"]) -> State:
+        """So many ids of the marker, from its first on, the reply ends with; once they are n, they stay n."""
+        return jnp.where(self.started > 0, len(self.tokens), jnp.zeros_like(threshold, jnp.int32))
+
+    def decide(self, features: Features, state: State) -> Array:
+        """See `Gate`."""
+        return self.advance(features, state, jnp.zeros((), bool)) == len(self.tokens)
+
+    def advance(self, features: Features, state: State, junction: Array) -> State:
+        """From y_0 .. y_{t-2} to y_0 .. y_{t-1}: y_t is not known yet, the next position reads it."""
+        before, token, after = np.array(_steps(self.tokens), np.int32).T
+        taken = (state[:, None] == before) & (features.last_token[:, None] == token)
+        matched = jnp.max(jnp.where(taken, after, 0), axis=-1)
+        return jnp.where(state == len(self.tokens), state, matched)
+
+
+def _steps(tokens: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """(k, y, j): what ends with the first k ids of a marker, and with no more, ends after y with the first j.
+
+    Where there is no entry, j = 0. The automaton of Knuth, Morris and Pratt: at most 2n entries.
+    """
+    after: list[dict[int, int]] = []
+    border = 0  # as if the marker had begun one id later
+    for k, token in enumerate(tokens):
+        after.append({**(after[border] if k else {}), token: k + 1})
+        border = after[border].get(token, 0) if k else 0
+    return [(k, token, j) for k, of in enumerate(after) for token, j in of.items()]
+
+
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, repr=False)
 class Not(Gate):
     """~inner."""
@@ -311,7 +355,15 @@ def shut_at_infinity(gate: Gate) -> bool:
 
 def reads_threshold(gate: Gate) -> bool:
     """Whether `threshold` is a number of the gate: an `Entropy` or a `Budget` is in it."""
-    if isinstance(gate, Entropy | Budget):
-        return True
-    parts = (getattr(gate, f.name) for f in fields(gate))  # type: ignore[arg-type]
-    return any(reads_threshold(part) for part in parts if isinstance(part, Gate))
+    return isinstance(gate, Entropy | Budget) or any(map(reads_threshold, _parts(gate)))
+
+
+def markers(gate: Gate) -> list[tuple[int, ...]]:
+    """The ids that each `After` of the gate waits for, from left to right."""
+    own = [gate.tokens] if isinstance(gate, After) else []
+    return own + [tokens for part in _parts(gate) for tokens in markers(part)]
+
+
+def _parts(gate: Gate) -> list[Gate]:
+    parts = [getattr(gate, f.name) for f in fields(gate)]  # type: ignore[arg-type]
+    return [part for part in parts if isinstance(part, Gate)]

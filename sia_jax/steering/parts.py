@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from sia_jax.arguments import check_kind, check_real, concrete, read_numbers, told
+from sia_jax.arguments import check_kind, check_real, check_whole, concrete, read_numbers, told
 from sia_jax.reprs import shortened
 
 PerRow = float | Float[Array, " B"]
@@ -32,6 +32,11 @@ class Expression(abc.ABC):
 def within(low: float, high: float) -> dict[str, Any]:
     """The metadata of a dataclass field that holds a number in low .. high; without it, it may be any."""
     return {"range": (low, high)}
+
+
+def ids() -> dict[str, Any]:
+    """The metadata of a dataclass field that holds ids: a tuple of one or more, static."""
+    return {"static": True, "ids": True}
 
 
 def operand(kind: type[Expression]) -> dict[str, Any]:
@@ -53,8 +58,8 @@ def check_numbers(name: str, expression: Expression, *, static: bool) -> None:
       static: each number is to be a Python or NumPy scalar; else anything that reads as an array will do.
 
     Raises:
-      TypeError: an operand of another kind, or what is no number.
-      ValueError: a number that is NaN or out of its range.
+      TypeError: an operand of another kind, what is no number, or no tuple of ids.
+      ValueError: a number that is NaN or out of its range, an id that is none, or no ids.
     """
     found = []
     for owner, of, x in _numbers(expression):
@@ -106,5 +111,15 @@ def _numbers(expression: Expression) -> Iterator[tuple[Expression, Field, Any]]:
             check_kind(f"{type(expression).__name__}.{f.name}", x, kind, kind._described)
         if isinstance(x, Expression):
             yield from _numbers(x)
+        elif "ids" in f.metadata:
+            _check_ids(f"{f.name} of {type(expression).__name__}", x)
         elif not f.metadata.get("static"):
             yield expression, f, x
+
+
+def _check_ids(label: str, x: Any) -> None:
+    check_kind(label, x, tuple, "a tuple of ids such as (151668,)")
+    for token in x:
+        check_whole(f"an id in {label}", token)
+    if not x or min(x) < 0 or max(x) >= 2**31:
+        raise ValueError(f"{label} must be one or more ids of 0 .. {2**31 - 1}, got {shortened(repr(x), 80)}")

@@ -40,6 +40,7 @@ class History:
     gate: GateState
     prompt_ids: Bool[Array, "B V"]  # ids that occur in the policy's prompt
     counts: Int[Array, "B V"]  # how often the reply has each id
+    last_token: Int[Array, " B"]  # y_{t-1}, the reply's last id; -1 at t = 0
 
 
 @jax.tree_util.register_dataclass

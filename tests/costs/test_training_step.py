@@ -17,6 +17,7 @@ from sia_jax.models.lora import LoraConfig
 from sia_jax.parallel.mesh import make_mesh
 from sia_jax.training.config import TrainConfig
 from tests.support.checkpoints import tiny_config
+from tests.support.marks import long
 from train.compile_tpu import compile_step, train_config
 
 MESH = (2, 2, 2)
@@ -81,7 +82,7 @@ def test_devices_send_each_other_what_the_formulas_say_and_nothing_else():
     assert [line for line in wrong if not line.startswith(("embedding: expected 1 arrays", "sums:"))] == []
 
 
-@pytest.mark.parametrize("remat", [True, False])
+@pytest.mark.parametrize("remat", [long(True), False])
 def test_a_layers_weights_are_gathered_for_its_forward_and_again_for_its_backward_pass(remat):
     gathers = [
         one for one in exchanged(remat) if one.kind == "all-gather" and one.shapes[0].startswith("f16")
@@ -94,7 +95,7 @@ def test_a_layers_weights_are_gathered_for_its_forward_and_again_for_its_backwar
     assert {one.loops for one in gathers} == {1}
 
 
-@pytest.mark.parametrize("remat", [True, False])
+@pytest.mark.parametrize("remat", [long(True), False])
 def test_no_part_of_a_weight_is_cut_out_of_the_gathered_one_which_would_have_to_stay_until_then(remat):
     assert "f16[32,32]" in program(remat)
     assert re.findall(r"= f16\[(?:32,16|16,32|24,16|16,24)\]\S* dynamic-slice\(.*", program(remat)) == []

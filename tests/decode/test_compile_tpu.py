@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from decode import compile_tpu
-from decode.compile_tpu import Args, Found, amiss
+from decode.compile_tpu import LAYERS, Args, Found, amiss, reckon
 from sia_jax.costs.compiled import Collective
 from sia_jax.costs.sampler import SamplerMemory, cache_moves
 from sia_jax.costs.tpu import ChipMemory, chip_bytes
@@ -52,6 +52,14 @@ def test_what_is_not_as_expected_is_said_and_nothing_else(found, complaint):
     assert complaint is None or complaint in wrong[0]
 
 
+def test_what_is_compiled_whole_is_not_reckoned():
+    assert reckon({LAYERS: 1000}) == 1000
+
+
+def test_layers_that_are_not_compiled_take_what_the_last_one_added():
+    assert reckon({LAYERS - 3: 100, LAYERS - 2: 107}) == 107 + 2 * 7
+
+
 PROGRAM = """HloModule m
 
 %body (p: f32[8]) -> f32[8] {
@@ -80,7 +88,7 @@ def test_caches_that_are_laid_out_anew_in_a_loop_are_counted_by_pass():
     ("args", "says"),
     [
         (Args(mesh=(1, 4, 1)), "needs 4 devices, got 8"),
-        (Args(layers=1), "--layers must lie in 2 .. 28, got 1"),
+        (Args(layers=2), "--layers must lie in 3 .. 28, got 2"),
         (Args(rows=7), "--rows must be a multiple of 2, data times fsdp, got 7"),
         (Args(topology="v9:1x1"), "of a generation in"),
     ],

@@ -204,12 +204,14 @@ def test_a_gate_and_a_tilt_are_settings_of_the_run_in_one_writing_and_only_if_gi
 
 
 def test_a_gate_opens_where_it_says_and_a_tilt_of_nothing_shifts_nothing(args: Args, tmp_path: Path) -> None:
-    """Of as many ids as there are candidates, so that both choices are of the same."""
-    changes = {"gate": "entropy & ~position(3)", "tilt": "clipped(0, additive)", "top_k": 10}
+    """Of as many ids as there are candidates, so that both choices are of the same; without thinking."""
+    gate = "entropy & ~position(3) & after({})"
+    changes = {"gate": gate.format('"</think>"'), "tilt": "clipped(0, additive)", "top_k": 10}
+    end = runner.prepare(args).tokenizer.convert_tokens_to_ids("</think>")
     for line in run(args, tmp_path / "replies.jsonl", **changes):
         assert line["junction"] == [t >= 3 and h >= 2.1 for t, h in enumerate(line["entropy"])]
         assert line["steering"]["junctions"] > line["steering"]["shifted"] == 0
-        assert line["settings"]["gate"] == changes["gate"]
+        assert line["settings"]["gate"] == gate.format(end)
 
 
 @pytest.mark.parametrize("gate", [long("never"), long("~bernoulli(0)")])

@@ -71,6 +71,16 @@ def test_steering_refuses_what_it_does_not_know(changes, error, message):
         sia_jax.SteeringConfig(**changes)
 
 
+def test_a_marker_is_of_the_policys_vocabulary():
+    inside, outside = (
+        sia_jax.SteeringConfig(gate=gates.Entropy() & gates.After((3, MODEL.vocab_size + more)))
+        for more in (-1, 0)
+    )
+    sia_jax.SamplerConfig(policy=MODEL, steering=inside)
+    with pytest.raises(ValueError, match=rf"the ids of After must lie in 0 .. {MODEL.vocab_size - 1} \(the"):
+        sia_jax.SamplerConfig(policy=MODEL, steering=outside)
+
+
 def test_numbers_of_expressions_are_leaves_from_left_to_right():
     gate = (gates.Position(3) & ~gates.Bernoulli(0.5)) | gates.Budget(0.2)
     assert jax.tree.leaves(gate) == [3, 0.5, 0.2]

@@ -15,6 +15,7 @@ from sia_jax.decoding.schedule import Burst, make_schedule
 from sia_jax.models.heads import value_head
 from sia_jax.steering.gates import (
     BUDGET_STEP,
+    After,
     Always,
     Bernoulli,
     Budget,
@@ -190,6 +191,7 @@ def test_temperature_zero_ignores_the_seed(threshold):
     assert not np.array_equal(run(threshold, seed=1).tokens, run(threshold, seed=2).tokens)
 
 
+@pytest.mark.long
 def test_the_two_heads_agree_where_they_read_one_table():
     policy, value = models()
     config, model = policy.config, jax.tree.map(jnp.copy, policy.params["model"])
@@ -226,6 +228,7 @@ def test_the_two_heads_agree_where_they_read_one_table():
 # Gates
 
 
+@functools.cache
 def features(n: int = 64, seed: int = 0) -> Features:
     rng = np.random.default_rng(seed)
     return Features(
@@ -236,6 +239,7 @@ def features(n: int = 64, seed: int = 0) -> Features:
         logit_gap=jnp.asarray(rng.uniform(0, 3, n), jnp.float32),
         uniform=jnp.asarray(rng.uniform(0, 1, n), jnp.float32),
         threshold=jnp.full(n, 0.7, jnp.float32),
+        last_token=jnp.asarray(rng.integers(0, 3, n)),
     )
 
 
@@ -249,6 +253,7 @@ LEAVES = [
     Budget(0.3),
     Always(),
     Never(),
+    After((1, 1, 2)),
 ]
 
 

@@ -83,7 +83,7 @@ def numbers_of(config=CONFIG, seed=7, **knobs):
 def history() -> History:
     zeros = jnp.zeros(ROWS, jnp.int32)
     nothing = jnp.zeros((ROWS, V), jnp.int32)
-    return History(zeros, jnp.zeros(ROWS), (), nothing.astype(bool), nothing)
+    return History(zeros, jnp.zeros(ROWS), (), nothing.astype(bool), nothing, zeros - 1)
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -317,6 +317,23 @@ def test_a_refractory_gate_hears_the_verdict_of_the_whole():
     assert [last for last, _ in states] == [-1, -1, -1, 3, 3]
 
 
+@pytest.mark.parametrize(
+    ("reply", "matched"),
+    [
+        *(([], 0), ([2], 0), ([1], 1), ([1, 1], 2), ([1, 1, 1], 2), ([1, 2, 1], 1), ([1, 1, 3], 0)),
+        *(([1, 1, 2], 3), ([1, 1, 1, 2], 3), ([1, 1, 2, 5, 1], 3)),
+    ],
+)
+def test_a_marker_is_looked_for_in_the_whole_reply(reply, matched):
+    f = dataclasses.replace(FEATURES, reply=tuple(reply))
+    for started in (0.0, 1.0):
+        gate = ("Or", ("Never",), ("After", [1, 1, 2], started))
+        state = initial_state(gate, 1.0)
+        assert state == [3 * started]
+        assert evaluate(gate, f, iter(state)).is_open == (matched == 3 or started > 0)
+        assert advance(gate, f, iter(state), False) == [3 if started else matched]
+
+
 @dataclass(frozen=True)
 class Entropy:
     pass
@@ -330,6 +347,12 @@ class Budget:
 @dataclass(frozen=True)
 class Position:
     first: int
+
+
+@dataclass(frozen=True)
+class After:
+    tokens: tuple[int, ...]
+    started: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -355,6 +378,11 @@ def test_objects_are_read_by_their_names_and_their_numbers_replaced_from_the_lef
     assert numbered(gate, [1, 2, 3]) == (
         "Or", ("Or", ("Budget", 1.0), ("Not", ("Position", 2.0))), ("Or", ("Entropy",), ("Budget", 3.0)),
     )  # fmt: skip
+    assert numbered(Or(After((7, 8)), Position(4)), [1, 2]) == (
+        "Or",
+        ("After", [7, 8], 1.0),
+        ("Position", 2.0),
+    )
 
 
 def test_tilts_follow_their_equations():
@@ -532,6 +560,7 @@ EXPOSING = {
     "filtered_entropy": {"temperature": 0.5, "top_p": 0.8},
     "waiting_gate": {"gate": ("Budget", 0.5)},
     "early_verdict": {"gate": ("And", ("And", ("Always",), ("Refractory", 2.0)), ("Budget", 0.4))},
+    "late_marker": {"gate": ("After", [7], 0.0), "bias": {7: 3.0}},
     "prefix_value_shifted": {"tilt": BOUNDED, "beta": 4.0},
     "stale_prefix_value": {"tilt": BOUNDED, "beta": 4.0},
 }

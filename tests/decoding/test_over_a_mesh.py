@@ -189,6 +189,7 @@ def test_a_device_holds_the_caches_of_its_own_rows_and_heads():
     assert all(b <= rows and k <= heads for b, k in caches)
 
 
+@pytest.mark.long
 def test_weights_are_gathered_once_and_not_in_the_loop():
     found = compiled((1, 8, 1))
     exchanged = collectives(found.text, found.mesh.shape)

@@ -29,6 +29,7 @@ from sia_jax.steering.gates import Bernoulli, Budget, Entropy, Position
 from sia_jax.steering.tilts import Clipped
 from tests.support import oracle_parts as oracle
 from tests.support.checkpoints import tiny_policy, tiny_value_model
+from tests.support.marks import long
 
 ROWS, T = 4, 6
 GATE = (Entropy() & Position(4)) | Bernoulli(0.2) | Budget(0.3)
@@ -226,7 +227,7 @@ def test_the_search_finds_branches_and_callbacks_at_any_depth():
 # No copy of a cache
 
 
-@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("batch", [long(1), 4])
 def test_no_loop_copies_or_transposes_a_layers_cache(batch):
     # Long replies to short prompts: a layer's cache is the largest array, but for what prefill does once.
     length, steps = 8, 504
@@ -427,8 +428,8 @@ class PartsTest(chex.TestCase):
         rng = np.random.default_rng(0)
         now, before, top, gap, u = rng.uniform(0, 1.4, (5, n)).astype(np.float32)
         now[:4], before[:4] = 0.0, [0.0, 1e-9, 1.0, 1e-6]
-        index = np.arange(n) % 5
-        features = gates.Features(index, now, before, top, gap, u, np.full(n, 0.7, np.float32))
+        index, last = np.arange(n) % 5, np.arange(n) % 7 - 1
+        features = gates.Features(index, now, before, top, gap, u, np.full(n, 0.7, np.float32), last)
         ratio = np.log(np.maximum(np.float64(now), 1e-6) / np.maximum(np.float64(before), 1e-6))
         expected = {
             gates.Entropy(): now >= np.float32(0.7),
@@ -437,6 +438,9 @@ class PartsTest(chex.TestCase):
             gates.Bernoulli(0.4): u < 0.4,
             gates.TopProbability(0.5): top <= 0.5,
             gates.LogitGap(0.6): gap <= 0.6,
+            gates.After((3,)): last == 3,
+            gates.After((3, 4)): np.zeros(n, bool),
+            gates.After((3, 4), started=1): np.ones(n, bool),
             gates.Budget(0.3): now >= np.float32(0.7),
             gates.Always(): np.ones(n, bool),
             gates.Never(): np.zeros(n, bool),
@@ -451,8 +455,10 @@ class PartsTest(chex.TestCase):
 
             actual, state = self.of(step)(traced, features)
             np.testing.assert_array_equal(actual, opens, err_msg=repr(gate))
-            for q in jax.tree.leaves(state):
-                np.testing.assert_allclose(q, 0.7 + 0.25 * (opens - 0.3), rtol=1e-6)
+            if isinstance(gate, gates.Budget):
+                np.testing.assert_allclose(state, 0.7 + 0.25 * (opens - 0.3), rtol=1e-6)
+            if isinstance(gate, gates.After):
+                np.testing.assert_array_equal(state, np.where(opens, len(gate.tokens), last == 3))
 
     @chex.variants(with_jit=True, without_jit=True)
     def test_tilts_are_those_of_numpy_over_the_allowed_alone(self):

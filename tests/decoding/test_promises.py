@@ -170,6 +170,7 @@ def test_an_adapter_kept_apart_and_one_merged_give_one_reply():
     assert_agrees(program_of("scalar"), run(program, rows), rows)
 
 
+@pytest.mark.long
 def test_branches_are_rows_with_folded_keys():
     program = program_of("scalar", "what the rule of auto says", branches=3)
     rows = [clear_row(program, 60, i, **numbers)[0] for i, numbers in enumerate(NUMBERS[:2])]

@@ -13,7 +13,7 @@ import sia_jax
 from sia_jax.decoding import window as programs
 from sia_jax.decoding.state import FinishReason
 from sia_jax.parallel.mesh import make_mesh
-from sia_jax.steering.gates import Bernoulli, Budget, Entropy, Position
+from sia_jax.steering.gates import After, Bernoulli, Budget, Entropy, Position
 from sia_jax.steering.tilts import Advantage, Clipped
 from tests.decoding.test_over_a_mesh import placed
 from tests.support.checkpoints import tiny_policy, tiny_value_model
@@ -23,13 +23,16 @@ from tests.support.marks import long
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 40, "num_heads": 4, "num_kv_heads": 2}
 ROWS, LENGTH = 8, 12
 
+MARKER = (60, 60, 60)
+"""Of the gate, which is shut after it; but for the test that asks for it, it is hardly ever said."""
+
 
 @functools.cache
 def models(head: str) -> tuple[sia_jax.SteeringParams, sia_jax.SamplerConfig]:
     policy = tiny_policy(num_layers=1, **SIZES)
     value = tiny_value_model(policy, head=head)
     steering = sia_jax.SteeringConfig(
-        num_candidates=4, gate=Entropy() & Budget(0.6), tilt=Clipped(0.5, Advantage())
+        num_candidates=4, gate=Entropy() & Budget(0.6) & ~After(MARKER), tilt=Clipped(0.5, Advantage())
     )
     config = sia_jax.SamplerConfig(
         policy.config, value.config, steering, max_new_tokens=LENGTH, chunk=8, slots=3
@@ -133,6 +136,21 @@ def test_a_fork_in_the_middle_keeps_what_was_said_and_goes_on_under_its_key():
     one, two = rows.replies[0].record.tokens, rows.replies[1].record.tokens
     np.testing.assert_array_equal(one[:said], two[:said])
     assert one.tolist() != two.tolist()
+
+
+def test_a_marker_is_complete_wherever_windows_cut_it_and_in_a_fork_of_half_of_it():
+    rows = Rows(*models("scalar"), ROWS)
+    only = Request((5,), (7,), 0, -np.inf, {"min_new_tokens": LENGTH}, bias=(MARKER[0], 99.0))
+    rows.admit({1: (0, only)})
+    for said in (1, 2):
+        assert rows.window(1).lengths[1] == said
+    rows.fork([1], {6: 1}, [requests()[0].key])
+    rows.admit({2: (2, only)})
+    while rows.holds:
+        rows.window(3)
+    for reply in rows.replies.values():
+        assert set(reply.record.tokens.tolist()) == {60}
+        assert reply.record.junction.tolist() == [True] * 3 + [False] * (LENGTH - 3)
 
 
 def test_a_cancelled_row_says_no_more_and_its_neighbours_feel_nothing():

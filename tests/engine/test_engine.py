@@ -1,18 +1,24 @@
 """An engine gives each request the reply that `sample` gives it alone, whatever else runs."""
 
 import functools
+import gc
+import os
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from sia_jax.decoding import window
+import sia_jax
+from sia_jax.decoding import window as programs
 from sia_jax.decoding.state import FinishReason
 from sia_jax.engine.engine import Engine
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request
+from tests.decoding.test_over_a_mesh import placed
 from tests.support.engines import (
     LENGTH,
     assert_same,
@@ -23,6 +29,7 @@ from tests.support.engines import (
     random_requests,
     sampled,
 )
+from tests.support.marks import long
 
 COUNT = 96
 
@@ -165,15 +172,16 @@ def test_nothing_is_compiled_after_the_warm_up_with_weights_that_were_loaded() -
     policy, value = pair()
     params, head = jax.device_put((policy.params, value.params), jax.devices()[0])
     policy, value = replace(policy, params=params), replace(value, params=head)
-    programs = (window._admit, window._window, window.fork)
+    jitted = (programs._admit, programs._window, programs.fork)
     with Engine(policy, value, rows=4, lengths=(LENGTH,), max_length=LENGTH) as engine:
         engine.warmup(requests)
-        compiled = [program._cache_size() for program in programs]
+        compiled = [program._cache_size() for program in jitted]
         engine.generate(requests)
-        assert [program._cache_size() for program in programs] == compiled
+        assert [program._cache_size() for program in jitted] == compiled
 
 
-def test_a_stop_text_frees_the_row_before_the_device_would_have() -> None:
+@pytest.mark.long
+def test_one_row_serves_all_one_after_the_other() -> None:
     requests = [request for request in random_requests(COUNT) if request.stop]
     with make_engine(rows=1) as engine:
         replies = engine.generate(requests[:6])
@@ -199,6 +207,27 @@ def test_replies_as_they_are_completed_are_all_there_and_requests_are_taken_as_t
         assert_same(found[place], other)
 
 
+@pytest.mark.parametrize("sizes", [long((2, 2, 2)), long((4, 2, 1))])
+def test_an_engine_on_a_mesh_gives_the_same_replies(sizes: tuple[int, int, int]) -> None:
+    policy, value = pair()
+    mesh = sia_jax.make_mesh(*sizes)
+    params = placed(sia_jax.SteeringParams(policy.params, value.params), mesh)
+    policy = replace(policy, params=params.policy)
+    value = replace(value, params=params.value, base=params.policy["model"])
+    with make_engine(models=(policy, value)) as engine:
+        replies = engine.generate(random_requests(COUNT))
+        copies = engine.generate(random_requests(3)[2].override(n=6, stop=()))
+        count = programs._window._cache_size()
+        engine.generate(random_requests(12))
+        assert programs._window._cache_size() == count
+    for found, other in zip(replies, expected(), strict=True):
+        assert_same(found, other)
+    with make_engine() as engine:
+        alone = engine.generate(random_requests(3)[2].override(n=6, stop=()))
+    for found, other in zip(copies.choices, alone.choices, strict=True):
+        assert_same(found, other)
+
+
 @pytest.mark.long
 def test_two_thousand_requests_that_come_and_go_get_the_replies_of_sample() -> None:
     rng = np.random.default_rng(3)
@@ -207,10 +236,10 @@ def test_two_thousand_requests_that_come_and_go_get_the_replies_of_sample() -> N
     with make_engine() as engine:
         for place in rng.permutation(len(requests)):
             handles[place] = engine.submit(requests[place])
-            if rng.random() < 0.1:
+            if rng.random() < 0.05:
                 handles[place].result()
-            if rng.random() < 0.1:
-                victim = int(rng.choice(list(handles)))
+            if len(cancelled) < 200 and rng.random() < 0.2 and not all(h.done for h in handles.values()):
+                victim = int(rng.choice([p for p, handle in handles.items() if not handle.done]))
                 handles[victim].cancel()
                 cancelled.add(victim)
         replies = [handles[place].result() for place in range(len(requests))]
@@ -225,6 +254,33 @@ def test_two_thousand_requests_that_come_and_go_get_the_replies_of_sample() -> N
             assert is_beginning(found, other)
         elif differ(found, other):
             differing.append(place)
-    assert cut > 20
+    assert cut > 50
     # Two programs may round a tie apart: promise 2, some 1e-6 of the positions.
     assert len(differing) <= 1, differing
+
+
+@pytest.mark.long
+def test_twenty_thousand_requests_leave_the_memory_as_it_was() -> None:
+    def asked() -> Iterator[Request]:
+        for seed in range(20_000):
+            length = 1 + seed % 6
+            yield Request(
+                prompt_ids=[5, 6, seed % 300], max_new_tokens=length, ignore_eos=True, seed=seed, stop=["zq"]
+            )
+
+    sizes, count, tokens = [], 0, 0
+    with make_engine(rows=32) as engine:
+        for _, reply in engine.as_completed(asked(), ahead=200):
+            count += 1
+            tokens += len(reply.tokens)
+            if count % 4000 == 0:
+                gc.collect()
+                sizes.append(resident_bytes())
+        totals = engine.statistics()
+    assert count == totals.replies == 20_000
+    assert tokens == sum(1 + seed % 6 for seed in range(20_000))
+    assert sizes[-1] - sizes[0] < 16e6, sizes
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -12,6 +12,7 @@ from sia_jax.models import passes, rope, transformer
 from sia_jax.models.cache import KVCache
 from sia_jax.models.lora import Adapter, LoraConfig, descend
 from tests.support.checkpoints import random_lora, random_tokens, tiny_policy
+from tests.support.marks import long
 
 LAYERS = 3
 PLAIN = LoraConfig(rank=4, alpha=8.0)
@@ -108,9 +109,10 @@ CASES = {
     "decode, patterns": (decode, adapter_of(BY_LAYER)),
     "decode, BSKH, plain": (functools.partial(decode, layout="BSKH"), adapter_of(PLAIN)),
 }
+LONG = ("full, patterns", "decode, none", "decode, BSKH, plain")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [long(case) if case in LONG else case for case in CASES])
 def test_numbers_are_those_of_layers_that_are_run_one_by_one(case, monkeypatch):
     f, adapter = CASES[case]
     ours = jax.jit(lambda *args: f(*args))(POLICY.params["model"], adapter)

@@ -24,6 +24,7 @@ KINDS = [(head, adapted) for head in get_args(HeadKind) for adapted in (True, Fa
 every_kind = pytest.mark.parametrize(("head", "adapted"), KINDS)
 
 
+@functools.cache
 def setup(head, adapted):
     """A network over [2, 5] tokens: it, the tokens, its hidden states, and the oracle of the same weights."""
     policy = tiny_policy()

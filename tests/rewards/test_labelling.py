@@ -17,6 +17,7 @@ from sia_jax.parallel.mesh import make_mesh, shard_params
 from sia_jax.pretrained import RewardModel
 from sia_jax.rewards.labelling import Labeller, Outcome, check_conversation, label
 from tests.support.checkpoints import assert_close, tiny_reward_model
+from tests.support.marks import long
 from tests.support.oracle_network import NumpyModel
 from tests.support.tokenizers import save_llama3_tokenizer, save_qwen3_tokenizer
 
@@ -24,6 +25,11 @@ DIVIDING = {"hidden_size": 32, "intermediate_size": 48}  # with V = 64 and N * H
 
 QUESTION = {"role": "user", "content": "How long should I boil an egg?"}
 REPLY = {"role": "assistant", "content": "Seven minutes, in boiling water."}
+
+
+def one_layer(family: Any = "qwen3", **options: Any) -> RewardModel:
+    """A reward model that takes half as long to compile."""
+    return tiny_reward_model(family, num_layers=1, **options)
 
 
 def random_ids(count: int, shortest: int, longest: int, seed: int = 0) -> list[list[int]]:
@@ -54,7 +60,7 @@ def alone(model: RewardModel, ids: Sequence[int]) -> float:
 def in_words(tmp_path_factory: pytest.TempPathFactory) -> RewardModel:
     """A reward model with a tokenizer."""
     tokenizer = save_qwen3_tokenizer(tmp_path_factory.mktemp("tokenizer"))
-    return replace(tiny_reward_model(vocab_size=352), tokenizer=tokenizer)
+    return replace(one_layer(vocab_size=352), tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize("family", ["qwen3", "llama"])
@@ -75,7 +81,7 @@ BUCKETS = random_ids(8, 1, 16) + random_ids(8, 17, 24, seed=1) + random_ids(4, 2
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
 def with_bits(request: pytest.FixtureRequest) -> tuple[RewardModel, list[float]]:
     """A model, and its rewards of `BUCKETS`: 6, 4 and 3 rows a batch."""
-    model = tiny_reward_model(dtype=jnp.dtype(request.param))
+    model = one_layer(dtype=jnp.dtype(request.param))
     return model, rewards_of(model, BUCKETS, batch_tokens=96)
 
 
@@ -90,7 +96,7 @@ def test_order_neighbours_and_place_in_the_batch_change_no_bit(
 
 
 def test_the_rows_of_a_batch_and_its_padding_change_float32_noise_only() -> None:
-    model = tiny_reward_model()
+    model = one_layer()
     expected = rewards_of(model, BUCKETS, batch_tokens=96)
     assert_close(rewards_of(model, BUCKETS, batch_tokens=1), expected)
     for width in (48, 64):
@@ -100,9 +106,9 @@ def test_the_rows_of_a_batch_and_its_padding_change_float32_noise_only() -> None
         assert_close(model.score(tokens, [len(ids) for ids in BUCKETS]), np.float32(expected))
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 2), (8, 1, 1), (1, 4, 2)])
+@pytest.mark.parametrize("shape", [(2, 2, 2), long((8, 1, 1)), long((1, 4, 2))])
 def test_eight_devices_label_as_one_does(shape: tuple[int, int, int]) -> None:
-    model = tiny_reward_model(num_layers=1, **DIVIDING)
+    model = one_layer(**DIVIDING)
     mesh = make_mesh(*shape)
     spread = replace(model, params=shard_params(model.params, mesh))
     conversations = random_ids(21, 1, 16)
@@ -115,12 +121,12 @@ def test_eight_devices_label_as_one_does(shape: tuple[int, int, int]) -> None:
 
 
 def test_batches_hold_the_budget_and_a_single_row_at_least() -> None:
-    labeller = Labeller(tiny_reward_model(), batch_tokens=100)
+    labeller = Labeller(one_layer(), batch_tokens=100)
     assert [labeller.rows(length) for length in (16, 24, 48, 96, 128)] == [6, 4, 2, 1, 1]
 
 
 def test_each_bucket_is_one_compiled_shape() -> None:
-    model = tiny_reward_model(num_layers=1, intermediate_size=44)
+    model = one_layer(intermediate_size=44)
     conversations = random_ids(30, 1, 60)
     buckets = {passes.bucket_length(len(ids)) for ids in conversations}
     announced: list[int] = []
@@ -157,12 +163,12 @@ def test_the_next_batch_is_enqueued_before_the_last_is_read(monkeypatch: pytest.
 
     original = passes.batch_rewards
     monkeypatch.setattr(passes, "batch_rewards", lambda *args, **kw: Rewards(original(*args, **kw)))
-    rewards_of(tiny_reward_model(), random_ids(8, 1, 16), batch_tokens=32)
+    rewards_of(one_layer(), random_ids(8, 1, 16), batch_tokens=32)
     assert log == ["+0", "+1", "-0", "+2", "-1", "+3", "-2", "-3"]
 
 
 def test_a_drained_labeller_gives_what_is_computed_and_keeps_what_waits() -> None:
-    model, conversations = tiny_reward_model(), random_ids(7, 1, 16)
+    model, conversations = one_layer(), random_ids(7, 1, 16)
     labeller = Labeller(model, batch_tokens=48)
     early = [outcome for index, ids in enumerate(conversations) for outcome in labeller.add_ids(index, ids)]
     assert [outcome.index for outcome in early] == [0, 1, 2]
@@ -173,7 +179,7 @@ def test_a_drained_labeller_gives_what_is_computed_and_keeps_what_waits() -> Non
 
 
 def test_conversations_that_are_too_long_are_left_out_and_never_cut() -> None:
-    model = tiny_reward_model(max_position_embeddings=40)
+    model = one_layer(max_position_embeddings=40)
     conversations = random_ids(1, 30, 30) + random_ids(1, 31, 31) + random_ids(1, 40, 40)
     kept, long, longer = outcomes_of(model, conversations, max_tokens=30)
     assert_close(kept.reward, alone(model, conversations[0]))
@@ -188,7 +194,7 @@ def test_conversations_that_are_too_long_are_left_out_and_never_cut() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_reward_that_is_not_finite_is_no_label_and_leaves_its_neighbours_alone(dtype: str) -> None:
-    model = tiny_reward_model(dtype=jnp.dtype(dtype))
+    model = one_layer(dtype=jnp.dtype(dtype))
     conversations = [[5, 6, 7], [9, 5], [5, 9, 6], [6, 7]]
     embedding = model.params["model"]["embed_tokens"]["weight"].at[9].set(jnp.nan)
     broken = {**model.params["model"], "embed_tokens": {"weight": embedding}}
@@ -201,7 +207,7 @@ def test_a_reward_that_is_not_finite_is_no_label_and_leaves_its_neighbours_alone
 
 
 def test_an_infinite_reward_is_no_label() -> None:
-    model = tiny_reward_model()
+    model = one_layer()
     score = jnp.full_like(model.params["score"]["weight"], 3e38)
     outcomes = outcomes_of(replace(model, params={**model.params, "score": {"weight": score}}), BUCKETS[:4])
     assert {outcome.reason for outcome in outcomes} == {"not finite"}
@@ -240,7 +246,7 @@ def test_human_inside_a_reply_is_text(in_words: RewardModel) -> None:
 
 def test_variables_of_the_template(tmp_path: Path) -> None:
     tokenizer = save_llama3_tokenizer(tmp_path)
-    model = replace(tiny_reward_model("llama", vocab_size=352), tokenizer=tokenizer)
+    model = replace(one_layer("llama", vocab_size=352), tokenizer=tokenizer)
     default, same, other = (
         label(model, [[QUESTION, REPLY]], template=template)[0].reward
         for template in (None, {"date_string": "26 Jul 2024"}, {"date_string": "01 Jan 2030"})
@@ -333,15 +339,15 @@ def test_why_something_is_no_conversation_with_a_reply(
 )
 def test_options_out_of_range(options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Labeller(tiny_reward_model(), **options)
+        Labeller(one_layer(), **options)
 
 
 def test_a_foreign_tokenizer_and_ids_are_refused_before_anything_is_scored(in_words: RewardModel) -> None:
     with pytest.raises(
         ValueError, match=r"ids up to 345, the model knows 0 \.\. 63; use the reward model's own"
     ):
-        Labeller(replace(tiny_reward_model(), tokenizer=in_words.tokenizer))
-    labeller = Labeller(tiny_reward_model())
+        Labeller(replace(one_layer(), tokenizer=in_words.tokenizer))
+    labeller = Labeller(one_layer())
     for ids, got in (([], "none"), ([3, 64], "ids from 3 to 64"), ([-1, 5], "ids from -1 to 5")):
         with pytest.raises(ValueError, match=rf"conversation 7: ids must lie in 0 \.\. 63, got {got}"):
             labeller.add_ids(7, ids)

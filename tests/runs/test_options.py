@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 import pytest
 import tyro
 
+import sia_jax
 from sia_jax.runs import runner
 from sia_jax.runs.options import FilterArgs, SamplingArgs
 from sia_jax.steering.numbers import NUMBERS, names_of
@@ -40,4 +41,4 @@ def test_models_come_before_numbers_and_numbers_before_what_ends_a_reply() -> No
 def test_a_wrong_option_is_refused_by_its_name(name: str) -> None:
     args = SamplingArgs(policy="P", **{name: float("nan")})
     with pytest.raises(ValueError, match=f"^{name} must be"):
-        runner.check_numbers(args, tiny_config())
+        runner.check_numbers(args, sia_jax.Policy(tiny_config(), {}, None, "P"))

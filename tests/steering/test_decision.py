@@ -101,6 +101,7 @@ def test_a_gate_s_state_gets_the_final_verdict(is_steered: bool) -> None:
         gate=jnp.array([-1, 2, 2], jnp.int32),
         prompt_ids=jnp.zeros((ROWS, IDS), bool),
         counts=jnp.zeros((ROWS, IDS), jnp.int32),
+        last_token=jnp.array([-1, 4, 4]),
     )
     logits = jnp.array([[0.0, 1, 2, 3, 4, 5]] * ROWS)
     config = config_of(tilt, gate, steered=is_steered)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sia_jax.steering import gates, tilts
 from sia_jax.steering.expressions import DEEPEST, LONGEST, named, parse_gate, parse_tilt, text_of
 from sia_jax.steering.gates import (
+    After,
     Always,
     And,
     Bernoulli,
@@ -30,6 +31,11 @@ from sia_jax.steering.tilts import Additive, Advantage, Centred, Clipped, Standa
 a, b, c = Always(), Never(), Entropy()
 
 
+def encode(text):
+    """A tokenizer whose ids are those of Unicode."""
+    return [ord(character) for character in text]
+
+
 @pytest.mark.parametrize(
     ("text", "gate"),
     [
@@ -47,10 +53,52 @@ a, b, c = Always(), Never(), Entropy()
         ("~always & never", (~a) & b),
         ("~(always & never)", ~(a & b)),
         ("~~always", ~~a),
+        ("after(151668)", After((151668,))),
+        ("entropy & after( 1,2 , 1)", Entropy() & After((1, 2, 1))),
+        ("after(1, 2, started=1) | always", After((1, 2), started=1) | a),
+        ("after(started=0, tokens=3)", After((3,))),
+        ('entropy & after("</a>")', Entropy() & After((60, 47, 97, 62))),
+        (r'after("\"\n\u00e9")', After((34, 10, 233))),
+        ('~after("é\n", started=1)', ~After((233, 10), started=1)),
     ],
 )
 def test_a_gate_is_read(text, gate):
-    assert parse_gate(text) == gate
+    assert parse_gate(text, encode) == gate
+
+
+def test_a_marker_in_words_needs_a_tokenizer_and_one_in_ids_none():
+    assert parse_gate("after(1, 2)") == After((1, 2))
+    with pytest.raises(ValueError, match=r"ids, as in after\(151668\): there is no tokenizer to read a text"):
+        parse_gate('entropy & after("</think>")')
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "said"),
+    [
+        ("after", 1, r"after\(tokens: ids or a text, started=0 .. 1\): tokens is missing"),
+        ("after(started=1)", 1, "tokens is missing"),
+        ("after(entropy)", 7, 'ids, or a text such as "</think>"'),
+        ("after(2, -1)", 10, "an id, a whole number from 0 on, got -1"),
+        ("after(1.5)", 7, "an id, a whole number from 0 on, got 1.5"),
+        (
+            "after(3000000000)",
+            1,
+            r"tokens of After must be one or more ids of 0 .. 2147483647, got \(3000000",
+        ),
+        ("after(1, started=2)", 1, "lie in 0 .. 1, got 2 in After"),
+        ('after("")', 7, "a text of one token at least"),
+        ('after("a", 1)', 12, "no more and no other arguments"),
+        ('after(1, "a")', 10, "no more and no other arguments"),
+        ('after("a)', 7, 'a name, a number, a text in ""'),
+        (r'after("\q")', 7, "a text as in JSON"),
+        (r'after("\ud800")', 7, "and in Unicode"),
+        ('position("a")', 10, "a number for first"),
+        ('"a"', 1, "a gate"),
+    ],
+)
+def test_a_marker_that_cannot_be_read_is_told(text, column, said):
+    with pytest.raises(ValueError, match=f"at column {column}: expected .*{said}"):
+        parse_gate(text, encode)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +133,7 @@ def test_a_tilt_is_read(text, tilt):
         ("position(entropy)", 10, "expected a number for first"),
         ("position(nan)", 10, "expected a number"),
         ("~bernoulli(20)", 2, r"lie in 0 .. 1, got 20 in Bernoulli\(rate=20\)"),
-        ("entropy ! always", 9, "a name, a number or one of"),
+        ("entropy ! always", 9, 'a name, a number, a text in "" or one of'),
         ("And(entropy, always)", 1, "none called And"),
         ("~" * 60 + "always", DEEPEST + 1, f"{DEEPEST} levels"),
         ("(" * 900, DEEPEST + 1, f"{DEEPEST} levels"),
@@ -120,7 +168,7 @@ def leaves(kind, module):
     """Each class that a module has without operands, its numbers drawn from their ranges."""
     drawn = []
     for cls in named(kind, module).values():
-        ranges = [range_of(f) for f in fields(cls) if "kind" not in f.metadata]
+        ranges = [range_of(f) for f in fields(cls) if not f.metadata.keys() & {"kind", "ids"}]
         if len(ranges) == len(fields(cls)):
             # With infinite ends hypothesis wants none given.
             numbers = [
@@ -131,8 +179,13 @@ def leaves(kind, module):
     return st.one_of(drawn)
 
 
+AFTER = st.builds(
+    After,
+    st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=4).map(tuple),
+    started=st.one_of(st.just(0), st.floats(0, 1)),
+)
 GATES = st.recursive(
-    leaves(gates.Gate, gates),
+    st.one_of(leaves(gates.Gate, gates), AFTER),
     lambda inner: st.one_of(inner.map(Not), st.builds(And, inner, inner), st.builds(Or, inner, inner)),
     max_leaves=12,
 )
@@ -157,10 +210,9 @@ def test_a_tilt_is_what_its_text_says(tilt):
     assert parse_tilt(text_of(tilt)) == tilt
 
 
+KEYWORDS = ["3", "-inf", "1e999", "first", "tokens", "started", '"</think>"', '"', "\\"]
 WORDS = st.lists(
-    st.sampled_from(
-        [*"~&|(),= \n", *named(gates.Gate, gates), *named(tilts.Tilt, tilts), "3", "-inf", "1e999", "first"]
-    )
+    st.sampled_from([*"~&|(),= \n", *named(gates.Gate, gates), *named(tilts.Tilt, tilts), *KEYWORDS])
 ).map("".join)
 
 
@@ -169,7 +221,8 @@ WORDS = st.lists(
 @example("position(" + "9" * 500 + ")")
 @example("\x00entropy\ud800")
 @example("position(٣)")
+@example('after("\x00", ' + "1," * 400)
 def test_garbage_is_a_value_error_or_nothing(text):
-    for parse in (parse_gate, parse_tilt):
+    for parse in (parse_gate, parse_tilt, lambda text: parse_gate(text, encode)):
         with contextlib.suppress(ValueError):
             parse(text)

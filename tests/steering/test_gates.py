@@ -1,5 +1,6 @@
 """Each gate on a few rows whose verdicts can be read off."""
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from sia_jax.steering.config import SteeringConfig
 from sia_jax.steering.gates import (
+    After,
     Always,
     Bernoulli,
     Budget,
@@ -23,6 +25,8 @@ from sia_jax.steering.gates import (
     Refractory,
     State,
     TopProbability,
+    markers,
+    reads_threshold,
     shut_at_infinity,
 )
 from sia_jax.steering.parts import PerRow, within
@@ -35,7 +39,10 @@ def features(**given: Any) -> Features:
     names = Features.__dataclass_fields__
     rows = {name: np.broadcast_to(np.float32(given.get(name, 0)), ROWS) for name in names}
     return Features(
-        **{name: jnp.asarray(row, jnp.int32 if name == "index" else None) for name, row in rows.items()}
+        **{
+            name: jnp.asarray(row, jnp.int32 if name in ("index", "last_token") else None)
+            for name, row in rows.items()
+        }
     )
 
 
@@ -88,6 +95,7 @@ def test_always_and_never() -> None:
         *((Entropy(), True), (Budget(0.2), True), (Never(), True), (Always(), False), (~Entropy(), False)),
         *((Entropy() & ~Position(3), True), (Position(3) & Bernoulli(0.5), False)),
         *((Entropy() | Budget(0.2), True), (Entropy() | Position(3), False)),
+        *((After((1,)), False), (After((1,)) & Entropy(), True), (After((1,)) | Entropy(), False)),
     ],
     ids=str,
 )
@@ -177,6 +185,63 @@ def test_a_budget_counts_what_a_refractory_gate_shuts() -> None:
     assert verdict == [False] * ROWS
     np.testing.assert_allclose(q, 1.4)
     np.testing.assert_array_equal(last, 0)
+
+
+def after(marker: tuple[int, ...], tokens: list[int]) -> list[int]:
+    """Where the gate is open in a reply, and one position past it."""
+    state, found = None, []
+    for t, last in enumerate([-1, *tokens]):
+        verdict, state = decide(After(marker), features(index=t, last_token=last), state)
+        found += [t] * verdict[0]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("marker", "tokens", "first"),
+    [
+        ((7,), [7, 7, 1], 1),
+        ((7,), [1, 0, 7, 2, 3], 3),
+        ((0,), [1, 0, 1], 2),
+        ((1, 2), [1, 3, 2, 1], None),
+        ((1, 2), [2, 1], None),
+        ((1, 1, 2), [1, 1, 1, 2, 5, 1], 4),
+        ((1, 2, 1, 3), [1, 2, 1, 2, 1, 3, 1], 6),
+        ((5, 5, 5), [5, 5, 4, 5, 5, 5], 6),
+    ],
+)
+def test_a_gate_is_open_after_its_marker_and_stays_so(marker, tokens, first):
+    assert after(marker, tokens) == ([] if first is None else [*range(first, len(tokens) + 1)])
+
+
+@pytest.mark.parametrize("marker", [(0,), (0, 0), (0, 1), (0, 0, 1), (0, 1, 0), (0, 1, 0, 0, 1, 0, 1)])
+def test_a_marker_is_found_in_every_reply_that_has_it(marker):
+    replies = np.array(list(itertools.product((0, 1), repeat=9)))
+    n, rows = len(marker), len(replies)
+    gate, nothing = After(marker), jnp.zeros(rows)
+    state = gate.init(nothing)
+    for t in range(replies.shape[1] + 1):
+        last = jnp.asarray(replies[:, t - 1]) if t else jnp.full(rows, -1)
+        seen = Features(*[nothing] * 7, last_token=last)
+        expected = [any((row[i : i + n] == marker).all() for i in range(t - n + 1)) for row in replies]
+        np.testing.assert_array_equal(gate.decide(seen, state), expected)
+        state = gate.advance(seen, state, jnp.zeros(rows, bool))
+
+
+def test_a_row_whose_prompt_has_the_marker_starts_after_it():
+    gate, nothing = After((7, 8), started=jnp.array([0.0, 1.0, 0.0])), jnp.zeros(ROWS)
+    state = gate.init(nothing)
+    for last, expected in (([-1] * 3, [0, 1, 0]), ([7, 8, 8], [0, 1, 0]), ([8, 7, 8], [1, 1, 0])):
+        seen = features(last_token=last)
+        assert gate.decide(seen, state).tolist() == [bool(x) for x in expected]
+        state = gate.advance(seen, state, nothing)
+
+
+def test_the_parts_of_a_gate_are_asked_for_thresholds_and_markers():
+    gate = (Position(3) | ~After((4, 5))) & After((6,))
+    assert markers(gate) == [(4, 5), (6,)]
+    assert not reads_threshold(gate)
+    assert reads_threshold(gate | ~Budget(0.2))
+    assert markers(Entropy() & Refractory(2)) == []
 
 
 @jax.tree_util.register_dataclass

@@ -10,6 +10,7 @@ import pytest
 
 from sia_jax.steering.config import SteeringConfig
 from sia_jax.steering.gates import (
+    After,
     Always,
     And,
     Bernoulli,
@@ -81,6 +82,26 @@ def test_a_gate_s_number_is_a_number(gate, number):
         SteeringConfig(gate=Entropy() | gate(number))
 
 
+@pytest.mark.parametrize(
+    ("tokens", "error", "said"),
+    [
+        (151668, TypeError, r"tokens of After must be a tuple of ids such as \(151668,\), got int 151668"),
+        ([1, 2], TypeError, "must be a tuple of ids"),
+        (None, TypeError, "must be a tuple of ids"),
+        ((1.0,), TypeError, "an id in tokens of After must be an integer"),
+        ((True,), TypeError, "an id in tokens of After must be an integer"),
+        (("a",), TypeError, "an id in tokens of After must be an integer"),
+        ((), ValueError, r"must be one or more ids of 0 .. 2147483647, got \(\)"),
+        ((3, -1), ValueError, "must be one or more ids"),
+        ((2**31,), ValueError, "must be one or more ids"),
+    ],
+)
+def test_a_marker_is_a_tuple_of_ids(tokens, error, said):
+    with pytest.raises(error, match=said):
+        SteeringConfig(gate=Entropy() & After(tokens))
+    assert SteeringConfig(gate=After((np.int64(3),))) == SteeringConfig(gate=After((3,)))
+
+
 @pytest.mark.parametrize("x", [np.float32([0.5, 2]), jnp.array([0.5, 2]), 2, [0.1, 2]])
 def test_a_row_s_number_lies_in_its_range(x):
     with pytest.raises(ValueError, match=r"a number of the gate must lie in 0 .. 1, got .*2.* in ~Bernoulli"):
@@ -103,6 +124,7 @@ def test_arrays_and_tracers_are_numbers_of_rows():
 def test_an_expression_is_the_same_with_other_numbers():
     same_expression("knobs.gate", Entropy() & Bernoulli(np.ones(3)), Entropy() & Bernoulli(0.2))
     same_expression("knobs.tilt", Clipped(2), Clipped(1.5))
+    same_expression("knobs.gate", After((1, 2), started=np.ones(3)), After((1, 2)))
 
 
 def test_the_operators_of_an_expression_are_compared():
@@ -128,7 +150,13 @@ def test_another_expression_is_told(given):
         same_expression("knobs.gate", given, Bernoulli(0.2))
 
 
-EXPRESSIONS = (*GATES, Clipped(2.0, of=Clipped(1.0)), Refractory(3) & Entropy())
+@pytest.mark.parametrize("given", [After((1,)), After((2, 1)), After([1, 2]), Position(1)])
+def test_another_marker_is_another_program(given):
+    with pytest.raises(ValueError, match="another expression is another program"):
+        same_expression("knobs.gate", given, After((1, 2)))
+
+
+EXPRESSIONS = (*GATES, Clipped(2.0, of=Clipped(1.0)), Refractory(3) & Entropy(), ~After((1, 1, 2)))
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS, ids=repr)

@@ -44,9 +44,9 @@ def pair() -> tuple[sia_jax.Policy, sia_jax.ValueModel]:
     return policy, tiny_value_model(policy)
 
 
-def make_engine(**options: Any) -> Engine:
+def make_engine(models: tuple[sia_jax.Policy, sia_jax.ValueModel] | None = None, **options: Any) -> Engine:
     """An engine of the pair; whatever is not said, all tests share, and so its programs."""
-    policy, value = pair()
+    policy, value = models or pair()
     defaults: dict[str, Any] = {"rows": 8, "lengths": (LENGTH,), "steps": 8, "steering": STEERING}
     return Engine(policy, value, **defaults | {"max_stop_ids": 4, "max_logit_bias": 2} | options)
 
@@ -87,7 +87,9 @@ def random_request(rng: np.random.Generator, seed: int) -> Request:
     )
 
 
-def sampled(engine: Engine, requests: Sequence[Request], at_once: int = 32) -> list[Reply]:
+def sampled(
+    engine: Engine, requests: Sequence[Request], at_once: int = 32, longest: int = LONGEST
+) -> list[Reply]:
     """The replies of `sample`, a batch of requests at a time, in one program that is none of the engine's."""
     terms = engine._terms
     config = replace(terms.config, max_new_tokens=LENGTH - 1)
@@ -96,19 +98,23 @@ def sampled(engine: Engine, requests: Sequence[Request], at_once: int = 32) -> l
     for start in range(0, len(requests), at_once):
         batch = list(requests[start : start + at_once])
         filled = [*batch, *[batch[0]] * (at_once - len(batch))]
-        found += _sampled(params, config, terms, filled)[: len(batch)]
+        found += _sampled(params, config, terms, filled, longest)[: len(batch)]
     return found
 
 
 def _sampled(
-    params: sia_jax.SteeringParams, config: sia_jax.SamplerConfig, terms: Terms, requests: Sequence[Request]
+    params: sia_jax.SteeringParams,
+    config: sia_jax.SamplerConfig,
+    terms: Terms,
+    requests: Sequence[Request],
+    longest: int,
 ) -> list[Reply]:
     jobs = [make_job(request, terms) for request in requests]
     prompt = sia_jax.Prompt.pack(
         [job.policy_ids for job in jobs],
         [job.value_ids for job in jobs],
-        policy_length=LONGEST,
-        value_length=LONGEST,
+        policy_length=longest,
+        value_length=longest,
     )
     numbers = stacked([job.numbers for job in jobs])
     fields: Mapping[str, Any] = {

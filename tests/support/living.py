@@ -19,8 +19,8 @@ from sia_jax.decoding.state import FinishReason, Samples
 from sia_jax.steering.config import Knobs, SteeringConfig
 from sia_jax.steering.types import RowParams, TokenRecord
 
-WIDTH, VALUE_WIDTH = 8, 8
-"""Of the buffers of prompts that are admitted."""
+WIDTHS = 8, 8
+"""Of the buffers of prompts that are admitted, of policy and value model."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,16 @@ class Said:
     value_tokens: int
 
 
-def packed(requests: Sequence[Request | None], config: SamplerConfig) -> tuple[Prompt, RowParams]:
+def packed(
+    requests: Sequence[Request | None], config: SamplerConfig, widths: tuple[int, int] = WIDTHS
+) -> tuple[Prompt, RowParams]:
     """Prompts and numbers of requests, an entry each; None: padding."""
     filled = [Request((0,), (0,), 0) if one is None else one for one in requests]
     prompts = Prompt.pack(
         [one.policy_ids for one in filled],
         [one.value_ids for one in filled],
-        policy_length=WIDTH,
-        value_length=VALUE_WIDTH,
+        policy_length=widths[0],
+        value_length=widths[1],
     )
     return jax.tree.map(jnp.asarray, prompts), make_row_params(*numbers_of(filled), len(filled), config)
 
@@ -75,9 +77,14 @@ def numbers_of(requests: Sequence[Request]) -> tuple[np.ndarray, jax.Array, Knob
     return np.array([one.threshold for one in requests]), keys, Knobs(**knobs)
 
 
-def sampled(params: SteeringParams, config: SamplerConfig, requests: Sequence[Request]) -> list[Said]:
+def sampled(
+    params: SteeringParams,
+    config: SamplerConfig,
+    requests: Sequence[Request],
+    widths: tuple[int, int] = WIDTHS,
+) -> list[Said]:
     """The replies that `sample` gives, all in one call."""
-    prompts, _ = packed(requests, config)
+    prompts, _ = packed(requests, config, widths)
     threshold, keys, knobs = numbers_of(requests)
     samples = sample(params, prompts, threshold, rng_key=keys, config=config, knobs=knobs)
     return [_said_of(jax.device_get(samples), i) for i in range(len(samples.lengths))]
@@ -98,10 +105,16 @@ def _said_of(samples: Samples, row: int) -> Said:
 class Rows:
     """A state that lives, and what its rows have said."""
 
-    def __init__(self, params: SteeringParams, config: SamplerConfig, rows: int):
-        self.params, self.config, self.rows = params, config.resolve(rows), rows
+    def __init__(
+        self,
+        params: SteeringParams,
+        config: SamplerConfig,
+        rows: int,
+        widths: tuple[int, int] = WIDTHS,
+    ):
+        self.params, self.config, self.rows, self.widths = params, config.resolve(rows), rows, widths
         self.schedule = make_schedule(None, self.config.schedule)
-        tokens = (WIDTH + config.max_new_tokens, VALUE_WIDTH + config.max_new_tokens)
+        tokens = [width + config.max_new_tokens for width in widths]
         _, numbers = packed([None] * rows, self.config)
         self.state = programs.allocate(
             params, numbers, config=self.config, policy_tokens=tokens[0], value_tokens=tokens[1]
@@ -112,14 +125,40 @@ class Rows:
 
     def admit(self, placed: Mapping[int, tuple[int, Request]], read_values: bool = True) -> None:
         """Put requests (with numbers of their own) into rows; entry i of the call is row i's."""
-        entries = [placed[row][1] if row in placed else None for row in range(self.rows)]
-        rows = [row if row in placed else self.rows for row in range(self.rows)]
-        prompts, numbers = packed(entries, self.config)
+        rows, prompts, numbers = self._entries({row: one for row, (_, one) in placed.items()})
         self.state = programs.admit(
             self.params, self.state, rows, prompts, numbers, config=self.config, read_values=read_values
         )
         for row, (number, _) in placed.items():
             self.holds[row], self.pieces[number] = number, []
+
+    def extend(
+        self, placed: Mapping[int, tuple[int, Request, tuple[int, int]]], read_values: bool = True
+    ) -> None:
+        """The same of requests whose first ids, so many of each model's, their rows hold already."""
+        rest = {
+            row: replace(one, policy_ids=one.policy_ids[kept:], value_ids=one.value_ids[value_kept:])
+            for row, (_, one, (kept, value_kept)) in placed.items()
+        }
+        rows, prompts, numbers = self._entries(rest)
+        kept = [[placed[row][2][i] if row in placed else 0 for row in range(self.rows)] for i in (0, 1)]
+        self.state = programs.extend(
+            self.params,
+            self.state,
+            rows,
+            *kept,
+            prompts,
+            numbers,
+            config=self.config,
+            read_values=read_values,
+        )
+        for row, (number, _, _) in placed.items():
+            self.holds[row], self.pieces[number] = number, []
+
+    def _entries(self, placed: Mapping[int, Request]) -> tuple[list[int], Prompt, RowParams]:
+        """Entry i of a call is row i's, or padding."""
+        rows = [row if row in placed else self.rows for row in range(self.rows)]
+        return rows, *packed([placed.get(row) for row in range(self.rows)], self.config, self.widths)
 
     def fork(self, source: Sequence[int], target: Mapping[int, int], keys: Sequence[jax.Array]) -> None:
         """Copy rows `source` over the rows of `target` (row: number of the copy)."""

@@ -64,7 +64,8 @@ class Reply:
     own_choice: list[int] = field(default_factory=list)
     kl: list[float] = field(default_factory=list)
     gate_state: list[list[float]] = field(default_factory=list)
-    """After the token, left to right: q of every Budget, the last junction of every Refractory."""
+    """After the token, left to right: q of every Budget, the last junction of every Refractory, and of every
+    After how many ids of its marker were there before the token."""
     comparisons: list[dict[str, float]] = field(default_factory=list)
     """By name, how far each comparison was from a tie. One entry more if a value that is not finite ended
     the reply, because a gate had asked for it."""
@@ -139,7 +140,7 @@ class _Row:
             return "non_finite"
         view = view_of(l, s)
         asked = view_of(self._without_penalties(m), s) if s.mutation == "late_penalty" else view
-        is_junction, entropy, distance = self._ask_gate(t, asked, key)
+        is_junction, entropy, distance = self._ask_gate(asked, key)
         if is_junction:
             view = asked
         own, distances = own_choice(view, fold_in(key, 0), s)
@@ -165,12 +166,12 @@ class _Row:
         reply.candidate_logprobs.append(log_q[view.candidates].tolist())
         return "stop" if token in real(s.stop_ids) else ""
 
-    def _ask_gate(self, t: int, view: View, key: Key) -> tuple[bool, float, float]:
-        """Whether token t is a junction, the entropy, and the distance from a tie; advances the state."""
+    def _ask_gate(self, view: View, key: Key) -> tuple[bool, float, float]:
+        """Whether the next token is a junction, the entropy, the distance from a tie; advances the state."""
         s, l = self.settings, view.l
         if s.mutation == "filtered_entropy":
             l = np.where(view.keep, l / (s.temperature or 1), -np.inf)
-        f = features_of(t, l, view.candidates, self.previous_entropy, key, s)
+        f = features_of(self.reply.tokens, l, view.candidates, self.previous_entropy, key, s)
         verdict = evaluate(self.gate, f, iter(self.state))
         is_junction = verdict.is_open and self.value is not None
         self.previous_entropy = f.entropy

@@ -14,7 +14,10 @@ import numpy as np
 
 Key = tuple[int, int]
 Expression = tuple[Any, ...]
-"""A gate or a tilt as ("Name", *numbers, *operands), such as ("And", ("Entropy",), ("Budget", 0.2))."""
+"""A gate or a tilt as ("Name", *numbers, *operands), such as ("And", ("Entropy",), ("Budget", 0.2)).
+
+The ids of an After are a list before its number, ("After", [1, 2], 0.0).
+"""
 
 MUTATIONS = (
     "candidate_position",  # the candidates' rotary position is one too high; no matter to a vocab head
@@ -25,6 +28,7 @@ MUTATIONS = (
     "filtered_entropy",  # gates see what temperature and filters leave
     "waiting_gate",  # the gate's state advances twice at a junction
     "early_verdict",  # a gate's state gets the verdict of the nearest & or | around it, not of the whole
+    "late_marker",  # a gate hears of each token of the reply one token late
     "prefix_value_shifted",  # V(s) is read one token too early
     "stale_prefix_value",  # V(s) is that of the token chosen at the last junction, whatever came since
 )
@@ -218,6 +222,8 @@ def expression_of(node: Any) -> Expression:
     """An object's class name, its number and its operands as an Expression; an Expression as it is."""
     if isinstance(node, tuple):
         return node
+    if hasattr(node, "started"):
+        return (type(node).__name__, list(node.tokens), float(node.started))
     names = ("at_least", "first", "rate", "at_most", "tokens", "bound")
     numbers = [getattr(node, name) for name in names if hasattr(node, name)]
     operands = [getattr(node, name) for name in ("left", "right", "inner", "of") if hasattr(node, name)]
@@ -227,7 +233,11 @@ def expression_of(node: Any) -> Expression:
 def with_numbers(expression: Expression, numbers: Iterator[float]) -> Expression:
     """The expression with its numbers replaced, left to right."""
     name, *parts = expression
-    return (name, *[with_numbers(p, numbers) if isinstance(p, tuple) else next(numbers) for p in parts])
+    parts = [
+        p if isinstance(p, list) else with_numbers(p, numbers) if isinstance(p, tuple) else next(numbers)
+        for p in parts
+    ]
+    return (name, *parts)
 
 
 def numbered(node: Any, numbers: Sequence[float] | None) -> Expression:
@@ -237,8 +247,13 @@ def numbered(node: Any, numbers: Sequence[float] | None) -> Expression:
 
 
 def initial_state(gate: Expression, threshold: float) -> list[float]:
-    """A number for each gate that remembers, left to right: q_0 of a Budget, -1 (none) of a Refractory."""
-    own = {"Budget": [threshold], "Refractory": [-1.0]}.get(gate[0], [])
+    """A number for each gate that remembers, left to right.
+
+    q_0 of a Budget, -1 (none) of a Refractory, of an After how many ids of its marker there are.
+    """
+    own = {"Budget": [threshold], "Refractory": [-1.0], "After": [0.0]}.get(gate[0], [])
+    if gate[0] == "After" and gate[2] > 0:
+        own = [float(len(gate[1]))]
     return own + [x for part in gate if isinstance(part, tuple) for x in initial_state(part, threshold)]
 
 
@@ -258,15 +273,17 @@ class Features:
     uniform: float
     top_probability: float
     logit_gap: float
+    reply: tuple[int, ...] = ()  # y_0 .. y_{t-1}
 
 
 def features_of(
-    t: int, l: np.ndarray, candidates: np.ndarray, previous: float, key: Key, s: Settings
+    reply: Sequence[int], l: np.ndarray, candidates: np.ndarray, previous: float, key: Key, s: Settings
 ) -> Features:
     """The features of logits l [V]; softmax over the vocabulary, entropy as configured."""
     best, second = np.sort(l)[:-3:-1]
     return Features(
-        t=t,
+        t=len(reply),
+        reply=tuple(reply[:-1] if s.mutation == "late_marker" else reply),
         threshold=s.threshold,
         entropy=entropy_of(l if s.entropy == "vocabulary" else l[candidates]),
         previous_entropy=previous,
@@ -300,6 +317,9 @@ def evaluate(gate: Expression, f: Features, state: Iterator[float]) -> Verdict:
     if name == "Refractory":
         last = next(state)
         return Verdict(last < 0 or f.t - last > parts[0])
+    if name == "After":
+        next(state)
+        return Verdict(_matched(gate, f) == len(parts[0]))
     return _leaf(gate, f)
 
 
@@ -307,6 +327,8 @@ def advance(
     gate: Expression, f: Features, state: Iterator[float], is_junction: bool, *, early: bool = False
 ) -> list[float]:
     """The state for the next token: a Budget counts its own verdicts, a Refractory the junctions.
+
+    What an After remembers only tells of the reply, which it reads anew each time.
 
     Args:
       gate: the expression, or a part of it.
@@ -328,7 +350,19 @@ def advance(
     if name == "Refractory":
         last = next(state)
         return [float(f.t) if is_junction else last]
+    if name == "After":
+        next(state)
+        return [float(_matched(gate, f))]
     return []
+
+
+def _matched(gate: Expression, f: Features) -> int:
+    """n, if the marker of n ids is in the reply or was in the prompt; else how many of them end the reply."""
+    _, marker, started = gate
+    n, reply = len(marker), list(f.reply)
+    if started > 0 or any(reply[i : i + n] == marker for i in range(len(reply))):
+        return n
+    return next(k for k in range(n - 1, -1, -1) if reply[len(reply) - k :] == marker[:k])
 
 
 def _leaf(gate: Expression, f: Features) -> Verdict:

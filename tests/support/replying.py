@@ -19,13 +19,14 @@ PROMPTS = (
     "Water the plants now.",
     "The 14th, please.",
 )
+SIZES = {"vocab_size": 352, "num_layers": 1, "bos_token_id": None}
 
 
 def save_models(folder: Path) -> None:
     """A policy with a tokenizer, a value model on it, another policy and its value model, and prompts."""
     tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
     end = tokenizer.eos_token_id
-    options = {"tokenizer": tokenizer, "vocab_size": 352, "eos_token_ids": (end,), "bos_token_id": None}
+    options = {"tokenizer": tokenizer, "eos_token_ids": (end,), **SIZES}
     for seed, name in enumerate(("policy", "other")):
         policy = save_tiny_policy(folder / name, seed=seed, **options)
         save_tiny_value_model(folder / f"{name}-value", policy)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import sia_jax
 from decode import generate
@@ -98,6 +99,7 @@ def test_raw_replies_become_labelled_trajectories_and_a_value_model(tmp_path: Pa
     assert np.corrcoef(means, rewards)[0, 1] > 0.9  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_a_policys_own_replies_become_a_value_model_in_three_commands(tmp_path: Path, capsys):
     reward = save_models(tmp_path)
     rows = [{"prompt": question} for question in QUESTIONS]

@@ -67,6 +67,16 @@ def load(folder: Path, base: Path) -> sia_jax.ValueModel:
     return sia_jax.load_value_model(folder, None if own else sia_jax.load_policy(base))
 
 
+@pytest.fixture
+def no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run ends before its first step."""
+
+    def stop(*_, **__):
+        raise FloatingPointError("before the first step")
+
+    monkeypatch.setattr(value_model, "run", stop)
+
+
 def metrics(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
@@ -216,7 +226,7 @@ def test_a_signal_in_the_last_step_is_not_forgotten(folders, tmp_path, monkeypat
     sent = []
     monkeypatch.setattr(Checkpoints, "wait", interrupted)
     with pytest.raises(SystemExit) as stopped:
-        train(folders, tmp_path, epochs=1)
+        train(folders, tmp_path, evaluate_every=100)
     assert stopped.value.code == 128 + signal.SIGTERM
     load(tmp_path / "last", folders[1])
 
@@ -226,7 +236,7 @@ def test_a_signal_in_the_last_step_is_not_forgotten(folders, tmp_path, monkeypat
     [
         {"trained": "head"},
         long({"head": "vocab", "head_rank": 3}),
-        {"objective": "token", "schedule": "cosine", "warmup_steps": 2, "remat": True},
+        long({"objective": "token", "schedule": "cosine", "warmup_steps": 2, "remat": True}),
     ],
     ids=lambda options: " ".join(map(str, options.values())),
 )
@@ -278,7 +288,7 @@ def test_a_full_run_on_a_bfloat16_base_is_float32(folders, tmp_path):
     assert np.any(moved.astype(jnp.bfloat16).astype(jnp.float32) != moved)
 
 
-@pytest.mark.parametrize(("teacher", "student"), [("lora", "full"), ("full", "lora")])
+@pytest.mark.parametrize(("teacher", "student"), [long("lora", "full"), ("full", "lora")])
 def test_teacher_and_student_may_differ_in_what_is_trained(teacher, student, folders, tmp_path):
     train(folders, tmp_path / "teacher", trained=teacher, max_steps=1)
     options = {"objective": "distil", "teacher": str(tmp_path / "teacher" / "last")}
@@ -289,8 +299,7 @@ def test_teacher_and_student_may_differ_in_what_is_trained(teacher, student, fol
 
 
 def test_a_short_run_is_evaluated_at_least_four_times_on_enough_prompts(folders, tmp_path, capsys):
-    options = {"held_out": None, "evaluate_every": None, "epochs": 1, "batch_size": 4}
-    train(folders, tmp_path, **options)
+    train(folders, tmp_path, held_out=None, evaluate_every=None)
     evaluations = [line for line in metrics(tmp_path) if line["kind"] == "evaluation"]
     groups = {record.group for record in read_records(folders[0]) if record.id not in ("long", "bare")}
     held_out = held_out_groups(sorted(groups), held_out_share(len(groups)), 0)
@@ -344,7 +353,7 @@ def test_a_vocab_head_learns_from_a_scalar_one(folders, tmp_path):
 
 
 def test_the_official_layout(folders, tmp_path):
-    train(folders, tmp_path, epochs=1, layout="official")
+    train(folders, tmp_path, layout="official")
     assert {p.name for p in (tmp_path / "last").iterdir()} == {
         "lora_weights",
         "model_config.json",
@@ -443,9 +452,10 @@ def test_a_share_that_leaves_nothing_to_train_on_is_named(share, folders, tmp_pa
 
 @pytest.mark.parametrize(("share", "now"), [(0.5, "0.5"), (None, "0.2")])
 def test_where_too_few_are_held_out_the_share_is_said_that_is_to_be_raised(
-    share, now, folders, tmp_path, capsys
+    share, now, folders, tmp_path, capsys, no_steps
 ):
-    train(folders, tmp_path, held_out=share, max_steps=1)
+    with pytest.raises(SystemExit, match="before the first step"):
+        train(folders, tmp_path, held_out=share)
     said = " ".join(capsys.readouterr().err.split())
     assert re.search(rf"\d+ of \d+ prompts are held out: raise --held-out, now {now}, or train on more", said)
 
@@ -457,7 +467,7 @@ def test_help_teaches():
         assert word in found.stdout
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, long(signal.SIGTERM)])
 def test_interrupted_it_keeps_its_last_step_and_says_so(sent, folders, tmp_path):
     data, base = folders
     command = [sys.executable, "-m", "train.value_model", "--data", data, "--base", base, "--out", tmp_path]

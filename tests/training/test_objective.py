@@ -1,6 +1,7 @@
 """The packed, accumulated and sharded loss is that of the equation, and so are its gradients."""
 
 import functools
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -31,14 +32,16 @@ LENGTH = 32
 
 
 @functools.cache
-def models(head: str = "scalar"):
-    policy = tiny_policy()
+def models(head: str = "scalar", layers: int = 1):
+    policy = tiny_policy(num_layers=layers)
     return policy, tiny_value_model(policy, head=head, lora=LORA)
 
 
-def case(trained: str = "lora", head: str = "scalar", objective_: str = "mean", **changes: Any):
+def case(
+    trained: str = "lora", head: str = "scalar", objective_: str = "mean", layers: int = 1, **changes: Any
+):
     """(frozen, trained, config, what the oracle needs to be the same model)."""
-    policy, value = models(head)
+    policy, value = models(head, layers)
     model, adapter, weights = policy.params["model"], value.params["lora"], value.params["value_head"]
     value_config = value.config if trained == "lora" else replace(value.config, lora=None)
     teacher = teacher_frozen = None
@@ -102,18 +105,18 @@ def rows_of(batch: Any, index: int) -> PackedRows:
 
 VARIANTS = [
     ("lora", "scalar", "mean"),
-    ("lora", "vocab", "mean"),
+    long("lora", "vocab", "mean"),
     ("head", "scalar", "mean"),
     ("full", "scalar", "mean"),
     ("lora", "scalar", "token"),
     ("lora", "vocab", "distil"),
-    ("full", "scalar", "distil"),
+    long("full", "scalar", "distil"),
 ]
 
 
 @pytest.mark.parametrize(("trained", "head", "objective_"), VARIANTS)
 def test_the_loss_and_its_gradient_are_those_of_the_equation_in_float64(trained, head, objective_):
-    frozen, tree, config = case(trained, head, objective_)
+    frozen, tree, config = case(trained, head, objective_, layers=2)
     trajectories = random_trajectories(16, config.value.backbone.vocab_size)
     batch = pack(trajectories, length=LENGTH, rows=2, batch_size=16)
     assert batch.micro_batches > 2
@@ -139,9 +142,18 @@ def test_the_loss_and_its_gradient_are_those_of_the_equation_in_float64(trained,
         )
 
 
-@pytest.mark.parametrize("rows", [1, 3, 16])
-@pytest.mark.parametrize("length", [26, 64, long(400)])
-def test_however_a_batch_is_packed_the_step_is_the_same(rows, length):
+PACKINGS = [(26, 3), (64, 1), (64, 16)]
+"""(length, rows); the others are compiled in the long tests alone."""
+
+
+@pytest.mark.parametrize(
+    ("length", "rows"),
+    [
+        packing if packing in PACKINGS else long(*packing)
+        for packing in itertools.product((26, 64, 400), (1, 3, 16))
+    ],
+)
+def test_however_a_batch_is_packed_the_step_is_the_same(length, rows):
     frozen, tree, config = case()
     trajectories = random_trajectories(16, config.value.backbone.vocab_size)
     alone = pack(trajectories, length=26, rows=16, batch_size=16, segments=1)
@@ -195,7 +207,7 @@ def test_a_long_and_a_short_reply_weigh_the_same():
 def test_a_batch_that_is_not_full_is_normalised_by_its_own_trajectories():
     frozen, tree, config = case()
     trajectories = random_trajectories(5, config.value.backbone.vocab_size)
-    batch = pack(trajectories, length=LENGTH, rows=1, batch_size=16)
+    batch = pack(trajectories, length=64, rows=1, batch_size=16)
     _, metrics = one_step(frozen, tree, batch, config)
     assert float(metrics.loss) == pytest.approx(oracle(frozen, tree, config, trajectories), rel=1e-5)
 
@@ -219,7 +231,7 @@ def test_the_base_stays_bit_for_bit_and_the_optimizer_holds_moments_of_what_is_t
     before = jax.tree.map(np.array, (frozen, tree))
     state = init_state(tree, jax.random.key(0, impl="threefry2x32"), config=config)
     trajectories = random_trajectories(16, config.value.backbone.vocab_size)
-    batch = pack(trajectories, length=LENGTH, rows=2, batch_size=16)
+    batch = pack(trajectories, length=64, rows=1, batch_size=16)
     for _ in range(3):
         state, _ = train_step(frozen, state, batch, config=config)
     jax.tree.map(np.testing.assert_array_equal, before, (frozen, tree))
