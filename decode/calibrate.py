@@ -27,7 +27,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from decode import preflight
 from sia_jax.data.prompts import PromptLine
 from sia_jax.engine.reply import json_numbers
 from sia_jax.evaluation.calibration import (
@@ -41,7 +40,7 @@ from sia_jax.evaluation.calibration import (
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
-from sia_jax.runs import prompting, runner
+from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import Count, Flag, PromptFileArgs, command, goes_on, program, read_options, stop
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.engines import Row, completed, key_of, make_engine, missing_replies, warm_up

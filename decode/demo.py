@@ -20,7 +20,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,26 +31,25 @@ from rich.table import Table
 from rich.text import Text
 
 import sia_jax
-from decode.method_runner import Scorer
 from sia_jax.data.prompts import check_seed
 from sia_jax.engine.reply import Reply, json_threshold
 from sia_jax.evaluation.calibration import Calibration, read_calibration
-from sia_jax.evaluation.comparison import tokens_per_second
+from sia_jax.evaluation.scoring import Scorer
 from sia_jax.evaluation.statistics import FEWEST, Interval, mean_interval, paired_difference
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
-from sia_jax.models.passes import bucket_length
 from sia_jax.reports.evaluation import draw_pareto
-from sia_jax.reports.terminal import Tally, legend, reply_text
+from sia_jax.reports.examples import choose_shown
+from sia_jax.reports.terminal import legend, reply_text
 from sia_jax.reports.trace import trace_page
 from sia_jax.runs import runner
 from sia_jax.runs.cli import Count, program, read_options
 from sia_jax.runs.console import Terminal
+from sia_jax.runs.engines import Row, make_engine, make_request
 from sia_jax.runs.options import Models, SamplingArgs
 from sia_jax.runs.programs import invocation
-from sia_jax.runs.progress import RunProgress, rate, waiting
-from sia_jax.runs.runner import Row, Runner
+from sia_jax.runs.progress import RunProgress, waiting
 from sia_jax.world.files import world_models
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import FAMILIES, Prompt, prompts
@@ -65,6 +64,11 @@ SPARSE = 0.2
 NEW_TOKENS = 160
 VALUE = "value-token"
 """The value model: its values were learned token by token (docs/world-token.md)."""
+ROWS = 48
+"""Replies at a time, of all ways to steer."""
+NEVER = 1e9
+"""Nats that no entropy has. At infinity the value model would not read the prompts: that is a program of its
+own, which takes longer to compile than all of these prompts take to read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,21 +105,19 @@ class Setting:
 
 @dataclass(frozen=True)
 class Scored:
-    """The replies under one setting, with their rewards and the time that they took."""
+    """The replies under one setting, with their rewards."""
 
     setting: Setting
     replies: list[Reply]
     gold: list[float]
     proxy: list[float | None]
     """None: the reward model could not score the reply."""
-    seconds: float
 
     @property
-    def tally(self) -> Tally:
-        """Counts over all of them."""
-        tally = Tally()
-        tally.add(self.replies, self.seconds)
-        return tally
+    def ratio(self) -> float:
+        """Share of steered tokens."""
+        tokens = sum(len(reply.tokens) for reply in self.replies)
+        return sum(reply.num_junctions for reply in self.replies) / max(tokens, 1)
 
 
 WRITTEN = ("replies.jsonl", "trace.html", "results.json", "pareto.png")
@@ -175,52 +177,6 @@ def run(args: Args, folder: Path, console: Terminal, stdout: Terminal) -> None:
     stdout.say(_next(args, folder, calibration.thresholds[SPARSE]))
 
 
-def choose_shown(base: Sequence[float], sparse: Sequence[float], count: int) -> dict[int, str]:
-    """Which prompts are shown, in their order, and why: gains, middle and losses by turns, most first.
-
-    A prompt is shown once; of equal differences the first prompt comes first.
-
-    Args:
-      base: gold rewards of the policy alone, by prompt.
-      sparse: those of sparse steering.
-      count: at most as many as prompts.
-    """
-    gains = [after - before for before, after in zip(base, sparse, strict=True)]
-    order = sorted(range(len(gains)), key=lambda i: (-gains[i], i))
-    middle = (len(order) - 1) / 2
-    queues = {
-        "a large gain": order,
-        "a gain in the middle": sorted(order, key=lambda i: (abs(order.index(i) - middle), i)),
-        "a large loss": sorted(order, key=lambda i: (gains[i], i)),
-    }
-    chosen: dict[str, list[int]] = {name: [] for name in queues}
-    left = set(order)
-    for turn in range(count):
-        name = list(queues)[turn % len(queues)]
-        place = next(i for i in queues[name] if i in left)
-        left.remove(place)
-        chosen[name].append(place)
-    return {
-        place: f"{_kind(name, number, gains[place])}: gold {base[place]:+.1f} alone, "
-        f"{sparse[place]:+.1f} with sparse steering ({gains[place]:+.1f})"
-        for name, places in chosen.items()
-        for number, place in enumerate(places)
-    }
-
-
-def _kind(name: str, number: int, gain: float) -> str:
-    """'the largest gain', or what else it is: where all gain, the last is no loss."""
-    if name == "a gain in the middle":
-        return "the median gain" if number == 0 else "near the median gain"
-    sign = gain > 0 if name == "a large gain" else gain < 0
-    which = "gain" if (name == "a large gain") == sign else "loss"
-    if gain == 0:
-        return "no change"
-    if sign:
-        return f"the largest {which}" if number == 0 else f"a large {which}"
-    return f"among the {'largest' if name == 'a large gain' else 'smallest'} gains"
-
-
 def choose_prompts(count: int) -> list[Prompt]:
     """Prompts of the test split, the families in turn, from all over the split.
 
@@ -258,40 +214,42 @@ def _run(
     sampling: SamplingArgs,
     console: Terminal,
 ) -> list[Scored]:
-    """One program for all settings: the threshold is an argument of it."""
-    engine = Runner(models, sampling, len(asked), record="candidates")
+    """All settings in one engine: the threshold is a request's own."""
     assert models.value is not None
     rows = [
         Row(
             models.policy.prompt_ids(prompt.messages),
             models.value.prompt_ids(prompt.messages),
             runner.prompt_key(sampling.seed, index),
-            math.inf,
+            min(setting.threshold, NEVER),
         )
         for index, prompt in enumerate(asked)
+        for setting in settings
     ]
-    shape = (
-        bucket_length(max(len(row.policy_ids) for row in rows)),
-        bucket_length(max(len(row.value_ids) for row in rows)),
-    )
-    conversations = [prompt.messages for prompt in asked]
-    found = []
-    total = len(settings) * len(asked)
-    work = [1.0 if s.kind == "base" else 1 + 3 * (s.ratio or 1.0) for s in settings]
-    with RunProgress(console, total, work=sum(work)) as progress:
-        scorer = Scorer(reward, progress.aside)
+    requests = [make_request(row, sampling) for row in rows]
+    found: dict[int, Reply] = {}
+    with (
+        RunProgress(console, len(rows)) as progress,
+        make_engine(
+            models, sampling, min(ROWS, len(rows)), rows, record="candidates", one_buffer=True
+        ) as engine,
+    ):
         with progress.aside("compiling the sampler"):
-            engine.compile(shape)
-        for setting, share in zip(settings, work, strict=True):
-            rows = [replace(row, threshold=setting.threshold) for row in rows]
-            groups, seconds = engine.run(rows, shape, sampling)
-            replies = [reply for (reply,) in groups]
-            gold = [gold_reward(*pair) for pair in zip(asked, (r.text for r in replies), strict=True)]
-            proxy = [reward for (reward,) in scorer.score(conversations, groups).rewards]
-            scored = Scored(setting, replies, gold, proxy, seconds)
-            found.append(scored)
-            progress.advance(len(asked), scored.tally.tokens, share)
-    return found
+            engine.warmup(requests[:1])
+        for place, reply in engine.as_completed(requests):
+            found[place] = reply
+            progress.advance(1, len(reply.tokens))
+        groups = [[found[i * len(settings) + j] for j in range(len(settings))] for i in range(len(asked))]
+        proxies = Scorer(reward, progress.aside).score([prompt.messages for prompt in asked], groups).rewards
+    return [
+        Scored(
+            setting,
+            [group[j] for group in groups],
+            [gold_reward(prompt, group[j].text) for prompt, group in zip(asked, groups, strict=True)],
+            [proxy[j] for proxy in proxies],
+        )
+        for j, setting in enumerate(settings)
+    ]
 
 
 def _show(
@@ -315,11 +273,9 @@ def _show(
 
 
 def _summary(found: Sequence[Scored]) -> Table:
-    """A line for each setting; speeds only where all were measured long enough."""
+    """A line for each setting."""
     count, base = len(found[0].replies), found[0]
-    rates = [tokens_per_second(scored.tally.tokens, scored.seconds) for scored in found]
     titles = ["", "gold reward", "gold, minus base", "proxy reward", "steered"]
-    titles += [] if None in rates else ["tokens/s"]
     known = _mean(base.gold, count).is_known
     what = "95% intervals in brackets" if known else f"no intervals: they take {FEWEST} prompts"
     table = Table(
@@ -330,16 +286,15 @@ def _summary(found: Sequence[Scored]) -> Table:
     )
     for title in titles:
         table.add_column(title, justify="left" if not title else "right")
-    for scored, speed in zip(found, rates, strict=True):
+    for scored in found:
         more = paired_difference(scored.gold, base.gold, range(count))
-        cells = [
+        table.add_row(
             scored.setting.name,
             _mean(scored.gold, count).text(signed=True, digits=1),
             "" if scored is base else more.text(signed=True, digits=1),
             _mean(scored.proxy, count).text(signed=True, digits=1),
-            f"{scored.tally.junctions / max(scored.tally.tokens, 1):.0%}",
-        ]
-        table.add_row(*cells, *([] if None in rates else [rate(speed or 0.0)]))
+            f"{scored.ratio:.0%}",
+        )
     return table
 
 
@@ -391,16 +346,15 @@ def _write(
 
 
 def _row(scored: Scored) -> dict[str, Any]:
-    tally, count = scored.tally, len(scored.replies)
+    count = len(scored.replies)
     means = {"gold": _mean(scored.gold, count), "proxy": _mean(scored.proxy, count)}
     return {
         "name": scored.setting.name,
         "kind": scored.setting.kind,
         "n": 1,
-        "ratio": tally.junctions / max(tally.tokens, 1),
+        "ratio": scored.ratio,
         "threshold": json_threshold(scored.setting.threshold),
         "rewards": {name: interval.to_json() for name, interval in means.items()},
-        "tokens_per_second": tokens_per_second(tally.tokens, scored.seconds),
     }
 
 

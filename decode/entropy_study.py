@@ -30,28 +30,18 @@ says what counts as high: the same command with another one samples nothing anew
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import tyro
 
-from decode import preflight
-from decode.entropy_parts import (
-    Continuations,
-    Place,
-    StudyJournal,
-    as_drawn,
-    describe,
-    draw_places,
-    sample_replies,
-)
 from sia_jax.data.prompts import PromptLine
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
-from sia_jax.runs import prompting, runner
+from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import (
     Count,
     Flag,
@@ -65,11 +55,28 @@ from sia_jax.runs.cli import (
     read_options,
 )
 from sia_jax.runs.console import Terminal
+from sia_jax.runs.engines import Row, make_request
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.options import SamplingArgs
-from sia_jax.runs.progress import waiting
+from sia_jax.runs.progress import RunProgress, waiting
 from sia_jax.studies.entropy.page import plot, section
-from sia_jax.studies.entropy.study import Drawn, Measured, Population, study
+from sia_jax.studies.entropy.positions import Place, as_drawn, describe, draw_places
+from sia_jax.studies.entropy.records import (
+    StudyJournal,
+    position_record,
+    positions_json,
+    reply_record,
+    summary_json,
+)
+from sia_jax.studies.entropy.sampling import (
+    Continuations,
+    Task,
+    Values,
+    continuing_engine,
+    in_groups,
+    replying_engine,
+)
+from sia_jax.studies.entropy.study import Drawn, Population, study
 from sia_jax.text.forms import Prompting
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.known import world_prompts
@@ -157,63 +164,108 @@ def main(args: Args) -> None:
             prompts = prompting.read_prompt_file(args.prompts, args.column)
             prompting.refuse_own_numbers(prompts, "the options")
             policy = runner.prepare(args.sampling)
-            value = preflight.value_without_weights(args.sampling, policy)
+            models = runner.Models(policy, preflight.value_without_weights(args.sampling, policy))
             settled = prompting.find_prompting(policy, args.sampling)
             prompting.announce(settled, prompts, console)
-            preflight.policy_ids(prompts, runner.Models(policy, value), args.sampling, settled)
+            ids = preflight.policy_ids(prompts, models, args.sampling, settled)
             if args.continuations:
                 _check_gold(prompts, has_tokenizer=policy.tokenizer is not None)
             journal = StudyJournal(
                 Path(args.out) / JOURNAL, _settings(args, settled), prompts, overwrite=args.overwrite
             )
+            rows = [
+                Row(own, value_ids, runner.prompt_key(args.seed, prompt.index), math.inf)
+                for prompt, own in zip(prompts, ids, strict=True)
+                for value_ids in [prompting.value_ids(models, prompt, own, args.sampling)]
+            ]
             with Interruption() as interruption, journal:
-                places, population, drawn = _sample(args, prompts, journal, interruption, console)
-            if interruption.wanted:
+                found = _Sampling(args, prompts, rows, journal, interruption, console).run()
+            if found is None:
                 console.say(kept)
                 sys.exit(interruption.exit_status)
-            _report(args, prompts, journal, places, population, drawn, console)
+            _report(args, prompts, journal, *found, console)
 
 
-def _sample(
-    args: Args,
-    prompts: list[PromptLine],
-    journal: StudyJournal,
-    interruption: Interruption,
-    console: Terminal,
-) -> tuple[list[Place], Population | None, list[Drawn]]:
-    """What the journal lacks; then all positions, and those that were drawn. Nothing, when stopped."""
+@dataclass(frozen=True)
+class _Sampling:
+    """Samples what the journal lacks."""
 
-    def wanted() -> bool:
-        return not interruption.wanted
+    args: Args
+    prompts: list[PromptLine]
+    rows: list[Row]
+    journal: StudyJournal
+    interruption: Interruption
+    console: Terminal
 
-    models = None
-    if len(journal.replies) < len(prompts):
-        with waiting(console, "loading the models"):
-            models = runner.load_models(args.sampling)
+    def run(self) -> tuple[list[Place], Population, list[Drawn]] | None:
+        """All positions, and those that were drawn; None: it was stopped."""
+        args, replies, rewards = self.args, self.journal.replies, self.journal.rewards
+        missing = [index for index in range(len(self.rows)) if index not in replies]
+        if missing:
+            self._reply(missing)
+        if not self._wanted():
+            return None
+        places, population = describe(replies, args.floor, args.most, args.bins, args.seed)
+        if not args.continuations:
+            return places, population, []
+        chosen, weights = draw_places(population, args.positions, args.bins, args.seed)
+        tasks = []
+        for place in (places[number] for number in chosen):
+            reply = replies[place.prompt]
+            own = reply.chosen(place.position, args.floor, args.most)
+            tasks.append(Task(place, self.rows[place.prompt], reply, own))
+        left = [task for task in tasks if task.place not in rewards]
+        if left:
+            self._continue(left, len(tasks))
+        if not self._wanted():
+            return None
+        return places, population, as_drawn(places, chosen, weights, replies, rewards, args.floor, args.most)
+
+    def _wanted(self) -> bool:
+        return not self.interruption.wanted
+
+    @cached_property
+    def _models(self) -> runner.Models:
+        with waiting(self.console, "loading the models"):
+            return runner.load_models(self.args.sampling)
+
+    def _reply(self, missing: list[int]) -> None:
+        """The policy's own replies to these prompts, and the values of all their candidates."""
+        args, rows, value = self.args, self.rows, self._models.value
+        assert value is not None
         # The value model reads C candidates of each reply at a time.
-        batch = max(1, args.batch // args.num_candidates)
-        sample_replies(models, args.sampling, prompts, batch, journal, wanted, console)
-    if not wanted():
-        return [], None, []
-    places, population = describe(journal.replies, args.floor, args.most, args.bins, args.seed)
-    if not args.continuations:
-        return places, population, []
-    chosen, weights = draw_places(population, args.positions, args.bins, args.seed)
-    tasks = []
-    for number in chosen:
-        place = places[number]
-        tasks.append((place, journal.replies[place.prompt].chosen(place.position, args.floor, args.most)))
-    if any(place not in journal.rewards for place, _ in tasks):
-        if models is None:
-            with waiting(console, "loading the models"):
-                models = runner.load_models(args.sampling)
-        continuations = Continuations(
-            models, args.sampling, prompts, journal.replies, args.continuations, args.batch
-        )
-        continuations.run(tasks, _gold, journal, wanted, console)
-    if not wanted():
-        return [], None, []
-    return places, population, as_drawn(places, chosen, weights, journal, args.floor, args.most)
+        size = min(max(1, args.batch // args.num_candidates), len(rows))
+        values = Values(value, rows, args.max_new_tokens, size)
+        requests = [make_request(rows[index], args.sampling) for index in missing]
+        with (
+            RunProgress(self.console, len(rows), len(rows) - len(missing)) as progress,
+            replying_engine(self._models, args.sampling, min(args.batch, len(rows)), rows) as engine,
+        ):
+            with progress.aside("compiling the sampler"):
+                engine.warmup(requests)
+            for group in in_groups(engine.as_completed(requests), size, self._wanted):
+                replies = [(missing[place], reply) for place, reply in group]
+                found = values.of([(rows[index], reply) for index, reply in replies])
+                for (index, reply), own in zip(replies, found, strict=True):
+                    self.journal.write(reply_record(self.prompts[index], reply, own))
+                progress.advance(len(replies), sum(len(reply.tokens) for _, reply in replies))
+
+    def _continue(self, tasks: list[Task], total: int) -> None:
+        """Rewards of these positions, of so many."""
+        args, tokenizer = self.args, self._models.policy.tokenizer
+        with (
+            RunProgress(self.console, total, total - len(tasks), "positions") as progress,
+            continuing_engine(self._models, args.sampling, args.batch, self.rows) as engine,
+        ):
+            continuations = Continuations(engine, args.sampling, args.continuations)
+            with progress.aside("compiling what goes on with replies"):
+                continuations.warm_up(tasks)
+            for task, found in continuations.run(tasks):
+                prompt = self.prompts[task.place.prompt]
+                self.journal.write(position_record(prompt, task, found, _gold, tokenizer))
+                progress.advance(1, sum(len(ids) for each in found for ids in each))
+                if not self._wanted():
+                    return
 
 
 def _report(
@@ -221,32 +273,23 @@ def _report(
     prompts: list[PromptLine],
     journal: StudyJournal,
     places: list[Place],
-    population: Population | None,
+    population: Population,
     drawn: list[Drawn],
     console: Terminal,
 ) -> None:
-    assert population is not None
     with waiting(console, "drawing prompts again and again"):
         figures, measured = study(
             population, drawn, threshold=args.threshold, resamples=args.resamples, seed=args.seed
         )
-    replies = [journal.replies[i] for i in sorted(journal.replies)]
     summary = {
         "kind": NAME,
         "command": command("decode.entropy_study", replace(args, overwrite=False)),
         "settings": journal.settings,
         "threshold": args.threshold,
-        "prompts": len(prompts),
-        "positions": len(places),
-        "branching": int(population.branches.sum()),
-        "drawn": len(drawn),
-        "continuations": sum(each.rewards.size for each in drawn),
-        "outside": float(np.mean(np.concatenate([reply.outside for reply in replies]))),
-        "figures": {name: _numbers(asdict(figure)) for name, figure in figures.items()},
-        "strata": _strata(population),
+        **summary_json(journal.replies, population, drawn, figures),
     }
     out = Path(args.out)
-    lines = _positions(prompts, places, population, drawn, measured)
+    lines = positions_json([prompt.id for prompt in prompts], places, population, drawn, measured)
     text = json.dumps(summary | {"each": lines}, allow_nan=False, ensure_ascii=False)
     write_text(out / f"{NAME}.json", text + "\n")
     page = section(summary, picture=f"{NAME}.png")
@@ -254,52 +297,6 @@ def _report(
     plot(summary, population, drawn, measured, out / f"{NAME}.png")
     Terminal().say(page)
     console.say(f"written to {out}: {NAME}.json, {NAME}.md, {NAME}.png")
-
-
-def _positions(
-    prompts: list[PromptLine],
-    places: list[Place],
-    population: Population,
-    drawn: list[Drawn],
-    measured: list[Measured],
-) -> list[dict[str, Any]]:
-    """Every position, with what rewards say where there are any."""
-    golds = {each.place: (each, found) for each, found in zip(drawn, measured, strict=True)}
-    lines = []
-    for number, (index, t) in enumerate(places):
-        line: dict[str, Any] = {
-            "id": prompts[index].id,
-            "position": t,
-            "entropy": float(population.entropies[number]),
-            "value_spread": float(population.spreads[number]),
-            "plain_value_spread": float(population.plain_spreads[number]),
-            "lot_spread": float(population.lot_spreads[number]),
-            "stratum": int(population.strata[number]),
-        }
-        if number in golds:
-            each, found = golds[number]
-            line["gold"] = {
-                "weight": each.weight,
-                "probabilities": each.probabilities.tolist(),
-                "values": each.values.tolist(),
-                "rewards": each.rewards.mean(axis=1).tolist(),
-                **asdict(found),
-            }
-        lines.append(line)
-    return lines
-
-
-def _strata(population: Population) -> list[dict[str, float]]:
-    """The entropies of each stratum."""
-    found = []
-    for stratum in np.unique(population.strata):
-        own = population.entropies[population.strata == stratum]
-        found.append({"stratum": int(stratum), "low": float(own.min()), "high": float(own.max())})
-    return found
-
-
-def _numbers(figure: dict[str, float]) -> dict[str, float | None]:
-    return {name: number if math.isfinite(number) else None for name, number in figure.items()}
 
 
 def _gold(id: str | int, text: str) -> float:

@@ -22,44 +22,37 @@ table) and pareto.png; --page writes all of it as a page, with what holds of the
 
 import hashlib
 import json
-from collections.abc import Hashable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import sia_jax
-from decode import preflight
 from decode.evaluate_options import Args, check_options, methods_of, read
-from decode.evaluate_parts import check_reply, plan_text, world_commits, write_page
-from decode.method_runner import Chosen, Job, MethodRunner, common_shape
 from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
-from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.engine.reply import json_threshold
 from sia_jax.evaluation.calibration import read_calibration
-from sia_jax.evaluation.claims import judge
+from sia_jax.evaluation.claims import to_json
 from sia_jax.evaluation.comparison import Comparison
-from sia_jax.evaluation.methods import (
-    GateNumbers,
-    Method,
-    gate_numbers,
-)
+from sia_jax.evaluation.method_runner import Chosen, Job, MethodRunner
+from sia_jax.evaluation.methods import GateNumbers, plan_text
+from sia_jax.evaluation.records import Records, Unit, make_record
 from sia_jax.evaluation.statistics import FEWEST
 from sia_jax.files.lock import locked
 from sia_jax.files.writing import write_text
-from sia_jax.reports.evaluation import claims_text, draw_pareto, evaluation_table
-from sia_jax.runs import prompting, runner
+from sia_jax.reports.evaluation import claims_text, draw_pareto, evaluation_table, write_page
+from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import command, goes_on, program, read_options
 from sia_jax.runs.console import Terminal
+from sia_jax.runs.engines import Row
 from sia_jax.runs.journal import Journal
-from sia_jax.runs.plan import plan
 from sia_jax.runs.progress import RunProgress, clock, waiting
 from sia_jax.runs.provenance import head_commit, host_description
-from sia_jax.runs.runner import Row
-from sia_jax.text.forms import Prompting, date_variables
-from sia_jax.world import gold as world_gold
+from sia_jax.text.forms import Prompting
+from sia_jax.world.gold import gold_reward
 from sia_jax.world.known import world_prompts
+from sia_jax.world.provenance import world_commits
 
 
 def main(args: Args) -> None:
@@ -79,10 +72,6 @@ def main(args: Args) -> None:
             evaluation.run()
 
 
-Unit = tuple[Method, int]
-"""A method under a seed."""
-
-
 class _Evaluation:
     """A run, from its options to its results.
 
@@ -97,23 +86,27 @@ class _Evaluation:
         self.policy = runner.prepare(args)
         self._prompting = settled = prompting.find_prompting(self.policy, args)
         prompting.announce(settled, self.prompts, console)
-        self._template = _reward_template(args)
+        self._template = preflight.reward_template(args.reward, args.reward_date_string)
         without_weights = runner.Models(self.policy, preflight.value_without_weights(args, self.policy))
-        self._reward_check = preflight.reward_check(
+        scored = preflight.reward_check(
             args.reward, args.reward_max_tokens, self._template, args.max_new_tokens
         )
-        self.ids = preflight.policy_ids(self.prompts, without_weights, args, settled, self._reward_check)
+        self.ids = preflight.policy_ids(self.prompts, without_weights, args, settled, scored)
         self.settings = _settings(args, settled, self._template)
         self.calibration = None
         if args.thresholds is not None:
             self.calibration = read_calibration(Path(args.thresholds))
             self.calibration.check(self.settings)
         self.methods = methods_of(args, self.calibration)
-        self.seeds = range(args.seed, args.seed + args.seeds)
-        self.records: dict[tuple[str, int, int], dict[str, Any]] = {}
-        """By the method's key, the seed, and the index of the prompt."""
+        self.records = Records(
+            self.methods,
+            range(args.seed, args.seed + args.seeds),
+            [prompt.id for prompt in self.prompts],
+            {} if self.calibration is None else self.calibration.thresholds,
+            gold=args.gold,
+        )
         self.journal = Journal(
-            Path(args.out) / "replies.jsonl", self.settings, self._take, overwrite=args.overwrite
+            Path(args.out) / "replies.jsonl", self.settings, self.records.take, overwrite=args.overwrite
         )
         pages = () if args.page is None else (Path(args.page).absolute().parent,)
         self._commit = head_commit(ignored=pages)  # what it writes itself changes no reply
@@ -121,19 +114,13 @@ class _Evaluation:
         if args.mesh != (1, 1, 1):
             self._host += f", mesh {args.mesh}"
 
-    @property
-    def units(self) -> list[Unit]:
-        """All that is to be done, in its order: an entropy gate before the random gate that follows it."""
-        return [(method, seed) for method in self.methods for seed in self.seeds]
-
     def run(self) -> None:
         """Sample what is missing, then compare and report."""
-        total = len(self.units) * len(self.prompts)
-        missing = [unit for unit in self.units if not self._is_done(unit)]
-        done = sum(
-            (m.key, seed, i) in self.records for m, seed in self.units for i in range(len(self.prompts))
-        )
-        self._say(plan_text(self.methods, len(self.seeds), len(self.prompts)))
+        units, total = self.records.units, self.records.total
+        missing = sum(len(self.records.missing(unit)) for unit in units)
+        done = total - missing
+        plan = plan_text(self.methods, self.args.seeds, len(self.prompts))
+        self._say(f"{plan} How long that takes is said after the first batch.")
         for line in self._cautions():
             self._say(line)
         if done:
@@ -144,32 +131,25 @@ class _Evaluation:
                 dtype = None if self.args.dtype == "config" else self.args.dtype
                 reward = sia_jax.load_reward_model(self.args.reward, dtype=dtype, mesh=self.args.make_mesh())
             rows = self._rows(models)
-            progress = RunProgress(self.console, total, done, work=self._work())
+            progress = RunProgress(self.console, total, done, work=self.records.work)
             with self.journal, progress:
-                engine = MethodRunner(
+                methods = MethodRunner(
                     models,
                     reward,
                     self.args,
+                    rows,
                     self.args.batch,
                     progress.aside,
                     self._template,
                     self.args.reward_max_tokens,
                 )
-                for unit in self.units:
-                    self._run_unit(unit, engine, rows, progress)
-            self._say(f"{total - done:,} replies, {progress.rates()}")
-        for unit in self.units:
+                with closing(methods):
+                    for unit in units:
+                        self._run_unit(unit, methods, rows, progress)
+            self._say(f"{missing:,} replies, {progress.rates()}")
+        for unit in units:
             self._gate(unit)  # replies of another run's gates are refused, however complete
         self._report()
-
-    def _work(self) -> float:
-        """What is missing, in unsteered replies."""
-        return sum(
-            method.work
-            for method, seed in self.units
-            for index in range(len(self.prompts))
-            if (method.key, seed, index) not in self.records
-        )
 
     def _cautions(self) -> list[str]:
         """What should be known before hours are spent."""
@@ -194,33 +174,22 @@ class _Evaluation:
             rows.append(Row(own, value_ids, runner.own_key(0), 0.0))
         return rows
 
-    def _run_unit(self, unit: Unit, engine: MethodRunner, rows: list[Row], progress: RunProgress) -> None:
-        method, seed = unit
-        gate = self._gate(unit)
-        if self._is_done(unit):
-            return
-        batches = plan(rows, min(len(rows), engine.rows(method)), by_length=True)
-        shapes = common_shape([batch.shape for batch in batches])
-        for batch, shape in zip(batches, shapes, strict=True):
-            keys = {index: (method.key, seed, index) for index in batch.indices}
-            if all(key in self.records for key in keys.values()):
-                continue
-            jobs = [self._job(rows, seed, index, gate) for index in batch.indices]
-            new, first = 0, progress.is_new
-            chosen = engine.run(method, gate, jobs, shape)
-            for index, one in zip(batch.indices, chosen, strict=True):
-                if keys[index] not in self.records:
-                    self.journal.write(self._record(unit, gate, index, one))
-                    new += 1
-            progress.advance(new, sum(one.sampled_tokens for one in chosen), new * method.work)
+    def _run_unit(self, unit: Unit, methods: MethodRunner, rows: list[Row], progress: RunProgress) -> None:
+        (method, seed), gate, missing = unit, self._gate(unit), self.records.missing(unit)
+        jobs = [self._job(rows[index], seed, index) for index in missing]
+        for chosen in methods.run(method, gate, jobs) if jobs else ():
+            first = progress.is_new
+            for place, one in chosen:
+                self._write(unit, gate, missing[place], one)
+            tokens = sum(one.sampled_tokens for _, one in chosen)
+            progress.advance(len(chosen), tokens, len(chosen) * method.work)
             if first and (left := progress.left()) is not None:
                 self._say(f"about {clock(left)} left, by the time of the first batch, and without compiling")
 
-    def _job(self, rows: list[Row], seed: int, index: int, gate: GateNumbers) -> Job:
+    def _job(self, row: Row, seed: int, index: int) -> Job:
         messages = self.prompts[index].messages
         assert messages is not None
-        key = runner.prompt_key(seed, index)
-        return Job(replace(rows[index], key=key, threshold=gate.threshold), messages)
+        return Job(replace(row, key=runner.prompt_key(seed, index)), messages)
 
     def _gate(self, unit: Unit) -> GateNumbers:
         """The gate of a unit.
@@ -228,86 +197,24 @@ class _Evaluation:
         Raises:
           ValueError: replies that are there were made with another one.
         """
-        method, seed = unit
-        threshold = realised = None
-        if method.kind == "entropy":
-            assert method.ratio is not None
-            assert self.calibration is not None
-            threshold = self.calibration.thresholds[method.ratio]
-        if method.kind == "random":
-            realised = method.ratio
-            rival = Method("entropy", method.ratio)
-            if rival in self.methods:
-                steered = [self.records[rival.key, seed, index] for index in range(len(self.prompts))]
-                tokens = sum(record["sampled_tokens"] for record in steered)
-                realised = sum(record["sampled_junctions"] for record in steered) / max(tokens, 1)
-        gate = gate_numbers(method, threshold, realised)
-        ours = {"threshold": json_threshold(gate.threshold), "rate": gate.rate}
-        for index in range(len(self.prompts)):
-            record = self.records.get((method.key, seed, index))
-            theirs = ours if record is None else {name: record[name] for name in ours}
-            if theirs != ours:
-                raise ValueError(
-                    f"{self.journal.path}: {method.name} under seed {seed} was made with {theirs} (now "
-                    f"{ours}); name another folder, or pass --overwrite"
-                )
-        return gate
+        try:
+            return self.records.gate(unit)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.journal.path}: {error}; name another folder, or pass --overwrite"
+            ) from None
 
-    def _is_done(self, unit: Unit) -> bool:
-        method, seed = unit
-        return all((method.key, seed, index) in self.records for index in range(len(self.prompts)))
-
-    def _record(self, unit: Unit, gate: GateNumbers, index: int, chosen: Chosen) -> dict[str, Any]:
-        (method, seed), reply = unit, chosen.reply
+    def _write(self, unit: Unit, gate: GateNumbers, index: int, chosen: Chosen) -> None:
         gold = None
         if self.subjects is not None:
-            gold = world_gold.gold_reward(self.subjects[index], reply.text)
-        return {
-            "method": method.key,
-            "seed": seed,
-            "index": index,
-            "id": self.prompts[index].id,
-            "threshold": json_threshold(gate.threshold),
-            "rate": gate.rate,
-            "text": reply.text,
-            "finish_reason": reply.finish_reason.name.lower(),
-            "length": len(reply.tokens),
-            "junctions": reply.num_junctions,
-            "shifted": reply.num_shifted,
-            "gold": gold,
-            "proxy": chosen.proxy,
-            "unscored": chosen.unscored or None,
-            "branch": chosen.branch,
-            "scores": chosen.scores,
-            "sampled_tokens": chosen.sampled_tokens,
-            "sampled_junctions": chosen.sampled_junctions,
-            "seconds": chosen.seconds,
-            "flops": chosen.flops.to_json(),
-            "commit": self._commit,
-            "machine": self._host,
-        }
-
-    def _take(self, record: dict[str, Any]) -> Hashable:
-        """Keep a record.
-
-        Raises:
-          KeyError: it does not say where it was made.
-          ValueError: it is of another prompt, or has another thing where a number should be.
-        """
-        check_reply(record, gold=self.args.gold)
-        key = (record["method"], record["seed"], record["index"])
-        if not 0 <= key[2] < len(self.prompts) or self.prompts[key[2]].id != record["id"]:
-            raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {key[2]}")
-        self.records[key] = record
-        return key
+            gold = gold_reward(self.subjects[index], chosen.reply.text)
+        record = make_record(unit, gate, index, self.prompts[index].id, chosen, gold)
+        self.journal.write(record | {"commit": self._commit, "machine": self._host})
 
     def _report(self) -> None:
         """Compare, and write all that is made of it."""
         args, out = self.args, Path(self.args.out)
-        own = {
-            method.key: [self.records[method.key, s, i] for s in self.seeds for i in range(len(self.prompts))]
-            for method in self.methods
-        }
+        own = {method.key: self.records.of(method) for method in self.methods}
         with waiting(self.console, "comparing"):
             results = self._results(Comparison(self.methods, own, resamples=args.resamples))
             table = evaluation_table(results)
@@ -315,7 +222,14 @@ class _Evaluation:
             write_text(out / "results.md", f"{table}\n{claims_text(results)}")
             draw_pareto(results, out / "pareto.png")
             if args.page is not None:
-                write_page(results, args, Path(args.page))
+                write_page(
+                    results,
+                    Path(args.page),
+                    out / "pareto.png",
+                    title=args.title,
+                    introduction=None if args.introduction is None else Path(args.introduction),
+                    appendix=None if args.appendix is None else Path(args.appendix),
+                )
         for claim in results["claims"][results["measures"][0]]:
             self._say(f"{claim['name']}: {claim['verdict']}. {claim['statement']}")
         self._say(
@@ -324,7 +238,6 @@ class _Evaluation:
 
     def _results(self, comparison: Comparison) -> dict[str, Any]:
         args = self.args
-        claims = {measure: judge(comparison, measure) for measure in comparison.measures}
         records = [record for measured in comparison.measured for record in measured.records]
         results = {
             "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -339,12 +252,9 @@ class _Evaluation:
                 "count": len(self.prompts),
                 "sha256": self.settings["prompts_sha256"],
             },
-            "seeds": list(self.seeds),
+            "seeds": list(self.records.seeds),
             "resamples": args.resamples,
-            "measures": list(comparison.measures),
-            "rows": [comparison.row(measured) for measured in comparison.measured],
-            "claims": {measure: [claim.to_json() for claim in found] for measure, found in claims.items()},
-            "comparisons": sum(len(claim.findings) for found in claims.values() for claim in found),
+            **to_json(comparison),
         }
         return results | ({"world": world_commits()} if args.gold else {})
 
@@ -367,19 +277,6 @@ def _settings(args: Args, settled: Prompting | None, reward_template: dict[str, 
         "gold": args.gold,
         "base_chooser": args.base_chooser,
     }
-
-
-def _reward_template(args: Args) -> dict[str, str]:
-    """Variables of the reward model's chat template.
-
-    Raises:
-      ValueError: no tokenizer, or a template that writes today's date.
-    """
-    folder = resolve_checkpoint(args.reward)
-    tokenizer = load_tokenizer(folder)
-    if tokenizer is None:
-        raise ValueError(f"{folder} has no tokenizer; copy it from the original checkpoint")
-    return date_variables(tokenizer, args.reward_date_string, str(folder), "--reward-date-string")
 
 
 if __name__ == "__main__":

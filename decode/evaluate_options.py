@@ -9,10 +9,8 @@ import tyro
 from sia_jax.data.prompts import MAX_SEED, PromptLine
 from sia_jax.evaluation.calibration import Calibration
 from sia_jax.evaluation.methods import GROUPS, NEED_THRESHOLDS, Chooser, Group, Method, plan_methods
-from sia_jax.files import strict_json
 from sia_jax.files.outputs import check_outputs, check_suffix
-from sia_jax.files.reading import check_file, read_bytes
-from sia_jax.reports.evaluation import with_pictures_named
+from sia_jax.reports.evaluation import picture_of, read_appendix
 from sia_jax.runs import prompting, runner
 from sia_jax.runs.cli import Count, File, Flag, Float, Folder, Int, PromptFileArgs, check_used
 from sia_jax.runs.options import SamplingArgs
@@ -78,45 +76,6 @@ class Args(PromptFileArgs, SamplingArgs):
     gate: Annotated[str | None, tyro.conf.Suppress] = None
 
 
-def picture_of(page: Path) -> Path:
-    """Where the picture of a page goes."""
-    return page.with_name(f"{page.stem}-pareto.png")
-
-
-def read_markdown(file: str) -> str:
-    """The text of --introduction or --appendix.
-
-    Raises:
-      OSError, ValueError: it cannot be read, or is no text.
-    """
-    return strict_json.decode(read_bytes(Path(file), "file of Markdown"), file).replace("\r\n", "\n")
-
-
-def read_appendix(args: Args) -> tuple[str, dict[Path, Path]]:
-    """The appendix as it stands in the page, and where each of its pictures is and is copied to.
-
-    Raises:
-      OSError, ValueError: it cannot be read, or has a picture that is not there or not in its folder.
-    """
-    if args.page is None or args.appendix is None:
-        return "", {}
-    page, folder = Path(args.page), Path(args.appendix).parent
-    text = read_markdown(args.appendix)
-    try:
-        text, names = with_pictures_named(text, f"{page.stem}-", taken=(picture_of(page).name,))
-    except ValueError as error:
-        raise ValueError(f"--appendix {args.appendix}: {error}") from None
-    pictures = {folder / file: page.with_name(name) for file, name in names.items()}
-    for picture in pictures:
-        check_file(picture, f"picture of {args.appendix}", "make it, or take the link away")
-        if not picture.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(
-                f"--appendix {args.appendix}: {picture} is a link to {picture.resolve()}, outside of the "
-                "appendix's own folder; copy the picture there"
-            )
-    return text, pictures
-
-
 def check_options(args: Args) -> None:
     """Numbers in their ranges, and outputs that are no inputs.
 
@@ -143,7 +102,9 @@ def check_options(args: Args) -> None:
         if file is not None and not Path(file).is_file():
             raise FileNotFoundError(f"--{name}: there is no file {file}")
     out, page = Path(args.out), None if args.page is None else Path(args.page)
-    _, pictures = read_appendix(args)
+    pictures: dict[Path, Path] = {}
+    if page is not None and args.appendix is not None:
+        _, pictures = read_appendix(Path(args.appendix), page, f"--appendix {args.appendix}")
     check_outputs(
         inputs={
             "--prompts": args.prompts,

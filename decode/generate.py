@@ -37,14 +37,13 @@ from rich.rule import Rule
 from rich.text import Text
 
 import sia_jax
-from decode import preflight
 from sia_jax.data.prompts import PromptLine, text_prompts
 from sia_jax.engine.reply import Reply
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.shown import shown_line
 from sia_jax.reports.terminal import Tally, legend, reply_text, side_by_side, summary
-from sia_jax.runs import prompting, runner
+from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import (
     Count,
     File,

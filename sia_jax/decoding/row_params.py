@@ -37,6 +37,11 @@ def make_row_params(
       ValueError: a number out of its range, or a shape that is neither [] nor [B].
       TypeError: a key that is not threefry2x32, or what is no gate or no tilt.
     """
+    return row_params_of(threshold, _keys(rng_key, rows), knobs, rows, config)
+
+
+def row_params_of(threshold: Any, words: Any, knobs: Knobs, rows: int, config: SamplerConfig) -> RowParams:
+    """`make_row_params` with raw keys [B, 2] in place of `rng_key`."""
     steering = config.steering
     numbers = {}
     for name, row in NUMBERS.items():
@@ -68,7 +73,7 @@ def make_row_params(
             f"{np.shape(knobs.bias_ids)}"
         )
     return RowParams(
-        keys=_keys(rng_key, rows),
+        keys=words,
         threshold=_broadcast("threshold", threshold, np.float32, (rows,)),
         max_new_tokens=most,
         stop_ids=stop_ids,

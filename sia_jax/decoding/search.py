@@ -159,5 +159,31 @@ def _last_values(
     tokens = jnp.pad(tokens, ((0, 0), (0, replies.shape[1])))
     columns = begin[:, None] + jnp.arange(replies.shape[1])
     tokens = tokens.at[jnp.arange(tokens.shape[0])[:, None], columns].set(replies)
+    return jnp.where(lengths > 0, _sequence_values(net, tokens, begin + lengths, mesh=mesh), 0)
+
+
+def sequence_values(
+    params: SteeringParams, tokens: Int[Array, "R L"], lengths: Int[Array, " R"], config: SamplerConfig
+) -> Float[Array, " R"]:
+    """V(y_<t, y_t): the value model's value of the last token of sequences, by one full pass.
+
+    Args:
+      params: weights; the value model's must be there.
+      tokens: [R, L] ids of prompt and reply, padded on the right.
+      lengths: [R].
+      config: says what the value model is, and the mesh.
+
+    Returns:
+      [R] float32, in units of the reward.
+    """
+    net = params.value_net(config)
+    assert net is not None
+    return _sequence_values(net, tokens, lengths, mesh=config.mesh)
+
+
+@functools.partial(jax.jit, static_argnames="mesh")
+def _sequence_values(
+    net: ValueNet, tokens: Int[Array, "R L"], lengths: Int[Array, " R"], *, mesh: Mesh | None
+) -> Float[Array, " R"]:
     hidden = hidden_states(net.model, tokens, config=net.config.backbone, adapter=net.adapter, mesh=mesh)
-    return jnp.where(lengths > 0, net.last_values(hidden, tokens, begin + lengths - 1), 0)
+    return net.last_values(hidden, tokens, lengths - 1)

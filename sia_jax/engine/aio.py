@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from sia_jax.engine.engine import Asked, Engine
-from sia_jax.engine.handle import Handle, Piece, closed
+from sia_jax.engine.handle import Handle, Piece, told_of
 from sia_jax.engine.reply import Reply
 
 
@@ -68,7 +68,7 @@ async def stream(engine: Engine, asked: Asked, **fields: Any) -> AsyncIterator[P
         while left:
             piece = await pieces.get()
             if isinstance(piece, BaseException):
-                raise closed(piece) from piece
+                raise told_of(piece)
             left -= piece.reply is not None
             yield piece
     finally:

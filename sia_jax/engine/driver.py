@@ -46,8 +46,6 @@ class Sample:
     shown: list[str] = field(default_factory=list)
     counts: tuple[int, int] = (0, 0)
     held: tuple[int, int] = (0, 0)
-    unwanted: FinishReason | None = None
-    """Why it is to end, whatever it would have said."""
 
     def timing(self) -> Timing:
         """Of a reply that ends now."""
@@ -59,14 +57,41 @@ class Sample:
         if not any(self.held):
             return None
         said = [record.tokens for record in self.said]
-        ids = [np.concatenate([own, *said]) for own in (self.job.policy_ids, self.job.value_ids)]
-        return Held(ids[0], ids[1], *self.held, since=time.monotonic())
+        policy_ids, value_ids = (
+            np.concatenate([own, *said]) for own in (self.job.policy_ids, self.job.value_ids)
+        )
+        return Held(policy_ids, value_ids, *self.held, since=time.monotonic())
 
     @property
     def late(self) -> bool:
         """Whether its deadline has passed."""
         deadline = self.handle.request.deadline
         return deadline is not None and time.monotonic() - self.handle.submitted > deadline
+
+
+@dataclass(eq=False)
+class Heard:
+    """What is new of a sample at a border."""
+
+    sample: Sample
+    row: int
+    """Its row; -1: it is in the queue."""
+    said: TokenRecord
+    reason: FinishReason
+    """How it stands."""
+
+
+class WarmUp:
+    """What somebody waits for the driving thread to compile.
+
+    Args:
+      jobs: requests whose programs are wanted; None: all programs.
+    """
+
+    def __init__(self, jobs: Sequence[Job] | None):
+        self.jobs = jobs
+        self.error: BaseException | None = None
+        self.done = threading.Event()
 
 
 class Driver:
@@ -87,15 +112,19 @@ class Driver:
         self._changed = threading.Condition()
         # Below, what `_changed` guards: any thread may write it.
         self._arrivals: list[list[Sample]] = []
+        self._warm_ups: list[WarmUp] = []
         self._cancelled: set[Handle] = set()
         self._closing = False
         self._open: set[Handle] = set()
         self._failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
         self._totals = Statistics()
+        self._resting = True
+        """Whether the driving thread, if there is one, waits for requests."""
+        self._pauses = 0
         # And what belongs to the driving thread.
         self._waiting: dict[int, deque[Sample]] = {pool.length: deque() for pool in pools}
         self._rows: dict[int, list[Sample | None]] = {pool.length: [None] * pool.rows for pool in pools}
-        self._thread: threading.Thread | None = None
 
     def submit(self, request: Request, job: Job, listener: Listener | None, *, urgent: bool) -> Handle:
         """Queue a request that was checked.
@@ -104,54 +133,59 @@ class Driver:
           EngineClosed: it was closed, or has failed.
         """
         tokenizer = self._terms.policy.tokenizer
-        handle = Handle(request, lambda: self._cancel(handle), listener)
+        handle = Handle(request, self._cancel, listener)
         samples = []
         for choice in range(request.n):
             text = None if tokenizer is None else TextStream(tokenizer, job.stops, job.min_new_tokens)
             samples.append(Sample(handle, job, choice, urgent, text))
         with self._changed:
-            self._check_open()
+            self._start()
             self._open.add(handle)
             self._arrivals.append(samples)
             self._totals.requests += 1
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="sia_jax engine", daemon=True)
-                self._thread.start()
             self._changed.notify_all()
         return handle
+
+    def warm_up(self, jobs: Sequence[Job] | None) -> None:
+        """Compile the programs that these requests need, or all of all pools, once no request is under way.
+
+        Raises:
+          EngineClosed: it was closed, or has failed.
+        """
+        wanted = WarmUp(jobs)
+        with self._changed:
+            self._start()
+            self._warm_ups.append(wanted)
+            self._changed.notify_all()
+        wanted.done.wait()
+        if wanted.error is not None:
+            raise EngineClosed(f"the engine ended: {wanted.error}") from wanted.error
 
     def close(self) -> None:
         """End at the next border, and wait for it; requests that are open fail."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+            thread = self._thread
+        if thread is None:
+            self._end(EngineClosed("it was closed"))
+        elif thread is not threading.current_thread():
             thread.join()
-        self._end(EngineClosed("it was closed"))
 
-    def warm_up(self, jobs: Sequence[Job] | None) -> None:
-        """Compile the programs that these requests need, or all of all pools; nothing else runs meanwhile.
-
-        Raises:
-          EngineClosed: it was closed.
-          RuntimeError: requests are under way.
-        """
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within it nothing is sampled; entered once the device has done what it was at."""
         with self._changed:
-            self._check_open()
-            if self._arrivals or self._busy():
-                raise RuntimeError("requests are under way; warm up before the first, or between two")
-            for pool in self._pools.values():
-                extends = (False, True) if self._prefix_caching else (False,)
-                if jobs is None:
-                    reads = (True, False) if self._terms.value is not None else (False,)
-                    asked = {(bucket, read) for bucket in pool.buckets for read in reads}
-                else:
-                    own = [job for job in jobs if job.length == pool.length]
-                    asked = {(pool.bucket_of(Entry(0, job, job.keys[0])), job.reads_values) for job in own}
-                kinds = [Kind(*one, extends=e) for one in sorted(asked) for e in extends]
-                if kinds:
-                    pool.compile(kinds, forks=jobs is None or any(job.request.n > 1 for job in jobs))
+            self._pauses += 1
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._resting or self._closing)
+            jax.block_until_ready([pool.report for pool in self._pools.values()])
+            yield
+        finally:
+            with self._changed:
+                self._pauses -= 1
+                self._changed.notify_all()
 
     def statistics(self) -> Statistics:
         """A snapshot."""
@@ -162,11 +196,18 @@ class Driver:
         found.in_rows = sum(sample is not None for rows in self._rows.values() for sample in rows)
         return found
 
-    def _check_open(self) -> None:
+    def _start(self) -> None:
+        """The driving thread runs; `_changed` is held."""
         if self._failure is not None:
             raise EngineClosed(f"the engine has failed: {self._failure}") from self._failure
         if self._closing:
             raise EngineClosed("the engine was closed; make another")
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="sia_jax engine", daemon=True)
+            thread.start()
+            self._thread = thread
+        elif not self._thread.is_alive():
+            raise EngineClosed("the engine's thread is in the process that this one was forked from")
 
     def _cancel(self, handle: Handle) -> None:
         with self._changed:
@@ -175,35 +216,85 @@ class Driver:
                 self._changed.notify_all()
 
     def _run(self) -> None:
+        why: BaseException = EngineClosed("it was closed")
         try:
             while self._wait_for_work():
                 for pool in self._pools.values():
                     self._turn(pool)
         except BaseException as error:
-            self._end(error)
+            why = error
+        finally:
+            self._end(why)
 
     def _end(self, error: BaseException) -> None:
-        """No request is open any more; those that are, fail."""
+        """No request is open any more; those that are, fail. What was on the device is let go."""
         with self._changed:
-            if self._failure is None and not isinstance(error, EngineClosed):
+            if not isinstance(error, EngineClosed):
                 self._failure = error
             self._closing = True
             left, self._open = list(self._open), set()
+            warm_ups, self._warm_ups = self._warm_ups, []
             self._arrivals.clear()
+            self._cancelled.clear()
+            self._changed.notify_all()
+        for length, pool in self._pools.items():
+            pool.free()
+            self._waiting[length].clear()
+            self._rows[length] = [None] * pool.rows
+        for wanted in warm_ups:
+            wanted.error = error
+            wanted.done.set()
         for handle in left:
             handle.fail(error)
 
     def _wait_for_work(self) -> bool:
-        """Take what has come; with nothing to do, wait for it. False: the engine is to end."""
+        """Take what has come; with nothing to do, or in a pause, wait for it. False: the engine is to end."""
         with self._changed, self._timed("idle"):
-            while not (self._closing or self._arrivals or self._busy()):
+            while not (self._closing or self._has_work()):
+                self._resting = True
+                self._changed.notify_all()
                 self._changed.wait()
+            self._resting = False
             if self._closing:
                 return False
-            arrivals, self._arrivals = self._arrivals, []
+            arrivals: list[list[Sample]] = []
+            warm_ups: list[WarmUp] = []
+            if not self._pauses:
+                arrivals, self._arrivals = self._arrivals, []
+            if not self._busy():
+                warm_ups, self._warm_ups = self._warm_ups, []
+        for wanted in warm_ups:
+            try:
+                self._compile(wanted.jobs)
+            except BaseException as error:
+                wanted.error = error
+                raise
+            finally:
+                wanted.done.set()
         for samples in arrivals:
             self._waiting[samples[0].job.length].extend(samples)
         return True
+
+    def _compile(self, jobs: Sequence[Job] | None) -> None:
+        for pool in self._pools.values():
+            if jobs is None:
+                reads = (True, False) if self._terms.value is not None else (False,)
+                asked = {(bucket, read) for bucket in pool.buckets for read in reads}
+            else:
+                own = [job for job in jobs if job.length == pool.length]
+                asked = {(pool.bucket_of(Entry(0, job, job.keys[0])), job.reads_values) for job in own}
+            kinds = [Kind(*one, extends=False) for one in sorted(asked)]
+            if self._prefix_caching:
+                # A row is gone on from where that saves half of the reading or more.
+                rest = {(b, read) for whole, read in asked for b in pool.buckets if 2 * b <= whole}
+                kinds += [Kind(*one, extends=True) for one in sorted(rest)]
+            if kinds:
+                pool.compile(kinds, forks=jobs is None or any(job.request.n > 1 for job in jobs))
+
+    def _has_work(self) -> bool:
+        """Whether there is something to do now; `_changed` is held."""
+        busy = self._busy()
+        return bool(self._warm_ups and not busy) or (not self._pauses and bool(self._arrivals or busy))
 
     def _busy(self) -> bool:
         return any(self._waiting.values()) or any(
@@ -216,7 +307,7 @@ class Driver:
         with self._timed("device"):
             report = pool.read()
         heard = [] if report is None else self._settle(pool, rows, report)
-        self._drop_unwanted(pool, rows, {sample for sample, *_ in heard})
+        heard = self._end_unwanted(pool, rows, heard)
         with self._timed("admission"):
             self._admit(pool, rows)
         if any(sample is not None for sample in rows):
@@ -227,44 +318,55 @@ class Driver:
             with self._timed("text"):
                 self._speak(pool, heard)
 
-    def _settle(
-        self, pool: Pool, rows: list[Sample | None], report: Report
-    ) -> list[tuple[Sample, int, TokenRecord, FinishReason]]:
-        """Free the rows that have ended. Returns of all: who, its row, what it said, how it stands."""
+    def _settle(self, pool: Pool, rows: list[Sample | None], report: Report) -> list[Heard]:
+        """Free the rows that have ended; returns what is new of all."""
         heard = []
         with self._changed:
             self._totals.count_window(report, sum(sample is not None for sample in rows))
         for row, sample in enumerate(rows):
             if sample is None:
                 continue
-            reason = FinishReason(int(report.finish_reason[row]))
-            said = jax.tree.map(lambda x: x[row, : report.counts[row]], report.said)  # noqa: B023
+            # Copies: a view would keep the reports of all rows for as long as anybody keeps a piece.
+            said = jax.tree.map(lambda x: x[row, : report.counts[row]].copy(), report.said)  # noqa: B023
             sample.counts = int(report.policy_tokens[row]), int(report.value_tokens[row])
             sample.held = int(report.policy_held[row]), int(report.value_held[row])
-            sample.said.append(said)
-            heard.append((sample, row, said, reason))
-            if reason != FinishReason.RUNNING:
+            if len(said.tokens):
+                sample.said.append(said)
+            one = Heard(sample, row, said, FinishReason(int(report.finish_reason[row])))
+            heard.append(one)
+            if one.reason != FinishReason.RUNNING:
                 self._release(pool, rows, row)
         return heard
 
-    def _drop_unwanted(self, pool: Pool, rows: list[Sample | None], heard: set[Sample]) -> None:
-        """End who was cancelled or is late, in queue and rows; the text of `heard` is still to come."""
+    def _end_unwanted(self, pool: Pool, rows: list[Sample | None], heard: list[Heard]) -> list[Heard]:
+        """Free the rows of who was cancelled or is late, in the queue too; returns what is new of all."""
         with self._changed:
-            cancelled = {handle for handle in self._cancelled if handle in self._open}
-            self._cancelled = cancelled
+            self._cancelled &= self._open
+            cancelled = set(self._cancelled)
         waiting = self._waiting[pool.length]
-        unwanted = [s for s in waiting if s.handle in cancelled or s.late]
-        for sample in unwanted:
-            waiting.remove(sample)
-        for row, one in enumerate(rows):
-            if one is not None and (one.handle in cancelled or one.late):
+        of_rows = {one.sample: one for one in heard}
+        new = list(heard)
+
+        def why(sample: Sample) -> FinishReason | None:
+            if sample.handle in cancelled:
+                return FinishReason.CANCELLED
+            return FinishReason.DEADLINE if sample.late else None
+
+        places = [(row, sample) for row, sample in enumerate(rows) if sample is not None]
+        for row, sample in [*places, *((-1, sample) for sample in waiting)]:
+            reason = why(sample)
+            if reason is None:
+                continue
+            if sample in of_rows:
+                of_rows[sample].reason = reason
+            else:
+                new.append(Heard(sample, row, pool.empty_record(), reason))
+            if row >= 0:
                 self._release(pool, rows, row)
-                unwanted.append(one)
-        for sample in unwanted:
-            reason = FinishReason.CANCELLED if sample.handle in cancelled else FinishReason.DEADLINE
-            sample.unwanted = reason
-            if sample not in heard:
-                self._finish(pool, sample, reason)
+        if len(new) > len(heard):
+            ended = {one.sample for one in new if one.row < 0}
+            self._waiting[pool.length] = deque(sample for sample in waiting if sample not in ended)
+        return new
 
     def _admit(self, pool: Pool, rows: list[Sample | None]) -> None:
         """Fill free rows from the queue, in its order; replies to one request share one reading of it."""
@@ -279,9 +381,7 @@ class Driver:
         while free and waiting:
             sample = waiting.popleft()
             key = sample.job.keys[sample.choice]
-            entry = pool.place(
-                sample.job, key, free, prefix_caching=self._prefix_caching and sample.handle not in first
-            )
+            entry = pool.place(sample.job, key, free, copied=sample.handle in first)
             if sample.handle in first:
                 copies.append((first[sample.handle], entry.row, key))
             else:
@@ -315,51 +415,45 @@ class Driver:
         return free
 
     def _window_steps(self, pool: Pool, rows: Sequence[Sample | None]) -> int:
-        urgent = any(s is not None and s.urgent and math.isnan(s.first_token) for s in rows)
+        urgent = any(s is not None and s.urgent and not s.said for s in rows)
         urgent = urgent or any(s.urgent for s in self._waiting[pool.length])
         return self._few if urgent else self._steps
 
-    def _speak(self, pool: Pool, heard: Sequence[tuple[Sample, int, TokenRecord, FinishReason]]) -> None:
+    def _speak(self, pool: Pool, heard: Sequence[Heard]) -> None:
         """Make text of what was said, and hand it out."""
         rows = self._rows[pool.length]
-        for sample, row, said, reason in heard:
-            count = len(said.tokens)
+        for one in heard:
+            sample = one.sample
+            count = len(one.said.tokens)
             if count and math.isnan(sample.first_token):
                 sample.first_token = time.monotonic()
             text = ""
             if sample.text is not None and count:
                 with self._terms.tokenizing:
-                    text = sample.text.push(said.tokens.tolist())
+                    text = sample.text.push(one.said.tokens.tolist())
             sample.shown.append(text)
             stopped = sample.text is not None and sample.text.cut is not None
-            if stopped and rows[row] is sample:
-                self._release(pool, rows, row)  # another's from the next border on
-            if reason == FinishReason.RUNNING and sample.unwanted is not None:
-                reason = sample.unwanted
-            if stopped or reason != FinishReason.RUNNING:
-                self._finish(pool, sample, reason, text, said)
+            if stopped and rows[one.row] is sample:
+                self._release(pool, rows, one.row)  # another's from the next border on
+            if stopped or one.reason != FinishReason.RUNNING:
+                self._finish(pool, one, text)
             elif count:
-                self._hand_out(sample, Piece(text, sample.choice, said, None))
+                self._hand_out(sample, Piece(text, sample.choice, one.said, None))
 
-    def _finish(
-        self,
-        pool: Pool,
-        sample: Sample,
-        reason: FinishReason,
-        text: str = "",
-        said: TokenRecord | None = None,
-    ) -> None:
-        """A reply is whole: its last piece."""
+    def _finish(self, pool: Pool, one: Heard, text: str) -> None:
+        """A reply is whole: its last piece, of which this text is there already."""
+        sample = one.sample
         if sample.text is not None:
+            broken_off = one.reason in (FinishReason.CANCELLED, FinishReason.DEADLINE)
             with self._terms.tokenizing:
-                rest = sample.text.finish(broken_off=reason == sample.unwanted)
+                rest = sample.text.finish(broken_off=broken_off)
             text += rest
             sample.shown.append(rest)
         cut = None if sample.text is None else sample.text.cut
         reply = make_reply(
             _joined(sample.said, pool),
             "".join(sample.shown),
-            reason,
+            one.reason,
             sample.counts,
             (len(sample.job.policy_ids), len(sample.job.value_ids)),
             pool.config,
@@ -370,8 +464,7 @@ class Driver:
         )
         with self._changed:
             self._totals.count_reply(reply)
-        said = reply.record if said is None else said
-        self._hand_out(sample, Piece(text, sample.choice, said, reply))
+        self._hand_out(sample, Piece(text, sample.choice, one.said, reply))
 
     def _hand_out(self, sample: Sample, piece: Piece) -> None:
         sample.handle.say(piece)

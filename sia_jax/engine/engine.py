@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -21,11 +22,11 @@ from jax.sharding import Mesh
 from sia_jax.arguments import check_kind, check_real, check_whole
 from sia_jax.checkpoints.huggingface import load_policy
 from sia_jax.checkpoints.value_model import load_value_model, own_backbone
-from sia_jax.decoding.checks import check_mesh, check_params
+from sia_jax.decoding.checks import check_mesh, check_params, check_threshold
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.params import SteeringParams
 from sia_jax.engine.driver import Driver
-from sia_jax.engine.handle import Handle, Listener, Piece
+from sia_jax.engine.handle import Handle, Listener, Piece, Stream
 from sia_jax.engine.job import Job, Terms, blank, make_job
 from sia_jax.engine.memory import check_memory
 from sia_jax.engine.pool import Pool
@@ -67,6 +68,8 @@ class Engine:
       max_length: tokens of the longest prompt with its reply; None: 4096, or what the models hold.
       lengths: of the kinds of rows; a request goes into the shortest that hold it, and each kind takes memory
         from its first request on. None: 256, 1024, 4096, ... up to `max_length`.
+      prompt_lengths: ids of the buffers in which prompts are read, each by its own program: the fewer, the
+        less is compiled and the more padded. None: 16, 32, 64, ... In any case also the length of the rows.
       max_new_tokens: of requests that do not say, as far as `max_length` has room.
       threshold: of requests that do not say; None: 1.0 nats, and inf without a value model.
       steering: structure, and the default of each number.
@@ -92,6 +95,7 @@ class Engine:
         rows: int = 16,
         max_length: int | None = None,
         lengths: Sequence[int] | None = None,
+        prompt_lengths: Sequence[int] | None = None,
         max_new_tokens: int = 512,
         threshold: float | None = None,
         steering: SteeringConfig | None = None,
@@ -134,9 +138,11 @@ class Engine:
         if threshold is None:
             threshold = math.inf if value is None else 1.0
         check_real("threshold", threshold)
+        check_threshold(threshold, whole)
         self._terms = Terms(
             policy, value, whole, kinds, float(threshold), max_new_tokens, max_stop_ids, max_logit_bias
         )
+        buffers = None if prompt_lengths is None else _sorted("a length of prompts", 1, prompt_lengths)
         platform = next(iter(policy.params["model"]["norm"]["weight"].devices())).platform
         nobody = blank(self._terms)
         pools = [
@@ -147,6 +153,7 @@ class Engine:
                 rows,
                 nobody,
                 _ADMISSION_TOKENS.get(platform, 512),
+                buffers,
             )
             for length in kinds
         ]
@@ -154,7 +161,7 @@ class Engine:
         self.rows, self.lengths = rows, kinds
         few = min(_FEW, steps)
         self._driver = Driver(pools, self._terms, steps, few, prefix_caching=prefix_caching)
-        self._finalizer = weakref.finalize(self, self._driver.close)
+        weakref.finalize(self, self._driver.close)  # also when the interpreter ends
 
     def submit(self, asked: Asked, *, listener: Listener | None = None, **fields: Any) -> Handle:
         """Hand in a request; returns at once.
@@ -193,7 +200,8 @@ class Engine:
           ValueError, TypeError: a request that cannot be, or that does not fit; nothing has run then.
           EngineClosed: the engine was closed, or failed.
         """
-        one = isinstance(asked, str | Request) or (bool(asked) and isinstance(asked[0], Mapping))
+        asked = asked if isinstance(asked, str | Request | Mapping) else list(asked)
+        one = isinstance(asked, str | Request | Mapping) or (bool(asked) and isinstance(asked[0], Mapping))
         requests = [as_request(each, **fields) for each in ([asked] if one else asked)]
         jobs = [make_job(request, self._terms) for request in requests]
         handles: list[Handle] = []
@@ -207,10 +215,10 @@ class Engine:
             raise
         return replies[0] if one else replies
 
-    def stream(self, asked: Asked, **fields: Any) -> Iterator[Piece]:
+    def stream(self, asked: Asked, **fields: Any) -> Stream:
         """The pieces of a reply, as they come; joined, their texts are the reply's.
 
-        Left before its end, the iteration cancels the request.
+        Left before its end, the stream cancels the request.
 
         Args:
           asked: a text, a conversation or a `Request`.
@@ -219,15 +227,7 @@ class Engine:
         Raises:
           ValueError, TypeError, EngineClosed: as of `submit`.
         """
-        handle = self.submit(asked, **fields)
-
-        def pieces() -> Iterator[Piece]:
-            try:
-                yield from handle
-            finally:
-                handle.cancel()
-
-        return pieces()
+        return Stream(self.submit(asked, **fields))
 
     def as_completed(
         self, requests: Iterable[Asked], *, ahead: int | None = None
@@ -253,6 +253,8 @@ class Engine:
 
         def told(place: int) -> Listener:
             def listen(what: Piece | BaseException) -> None:
+                if isinstance(what, Piece) and what.reply is None:
+                    return
                 with changed:
                     whole.append(place)
                     changed.notify()
@@ -281,21 +283,30 @@ class Engine:
                 handle.cancel()
 
     def cancel(self, handle: Handle) -> None:
-        """End a request's replies at the next border, as `handle.cancel()` does."""
+        """End a request's replies at the next border; the same as `handle.cancel()`."""
         handle.cancel()
 
     def warmup(self, requests: Iterable[Asked] | None = None) -> None:
         """Compile every program that these requests need, so that they do not wait for it.
+
+        It waits for requests that are under way.
 
         Args:
           requests: such as will come, of which lengths, n and thresholds matter; None: any whatever.
 
         Raises:
           ValueError, TypeError: a request that cannot be, or that does not fit.
-          RuntimeError: requests are under way.
+          EngineClosed: the engine was closed, or has failed.
         """
         jobs = None if requests is None else [make_job(as_request(one), self._terms) for one in requests]
         self._driver.warm_up(jobs)
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Within it nothing is sampled, so that other work on the same devices disturbs no measured time.
+
+        It begins at the next border; requests that are handed in meanwhile wait.
+        """
+        return self._driver.paused()
 
     def statistics(self) -> Statistics:
         """Totals so far, and how many replies are in the queue and in rows now."""
@@ -303,7 +314,7 @@ class Engine:
 
     def close(self) -> None:
         """End at the next border. Requests that are open fail with EngineClosed."""
-        self._finalizer()
+        self._driver.close()
 
     def __enter__(self) -> "Engine":
         return self
@@ -325,6 +336,10 @@ def _lengths(
     held = policy.config.max_position_embeddings
     if value is not None:
         held = min(held, value.config.backbone.max_position_embeddings)
+    if lengths is not None:
+        lengths = list(lengths)
+        if not lengths:
+            raise ValueError("lengths must name one length of rows or more, got none; None: by the rule")
     if max_length is None:
         max_length = min(4096, held) if lengths is None else max(lengths)
     check_whole("max_length", max_length)
@@ -332,12 +347,16 @@ def _lengths(
         raise ValueError(
             f"max_length must lie in 2 .. {held}, the positions that both models have, got {max_length}"
         )
-    found = LENGTHS if lengths is None else lengths
-    for length in found:
-        check_whole("a length of rows", length)
-    if min(found) < 2:
-        raise ValueError(f"rows must hold 2 tokens or more, got lengths {sorted(found)}")
-    return (*sorted({length for length in found if length < max_length}), max_length)
+    found = _sorted("a length of rows", 2, LENGTHS if lengths is None else lengths)
+    return (*(length for length in found if length < max_length), max_length)
+
+
+def _sorted(name: str, least: int, lengths: Sequence[int]) -> tuple[int, ...]:
+    for length in lengths:
+        check_whole(name, length)
+        if length < least:
+            raise ValueError(f"{name} must be {least} or more, got {sorted(lengths)}")
+    return tuple(sorted(set(lengths)))
 
 
 def _fields(config: SamplerConfig) -> dict[str, Any]:

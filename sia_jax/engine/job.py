@@ -9,11 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from sia_jax.arguments import read_integers
 from sia_jax.decoding.checks import check_threshold
 from sia_jax.decoding.config import SamplerConfig
-from sia_jax.decoding.row_params import make_row_params
+from sia_jax.decoding.row_params import row_params_of
 from sia_jax.engine.markers import with_markers
 from sia_jax.engine.request import Request
+from sia_jax.engine.sampling_keys import fold_in, key_of_seed, words_of
 from sia_jax.engine.stops import split_stops
 from sia_jax.models.config import ModelConfig
 from sia_jax.pretrained import Policy, ValueModel
@@ -105,15 +107,15 @@ def make_job(request: Request, terms: Terms) -> Job:
         gate=_gate(request, config.steering.gate, policy_ids),
         tilt=request.tilt,
     )
-    key = jax.random.key(request.seed, impl="threefry2x32") if request.key is None else request.key
-    numbers = make_row_params(threshold, key[None] if key.shape == () else key, knobs, 1, config)
+    key = key_of_seed(request.seed) if request.key is None else words_of(request.key)
+    numbers = row_params_of(threshold, key[None], knobs, 1, config)
     steered = config.value is not None and not (threshold == math.inf and shut_at_infinity(steering.gate))
     return Job(
         request=request,
         policy_ids=np.asarray(policy_ids, np.int32),
         value_ids=np.asarray(value_ids, np.int32),
         numbers=jax.tree.map(np.asarray, numbers),
-        keys=_keys(key, request.n),
+        keys=key[None] if request.n == 1 else fold_in(key, np.arange(request.n)),
         length=next(length for length in terms.lengths if longest + most <= length),
         stops=stops,
         min_new_tokens=int(numbers.min_new_tokens[0]),
@@ -124,7 +126,7 @@ def make_job(request: Request, terms: Terms) -> Job:
 def blank(terms: Terms) -> Job:
     """A job that nobody wants: what an entry without a request holds."""
     threshold = math.inf if reads_threshold(terms.config.steering.gate) else None
-    return make_job(Request(prompt_ids=[0], max_new_tokens=1, threshold=threshold), terms)
+    return make_job(Request(prompt_ids=[0], max_new_tokens=1, min_new_tokens=0, threshold=threshold), terms)
 
 
 def _threshold(request: Request, terms: Terms) -> float:
@@ -164,13 +166,15 @@ def _prompts(request: Request, terms: Terms) -> tuple[Sequence[int], Sequence[in
 
 
 def _check_ids(name: str, ids: Sequence[int], model: ModelConfig) -> None:
-    array = np.asarray(ids)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        what = "is empty; it needs at least one id, such as a BOS" if array.size == 0 else "must be ids"
-        raise ValueError(f"the {name}'s prompt {what}, got {array.dtype} of shape {array.shape}")
-    wrong = sorted({int(id_) for id_ in array if not 0 <= id_ < model.vocab_size})
-    if wrong:
-        raise ValueError(f"the {name}'s ids must lie in 0 .. {model.vocab_size - 1}, got {wrong[:10]}")
+    array = read_integers(f"the {name}'s prompt", ids, "ids")
+    if array.ndim != 1 or not array.size:
+        what = "is empty; it needs at least one id, such as a BOS" if not array.size else "must be one list"
+        raise ValueError(f"the {name}'s prompt {what}, got shape {array.shape}")
+    wrong = np.unique(array[(array < 0) | (array >= model.vocab_size)])
+    if wrong.size:
+        raise ValueError(
+            f"the {name}'s ids must lie in 0 .. {model.vocab_size - 1}, got {wrong[:10].tolist()}"
+        )
 
 
 def _filled(name: str, ids: Sequence[int], width: int) -> np.ndarray:
@@ -182,17 +186,9 @@ def _filled(name: str, ids: Sequence[int], width: int) -> np.ndarray:
             f"larger max_{'logit_bias' if 'bias' in name else 'stop_ids'}"
         )
     for id_ in unique:
-        if not isinstance(id_, int | np.integer) or id_ < 0:
-            raise ValueError(f"{name} must be ids, got {id_!r}")
+        if not 0 <= id_ < 2**31:
+            raise ValueError(f"{name} must be ids, got {id_}")
     return np.array([*unique, *[-1] * (width - len(unique))], np.int32)
-
-
-def _keys(key: jax.Array, n: int) -> np.ndarray:
-    """[n, 2] keys of n replies; see `Request.n`."""
-    if n == 1:
-        return np.asarray(jax.random.key_data(key)).reshape(1, 2)
-    branches = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, np.arange(n))
-    return np.asarray(jax.random.key_data(branches))
 
 
 def stacked(rows: Sequence[RowParams]) -> RowParams:

@@ -77,9 +77,9 @@ class Kind(NamedTuple):
 class Pool:
     """B rows that hold `length` tokens of prompt and reply each.
 
-    Buffers of prompts are of 16, 32, 64, ... ids up to the rows' length, and each takes so many requests at a
-    time as make `admission_tokens` ids; so the programs are few, and which of them a request runs in does not
-    depend on what else is there.
+    Buffers of prompts are of few lengths, and each takes so many requests at a time as make
+    `admission_tokens` ids; so the programs are few, and which of them a request runs in does not depend on
+    what else is there.
     """
 
     params: SteeringParams
@@ -90,6 +90,8 @@ class Pool:
     blank: Job
     """What an entry without a request holds."""
     admission_tokens: int
+    prompt_lengths: tuple[int, ...] | None = None
+    """Ids of the buffers of prompts; None: 16, 32, 64, ... Up to the rows' length, which is always one."""
     state: DecodeState | None = None
     """None: not allocated yet."""
     report: Report | None = None
@@ -107,6 +109,8 @@ class Pool:
     @property
     def buckets(self) -> list[int]:
         """Ids of the buffers of prompts."""
+        if self.prompt_lengths is not None:
+            return [*(size for size in self.prompt_lengths if size < self.length), self.length]
         sizes = [SMALLEST_BUCKET]
         while sizes[-1] < self.length:
             sizes.append(2 * sizes[-1])
@@ -117,21 +121,25 @@ class Pool:
         longest = max(map(len, entry.unread))
         return next(size for size in self.buckets if longest <= size)
 
-    def place(self, job: Job, key: np.ndarray, free: list[int], *, prefix_caching: bool) -> Entry:
+    def place(self, job: Job, key: np.ndarray, free: list[int], *, copied: bool) -> Entry:
         """Take a row for a request out of the free ones.
 
-        With `prefix_caching` it is the one that saves most reading, if that is half of it or more; else one
-        that holds nothing, or what has not been wanted for longest.
+        It is the one that saves most reading, if that is half of it or more; else one that holds nothing, or
+        what has not been wanted for longest.
+
+        Args:
+          job: the request.
+          key: [2] of this reply to it.
+          free: rows; the one that is taken is removed.
+          copied: the row is copied from another, and nothing is read.
         """
-        chosen = Entry(free[0], job, key)
-        if prefix_caching:
-            entries = []
-            for row in free:
-                held = self.held[row]
-                entries.append(Entry(row, job, key, (0, 0) if held is None else held.keepable(job)))
-            chosen = min(entries, key=self.bucket_of)
-            if 2 * self.bucket_of(chosen) > self.bucket_of(replace(chosen, kept=(0, 0))):
-                chosen = Entry(min(free, key=self._held_since), job, key)
+        chosen = Entry(min(free, key=self._held_since), job, key)
+        holding = [(row, held) for row in free if (held := self.held[row]) is not None]
+        if holding and not copied:
+            entries = [Entry(row, job, key, held.keepable(job)) for row, held in holding]
+            best = min(entries, key=self.bucket_of)
+            if 2 * self.bucket_of(best) <= self.bucket_of(chosen):
+                chosen = best
         free.remove(chosen.row)
         self.held[chosen.row] = None
         return chosen
@@ -151,19 +159,20 @@ class Pool:
 
     def allocate(self) -> None:
         """Make room on the device, unless it is there."""
-        if self.state is None:
-            self.state = programs.allocate(
-                self.params,
-                stacked([self.blank.numbers] * self.rows),
-                config=self.config,
-                policy_tokens=self.length,
-                value_tokens=self.length,
-            )
-            if self.config.mesh is None:
-                # Committed to a device, as what loaded weights come to: else the first program that has run
-                # with them is compiled again, for its own state.
-                (device,) = jax.tree.leaves(self.params)[0].devices()
-                self.state = jax.device_put(self.state, device)
+        if self.state is not None:
+            return
+        state = programs.allocate(
+            self.params,
+            stacked([self.blank.numbers] * self.rows),
+            config=self.config,
+            policy_tokens=self.length,
+            value_tokens=self.length,
+        )
+        if self.config.mesh is None:
+            # As the state that a window returns is, over weights that are. One that is not committed to its
+            # device is another kind of argument, for which all would be compiled twice.
+            state = jax.device_put(state, jax.tree.leaves(self.params.policy)[0].sharding)
+        self.state = state
 
     def admit(self, entries: Sequence[Entry]) -> int:
         """Put requests into rows, whatever these held; returns how many calls that took.
@@ -248,20 +257,24 @@ class Pool:
         of_row: TokenRecord = jax.tree.map(lambda x: np.asarray(x)[0], empty_record(1, 0, recorded))
         return of_row
 
+    def free(self) -> None:
+        """Let go of all that is on the device."""
+        self.state = self.report = None
+
     def compile(self, kinds: Sequence["Kind"], *, forks: bool) -> None:
-        """Run every program once, on nobody's behalf, where nobody waits for a row.
+        """Run every program once, on nobody's behalf, with no row in use.
 
         Args:
           kinds: of admissions that are to be compiled.
           forks: whether to compile `fork`.
         """
-        self.read()  # of a window whose last reply a stop text has ended
+        self.read()  # of a window in which nobody's reply was left
         self.allocate()
         for kind in kinds:
             self._admit([[]] * self.config.row_groups, kind)
         if forks:
             self.fork([], [], [])
-        self.dispatch(1, self.alive.copy())
+        self.dispatch(1, np.zeros(self.rows, bool))
         self.read()
 
 

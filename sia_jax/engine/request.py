@@ -1,12 +1,13 @@
 """What is asked of an engine: a prompt, the numbers that it is replied to with, and where the reply ends."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 
 from sia_jax.arguments import check_kind, check_real, check_whole, told
+from sia_jax.engine.sampling_keys import words_of
 from sia_jax.reprs import changed
 from sia_jax.steering.gates import Gate
 from sia_jax.steering.numbers import SamplingNumbers
@@ -74,15 +75,23 @@ class Request(SamplingNumbers):
             raise ValueError("value_ids go with prompt_ids; of messages and texts they are made")
         if self.messages is None and (self.form is not None or self.template):
             raise ValueError("form and template are for messages")
-        if isinstance(self.stop, str):
-            raise TypeError(
-                f"stop must be a list of texts, got the text {told(self.stop)}: put it into a list"
-            )
+        for name in ("stop", "stop_ids"):
+            given = getattr(self, name)
+            if given is None or isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+                raise TypeError(f"{name} must be a list, got {told(given)}; nothing stops by ()")
+            object.__setattr__(self, name, tuple(given))  # an iterator would be empty the next time
         for text in self.stop:
             check_kind("a text of stop", text, str, "a text; ids go into stop_ids")
         if "" in self.stop:
             raise ValueError("a stop text must not be empty")
         check_kind("logit_bias", self.logit_bias, Mapping, "{id: nats}")
+        check_kind("template", self.template, Mapping, "variables of the template; none is {}")
+        for id_ in (*self.stop_ids, *self.logit_bias):
+            check_whole("an id of stop_ids or logit_bias", id_)
+        if self.key is not None:
+            words_of(self.key)
+        if self.max_new_tokens is not None:
+            check_whole("max_new_tokens", self.max_new_tokens)
         check_whole("n", self.n)
         check_whole("seed", self.seed)
         if self.n < 1:

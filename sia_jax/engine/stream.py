@@ -53,7 +53,7 @@ class TextStream:
             # which may still begin one.
             begin = max(0, before - self._longest + 1)
             if any(self._text.find(stop, begin) >= 0 for stop in self._stops):
-                pieces = token_pieces(self._tokenizer, self._ids)
+                pieces = token_pieces(self._tokenizer, self._ids, whole=last)
                 self.cut = cut_at_stop(pieces, self._stops, self._least)
             if self.cut is not None:
                 end = sum(map(len, self.cut.pieces))

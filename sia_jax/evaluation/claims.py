@@ -87,6 +87,17 @@ def judge(comparison: Comparison, measure: Measure) -> list[Claim]:
     return [Claim(claim.name, "was not tested", few, ()) for claim in claims]
 
 
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """A comparison in numbers: a row for each method, and the claims held against them; strict JSON."""
+    claims = {measure: judge(comparison, measure) for measure in comparison.measures}
+    return {
+        "measures": list(comparison.measures),
+        "rows": [comparison.row(measured) for measured in comparison.measured],
+        "claims": {measure: [claim.to_json() for claim in found] for measure, found in claims.items()},
+        "comparisons": sum(len(claim.findings) for found in claims.values() for claim in found),
+    }
+
+
 def expected_by_chance(comparisons: int) -> float:
     """How many of so many comparisons without any difference would be said to be better."""
     return comparisons * (1 - LEVEL) / 2

@@ -27,7 +27,7 @@ Record = Mapping[str, Any]
 Its "index" and "seed"; "gold" and "proxy", the rewards of the reply that was chosen ("gold" is None of all
 records or of none; "proxy" is None where the reward model could not score the reply);
 its "length" and "finish_reason"; "sampled_tokens" and "sampled_junctions" of all replies that were sampled
-for it; "seconds", its share of its batch; "flops" by model; "threshold" and "rate".
+for it; "seconds", its share of the time; "flops" by model; "threshold" and "rate".
 """
 
 

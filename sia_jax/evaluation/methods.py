@@ -154,3 +154,25 @@ def gate_numbers(method: Method, threshold: float | None, realised: float | None
         assert realised is not None
         return GateNumbers(math.inf, realised)
     return GateNumbers(-math.inf if method.kind == "dense" else math.inf)
+
+
+def plan_text(methods: Sequence[Method], seeds: int, prompts: int) -> str:
+    """What will be done: '3 methods x 2 seeds x 5 prompts = 30 replies: base; dense; ...'.
+
+    Args:
+      methods: of the comparison.
+      seeds: how many.
+      prompts: how many.
+    """
+    replies = len(methods) * seeds * prompts
+    sampled = sum(method.n for method in methods) * seeds * prompts
+    more = f", for which {sampled:,} are sampled" if sampled > replies else ""
+    names = "; ".join(method.name for method in methods)
+    return (
+        f"{_count(len(methods), 'method')} x {_count(seeds, 'seed')} x {_count(prompts, 'prompt')} = "
+        f"{replies:,} replies{more}: {names}."
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -12,8 +12,10 @@ from sia_jax.evaluation.claims import expected_by_chance
 from sia_jax.evaluation.comparison import MEASURED_SECONDS
 from sia_jax.evaluation.methods import SCHEDULES
 from sia_jax.evaluation.statistics import FEWEST, FEWEST_OTHERS, Interval
+from sia_jax.files import strict_json
+from sia_jax.files.reading import check_file, read_bytes
 from sia_jax.files.shown import shown_value
-from sia_jax.files.writing import make_folder, replacing
+from sia_jax.files.writing import copy_file, make_folder, replacing, write_text
 
 Results = Mapping[str, Any]
 """What `decode.evaluate` writes to results.json."""
@@ -228,6 +230,80 @@ def evaluation_page(
         "".join(f"- {line}\n" for line in made),
     ]
     return "\n".join(section for section in sections if section)
+
+
+def write_page(
+    results: Results,
+    page: Path,
+    picture: Path,
+    *,
+    title: str,
+    introduction: Path | None = None,
+    appendix: Path | None = None,
+) -> None:
+    """The page of a comparison, and its pictures beside it.
+
+    Args:
+      results: of the comparison.
+      page: a .md file.
+      picture: what `draw_pareto` drew.
+      title: of the page.
+      introduction: Markdown that it begins with.
+      appendix: see `read_appendix`.
+
+    Raises:
+      OSError, ValueError: a file that cannot be read or written.
+    """
+    text = "" if introduction is None else read_markdown(introduction)
+    more, pictures = read_appendix(appendix, page)
+    make_folder(page.parent)
+    for old, new in {picture: picture_of(page), **pictures}.items():
+        copy_file(old, new)
+    name = picture_of(page).name
+    write_text(page, evaluation_page(results, title=title, introduction=text, picture=name, appendix=more))
+
+
+def picture_of(page: Path) -> Path:
+    """Where the picture of a page goes."""
+    return page.with_name(f"{page.stem}-pareto.png")
+
+
+def read_markdown(file: Path) -> str:
+    """The text of a file.
+
+    Raises:
+      OSError, ValueError: it cannot be read, or is no text.
+    """
+    return strict_json.decode(read_bytes(file, "file of Markdown"), str(file)).replace("\r\n", "\n")
+
+
+def read_appendix(appendix: Path | None, page: Path, name: str = "") -> tuple[str, dict[Path, Path]]:
+    """An appendix as it stands in a page, and where each of its pictures is and is copied to.
+
+    Args:
+      appendix: Markdown whose pictures lie in its folder; None: there is none.
+      page: its place.
+      name: what messages call the appendix.
+
+    Raises:
+      OSError, ValueError: it cannot be read, or has a picture that is not there or not in its folder.
+    """
+    if appendix is None:
+        return "", {}
+    text, name = read_markdown(appendix), name or str(appendix)
+    try:
+        text, names = with_pictures_named(text, f"{page.stem}-", taken=(picture_of(page).name,))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    pictures = {appendix.parent / file: page.with_name(new) for file, new in names.items()}
+    for picture in pictures:
+        check_file(picture, f"picture of {appendix}", "make it, or take the link away")
+        if not picture.resolve().is_relative_to(appendix.parent.resolve()):
+            raise ValueError(
+                f"{name}: {picture} is a link to {picture.resolve()}, outside of the appendix's own folder; "
+                "copy the picture there"
+            )
+    return text, pictures
 
 
 def with_pictures_named(text: str, prefix: str, taken: Collection[str] = ()) -> tuple[str, dict[str, str]]:

@@ -41,6 +41,7 @@ def make_engine(
     record: Literal["candidates"] | None = None,
     structure: sia_jax.SteeringConfig | None = None,
     expected_ratio: float | None = None,
+    one_buffer: bool = False,
 ) -> sia_jax.Engine:
     """An engine with rows for the longest of these prompts and its reply.
 
@@ -52,6 +53,7 @@ def make_engine(
       record: "candidates" records them.
       structure: of the steering; None: as the options say.
       expected_ratio: the share of junctions that value passes are laid out for; None: by the threshold.
+      one_buffer: whether all prompts are padded to the longest: one program less or two, for few prompts.
     """
     longest = max(max(len(row.policy_ids), len(row.value_ids)) for row in prompts)
     length = math.ceil((longest + args.max_new_tokens) / _COLUMNS) * _COLUMNS
@@ -67,6 +69,7 @@ def make_engine(
         rows=whole_rows(args, rows),
         max_length=min(length, held),
         lengths=[min(length, held)],
+        prompt_lengths=[longest] if one_buffer else None,
         steering=steering(args, models.policy) if structure is None else structure,
         expected_ratio=expected_ratio,
         record=record,

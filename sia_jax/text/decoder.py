@@ -85,20 +85,23 @@ class IncrementalDecoder:
         )
 
 
-def token_pieces(tokenizer: Tokenizer, ids: Sequence[int], *, skip_special_tokens: bool = True) -> list[str]:
+def token_pieces(
+    tokenizer: Tokenizer, ids: Sequence[int], *, skip_special_tokens: bool = True, whole: bool = True
+) -> list[str]:
     """The text that each token completes; joined, the text of all.
 
     Args:
       tokenizer: a transformers tokenizer.
       ids: T ids.
       skip_special_tokens: "" for the likes of <|im_end|>.
+      whole: False: others follow, so that bytes at the end may yet become a character.
 
     Returns:
       T strings. Bytes that never became a character belong to the last.
     """
     decoder = IncrementalDecoder(tokenizer, skip_special_tokens=skip_special_tokens)
     pieces = [decoder.push(int(token)) for token in ids]
-    if pieces:
+    if pieces and whole:
         pieces[-1] += decoder.finish()
     return pieces
 

@@ -1,12 +1,10 @@
 """decode.evaluate on tiny models: what its numbers are, what it survives, and what it refuses."""
 
 import json
-import math
 import shutil
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,10 +13,9 @@ import pytest
 import tyro
 
 import sia_jax
-from decode import calibrate, evaluate, method_runner
+from decode import calibrate, evaluate
 from decode.evaluate import Args
 from sia_jax.data.prompts import read_prompts
-from sia_jax.decoding.search import best_branches
 from sia_jax.evaluation.comparison import MEASURED_SECONDS
 from sia_jax.evaluation.methods import gate_at
 from sia_jax.runs import runner
@@ -201,28 +198,32 @@ def test_a_run_goes_on_after_ctrl_c_to_the_same_replies(
     journal = tmp_path / "replies.jsonl"
     whole = (folder / "evaluation" / "replies.jsonl").read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(whole[:-7]) + whole[-7][:40])
-    original, calls = method_runner.MethodRunner.run, []
+    original, calls = sia_jax.Engine.as_completed, []
 
-    def run_once(self: method_runner.MethodRunner, *rest: Any) -> Any:
-        calls.append(rest)
-        if len(calls) > 1:
-            raise KeyboardInterrupt
-        return original(self, *rest)
+    def until_the_third(self: sia_jax.Engine, requests: Any) -> Any:
+        for one in original(self, requests):
+            calls.append(one)
+            if len(calls) == 6:  # two of a unit, three of the last one
+                raise KeyboardInterrupt
+            yield one
 
     with monkeypatch.context() as patch:
-        patch.setattr(method_runner.MethodRunner, "run", run_once)
+        patch.setattr(sia_jax.Engine, "as_completed", until_the_third)
         with pytest.raises(SystemExit) as stopped:
             evaluate.main(args)
     assert stopped.value.code == 130
     assert "and the same command goes on" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "results.json").exists()
     evaluate.main(args)
-    assert "going on after 84 of 90" in " ".join(capsys.readouterr().err.split())
+    assert "going on after 88 of 90" in " ".join(capsys.readouterr().err.split())
 
-    def timeless(line: dict[str, Any]) -> dict[str, Any]:
-        return {name: x for name, x in line.items() if name not in ("seconds", "commit")}
+    def timeless(lines: Lines) -> Lines:
+        """Units one after the other, whichever of their replies came first."""
+        kept = [{name: x for name, x in line.items() if name not in ("seconds", "commit")} for line in lines]
+        places = [(line["method"], line["seed"]) for line in kept]
+        return sorted(kept, key=lambda line: (places.index((line["method"], line["seed"])), line["index"]))
 
-    assert [timeless(line) for line in read(journal)] == [timeless(line) for line in lines]
+    assert timeless(read(journal)) == timeless(lines)
 
 
 def test_a_new_run_that_is_interrupted_while_it_loads_begins_anew_the_next_time(
@@ -350,58 +351,6 @@ def test_thresholds_that_were_made_anew_are_refused(folder: Path, tmp_path: Path
     path.write_text(json.dumps(content))
     with pytest.raises(SystemExit, match=r"entropy 60% under seed 0 was made with .*threshold.*--overwrite"):
         evaluate.main(replace(evaluation_args(folder), thresholds=str(path)))
-
-
-PROMPT = [{"role": "user", "content": "Hello?"}]
-
-
-def test_every_reply_that_can_be_scored_is_and_the_others_are_told(folder: Path, tmp_path: Path) -> None:
-    """An empty one too; not one that the template refuses, nor one that is too long."""
-    shutil.copytree(folder / "reward", tmp_path / "reward")
-    template = tmp_path / "reward" / "chat_template.jinja"
-    refusal = "{% if 'bad' in messages[-1].content %}{{ raise_exception('no such word') }}{% endif %}"
-    template.write_text(refusal + template.read_text())
-    reward = sia_jax.load_reward_model(str(tmp_path / "reward"))
-    scorer = method_runner.Scorer(reward, lambda what: nullcontext(), max_tokens=60)
-    texts = ("", "a bad one", "Yes.", "ab " * 60)
-    replies: Any = [[SimpleNamespace(text=text) for text in texts]]
-    found = scorer.score([PROMPT], replies)
-    (rewards,), (why,), (tokens,) = found.rewards, found.why, found.tokens
-    for place in (0, 2):
-        ids = reward.conversation_ids([*PROMPT, {"role": "assistant", "content": texts[place]}])
-        assert tokens[place] == len(ids)
-        assert rewards[place] == pytest.approx(float(reward.score([ids], [len(ids)])[0]), abs=1e-5)
-        assert why[place] == ""
-    assert [rewards[place] for place in (1, 3)] == [None, None]
-    assert "no such word" in why[1]
-    assert why[3].endswith("tokens, at most 60")
-    assert math.isfinite(found.seconds)
-
-
-STOP, FAILED = sia_jax.FinishReason.STOP, sia_jax.FinishReason.NON_FINITE
-
-
-@pytest.mark.parametrize(
-    ("scores", "ends", "best"),
-    [
-        ([None, 1.0, 2.0], [STOP] * 3, 2),
-        ([1.0, None, 2.0], [STOP] * 3, 2),
-        ([1.0, 2.0, None], [STOP] * 3, 1),
-        ([None, -1e38, None], [STOP] * 3, 1),
-        ([2.0, 2.0, 1.0], [STOP] * 3, 0),
-        ([None, None, None], [STOP] * 3, 0),
-        ([9.0, None, None], [FAILED, STOP, STOP], 1),
-        ([9.0, None, -5.0], [FAILED, STOP, STOP], 2),
-        ([1.0, 2.0], [FAILED, FAILED], 0),
-    ],
-)
-def test_the_best_reply_is_the_largest_number_as_in_best_of_n(
-    scores: list[float | None], ends: list[sia_jax.FinishReason], best: int
-) -> None:
-    group: Any = [SimpleNamespace(finish_reason=end) for end in ends]
-    assert method_runner.choose([scores], [group]) == [best]
-    numbers = [[math.nan if score is None else score for score in scores]]
-    assert best_branches(numbers, [[end == FAILED for end in ends]]).tolist() == [best]
 
 
 def test_prompts_that_a_model_cannot_take_are_refused_together_by_their_ids(

@@ -16,11 +16,13 @@ import sia_jax
 from sia_jax.decoding import window as programs
 from sia_jax.decoding.state import FinishReason
 from sia_jax.engine.engine import Engine
+from sia_jax.engine.handle import EngineClosed
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request
 from tests.decoding.test_over_a_mesh import placed
 from tests.support.engines import (
     LENGTH,
+    STEERING,
     assert_same,
     differ,
     is_beginning,
@@ -226,6 +228,48 @@ def test_an_engine_on_a_mesh_gives_the_same_replies(sizes: tuple[int, int, int])
         alone = engine.generate(random_requests(3)[2].override(n=6, stop=()))
     for found, other in zip(copies.choices, alone.choices, strict=True):
         assert_same(found, other)
+
+
+def test_in_a_pause_nothing_is_sampled_and_afterwards_all_goes_on() -> None:
+    requests = [request.override(stop=()) for request in random_requests(COUNT)]
+    with make_engine() as engine:
+        with engine.paused():
+            pass  # nothing has run yet
+        replies = engine.as_completed(requests)
+        found = dict([next(replies)])
+        with engine.paused():
+            before = engine.statistics()
+            handle = engine.submit(requests[0])
+            with pytest.raises(TimeoutError):
+                handle.result(timeout=0.2)
+            after = engine.statistics()
+        assert (after.replies, after.in_rows) == (before.replies, before.in_rows)
+        assert_same(handle.result(), sampled(engine, requests[:1])[0])
+        found |= dict(replies)
+    assert len(found) == COUNT
+
+
+def test_a_pause_ends_with_the_engine() -> None:
+    engine = make_engine()
+    handle = engine.submit(random_requests(1)[0])
+    with engine.paused():
+        engine.close()
+    with pytest.raises(EngineClosed):
+        handle.result(timeout=5)
+
+
+def test_what_was_warmed_up_is_not_compiled_again_over_weights_that_are_committed() -> None:
+    """Such as those of loaded models; the first state is not made of them."""
+    policy, value = pair()
+    loaded = [
+        replace(model, params=jax.device_put(model.params, jax.devices()[0])) for model in (policy, value)
+    ]
+    request = random_requests(1)[0]
+    with sia_jax.Engine(*loaded, rows=2, lengths=(LENGTH,), steering=STEERING) as engine:
+        engine.warmup([request])
+        before = programs._admit._cache_size(), programs._window._cache_size()
+        engine.generate([request] * 3)
+        assert (programs._admit._cache_size(), programs._window._cache_size()) == before
 
 
 @pytest.mark.long

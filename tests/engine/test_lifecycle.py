@@ -5,7 +5,11 @@ import gc
 import math
 import threading
 import time
+import weakref
+from dataclasses import replace
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,6 +19,7 @@ from sia_jax.decoding.state import FinishReason
 from sia_jax.engine import aio
 from sia_jax.engine.engine import Engine
 from sia_jax.engine.handle import EngineClosed
+from sia_jax.engine.job import make_job
 from sia_jax.engine.pool import Pool
 from sia_jax.engine.request import Request
 from sia_jax.steering.gates import Bernoulli
@@ -44,6 +49,8 @@ def engine():
         ({"prompt_ids": [352]}, r"policy's ids must lie in 0 .. 351, got \[352\]"),
         ({"prompt_ids": [-1]}, "policy's ids must lie"),
         ({"prompt_ids": [1.5]}, "policy's prompt must be ids"),
+        ({"prompt_ids": [[1], [2, 3]]}, "policy's prompt must be ids, got rows of different lengths"),
+        ({"prompt_ids": [1], "stop_ids": [2**40]}, "stop_ids must be ids, got"),
         ({"prompt_ids": [1], "value_ids": [999]}, "value model's ids must lie"),
         ({"prompt_ids": [1], "temperature": math.nan}, "temperature must be"),
         ({"prompt_ids": [1], "top_p": 0.0}, "top_p must be"),
@@ -111,8 +118,6 @@ def test_rows_that_no_memory_holds_are_refused_before_any_is_taken() -> None:
 
 
 def _of_many_positions(policy: sia_jax.Policy) -> sia_jax.Policy:
-    from dataclasses import replace
-
     return replace(policy, config=replace(policy.config, max_position_embeddings=2**23))
 
 
@@ -192,16 +197,76 @@ def test_results_that_take_too_long_leave_the_request_running(engine) -> None:
     assert handles[-1].result().finish_reason == FinishReason.LENGTH
 
 
-def test_a_listener_that_raises_harms_its_own_request_alone(engine) -> None:
+@pytest.mark.parametrize("error", [KeyError("no such thing"), SystemExit("no such thing")])
+def test_a_listener_that_raises_harms_its_own_request_alone(engine, error) -> None:
     def listen(what: object) -> None:
-        raise KeyError("no such thing")
+        raise error
 
     handle = engine.submit(ENDLESS, listener=listen)
-    assert_same(
-        engine.generate(ENDLESS.override(seed=3)), engine.generate(ENDLESS.override(seed=3)), exact=True
-    )
-    with pytest.raises(EngineClosed, match="no such thing"):
+    first, second = (engine.generate(ENDLESS.override(seed=3)) for _ in range(2))
+    assert_same(first, second, exact=True)
+    with pytest.raises(type(error), match="no such thing"):
+        handle.result(timeout=60)
+    with pytest.raises(TypeError, match="go to that"):
+        list(handle)
+
+
+def test_a_stream_that_nobody_begins_is_cancelled_when_nobody_holds_it(engine) -> None:
+    before = engine.statistics().ended.get("cancelled", 0)
+    stream = engine.stream(ENDLESS, n=20)
+    del stream
+    engine.generate(ENDLESS.override(seed=1))
+    assert engine.statistics().ended["cancelled"] > before
+
+
+def test_a_closed_engine_holds_nothing_on_the_device_and_nobody_in_rows() -> None:
+    with make_engine() as engine:
+        handles = [engine.submit(ENDLESS.override(seed=i)) for i in range(30)]
+        handles[0].result()
+    totals = engine.statistics()
+    assert (totals.waiting, totals.in_rows) == (0, 0)
+    assert all(pool.state is None for pool in engine._driver._pools.values())
+    assert all(handle.done for handle in handles)
+
+
+def test_a_handle_that_is_done_holds_no_engine() -> None:
+    gc.disable()
+    try:
+        engine = make_engine()
+        seen = weakref.ref(engine)
+        handle = engine.submit(ENDLESS)
         handle.result()
+        del engine
+        deadline = time.monotonic() + 30
+        while seen() is not None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert seen() is None
+        seen_handle = weakref.ref(handle)
+        del handle
+        assert seen_handle() is None
+    finally:
+        gc.enable()
+
+
+def test_an_iterator_of_stops_counts_every_time(engine) -> None:
+    request = Request(prompt_ids=[5, 6], max_new_tokens=40, stop=iter(["e"]), stop_ids=iter([7]))
+    assert (request.stop, request.stop_ids) == (("e",), (7,))
+
+
+def test_an_engine_may_have_numbers_of_its_own() -> None:
+    steering = replace(STEERING, min_new_tokens=5, temperature=0.5)
+    with make_engine(steering=steering) as engine:
+        assert int(make_job(ENDLESS, engine._terms).numbers.min_new_tokens[0]) == 5
+    with pytest.raises(ValueError, match="NaN"):
+        make_engine(threshold=math.nan)
+    with pytest.raises(ValueError, match="without a value model nothing can be steered"):
+        Engine(pair()[0], threshold=1.0, rows=2, lengths=(LENGTH,))
+
+
+def test_warmup_comes_after_requests_too(engine) -> None:
+    engine.generate(Request(prompt_ids=[5, 6], max_new_tokens=40, stop=["e", "a"], ignore_eos=True))
+    engine.warmup([ENDLESS])
+    assert engine.generate(ENDLESS).finish_reason == FinishReason.LENGTH
 
 
 def test_asyncio_gets_the_same_pieces_and_a_cancelled_task_cancels_its_request(engine) -> None:
@@ -245,6 +310,23 @@ def test_warmup_compiles_all_that_random_requests_need(lengths) -> None:
         count = compiled()
         engine.generate([request.override(n=1 + i % 3) for i, request in enumerate(random_requests(40))])
         assert compiled() == count
+
+
+def test_nothing_is_compiled_twice_for_weights_that_are_held_to_a_device() -> None:
+    """As those that were loaded are; and buffers of prompts are of the lengths that were asked for."""
+    policy, value = pair()
+    policy, value = (
+        replace(model, params=jax.device_put(model.params, jax.devices()[0])) for model in (policy, value)
+    )
+    before = programs._admit._cache_size()
+    sizes: dict[str, Any] = {"rows": 2, "lengths": (LENGTH,), "max_stop_ids": 4, "steering": STEERING}
+    with Engine(policy, value, prompt_lengths=[40, 12, 40], **sizes) as engine:
+        engine.warmup([Request(prompt_ids=[1] * 13, threshold=1.0, max_new_tokens=4)])
+        for length in (1, 12, 13, 39, 40, 41):
+            engine.generate(Request(prompt_ids=[1] * length, threshold=1.0, max_new_tokens=4))
+        assert programs._admit._cache_size() == before + 3  # of 12, 40 and 64 ids
+    with pytest.raises(ValueError, match=r"a length of prompts must be 1 or more, got \[0, 5\]"):
+        Engine(policy, value, prompt_lengths=[5, 0], **sizes)
 
 
 def test_two_engines_run_in_one_process_at_the_same_time(engine) -> None:

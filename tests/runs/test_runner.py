@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from decode import generate, preflight
+from decode import generate
 from decode.generate import Args
 from sia_jax.data.prompts import parse_prompts
-from sia_jax.runs import prompting, runner
+from sia_jax.runs import preflight, prompting, runner
 from tests.support.checkpoints import assert_same_trees, edit_json, edit_tensors
 from tests.support.replying import generation_args, save_models
 from tests.support.tokenizers import save_qwen3_tokenizer

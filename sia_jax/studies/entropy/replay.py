@@ -20,17 +20,19 @@ def candidate_values(
     prompts: Sequence[Sequence[int]],
     replies: Sequence[Sequence[int]],
     candidates: Sequence[np.ndarray],
+    lengths: tuple[int, int] | None = None,
 ) -> list[np.ndarray]:
     """V(x, y_<t, a) of the candidates a at every position t of B replies.
 
     A sampler that steers densely computes the same, but of replies that it steers itself; here they may be
-    the policy's own. Prompts and replies are padded to buckets, and each shape is compiled once.
+    the policy's own. Each shape of the buffers is compiled once.
 
     Args:
       value: the value model.
       prompts: B prompts as the value model sees them.
       replies: B replies, of T tokens each; T may differ, and be 0.
       candidates: B arrays [T, C] of ids; one C.
+      lengths: of the buffers, the longest prompt's and the longest reply's; None: buckets of these ones.
 
     Returns:
       B arrays [T, C] float32, in units of the reward.
@@ -39,20 +41,22 @@ def candidate_values(
       ValueError: numbers of rows, or shapes, that do not fit, or an empty prompt.
     """
     widths = {np.shape(ids)[1:] for ids in candidates}
-    lengths = [(len(reply), np.shape(ids)[0]) for reply, ids in zip(replies, candidates, strict=False)]
+    shapes = [(len(reply), np.shape(ids)[0]) for reply, ids in zip(replies, candidates, strict=False)]
     if not len(prompts) == len(replies) == len(candidates) or not len(prompts) or not all(map(len, prompts)):
         raise ValueError(
             f"expected as many prompts, none of them empty, as replies and arrays of candidates, got "
             f"{len(prompts)}, {len(replies)} and {len(candidates)}"
         )
-    if len(widths) != 1 or any(tokens != rows for tokens, rows in lengths):
+    if len(widths) != 1 or any(tokens != rows for tokens, rows in shapes):
         raise ValueError(
             f"candidates must be [T, C] for replies of T tokens, got {[np.shape(ids) for ids in candidates]} "
             f"for {[len(reply) for reply in replies]}"
         )
     (width,) = widths.pop()
-    steps = bucket_length(max(map(len, replies)))
-    tokens = np.zeros((len(prompts), bucket_length(max(map(len, prompts))) + steps), np.int32)
+    if lengths is None:
+        lengths = bucket_length(max(map(len, prompts))), bucket_length(max(map(len, replies)))
+    steps = lengths[1]
+    tokens = np.zeros((len(prompts), sum(lengths)), np.int32)
     ids = np.zeros((len(prompts), steps, width), np.int32)
     for row, (prompt, reply, own) in enumerate(zip(prompts, replies, candidates, strict=True)):
         tokens[row, : len(prompt) + len(reply)] = [*prompt, *reply]

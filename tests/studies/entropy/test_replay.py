@@ -40,6 +40,15 @@ def test_each_candidate_is_valued_as_if_it_came_alone(head):
     assert_close([found[row][t, c] for row, t, c in places], last)
 
 
+def test_longer_buffers_change_nothing():
+    value = tiny_value_model(tiny_policy(num_layers=2))
+    found = candidate_values(value, PROMPTS, REPLIES, candidates_of())
+    for one, other in zip(
+        found, candidate_values(value, PROMPTS, REPLIES, candidates_of(), lengths=(7, 5)), strict=True
+    ):
+        assert_close(one, other)
+
+
 def test_shapes_that_do_not_fit_are_refused():
     value = tiny_value_model(tiny_policy())
     with pytest.raises(ValueError, match=r"replies of T tokens"):

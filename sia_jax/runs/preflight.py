@@ -13,7 +13,7 @@ from sia_jax.models.config import ValueConfig
 from sia_jax.rewards.labelling import check_tokenizer
 from sia_jax.runs import prompting, runner
 from sia_jax.runs.options import Models, SamplingArgs
-from sia_jax.text.forms import Prompting
+from sia_jax.text.forms import Prompting, date_variables
 from sia_jax.text.templates import TemplateRefusal
 
 TOLD = 20
@@ -77,6 +77,23 @@ def value_without_weights(args: SamplingArgs, policy: sia_jax.Policy) -> sia_jax
     tokenizer = load_tokenizer(folder) or (policy.tokenizer if base is None else load_tokenizer(base))
     name = checkpoint_name(args.value)
     return sia_jax.ValueModel(ValueConfig(config), {}, None, tokenizer, name, recorded_markup_of(folder))
+
+
+def reward_template(path: str, date_string: str | None) -> dict[str, str]:
+    """Variables of a reward model's chat template.
+
+    Args:
+      path: of the reward model.
+      date_string: that of --reward-date-string.
+
+    Raises:
+      ValueError: no tokenizer, or a template that writes today's date.
+    """
+    folder = resolve_checkpoint(path)
+    tokenizer = load_tokenizer(folder)
+    if tokenizer is None:
+        raise ValueError(f"{folder} has no tokenizer; copy it from the original checkpoint")
+    return date_variables(tokenizer, date_string, str(folder), "--reward-date-string")
 
 
 def reward_check(

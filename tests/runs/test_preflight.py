@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import sia_jax
-from decode import preflight
 from sia_jax.data.prompts import parse_prompts
+from sia_jax.runs import preflight
 from tests.support.checkpoints import tiny_reward_model
 from tests.support.tokenizers import save_qwen3_tokenizer
 

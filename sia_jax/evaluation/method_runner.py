@@ -1,0 +1,240 @@
+"""Runs the methods of a comparison on engines: sample, choose among n, score; with time and FLOPs.
+
+There is one engine at a time, for each structure another: the policy alone, and the steered policy in a few
+layouts (`sia_jax.evaluation.methods.SCHEDULES`). Thresholds, probabilities and n are each request's own.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sia_jax.costs.reply import (
+    ReplyFlops,
+    last_value_flops,
+    policy_flops,
+    reward_flops,
+    steering_flops,
+)
+from sia_jax.decoding.config import SamplerConfig
+from sia_jax.engine.engine import Engine
+from sia_jax.engine.reply import Reply
+from sia_jax.engine.request import Request
+from sia_jax.evaluation.methods import GateNumbers, Method, gate_at
+from sia_jax.evaluation.scoring import Aside, LastValues, Rewards, Scorer, choose
+from sia_jax.pretrained import RewardModel
+from sia_jax.runs.engines import Row, make_engine, make_request
+from sia_jax.runs.options import Models, SamplingArgs
+from sia_jax.runs.runner import steering
+from sia_jax.text.chat import Message
+
+
+@dataclass(frozen=True)
+class Job:
+    """A prompt under a seed."""
+
+    row: Row
+    """Its threshold is that of the method."""
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The reply that a method gives to a prompt, and what it took."""
+
+    reply: Reply
+    branch: int
+    scores: list[float | None] | None
+    """Of all n replies, what was chosen by (None: one without); None if there was nothing to choose."""
+    proxy: float | None
+    """Reward of the reply; None: the reward model could not score it, and `unscored` says why."""
+    unscored: str
+    sampled_tokens: int
+    sampled_junctions: int
+    """Of all n replies."""
+    seconds: float
+    """The prompt's share of the time, without the scoring of what was chosen."""
+    flops: ReplyFlops
+
+
+class MethodRunner:
+    """Runs any method on some prompts.
+
+    Args:
+      models: policy and value model.
+      reward: the reward model, with a tokenizer.
+      args: sampling.
+      prompts: all of the run's.
+      batch: replies at a time, those of best-of-n among them.
+      aside: entered while something is compiled.
+      template: variables of the reward model's chat template.
+      reward_tokens: of the longest conversation that is scored; None: as many as the reward model holds.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        reward: RewardModel,
+        args: SamplingArgs,
+        prompts: Sequence[Row],
+        batch: int,
+        aside: Aside,
+        template: Mapping[str, str] | None = None,
+        reward_tokens: int | None = None,
+    ):
+        assert models.value is not None
+        self._models, self._args, self._prompts = models, args, prompts
+        self._batch, self._aside, self._value = batch, aside, models.value.config
+        self._structure: tuple[bool, float, bool] | None = None
+        self._engine: Engine | None = None
+        self._reward = Scorer(reward, aside, template, reward_tokens)
+        config = SamplerConfig(
+            policy=models.policy.config,
+            value=self._value,
+            max_new_tokens=args.max_new_tokens,
+            mesh=args.make_mesh(),
+        )
+        self._last_values = LastValues(models.params, config, aside)
+
+    def run(
+        self, method: Method, gate: GateNumbers, jobs: Sequence[Job]
+    ) -> Iterator[list[tuple[int, Chosen]]]:
+        """A method's replies, some at a time as they are whole, each with the place of its job.
+
+        What has to be compiled first is, and is not timed. Nothing is sampled while replies are scored and
+        while the caller has them. After Ctrl-C come those that are whole, then KeyboardInterrupt.
+
+        Args:
+          method: any.
+          gate: its numbers.
+          jobs: each of a prompt of the run's.
+
+        Raises:
+          EngineClosed: the engine failed.
+        """
+        engine = self._ready_engine(method)
+        size, left = max(1, self._batch // method.n), len(jobs)
+        requests = [self._request(method, gate, job.row) for job in jobs]
+        whole: list[tuple[int, Reply]] = []
+        begin = time.perf_counter()
+        try:
+            for one in engine.as_completed(requests):
+                whole.append(one)
+                if len(whole) < min(size, left):
+                    continue
+                with engine.paused():
+                    chosen = self._judge(method, jobs, whole, time.perf_counter() - begin)
+                    left, whole = left - len(whole), []
+                    yield chosen
+                begin = time.perf_counter()
+        except KeyboardInterrupt:
+            if whole:
+                yield self._judge(method, jobs, whole, time.perf_counter() - begin)
+            raise
+
+    def close(self) -> None:
+        """End the engine."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def _ready_engine(self, method: Method) -> Engine:
+        """An engine of the method's structure, with all compiled that the method needs."""
+        structure = (method.is_steered, method.schedule if method.is_steered else 1.0, method.n > 1)
+        if self._engine is None or structure != self._structure:
+            self.close()  # its rows take memory; its programs stay compiled
+            self._engine = make_engine(
+                self._models if method.is_steered else Models(self._models.policy, None),
+                self._args,
+                self._batch,
+                self._prompts,
+                structure=replace(steering(self._args), gate=gate_at(0.0)),
+                expected_ratio=method.schedule if method.is_steered else None,
+            )
+            self._structure = structure
+            longest = max(len(row.policy_ids) for row in self._prompts)
+            with self._aside(f"compiling {method.name} for prompts of up to {longest} tokens"):
+                unsteered = GateNumbers(math.inf)
+                self._engine.warmup(self._request(method, unsteered, row) for row in self._prompts)
+        return self._engine
+
+    def _request(self, method: Method, gate: GateNumbers, row: Row) -> Request:
+        numbers = gate_at(gate.rate) if method.is_steered else None
+        row = replace(row, threshold=gate.threshold)
+        return make_request(row, self._args, n=method.n, gate=numbers)
+
+    def _judge(
+        self, method: Method, jobs: Sequence[Job], whole: Sequence[tuple[int, Reply]], seconds: float
+    ) -> list[tuple[int, Chosen]]:
+        """Choose among the replies to each prompt, and score what is chosen; in the order of the jobs."""
+        whole = sorted(whole, key=lambda one: one[0])
+        own = [jobs[place] for place, _ in whole]
+        groups = [reply.choices or (reply,) for _, reply in whole]
+        scores: list[list[float | None]] | None = None
+        found: Rewards | None = None
+        conversations = [job.messages for job in own]
+        if method.chooser == "value":
+            scores, more = self._values(own, groups)
+            seconds += more
+        elif method.chooser == "reward":
+            found = self._reward.score(conversations, groups)
+            scores = found.rewards
+            seconds += found.seconds
+        best = [0] * len(own) if scores is None else choose(scores, groups)
+        counts = [] if found is None else found.tokens
+        if found is None:
+            chosen = [[group[branch]] for group, branch in zip(groups, best, strict=True)]
+            found, kept = self._reward.score(conversations, chosen), [0] * len(own)
+        else:
+            kept = best
+        return [
+            (
+                whole[i][0],
+                Chosen(
+                    reply=group[best[i]],
+                    branch=best[i],
+                    scores=None if scores is None else scores[i],
+                    proxy=found.rewards[i][kept[i]],
+                    unscored=found.why[i][kept[i]],
+                    sampled_tokens=sum(len(reply.tokens) for reply in group),
+                    sampled_junctions=sum(reply.num_junctions for reply in group),
+                    seconds=seconds / len(own),
+                    flops=self._flops(method, own[i].row, group, counts[i] if counts else []),
+                ),
+            )
+            for i, group in enumerate(groups)
+        ]
+
+    def _values(
+        self, jobs: Sequence[Job], groups: Sequence[Sequence[Reply]]
+    ) -> tuple[list[list[float | None]], float]:
+        """The value of each reply's last token, None where it is not finite, and the seconds that it took."""
+        sequences = [
+            [*job.row.value_ids, *reply.tokens.tolist()]
+            for job, group in zip(jobs, groups, strict=True)
+            for reply in group
+        ]
+        values, seconds = self._last_values(sequences)
+        lengths = [len(reply.tokens) for group in groups for reply in group]
+        n, known = len(groups[0]), [x if length else 0.0 for x, length in zip(values, lengths, strict=True)]
+        scores = [x if math.isfinite(x) else None for x in known]
+        return [scores[i : i + n] for i in range(0, len(scores), n)], seconds
+
+    def _flops(
+        self, method: Method, row: Row, group: Sequence[Reply], conversations: Sequence[int]
+    ) -> ReplyFlops:
+        lengths = [len(reply.tokens) for reply in group]
+        value, prompt = 0.0, len(row.value_ids)
+        if method.is_steered:
+            places = [np.flatnonzero(reply.junction) for reply in group]
+            candidates = steering(self._args).num_candidates
+            value += steering_flops(self._value, candidates, prompt, places)
+        if method.chooser == "value":
+            value += last_value_flops(self._value, prompt, lengths)
+        return ReplyFlops(
+            policy=policy_flops(self._models.policy.config, len(row.policy_ids), lengths),
+            value=value,
+            reward=reward_flops(self._reward.model.config, conversations),
+        )

@@ -1,0 +1,169 @@
+"""What a reply is chosen by: the reward model's reward, or the value of its last token; and the choice."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.params import SteeringParams
+from sia_jax.decoding.search import best_branches, sequence_values
+from sia_jax.decoding.state import FinishReason
+from sia_jax.engine.reply import Reply
+from sia_jax.models.passes import bucket_length
+from sia_jax.parallel.mesh import row_shards
+from sia_jax.pretrained import RewardModel
+from sia_jax.rewards.labelling import Labeller, Outcome
+from sia_jax.text.chat import Message
+from sia_jax.text.templates import TemplateRefusal
+
+Aside = Callable[[str], AbstractContextManager[Any]]
+"""Says what goes on that is not the work itself, while it goes on."""
+
+_BATCH_TOKENS = 2048
+"""Of a batch: small, for each group of replies fills one of every length that it has."""
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """What the reward model says of some replies to each prompt."""
+
+    rewards: list[list[float | None]]
+    """None: a reply that it cannot score."""
+    why: list[list[str]]
+    """Why not."""
+    tokens: list[list[int]]
+    """Of the conversations; 0 where the template refuses one."""
+    seconds: float
+    """Those of compiling left out."""
+
+
+class Scorer:
+    """Rewards of replies, a batch of them at a time.
+
+    Args:
+      model: with a tokenizer.
+      aside: entered while a length is compiled.
+      template: variables of its chat template.
+      max_tokens: of the longest conversation that is scored; None: as many as the model holds.
+    """
+
+    def __init__(
+        self,
+        model: RewardModel,
+        aside: Aside,
+        template: Mapping[str, str] | None = None,
+        max_tokens: int | None = None,
+    ):
+        self.model, self._template = model, dict(template or {})
+        self._aside, self._compiling_seconds = aside, 0.0
+        self._labeller = Labeller(
+            model,
+            batch_tokens=_BATCH_TOKENS,
+            max_tokens=model.config.max_position_embeddings if max_tokens is None else max_tokens,
+            compiling=self._compiling,
+        )
+
+    def score(self, prompts: Sequence[Sequence[Message]], groups: Sequence[Sequence[Reply]]) -> Rewards:
+        """Score some replies to each prompt; an empty reply has a reward too.
+
+        A reply that the template refuses, that is too long, or whose reward is no number has none, and the
+        others have theirs.
+
+        Args:
+          prompts: conversations that end with the user.
+          groups: replies to each.
+        """
+        begin, compiled = time.perf_counter(), self._compiling_seconds
+        places = [(i, j) for i, group in enumerate(groups) for j in range(len(group))]
+        found = []
+        for number, (i, j) in enumerate(places):
+            messages = [*prompts[i], {"role": "assistant", "content": groups[i][j].text}]
+            try:
+                ids = self.model.conversation_ids(messages, **self._template)
+            except TemplateRefusal as error:
+                refused = f"the reward model's chat template refuses it: {error.why}"
+                found.append(Outcome(number, 0, None, "not a conversation", refused))
+                continue
+            found += self._labeller.add_ids(number, ids)
+        found += [outcome for batch in self._labeller.finish() for outcome in batch]
+        rewards: list[list[float | None]] = [[None] * len(group) for group in groups]
+        why = [[""] * len(group) for group in groups]
+        tokens = [[0] * len(group) for group in groups]
+        for outcome in found:
+            i, j = places[outcome.index]
+            rewards[i][j], tokens[i][j], why[i][j] = outcome.reward, outcome.tokens, outcome.why
+        compiling = self._compiling_seconds - compiled
+        return Rewards(rewards, why, tokens, time.perf_counter() - begin - compiling)
+
+    @contextmanager
+    def _compiling(self, length: int) -> Iterator[None]:
+        begin = time.perf_counter()
+        with self._aside(f"compiling the reward model for up to {length} tokens"):
+            yield
+        self._compiling_seconds += time.perf_counter() - begin
+
+
+class LastValues:
+    """Values of the last tokens of sequences, each in the batch of its length's bucket.
+
+    As of a `Labeller`, a bucket has one shape: a sequence's value is the same bits whatever else there is.
+
+    Args:
+      params: the value model's must be there.
+      config: of it.
+      aside: entered while a length is compiled.
+    """
+
+    def __init__(self, params: SteeringParams, config: SamplerConfig, aside: Aside):
+        self._params, self._config, self._aside = params, config, aside
+        self._compiled: set[int] = set()
+
+    def __call__(self, sequences: Sequence[Sequence[int]]) -> tuple[list[float], float]:
+        """(the value of each sequence's last token, seconds, those of compiling left out).
+
+        Args:
+          sequences: ids of prompt and reply.
+        """
+        buckets: dict[int, list[int]] = {}
+        for place, ids in enumerate(sequences):
+            buckets.setdefault(bucket_length(len(ids)), []).append(place)
+        found, seconds = np.zeros(len(sequences), np.float32), 0.0
+        for length, places in sorted(buckets.items()):
+            shards = row_shards(self._config.mesh)
+            rows = max(1, _BATCH_TOKENS // (length * shards)) * shards
+            if length not in self._compiled:
+                with self._aside(f"compiling the values of finished replies of up to {length} tokens"):
+                    self._compute([], rows, length)
+                self._compiled.add(length)
+            begin = time.perf_counter()
+            for first in range(0, len(places), rows):
+                own = places[first : first + rows]
+                found[own] = self._compute([sequences[place] for place in own], rows, length)
+            seconds += time.perf_counter() - begin
+        return found.tolist(), seconds
+
+    def _compute(self, sequences: Sequence[Sequence[int]], rows: int, length: int) -> np.ndarray:
+        tokens, lengths = np.zeros((rows, length), np.int32), np.ones(rows, np.int32)
+        for row, ids in enumerate(sequences):
+            tokens[row, : len(ids)], lengths[row] = ids, len(ids)
+        values = sequence_values(self._params, jnp.asarray(tokens), jnp.asarray(lengths), self._config)
+        return np.asarray(values)[: len(sequences)]
+
+
+def choose(scores: Sequence[Sequence[float | None]], groups: Sequence[Sequence[Reply]]) -> list[int]:
+    """The branch that is chosen of each prompt's replies, as `best_branches` has it for best-of-N.
+
+    Args:
+      scores: of each reply to each prompt; None: it has none.
+      groups: the replies.
+    """
+    numbers = np.array([[math.nan if x is None else x for x in row] for row in scores], np.float32)
+    failed = [[reply.finish_reason == FinishReason.NON_FINITE for reply in group] for group in groups]
+    found: list[int] = np.asarray(best_branches(numbers, np.array(failed))).tolist()
+    return found

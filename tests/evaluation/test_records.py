@@ -1,0 +1,54 @@
+"""The records of a comparison under way: what is missing, and which gate a method has."""
+
+from typing import Any
+
+import pytest
+
+from sia_jax.evaluation.methods import GateNumbers, Method, plan_methods
+from sia_jax.evaluation.records import Records
+
+METHODS = plan_methods([0.2], best_of=[4])
+
+
+def records() -> Records:
+    return Records(METHODS, range(3, 5), ["a", "b"], {0.2: 1.5}, gold=False)
+
+
+def record(method: Method, index: int, **changes: Any) -> dict[str, Any]:
+    threshold = {"entropy": 1.5, "dense": "-inf"}.get(method.kind, "inf")
+    made = {"method": method.key, "seed": 3, "index": index, "id": "ab"[index], "threshold": threshold}
+    made |= {"rate": 0.0, "finish_reason": "stop", "commit": "c", "machine": "m", "proxy": None}
+    made |= {"length": 10, "sampled_tokens": 10, "sampled_junctions": 1 + 2 * index, "seconds": 0.5}
+    return made | {"flops": {"policy": 1.0, "value": 0.0, "reward": 0.0}} | changes
+
+
+def test_what_is_missing_is_by_method_and_seed_and_so_is_the_work() -> None:
+    found, base = records(), METHODS[0]
+    assert found.total == len(METHODS) * 2 * 2
+    before = found.work
+    found.take(record(base, 1))
+    assert found.missing((base, 3)) == [0]
+    assert found.missing((base, 4)) == [0, 1]
+    assert found.work == before - 1
+    found.take(record(base, 0))
+    assert [one["index"] for one in found.of(base, [3])] == [0, 1]
+
+
+def test_a_random_gate_has_the_share_of_the_entropy_gate_under_its_seed() -> None:
+    found = records()
+    entropy, random = (next(m for m in METHODS if m.kind == kind) for kind in ("entropy", "random"))
+    assert found.gate((entropy, 3)) == GateNumbers(1.5)
+    for index in range(2):
+        found.take(record(entropy, index))
+    assert found.gate((random, 3)) == GateNumbers(float("inf"), 4 / 20)
+
+
+def test_records_of_another_gate_or_prompt_are_refused() -> None:
+    found, dense = records(), next(m for m in METHODS if m.kind == "dense")
+    found.take(record(dense, 0, threshold=2.0))
+    assert found.gate((dense, 4)) == GateNumbers(float("-inf"))
+    with pytest.raises(ValueError, match=r"dense under seed 3 was made with .*2.0.*now .*-inf"):
+        found.gate((dense, 3))
+    for changes in ({"id": "b"}, {"index": 2}):
+        with pytest.raises(ValueError, match="is not the input's prompt at place"):
+            found.take(record(dense, 0) | changes)
