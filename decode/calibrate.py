@@ -19,30 +19,34 @@ OUT.partial.jsonl holds what is done, and the same command, started again, goes 
 import hashlib
 import json
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jax
 import numpy as np
 import tyro
 
 from sia_jax.data.prompts import PromptLine
 from sia_jax.engine.reply import json_numbers
-from sia_jax.evaluation.calibration import FORMAT, calibrate, read_calibration, share_caution, threshold_for
+from sia_jax.evaluation.calibration import (
+    FORMAT,
+    Entropies,
+    calibrate,
+    read_calibration,
+    share_caution,
+    threshold_for,
+)
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
-from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import Count, Flag, PromptFileArgs, command, goes_on, program, read_options, stop
 from sia_jax.runs.console import Terminal
-from sia_jax.runs.journal import Journal, place_in
+from sia_jax.runs.engines import Row, completed, key_of, make_engine, missing_replies, warm_up
+from sia_jax.runs.journal import Journal
 from sia_jax.runs.options import SamplingArgs
-from sia_jax.runs.plan import plan
 from sia_jax.runs.progress import RunProgress, waiting
-from sia_jax.runs.runner import Row, Runner
 from sia_jax.steering.numbers import with_absent
 from sia_jax.text.forms import Prompting
 
@@ -112,7 +116,7 @@ def run(args: Args, console: Terminal) -> None:
         _check_finished(args, source)
         console.print(f"{args.out}: it is there already", highlight=False, soft_wrap=True)
         return
-    entropies = _Entropies(prompts, args.samples)
+    entropies = Entropies([prompt.id for prompt in prompts])
     where = {name: value for name, value in source.items() if name != "settings"}
     settings = source["settings"] | where | {"samples": args.samples}
     journal = Journal(_partial(args), settings, entropies.take, overwrite=args.overwrite)
@@ -121,12 +125,12 @@ def run(args: Args, console: Terminal) -> None:
         console.print(f"{journal.path}: going on after {done:,} of {total:,} replies", soft_wrap=True)
     if done < total:
         try:
-            _sample(args, prompts, ids, entropies, journal, console)
+            _sample(args, prompts, ids, journal, console)
         except KeyboardInterrupt:
             kept = f"what was done is in {journal.path}, and {goes_on(args.overwrite and journal.begun)}"
             console.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
             stop()
-    found = np.array([h for row in sorted(entropies.rows) for h in entropies.rows[row]], np.float32)
+    found = entropies.all()
     content = calibrate(found, sorted(args.ratios), _facts(args, source, total))
     write_text(Path(args.out), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     # The journal goes last: whatever happens before, the same command ends the work.
@@ -141,30 +145,6 @@ def run(args: Args, console: Terminal) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-class _Entropies:
-    """The entropies of each reply, as the journal's records say."""
-
-    def __init__(self, prompts: Sequence[PromptLine], samples: int):
-        self.rows: dict[tuple[int, int], list[float]] = {}
-        """By index of the prompt, and branch."""
-        self._ids, self._samples = [prompt.id for prompt in prompts], samples
-
-    def take(self, record: dict[str, Any]) -> Hashable:
-        """Keep a record's.
-
-        Raises:
-          ValueError: it is of another prompt, or has no entropies.
-        """
-        index, branch = place_in(record, "index"), place_in(record, "branch")
-        if index >= len(self._ids) or self._ids[index] != record["id"]:
-            raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
-        entropies = record["entropy"]
-        if not isinstance(entropies, list) or any(type(h) is not float for h in entropies):
-            raise ValueError(f"expected a list of entropies, got {shown_value(entropies, 60)}")
-        self.rows[index, branch] = entropies
-        return index, branch
 
 
 def _check(args: Args) -> None:
@@ -184,38 +164,24 @@ def _sample(
     args: Args,
     prompts: Sequence[PromptLine],
     ids: Sequence[Sequence[int]],
-    entropies: _Entropies,
     journal: Journal,
     console: Terminal,
 ) -> None:
     """Every reply that the journal lacks goes into it."""
     with waiting(console, "loading the policy"):
         models = runner.load_models(args)
-    size = runner.whole_rows(args, min(len(prompts), args.batch // args.samples))
-    engine = Runner(models, args, size, branches=args.samples)
-    rows = [Row(own, own, _key(args, prompt), math.inf) for prompt, own in zip(prompts, ids, strict=True)]
-    with journal, RunProgress(console, len(prompts) * args.samples, len(journal.done)) as progress:
-        for batch in plan(rows, size, by_length=True):
-            wanted = {(index, branch) for index in batch.indices for branch in range(args.samples)}
-            if wanted <= journal.done:
-                continue
-            if engine.needs_compiling(batch.shape):
-                with progress.aside(f"compiling for prompts of up to {batch.shape[0]} tokens"):
-                    engine.compile(batch.shape)
-            groups, _ = engine.run([rows[index] for index in batch.indices], batch.shape, args)
-            before = len(journal.done)
-            for index, group in zip(batch.indices, groups, strict=True):
-                for branch, reply in enumerate(group):
-                    if (index, branch) in journal.done:
-                        continue
-                    record = {"index": index, "id": prompts[index].id, "branch": branch}
-                    journal.write(record | {"entropy": json_numbers(reply.entropy)})
-            tokens = sum(len(reply.tokens) for group in groups for reply in group)
-            progress.advance(len(journal.done) - before, tokens)
-
-
-def _key(args: Args, prompt: PromptLine) -> jax.Array:
-    return runner.prompt_key(args.seed, prompt.index) if prompt.seed is None else runner.own_key(prompt.seed)
+    rows = [
+        Row(own, own, key_of(prompt, args.seed), math.inf) for prompt, own in zip(prompts, ids, strict=True)
+    ]
+    total = len(rows) * args.samples
+    missing = missing_replies(rows, args, args.samples, lambda *place: place in journal.done)
+    engine = make_engine(models, args, min(args.batch, total), rows)
+    with engine, journal, RunProgress(console, total, len(journal.done)) as progress:
+        warm_up(engine, missing, progress.aside)
+        for index, branch, reply in completed(engine, missing):
+            record = {"index": index, "id": prompts[index].id, "branch": branch}
+            journal.write(record | {"entropy": json_numbers(reply.entropy)})
+            progress.advance(1, len(reply.tokens))
 
 
 def describe_source(args: Args, prompts: int, settled: Prompting | None = None) -> dict[str, Any]:

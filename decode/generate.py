@@ -23,19 +23,22 @@ depends on --seed and on the place of its prompt in the input, not on --batch or
 line's own "seed" makes it independent of its place too.
 """
 
-import json
 import math
-from collections.abc import Hashable, Iterator, Sequence
+import time
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.rule import Rule
 from rich.text import Text
 
+import sia_jax
 from sia_jax.data.prompts import PromptLine, text_prompts
-from sia_jax.engine.reply import Reply, json_threshold
+from sia_jax.engine.reply import Reply
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.shown import shown_line
@@ -54,13 +57,22 @@ from sia_jax.runs.cli import (
     stop,
 )
 from sia_jax.runs.console import Terminal
-from sia_jax.runs.journal import Journal, place_in
+from sia_jax.runs.engines import (
+    Missing,
+    Row,
+    completed,
+    in_order,
+    key_of,
+    make_base,
+    make_engine,
+    missing_replies,
+    warm_up,
+)
+from sia_jax.runs.journal import Journal
 from sia_jax.runs.options import SamplingArgs
-from sia_jax.runs.plan import Batch, plan
 from sia_jax.runs.progress import RunProgress, waiting
-from sia_jax.runs.runner import Row, Runner
+from sia_jax.runs.reply_lines import ReplyLines
 from sia_jax.steering.gates import reads_threshold, shut_at_infinity
-from sia_jax.text.forms import Prompting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +118,15 @@ def run(args: Args, console: Terminal) -> None:
     prompting.announce(found, prompts, console)
     value = preflight.value_without_weights(args, policy)
     ids = preflight.policy_ids(prompts, runner.Models(policy, value), args, found)
-    journal = _open_journal(args, prompts, found)
-    if journal is None:
-        replies, batches = _load(args, prompts, ids, console)
-        replies.show(batches, console)
+    if args.output is None:
+        _load(args, prompts, ids, console).show(console)
         return
-    wanted = {(i, j, m) for i in range(len(prompts)) for j in range(args.samples) for m in _methods(args)}
+    lines = ReplyLines(prompts, args.seed, runner.threshold(args), ("base",) if args.compare else ())
+    settings = runner.run_identity(args, found) | {"samples": args.samples, "record": args.record}
+    journal = Journal(Path(args.output), settings, lines.key, overwrite=args.overwrite)
+    wanted: set[Hashable] = {
+        (i, j, m) for i in range(len(prompts)) for j in range(args.samples) for m in _methods(args)
+    }
     done = journal.done & wanted
     if len(done) == len(wanted):
         console.print(f"{args.output}: all {len(wanted)} replies are there already", soft_wrap=True)
@@ -119,8 +134,7 @@ def run(args: Args, console: Terminal) -> None:
     if done:
         console.print(f"{args.output}: going on after {len(done)} of {len(wanted)} replies", soft_wrap=True)
     try:
-        replies, batches = _load(args, prompts, ids, console)
-        replies.write(batches, journal, (len(done), len(wanted)), console)
+        _load(args, prompts, ids, console).write(lines, journal, wanted, console)
     except KeyboardInterrupt:
         kept = f"{len(journal.done & wanted)} of {len(wanted)} replies are in {args.output}"
         again = goes_on(args.overwrite and journal.begun)
@@ -130,20 +144,22 @@ def run(args: Args, console: Terminal) -> None:
 
 def _load(
     args: Args, prompts: list[PromptLine], ids: Sequence[Sequence[int]], console: Terminal
-) -> tuple["_Program", list[Batch]]:
-    """The models, ready to run, and what runs together."""
+) -> "_Program":
+    """The models in engines, and the prompts as these take them."""
     with waiting(console, "loading the models"):
         models = runner.load_models(args)
-    value_ids = [
-        prompting.value_ids(models, prompt, own, args) for prompt, own in zip(prompts, ids, strict=True)
+    rows = [
+        _row(prompt, own, prompting.value_ids(models, prompt, own, args), args)
+        for prompt, own in zip(prompts, ids, strict=True)
     ]
-    rows = [_row(*each, args) for each in zip(prompts, ids, value_ids, strict=True)]
-    size = runner.whole_rows(args, min(len(prompts), args.batch // args.samples))
-    engine = Runner(models, args, size, branches=args.samples, record="candidates" if args.record else None)
-    base = engine.base(args) if args.compare else engine
-    engines: dict[str, Runner] = {method: base if method == "base" else engine for method in _methods(args)}
-    batches = plan(rows, size, by_length=args.output is not None)
-    return _Program(args, prompts, rows, engines), batches
+    record: Literal["candidates"] | None = "candidates" if args.record else None
+    engine = make_engine(models, args, min(args.batch, len(rows) * args.samples), rows, record=record)
+    if not args.compare:
+        (method,) = _methods(args)
+        return _Program(args, prompts, {method: rows}, {method: engine})
+    unsteered = [replace(row, threshold=math.inf) for row in rows]
+    base = make_base(engine, models, args, unsteered, record=record)
+    return _Program(args, prompts, {"base": unsteered, "steered": rows}, {"base": base, "steered": engine})
 
 
 @dataclass(frozen=True)
@@ -152,92 +168,77 @@ class _Program:
 
     args: Args
     prompts: list[PromptLine]
-    rows: list[Row]
-    engines: dict[str, Runner]
-    """What generates the replies of each method."""
+    rows: dict[str, list[Row]]
+    """The prompts, as each method takes them."""
+    engines: dict[str, sia_jax.Engine]
+    """What generates the replies of each method; one, or two."""
 
-    def write(
-        self, batches: list[Batch], journal: Journal, counts: tuple[int, int], console: Terminal
-    ) -> None:
-        """All replies that the journal lacks; `counts` are those done, and all."""
-        tallies = {method: Tally() for method in self.engines}
-        done, total = counts
-        with journal, RunProgress(console, total, done) as progress:
-            for batch in batches:
-                keys = {
-                    (i, j, m) for i in batch.indices for j in range(self.args.samples) for m in self.engines
-                }
-                missing = keys - journal.done
-                if not missing:
-                    continue
-                for engine in self._uncompiled(batch):
-                    with progress.aside(f"compiling for prompts of up to {batch.shape[0]} tokens"):
-                        engine.compile(batch.shape)
-                for method, groups, seconds in self._run(batch):
-                    new = []
-                    for index, group in zip(batch.indices, groups, strict=True):
-                        for branch, reply in enumerate(group):
-                            if (index, branch, method) in missing:
-                                journal.write(self._record(index, branch, method, reply))
-                                new.append(reply)
-                    tallies[method].add(new, seconds)
-                    progress.advance(len(new), sum(len(reply.tokens) for reply in new))
+    def write(self, lines: ReplyLines, journal: Journal, wanted: set[Hashable], console: Terminal) -> None:
+        """All replies that the journal lacks, one method after the other."""
+        tallies = {}
+        progress = RunProgress(console, len(wanted), len(journal.done & wanted))
+        with self._open(), journal, progress:
+            for method, engine in self.engines.items():
+                missing = self._missing(method, journal.done)
+                warm_up(engine, missing, progress.aside)
+                tallies[method], since = Tally(), time.perf_counter()
+                for index, branch, reply in completed(engine, missing):
+                    journal.write(lines.record(index, branch, method, reply))
+                    since, begin = time.perf_counter(), since
+                    tallies[method].add([reply], since - begin)
+                    progress.advance(1, len(reply.tokens))
         for method, tally in tallies.items():
             line = f"{method}: {tally.replies:,} replies, {tally.describe(steered=method == 'steered')}"
             console.print(line, highlight=False, soft_wrap=True)
         console.print(f"written to {self.args.output}", highlight=False, soft_wrap=True)
 
-    def show(self, batches: list[Batch], console: Terminal) -> None:
-        """All replies, in the terminal."""
-        stdout = Terminal()
-        tallies = {method: Tally() for method in self.engines}
-        if "steered" in self.engines:
+    def show(self, console: Terminal) -> None:
+        """All replies in the terminal, in the order of the prompts; of both methods at the same time."""
+        stdout, engines = Terminal(), self.engines
+        tallies = {method: Tally() for method in engines}
+        if "steered" in engines:
             stdout.print(legend())
-        for batch in batches:
-            for engine in self._uncompiled(batch):
-                with waiting(console, f"compiling for prompts of up to {batch.shape[0]} tokens"):
-                    engine.compile(batch.shape)
-            with waiting(console, "generating"):
-                found = {}
-                for method, groups, seconds in self._run(batch):
-                    found[method] = groups
-                    tallies[method].add([reply for group in groups for reply in group], seconds)
-            for place, index in enumerate(batch.indices):
-                self._show_prompt(stdout, index, {m: groups[place] for m, groups in found.items()})
+        with self._open():
+            streams = {}
+            for method, engine in engines.items():
+                missing = self._missing(method, set())
+                warm_up(engine, missing, partial(waiting, console))
+                requests = [each.request for each in missing]
+                # As many at a time as there are rows: both methods may share them.
+                streams[method] = in_order(engine.as_completed(requests, ahead=engine.rows))
+            begin = time.perf_counter()
+            for index in range(len(self.prompts)):
+                with waiting(console, "generating"):
+                    whole = {method: next(stream) for method, stream in streams.items()}
+                found = {method: reply.choices or (reply,) for method, reply in whole.items()}
+                for method, replies in found.items():
+                    tallies[method].add(replies, sum(map(_seconds_in_row, replies)))
+                self._show_prompt(stdout, index, found)
+            _share_out(time.perf_counter() - begin, list(tallies.values()))
         if len(self.prompts) * self.args.samples > 1 or self.args.compare:
             stdout.print(Rule(style="dim"))
         for method, tally in tallies.items():
             line = f"{method}: {tally.describe(steered=method == 'steered')}"
             stdout.print(line, style="dim", highlight=False)
 
-    def _uncompiled(self, batch: Batch) -> list[Runner]:
-        found = dict.fromkeys(self.engines.values())  # one for both methods, or two
-        return [engine for engine in found if engine.needs_compiling(batch.shape)]
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            for engine in self.engines.values():
+                stack.enter_context(engine)
+            yield
 
-    def _run(self, batch: Batch) -> Iterator[tuple[str, list[list[Reply]], float]]:
-        """(method, replies, seconds) of each method in turn."""
-        rows = [self.rows[index] for index in batch.indices]
-        for method, engine in self.engines.items():
-            if self.args.compare and method == "base":
-                chosen = [replace(row, threshold=math.inf) for row in rows]
-            else:
-                chosen = rows
-            yield method, *engine.run(chosen, batch.shape, self.args)
+    def _missing(self, method: str, done: set[Hashable]) -> list[Missing]:
+        return missing_replies(
+            self.rows[method],
+            self.args,
+            self.args.samples,
+            lambda index, branch: (index, branch, method) in done,
+        )
 
-    def _record(self, index: int, branch: int, method: str, reply: Reply) -> dict[str, Any]:
-        prompt = self.prompts[index]
-        return {
-            **_own(prompt, method, self.args),
-            "index": index,
-            "branch": branch,
-            "method": method,
-            "prompt": prompting.prompt_json(prompt),
-            **reply.to_json(),
-        }
-
-    def _show_prompt(self, stdout: Terminal, index: int, found: dict[str, list[Reply]]) -> None:
-        prompt = self.prompts[index]
-        first = f"prompt of {len(self.rows[index].policy_ids)} ids"
+    def _show_prompt(self, stdout: Terminal, index: int, found: Mapping[str, Sequence[Reply]]) -> None:
+        prompt, row = self.prompts[index], self.rows[_methods(self.args)[-1]][index]
+        first = f"prompt of {len(row.policy_ids)} ids"
         if prompt.messages is not None:
             first = prompt.messages[-1]["content"]
         title = shown_line(first, max(16, stdout.width - 12))
@@ -245,7 +246,7 @@ class _Program:
         for branch in range(self.args.samples):
             number = f"reply {branch + 1} of {self.args.samples}: " if self.args.samples > 1 else ""
             if self.args.compare:
-                titles = ("base", f"steered, {runner.where(self.args, self.rows[index].threshold)}")
+                titles = ("base", f"steered, {runner.where(self.args, row.threshold)}")
                 if number:
                     stdout.print(number.rstrip(": "), style="dim", highlight=False)
                 stdout.print(side_by_side(found["base"][branch], found["steered"][branch], titles))
@@ -255,6 +256,18 @@ class _Program:
                 stdout.print(reply_text(reply), soft_wrap=False)
                 line = number + summary(reply, steered=method == "steered")
                 stdout.print(Text(line, "dim"))
+
+
+def _seconds_in_row(reply: Reply) -> float:
+    assert reply.timing is not None
+    return reply.timing.ended - reply.timing.admitted
+
+
+def _share_out(seconds: float, tallies: Sequence[Tally]) -> None:
+    """Methods that ran side by side took a run's seconds by the time that their replies were in rows."""
+    in_rows = sum(tally.seconds for tally in tallies)
+    for tally in tallies:
+        tally.seconds *= seconds / in_rows
 
 
 def _check(args: Args) -> None:
@@ -304,42 +317,8 @@ def _methods(args: Args) -> tuple[Literal["base", "steered"], ...]:
 
 
 def _row(prompt: PromptLine, policy_ids: Sequence[int], value_ids: Sequence[int], args: Args) -> Row:
-    if prompt.seed is None:
-        key = runner.prompt_key(args.seed, prompt.index)
-    else:
-        key = runner.own_key(prompt.seed)
     threshold = runner.threshold(args) if prompt.threshold is None else prompt.threshold
-    return Row(policy_ids, value_ids, key, threshold)
-
-
-def _own(prompt: PromptLine, method: str, args: Args) -> dict[str, Any]:
-    """What a record says of its prompt's line, beside the prompt itself."""
-    threshold = runner.threshold(args) if prompt.threshold is None else prompt.threshold
-    return {
-        "id": prompt.id,
-        "seed": args.seed if prompt.seed is None else prompt.seed,
-        "threshold": json_threshold(math.inf if method == "base" and args.compare else threshold),
-    }
-
-
-def _open_journal(args: Args, prompts: list[PromptLine], found: Prompting | None) -> Journal | None:
-    if args.output is None:
-        return None
-    here = [json.dumps(prompting.prompt_json(prompt)) for prompt in prompts]
-
-    def key(record: dict[str, Any]) -> Hashable:
-        index, method = place_in(record, "index"), record["method"]
-        if index >= len(here) or json.dumps(record["prompt"]) != here[index]:
-            raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
-        ours = _own(prompts[index], method, args)
-        differing = [name for name, value in ours.items() if record[name] != value]
-        if differing:
-            changes = ", ".join(f"{name} {record[name]!r} (now {ours[name]!r})" for name in differing)
-            raise ValueError(f"the prompt at place {index} was another line: {changes}")
-        return index, place_in(record, "branch"), method
-
-    settings = runner.run_identity(args, found) | {"samples": args.samples, "record": args.record}
-    return Journal(Path(args.output), settings, key, overwrite=args.overwrite)
+    return Row(policy_ids, value_ids, key_of(prompt, args.seed), threshold)
 
 
 if __name__ == "__main__":

@@ -76,11 +76,12 @@ from sia_jax.files.shown import shown
 from sia_jax.files.writing import write_text
 from sia_jax.runs.cli import Flag, Int, check_texts, check_used, goes_on, program, read_options
 from sia_jax.runs.console import Terminal
+from sia_jax.runs.policy_replies import CUT, Prompts, ReplyJournal
 from sia_jax.runs.progress import ReadProgress, waiting
 from sia_jax.text.markup import Markup, markup_of, read_markup
 from sia_jax.text.token_ids import num_tokens
 from sia_jax.text.tokenizer import Tokenizer
-from train.generation import CUT, PARTIAL, Generation, GenerationArgs, Prompts, ReplyJournal
+from train.generation import PARTIAL, Generation, GenerationArgs
 
 REPORT = "report.json"
 QUANTILES = {"least": 0.0, "5%": 0.05, "half": 0.5, "95%": 0.95, "most": 1.0}

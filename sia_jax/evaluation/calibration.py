@@ -5,7 +5,7 @@ its candidates and to the way its tokens are drawn: with another one it would st
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from sia_jax.files.reading import read_bytes
 from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import kind_of, parse_object
+from sia_jax.runs.journal import place_in
 from sia_jax.steering.numbers import NUMBERS, with_absent
 from sia_jax.text.forms import unsettled
 
@@ -134,6 +135,38 @@ def share_caution(ratio: float, share: float, tokens: int) -> str:
         f"no threshold steers {ratio:.4g} of the tokens, since many have the same entropy: the nearest "
         f"steers {share:.4g} of them"
     )
+
+
+class Entropies:
+    """The entropies of each reply, as a journal's records say.
+
+    Args:
+      ids: of the prompts, in their order.
+    """
+
+    def __init__(self, ids: Sequence[str | int]):
+        self.rows: dict[tuple[int, int], list[float]] = {}
+        """By index of the prompt, and branch."""
+        self._ids = ids
+
+    def take(self, record: dict[str, Any]) -> Hashable:
+        """Keep a record's.
+
+        Raises:
+          ValueError: it is of another prompt, or has no entropies.
+        """
+        index, branch = place_in(record, "index"), place_in(record, "branch")
+        if index >= len(self._ids) or self._ids[index] != record["id"]:
+            raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
+        entropies = record["entropy"]
+        if not isinstance(entropies, list) or any(type(h) is not float for h in entropies):
+            raise ValueError(f"expected a list of entropies, got {shown_value(entropies, 60)}")
+        self.rows[index, branch] = entropies
+        return index, branch
+
+    def all(self) -> np.ndarray:
+        """[T] of all tokens, prompt by prompt."""
+        return np.array([h for row in sorted(self.rows) for h in self.rows[row]], np.float32)
 
 
 def calibrate(entropies: np.ndarray, ratios: Sequence[float], source: Mapping[str, Any]) -> dict[str, Any]:

@@ -264,19 +264,19 @@ def _records_shown() -> Iterator[None]:
 
 @contextmanager
 def memory_explained(advice: str) -> Iterator[None]:
-    """Say of a device that is out of memory what makes the work smaller: 'lower --rows, now 8'.
+    """Say of memory that is full, or too small from the first, what makes the work smaller: 'lower --rows'.
 
     Raises:
-      ValueError: the device is out of memory.
+      ValueError: it is.
     """
-    import jax
-
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+    except (MemoryError, RuntimeError) as error:  # JAX's among the latter
+        cause = error.__cause__ or error  # of an engine that has failed
+        if not isinstance(cause, MemoryError) and "RESOURCE_EXHAUSTED" not in str(cause):
             raise
-        raise ValueError(f"the memory is full ({str(error).splitlines()[0]}); {advice}") from error
+        first = str(cause).partition("\n")[0]
+        raise ValueError(f"the memory is full ({first or 'of this process'}); {advice}") from error
 
 
 def goes_on(overwrite: bool) -> str:

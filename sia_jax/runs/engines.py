@@ -1,15 +1,18 @@
 """The engine of a run of a program: its rows as the options say, and requests from its prompts."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 
 import sia_jax
+from sia_jax.data.prompts import PromptLine
+from sia_jax.engine.reply import Reply
 from sia_jax.runs.options import Models, SamplingArgs
-from sia_jax.runs.runner import steering, threshold, whole_rows
+from sia_jax.runs.runner import own_key, prompt_key, steering, threshold, whole_rows
 from sia_jax.steering.gates import Always, Gate, reads_threshold, shut_at_infinity
 from sia_jax.steering.numbers import NUMBERS
 
@@ -87,6 +90,11 @@ def make_base(
     return make_engine(Models(models.policy, None), args, engine.rows, prompts, **options)
 
 
+def key_of(prompt: PromptLine, seed: int) -> jax.Array:
+    """That of a prompt in a run of `seed`: of its place, or of the seed that it brings itself."""
+    return prompt_key(seed, prompt.index) if prompt.seed is None else own_key(prompt.seed)
+
+
 def make_request(
     row: Row, args: SamplingArgs, *, n: int = 1, gate: Gate | None = None, **fields: Any
 ) -> sia_jax.Request:
@@ -119,3 +127,84 @@ def one_reply(row: Row, branch: int, branches: int) -> Row:
         return row
     key = jax.random.fold_in(row.key, branch)
     return Row(row.policy_ids, row.value_ids, key, row.threshold)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Replies that a run lacks, which one request asks for."""
+
+    index: int
+    """Of the row."""
+    branches: Sequence[int]
+    request: sia_jax.Request
+
+
+def missing_replies(
+    rows: Sequence[Row], args: SamplingArgs, branches: int, is_done: Callable[[int, int], bool]
+) -> list[Missing]:
+    """Requests for what a run lacks: all replies to a prompt together, or one by one where some are there.
+
+    Args:
+      rows: of all prompts.
+      args: the numbers.
+      branches: replies to each.
+      is_done: whether the run has the reply, by the index of the row and the branch.
+    """
+    found = []
+    for index, row in enumerate(rows):
+        missing = [branch for branch in range(branches) if not is_done(index, branch)]
+        if len(missing) == branches:
+            found.append(Missing(index, missing, make_request(row, args, n=branches)))
+            continue
+        for branch in missing:
+            request = make_request(one_reply(row, branch, branches), args)
+            found.append(Missing(index, [branch], request))
+    return found
+
+
+def warm_up(
+    engine: sia_jax.Engine,
+    missing: Sequence[Missing],
+    aside: Callable[[str], AbstractContextManager[None]],
+) -> None:
+    """Compile what these need, and say so.
+
+    Args:
+      engine: nothing runs in it.
+      missing: any number.
+      aside: shows what is being done while it lasts, such as `RunProgress.aside`.
+    """
+    kinds: dict[tuple[int, bool, bool], sia_jax.Request] = {}
+    for request in (each.request for each in missing):
+        longest = max(len(request.prompt_ids or ()), len(request.value_ids or ()))
+        kinds.setdefault((longest, request.threshold == math.inf, request.n > 1), request)
+    if kinds:
+        with aside(f"compiling for prompts of up to {max(kinds)[0]} tokens"):
+            engine.warmup(kinds.values())
+
+
+def completed(engine: sia_jax.Engine, missing: Sequence[Missing]) -> Iterator[tuple[int, int, Reply]]:
+    """(index of the row, branch, reply) of all that is missing, as replies become whole.
+
+    Args:
+      engine: warm.
+      missing: any number.
+    """
+    for place, reply in engine.as_completed(each.request for each in missing):
+        for branch, own in zip(missing[place].branches, reply.choices or (reply,), strict=True):
+            yield missing[place].index, branch, own
+
+
+def in_order(completed: Iterable[tuple[int, Reply]]) -> Iterator[Reply]:
+    """Replies in the order of their requests: one that is whole early waits for its turn.
+
+    Args:
+      completed: of `Engine.as_completed`.
+    """
+    whole: dict[int, Reply] = {}
+    turn = 0
+    for place, reply in completed:
+        whole[place] = reply
+        while turn in whole:
+            yield whole.pop(turn)
+            turn += 1

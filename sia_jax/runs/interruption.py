@@ -17,11 +17,15 @@ class Interruption:
     """Inside `with`, the first Ctrl-C or SIGTERM is only noted; a second one acts as it always does.
 
     To be entered in the main thread, where Python takes signals.
+
+    Args:
+      ends: the first one, either of them, ends what the `with` holds, and the program goes on behind it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, ends: bool = False) -> None:
         self.signal: signal.Signals | None = None
         """The one that came."""
+        self._ends = ends
         self._before: dict[signal.Signals, Any] = {}
 
     @property
@@ -41,12 +45,15 @@ class Interruption:
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    ) -> bool:
         self._restore()
+        return self._ends and self.wanted and kind is KeyboardInterrupt
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)
         self._restore()
+        if self._ends:
+            raise KeyboardInterrupt
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from sia_jax.evaluation.calibration import (
 from sia_jax.evaluation.calibration import calibrate as make_thresholds
 from sia_jax.runs import runner
 from tests.support.evaluating import LENGTH, calibration_args, save_models_and_prompts
+from tests.support.replying import after
 
 
 @pytest.fixture(scope="module")
@@ -39,19 +39,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def args(folder: Path, tmp_path: Path) -> Args:
     return replace(calibration_args(folder), out=str(tmp_path / "thresholds.json"))
-
-
-def once() -> Callable[..., Any]:
-    """Of `Runner.run`: the first batch is run, and Ctrl-C comes in the second."""
-    original, calls = runner.Runner.run, []
-
-    def run(self: runner.Runner, *rest: Any) -> Any:
-        calls.append(rest)
-        if len(calls) > 1:
-            raise KeyboardInterrupt
-        return original(self, *rest)
-
-    return run
 
 
 def test_thresholds_are_quantiles_of_the_entropies_that_decode_generate_records(
@@ -90,7 +77,7 @@ def test_a_run_goes_on_after_a_torn_line(
     args: Args, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(runner.Runner, "run", once())
+        after(patch, 3)
         with pytest.raises(SystemExit) as stopped:
             calibrate.main(args)
     assert stopped.value.code == 130
@@ -129,7 +116,7 @@ def test_thresholds_that_are_to_be_made_anew_are_so_after_an_interruption_too(
     assert "and the same command goes on" in " ".join(capsys.readouterr().err.split())
     assert Path(args.out).exists()  # nothing is lost before there is something to write
     with monkeypatch.context() as patch:
-        patch.setattr(runner.Runner, "run", once())
+        after(patch, 3)
         with pytest.raises(SystemExit):
             calibrate.main(replace(args, overwrite=True))
     assert "and the same command without --overwrite goes on" in " ".join(capsys.readouterr().err.split())
@@ -286,7 +273,7 @@ def test_calibration_warns_where_no_threshold_gives_the_share(
 ) -> None:
     """As if all entropies that were sampled were one number: of replies that are there."""
 
-    def sample(args: Args, prompts: Any, ids: Any, entropies: Any, journal: Any, messages: Any) -> None:
+    def sample(args: Args, prompts: Any, ids: Any, journal: Any, messages: Any) -> None:
         journal.__enter__()
         for prompt in prompts:
             for branch in range(args.samples):

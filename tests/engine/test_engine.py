@@ -15,6 +15,7 @@ import pytest
 import sia_jax
 from sia_jax.decoding import window as programs
 from sia_jax.decoding.state import FinishReason
+from sia_jax.engine.engine import Engine
 from sia_jax.engine.handle import EngineClosed
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request
@@ -154,6 +155,31 @@ def test_a_deadline_ends_a_reply_in_the_queue_and_in_a_row() -> None:
         replies = [handle.result() for handle in handles]
     assert {reply.finish_reason for reply in replies} == {FinishReason.DEADLINE}
     assert all(len(reply.tokens) < LENGTH - 2 for reply in replies)
+
+
+def test_an_engine_is_warmed_up_between_two_requests_whatever_ended_the_first() -> None:
+    """A row that a stop text has freed the device may still be at."""
+    endless = Request(prompt_ids=[5, 6], max_new_tokens=LENGTH - 2, ignore_eos=True, threshold=1.0)
+    with make_engine() as engine:
+        whole = engine.generate(endless)
+        stopped = endless.override(stop=[whole.text[0]])
+        assert engine.generate(stopped).stop_string
+        engine.warmup([stopped])
+        assert_same(engine.generate(endless), whole, exact=True)
+
+
+def test_nothing_is_compiled_after_the_warm_up_with_weights_that_were_loaded() -> None:
+    """These are committed to their device, which is part of a program's signature."""
+    requests = [request.override(n=2) for request in random_requests(4)]
+    policy, value = pair()
+    params, head = jax.device_put((policy.params, value.params), jax.devices()[0])
+    policy, value = replace(policy, params=params), replace(value, params=head)
+    jitted = (programs._admit, programs._window, programs.fork)
+    with Engine(policy, value, rows=4, lengths=(LENGTH,), max_length=LENGTH) as engine:
+        engine.warmup(requests)
+        compiled = [program._cache_size() for program in jitted]
+        engine.generate(requests)
+        assert [program._cache_size() for program in jitted] == compiled
 
 
 @pytest.mark.long

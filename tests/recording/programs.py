@@ -112,6 +112,8 @@ def _lines(path: Path) -> list[str]:
         return flat(json.loads(path.read_text(encoding="utf-8")))
     if path.suffix == ".jsonl":
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        # Of replies, which are written as they become whole, any order is right.
+        rows.sort(key=lambda row: [str(row.get(name, "")) for name in ("index", "branch", "method")])
         return [line for n, row in enumerate(rows) for line in flat(row, f"{n}")]
     if path.suffix in (".md", ".csv", ".html"):
         return path.read_text(encoding="utf-8").splitlines()

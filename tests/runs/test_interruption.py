@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sia_jax.runs.interruption import interruptions_heard
+from sia_jax.runs.interruption import Interruption, interruptions_heard
 
 
 @pytest.fixture(autouse=True)
@@ -104,3 +104,18 @@ def test_another_thread_than_the_main_one_changes_nothing() -> None:
     thread.start()
     thread.join()
     assert seen == [sys.unraisablehook]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_what_is_to_be_ended_by_it_and_nothing_behind_it(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with Interruption(ends=True) as interruption:
+        signal.raise_signal(number)
+        raise AssertionError("it went on")
+    assert interruption.exit_status == 128 + number
+    assert signal.getsignal(number) == before
+    with pytest.raises(KeyboardInterrupt), Interruption(ends=True):
+        raise KeyboardInterrupt  # of somebody else
+    with Interruption() as interruption:
+        signal.raise_signal(number)
+        assert interruption.wanted

@@ -1,7 +1,12 @@
 """Tiny checkpoints and options for the tests of the programs that sample."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+import sia_jax
 from decode.generate import Args
 from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
 from tests.support.tokenizers import save_qwen3_tokenizer
@@ -38,3 +43,21 @@ def generation_args(folder: Path) -> Args:
         batch=2,
         max_new_tokens=12,
     )
+
+
+def interrupt(*_: object) -> None:
+    """Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def after(patch: pytest.MonkeyPatch, replies: int, act: Callable[[], Any] = interrupt) -> None:
+    """Act as soon as an engine has handed out the replies to so many requests, and these are written."""
+    original = sia_jax.Engine.as_completed
+
+    def as_completed(self: sia_jax.Engine, *rest: Any, **options: Any) -> Iterator[Any]:
+        for count, found in enumerate(original(self, *rest, **options), start=1):
+            yield found
+            if count == replies:
+                act()
+
+    patch.setattr(sia_jax.Engine, "as_completed", as_completed)

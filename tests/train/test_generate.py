@@ -31,7 +31,7 @@ from tests.support.generating import (
     write_lines,
 )
 from tests.support.tokenizers import LLAMA3_TEMPLATE, save_llama3_tokenizer
-from train import generation, prepare
+from train import prepare
 from train.generation import GenerationArgs
 from train.prepare import Args
 
@@ -301,21 +301,6 @@ def test_errors_come_before_the_weights(
         changes = {"policy": str(tmp_path / "wordless")}
     assert message in stopped(vary(args, tmp_path / "set", **changes))
     assert not (tmp_path / "set").exists()
-
-
-def test_batches_are_of_like_lengths_and_the_same_for_a_run_that_goes_on() -> None:
-    together = generation.plan([3, 40, 5, 41, 6], replies=2, branches=2, size=2)
-    assert [(batch.heads, batch.length) for batch in together] == [
-        ([(0, 0), (2, 0)], 16),
-        ([(4, 0), (1, 0)], 48),
-        ([(3, 0)], 48),
-    ]
-    apart = generation.plan([3, 40], replies=3, branches=1, size=2)
-    assert [(batch.heads, batch.length) for batch in apart] == [
-        ([(0, 0), (0, 1)], 16),
-        ([(0, 2), (1, 0)], 48),
-        ([(1, 1), (1, 2)], 48),
-    ]
 
 
 def test_options_are_read_from_the_command_line(args: Args) -> None:

@@ -15,7 +15,6 @@ import pytest
 
 import sia_jax
 from sia_jax.files.lock import LOCK
-from sia_jax.runs.runner import Runner
 from tests.support.generating import (
     ROWS,
     STOPS,
@@ -29,6 +28,7 @@ from tests.support.generating import (
     vary,
     write_lines,
 )
+from tests.support.replying import after
 from train import prepare
 from train.generation import PARTIAL, GenerationArgs
 from train.prepare import Args
@@ -93,19 +93,18 @@ def stopped(args: Args) -> str:
 KILLED = """
 import os, signal, sys
 import tyro
-from sia_jax.runs.runner import Runner
-from sia_jax.files.lock import LOCK
+import sia_jax
 from train import prepare
 
-original, batches = Runner.run, []
+original = sia_jax.Engine.as_completed
 
-def run(self, *rest):
-    batches.append(rest)
-    if len(batches) == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(self, *rest)
+def as_completed(self, *rest):
+    for number, found in enumerate(original(self, *rest)):
+        if number == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield found
 
-Runner.run = run
+sia_jax.Engine.as_completed = as_completed
 prepare.main(tyro.cli(prepare.Args))
 """
 
@@ -149,7 +148,7 @@ def test_a_run_goes_on_after_a_torn_line(args: Args, begun: Path, finished: Path
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_keeps_the_batch_that_runs(
+def test_a_signal_keeps_the_replies_that_are_whole(
     args: Args,
     finished: Path,
     tmp_path: Path,
@@ -158,14 +157,9 @@ def test_a_signal_keeps_the_batch_that_runs(
     number: signal.Signals,
     status: int,
 ) -> None:
-    original, out = Runner.run, tmp_path / "set"
-
-    def run(self: Runner, *rest: Any) -> Any:
-        os.kill(os.getpid(), number)
-        return original(self, *rest)
-
+    out = tmp_path / "set"
     with monkeypatch.context() as patch:
-        patch.setattr(Runner, "run", run)
+        after(patch, 2, lambda: os.kill(os.getpid(), number))
         with pytest.raises(SystemExit) as exit_:
             prepare.main(vary(args, out))
     assert exit_.value.code == status

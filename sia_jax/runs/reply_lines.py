@@ -1,0 +1,72 @@
+"""Lines of a file of replies to prompts: what they say, and whether a file has those of other prompts."""
+
+import json
+import math
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from sia_jax.data.prompts import PromptLine
+from sia_jax.engine.reply import Reply, json_threshold
+from sia_jax.runs.journal import place_in
+from sia_jax.runs.prompting import prompt_json
+
+
+@dataclass(frozen=True)
+class ReplyLines:
+    """Replies by the place of their prompt, their number and the method.
+
+    Args:
+      prompts: all of the run.
+      seed: of prompts that bring none.
+      threshold: likewise.
+      unsteered: methods that have none, whatever a prompt brings.
+    """
+
+    prompts: Sequence[PromptLine]
+    seed: int
+    threshold: float
+    unsteered: Collection[str] = ()
+
+    def record(self, index: int, branch: int, method: str, reply: Reply) -> dict[str, Any]:
+        """A line, in JSON."""
+        return {
+            **self._own(index, method),
+            "index": index,
+            "branch": branch,
+            "method": method,
+            "prompt": prompt_json(self.prompts[index]),
+            **reply.to_json(),
+        }
+
+    def key(self, record: dict[str, Any]) -> Hashable:
+        """(index, branch, method) of a line.
+
+        Raises:
+          KeyError: a field is not there.
+          ValueError: it is of another prompt, or of one that brought other numbers.
+        """
+        index, method = place_in(record, "index"), record["method"]
+        if index >= len(self._written) or json.dumps(record["prompt"]) != self._written[index]:
+            raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
+        ours = self._own(index, method)
+        differing = [name for name, value in ours.items() if record[name] != value]
+        if differing:
+            changes = ", ".join(f"{name} {record[name]!r} (now {ours[name]!r})" for name in differing)
+            raise ValueError(f"the prompt at place {index} was another line: {changes}")
+        return index, place_in(record, "branch"), method
+
+    @cached_property
+    def _written(self) -> list[str]:
+        return [json.dumps(prompt_json(prompt)) for prompt in self.prompts]
+
+    def _own(self, index: int, method: str) -> dict[str, Any]:
+        """What a line says of its prompt's, beside the prompt itself."""
+        prompt = self.prompts[index]
+        threshold = self.threshold if prompt.threshold is None else prompt.threshold
+        return {
+            "id": prompt.id,
+            "seed": self.seed if prompt.seed is None else prompt.seed,
+            "threshold": json_threshold(math.inf if method in self.unsteered else threshold),
+        }
