@@ -1,15 +1,11 @@
-"""What the programs that sample share: their options, loading, and running a batch."""
+"""What the programs that sample share: options checked, models loaded, and what a run depends on."""
 
 import math
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 import sia_jax
 from sia_jax.checkpoints.config_json import read_config
@@ -26,30 +22,19 @@ from sia_jax.checkpoints.value_model import (
 )
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.prompts import check_seed
-from sia_jax.engine.markers import encode_of, is_read, with_markers
-from sia_jax.engine.reply import Reply, json_threshold, read_replies
+from sia_jax.engine.markers import encode_of, is_read
+from sia_jax.engine.reply import json_threshold
 from sia_jax.runs.cli import check_texts, named_as_options
 from sia_jax.runs.options import Models, SamplingArgs
 from sia_jax.runs.prompting import check_room, find_prompting
 from sia_jax.steering.expressions import parse_gate, parse_tilt, text_of
-from sia_jax.steering.gates import Always, Gate, reads_threshold, shut_at_infinity
+from sia_jax.steering.gates import reads_threshold
 from sia_jax.steering.numbers import NUMBERS, check_number
 from sia_jax.text.forms import Prompting
 from sia_jax.text.token_ids import with_tokens
-from sia_jax.text.tokenizer import Tokenizer
 
 PRESETS = {"paper": sia_jax.SteeringConfig(), "official": sia_jax.SteeringConfig.official()}
 """Structures of steering by name; an option given explicitly overrides."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A prompt, ready to run."""
-
-    policy_ids: Sequence[int]
-    value_ids: Sequence[int]
-    key: jax.Array
-    threshold: float
 
 
 def model_folders(args: SamplingArgs) -> dict[str, str | None]:
@@ -279,171 +264,6 @@ def prompt_key(seed: int, index: int) -> jax.Array:
 def own_key(seed: int) -> jax.Array:
     """The key of a prompt that brings its own seed."""
     return jax.random.key(seed, impl="threefry2x32")
-
-
-class Runner:
-    """Generates batches of one size, so that one program serves all prompts of a bucket.
-
-    Args:
-      models: loaded.
-      args: structure and lengths are taken from them once, numbers at each call of `run`.
-      rows: prompts of a batch; with a mesh, `whole_rows` of them.
-      branches: replies for each prompt.
-      record: "candidates" records them.
-      structure: of the steering; None: as the options say.
-      expected_ratio: the share of junctions that the program is laid out for; None: by the threshold.
-    """
-
-    def __init__(
-        self,
-        models: Models,
-        args: SamplingArgs,
-        rows: int,
-        *,
-        branches: int = 1,
-        record: Literal["candidates"] | None = None,
-        structure: sia_jax.SteeringConfig | None = None,
-        expected_ratio: float | None = None,
-    ):
-        tokenizer, policy = models.policy.tokenizer, models.policy.config
-        rows = whole_rows(args, rows)
-        self.models, self.rows, self.tokenizer = models, rows, tokenizer
-        structure = steering(args, models.policy) if structure is None else structure
-        if expected_ratio is None:
-            dense = threshold(args) == -math.inf or isinstance(structure.gate, Always)
-            expected_ratio = 1.0 if dense else 0.2
-        self.config = sia_jax.SamplerConfig.auto(
-            rows * branches,
-            expected_ratio=expected_ratio,
-            policy=policy,
-            value=None if models.value is None else models.value.config,
-            steering=structure,
-            max_new_tokens=args.max_new_tokens,
-            record=record,
-            branches=branches,
-            mesh=args.make_mesh(),
-        )
-        self.stop_ids, self.stop_strings = _stops(tokenizer, args.stop, policy.eos_token_ids)
-        self._compiled: set[tuple[int, int]] = set()
-
-    def base(self, args: SamplingArgs) -> "Runner":
-        """What generates the policy's own replies, as rows of infinite threshold, of the same random numbers.
-
-        This one, if such a threshold shuts its gate; else one without the value model, a program of its own.
-        """
-        config = self.config
-        if shut_at_infinity(config.steering.gate):
-            return self
-        alone = replace(self.models, value=None)
-        return Runner(alone, args, self.rows, branches=config.branches, record=config.record)
-
-    def needs_compiling(self, shape: tuple[int, int]) -> bool:
-        """Whether prompts in buffers of these lengths (the policy's, the value model's) are the first."""
-        return shape not in self._compiled
-
-    def compile(self, shape: tuple[int, int]) -> None:
-        """Compile for buffers of these lengths, so that `run` is timed without it."""
-        row = Row([0], [0], own_key(0), math.inf)
-        jax.block_until_ready(self._sample([row], shape, sia_jax.Knobs(), only_fill=True)[1])
-        self._compiled.add(shape)
-
-    def run(
-        self, rows: Sequence[Row], shape: tuple[int, int], args: SamplingArgs
-    ) -> tuple[list[list[Reply]], float]:
-        """Generate the replies to a batch.
-
-        Args:
-          rows: at most as many as the runner's.
-          shape: lengths of the buffers for the prompts of policy and value model.
-          args: the numbers.
-
-        Returns:
-          (for each row its replies, one a branch; seconds).
-
-        Raises:
-          ValueError: what `sia_jax.sample` finds.
-        """
-        prompt, samples, seconds = self.sample(rows, shape, args)
-        return self.read(prompt, samples, len(rows), args), seconds
-
-    def sample(
-        self,
-        rows: Sequence[Row],
-        shape: tuple[int, int],
-        args: SamplingArgs,
-        gate: Gate | None = None,
-    ) -> tuple[sia_jax.Prompt, sia_jax.Samples, float]:
-        """`run`, but for what the host makes of it; its batch is filled up with rows that nobody wants.
-
-        Args:
-          rows: at most as many as the runner's.
-          shape: lengths of the buffers for the prompts of policy and value model.
-          args: the numbers.
-          gate: that of the configuration with other numbers; None: with its own.
-        """
-        knobs = sia_jax.Knobs(**{name: getattr(args, name) for name in NUMBERS}, gate=gate)
-        begin = time.perf_counter()
-        prompt, samples = jax.block_until_ready(self._sample(rows, shape, knobs))
-        return prompt, samples, time.perf_counter() - begin
-
-    def read(
-        self, prompt: sia_jax.Prompt, samples: sia_jax.Samples, rows: int, args: SamplingArgs
-    ) -> list[list[Reply]]:
-        """For each of the first rows its replies, one a branch, as sampled with the numbers of `args`."""
-        replies = read_replies(
-            samples, prompt, self.config, self.tokenizer, self.stop_strings, args.min_new_tokens
-        )
-        n = self.config.branches
-        return [replies[i * n : (i + 1) * n] for i in range(rows)]
-
-    def _sample(
-        self, rows: Sequence[Row], shape: tuple[int, int], knobs: sia_jax.Knobs, only_fill: bool = False
-    ) -> tuple[sia_jax.Prompt, sia_jax.Samples]:
-        """A short batch is filled up with copies that end after one token, by an entropy gate unsteered."""
-        fill = self.rows - len(rows)
-        filled = [*rows, *[replace(rows[0], threshold=math.inf)] * fill]
-        real = np.arange(self.rows) < (0 if only_fill else len(rows))
-        prompt = sia_jax.Prompt.pack(
-            [row.policy_ids for row in filled],
-            [row.value_ids for row in filled],
-            policy_length=shape[0],
-            value_length=shape[1],
-        )
-        least = _given(knobs.min_new_tokens, self.config.steering.min_new_tokens)
-        gate = _given(knobs.gate, self.config.steering.gate)
-        samples = sia_jax.sample(
-            self.models.params,
-            prompt,
-            np.array([row.threshold for row in filled], np.float32),
-            rng_key=jnp.stack([row.key for row in filled]),
-            config=self.config,
-            knobs=knobs.override(
-                gate=with_markers(gate, [row.policy_ids for row in filled]),
-                min_new_tokens=np.where(real, least, 0),
-                max_new_tokens=np.where(real, self.config.max_new_tokens, 1),
-                stop_ids=self.stop_ids,
-            ),
-        )
-        return prompt, samples
-
-
-def _stops(
-    tokenizer: Tokenizer | None, stops: Sequence[str], eos: Sequence[int]
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Stop ids, those of special tokens among them, and the strings that have to be looked for."""
-    special: dict[str, int] = {}
-    if tokenizer is not None:
-        added = tokenizer.added_tokens_decoder
-        special = {str(token): index for index, token in added.items() if token.special}
-    for stop in stops:
-        within = sorted(token for token in special if token in stop and token != stop)
-        if within:
-            raise ValueError(
-                f"--stop {stop!r} holds more than the special token {within[0]!r}, and what is looked for is "
-                "text without special tokens; give the token alone, or a text without it"
-            )
-    ids = [*eos, *(special[stop] for stop in stops if stop in special)]
-    return np.array(ids, np.int32), tuple(stop for stop in stops if stop not in special)
 
 
 def value_backbone(args: SamplingArgs) -> str | None:
