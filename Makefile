@@ -49,7 +49,7 @@ help:
 	@echo
 	@echo '  make demo            1 min  steer the embedded models; see replies side by side   (start here)'
 	@echo '  make smoke         0.5 min  does this installation work? loads, samples, trains, a line for each'
-	@echo '  make test           13 min  the tests                                    (ARGS="-k name" runs a few)'
+	@echo '  make test           12 min  the tests                                    (ARGS="-k name" runs a few)'
 	@echo '  make test-long      14 min  the rest: laws, kills, processes, a whole tiny world'
 	@echo '  make test-oldest     1 min  tokenizers and templates under the oldest transformers allowed'
 	@echo '  make check           1 min  lint (ruff), imports and types (mypy)'

@@ -234,7 +234,9 @@ class ReachedError(Exception):
 def untraced(monkeypatch):
     def refuse(params, prompts, numbers, schedule, *, config):
         # What is handed over are arrays of numbers, and a configuration that can be looked up.
-        assert all(isinstance(x, jax.Array) for x in jax.tree.leaves((prompts, numbers, schedule)))
+        assert all(
+            isinstance(x, jax.Array | np.ndarray) for x in jax.tree.leaves((prompts, numbers, schedule))
+        )
         hash(config)
         raise ReachedError
 

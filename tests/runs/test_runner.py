@@ -226,12 +226,3 @@ def test_a_journal_of_another_template_is_refused(args: Args, tmp_path: Path, no
     change_template(tmp_path / "policy")
     with pytest.raises(SystemExit, match=r"other settings: policy_files '\w{16}' \(now '\w{16}'\); name"):
         generate.main(here)
-
-
-def test_special_tokens_as_stop_strings(folder: Path) -> None:
-    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
-    ids, strings = runner._stops(tokenizer, ["<|im_start|>", "\n\n", "<think>"], [5])
-    assert ids.tolist() == [5, tokenizer.convert_tokens_to_ids("<|im_start|>")]
-    assert strings == ("\n\n", "<think>")
-    with pytest.raises(ValueError, match=r"holds more than the special token '<\|im_start\|>'.* token alone"):
-        runner._stops(tokenizer, ["<|im_start|>user"], [5])

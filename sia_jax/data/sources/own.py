@@ -20,7 +20,11 @@ FIELDS = (
     *("reward", "id", "group", "complete", "finish_reason", "stop_string", "method", "branch"),
 )
 
-FAILED = {"non_finite": "the policy's logits are not finite", "cancelled": "the reply was cancelled"}
+FAILED = {
+    "non_finite": "the policy's logits are not finite",
+    "cancelled": "the reply was cancelled",
+    "deadline": "the reply took longer than it was given",
+}
 """Why there is no reply, by the "finish_reason" that decode.generate writes."""
 
 _ENDS = ("stop", "length", *FAILED)
