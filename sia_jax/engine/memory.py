@@ -1,12 +1,10 @@
 """Whether the rows that are asked for fit, before any of their memory is taken."""
 
-import os
 from collections.abc import Sequence
 
 import jax
 
 from sia_jax.engine.pool import Pool, state_bytes
-from sia_jax.parallel.mesh import mesh_of
 
 
 def check_memory(pools: Sequence[Pool]) -> None:
@@ -16,9 +14,8 @@ def check_memory(pools: Sequence[Pool]) -> None:
       MemoryError: they do not; with what they take and what there is.
     """
     needed = sum(state_bytes(pool) for pool in pools)
-    mesh = mesh_of(pools[0].params.policy)
-    devices = [jax.devices()[0]] if mesh is None else list(mesh.devices.flat)
-    room = free_bytes(devices)
+    weights = jax.tree.leaves(pools[0].params.policy)[0]
+    room = free_bytes(list(weights.devices()))
     if room is not None and needed > room:
         kinds = ", ".join(f"{pool.rows} rows of {pool.length} tokens" for pool in pools)
         raise MemoryError(
@@ -30,21 +27,18 @@ def check_memory(pools: Sequence[Pool]) -> None:
 def free_bytes(devices: Sequence[jax.Device]) -> int | None:
     """What all these devices together have free: of CPUs, the machine; None where that cannot be told."""
     if devices[0].platform == "cpu":
-        try:
-            return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _cached_pages()
-        except (ValueError, OSError):
-            return None
+        return _available_bytes()
     known = [device.memory_stats() for device in devices]
     if not all(stats and {"bytes_limit", "bytes_in_use"} <= stats.keys() for stats in known):
         return None
     return sum(stats["bytes_limit"] - stats["bytes_in_use"] for stats in known if stats)
 
 
-def _cached_pages() -> int:
-    """Bytes of the page cache, which the system gives back when it is asked for memory."""
+def _available_bytes() -> int | None:
+    """What Linux says that a program may still take; None elsewhere."""
     try:
         with open("/proc/meminfo") as file:
             sizes = dict(line.split(":") for line in file)
-        return int(sizes["MemAvailable"].split()[0]) * 1024 - int(sizes["MemFree"].split()[0]) * 1024
+        return int(sizes["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        return 0
+        return None

@@ -73,8 +73,13 @@ def make_engine(
         steering=steering(args, models.policy) if structure is None else structure,
         expected_ratio=expected_ratio,
         record=record,
-        max_stop_ids=max(_STOP_IDS, len(models.policy.config.eos_token_ids) + len(args.stop)),
+        max_stop_ids=max_stop_ids(models, args),
     )
+
+
+def max_stop_ids(models: Models, args: SamplingArgs) -> int:
+    """Ids that a reply of the run may end in: room for all ends of text, and for stop texts that are ids."""
+    return max(_STOP_IDS, len(models.policy.config.eos_token_ids) + len(args.stop))
 
 
 def make_base(

@@ -9,7 +9,7 @@ import sia_jax
 from sia_jax.data.prompts import PromptLine
 from sia_jax.engine.handle import EngineClosed, Handle
 from sia_jax.runs import prompting, runner
-from sia_jax.runs.engines import Row, make_request
+from sia_jax.runs.engines import Row, make_request, max_stop_ids
 from sia_jax.runs.options import Models, SamplingArgs
 from sia_jax.steering.gates import shut_at_infinity
 
@@ -17,8 +17,6 @@ _LONGEST = 4096
 """Tokens of the longest conversation of short replies."""
 _STEPS = 4
 """Of the policy between two pieces of a reply."""
-_STOP_IDS = 16
-"""That a reply may end in, at least."""
 
 
 def longest_conversation(args: SamplingArgs, max_length: int | None, held: int) -> int:
@@ -80,7 +78,7 @@ class Partner:
                 steering=runner.steering(self._args, policy),
                 record="candidates",
                 steps=_STEPS,
-                max_stop_ids=max(_STOP_IDS, len(policy.config.eos_token_ids) + len(self._args.stop)),
+                max_stop_ids=max_stop_ids(self._models, self._args),
             )
         return self._engines[apart]
 

@@ -111,10 +111,9 @@ def test_one_bad_request_of_a_list_keeps_all_from_running(engine) -> None:
 
 
 def test_rows_that_no_memory_holds_are_refused_before_any_is_taken() -> None:
-    policy, value = pair()
+    policy, _ = pair()
     with pytest.raises(MemoryError, match=r"rows of 4000000 tokens take .* GB .* lower rows or max_length"):
         Engine(_of_many_positions(policy), None, rows=4096, lengths=(4_000_000,))
-    del value
 
 
 def _of_many_positions(policy: sia_jax.Policy) -> sia_jax.Policy:
