@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from itertools import islice
 
 import jax
 import numpy as np
@@ -22,63 +22,13 @@ from sia_jax.decoding.state import FinishReason
 from sia_jax.decoding.window import Report
 from sia_jax.engine.handle import EngineClosed, Handle, Listener, Piece
 from sia_jax.engine.job import Job, Terms
-from sia_jax.engine.pool import Entry, Held, Kind, Pool
-from sia_jax.engine.reply import Timing, make_reply
+from sia_jax.engine.pool import Entry, Kind, Pool
+from sia_jax.engine.reply import make_reply
 from sia_jax.engine.request import Request
+from sia_jax.engine.samples import Heard, Sample
 from sia_jax.engine.statistics import Statistics
 from sia_jax.engine.stream import TextStream
 from sia_jax.steering.types import TokenRecord
-
-
-@dataclass(eq=False)
-class Sample:
-    """One of a request's replies, in the queue or in a row."""
-
-    handle: Handle
-    job: Job
-    choice: int
-    urgent: bool
-    """Whether somebody waits for its first token."""
-    text: TextStream | None
-    admitted: float = math.nan
-    first_token: float = math.nan
-    said: list[TokenRecord] = field(default_factory=list)
-    shown: list[str] = field(default_factory=list)
-    counts: tuple[int, int] = (0, 0)
-    held: tuple[int, int] = (0, 0)
-
-    def timing(self) -> Timing:
-        """Of a reply that ends now."""
-        moments = (self.admitted, self.first_token, time.monotonic())
-        return Timing(*(moment - self.handle.submitted for moment in moments))
-
-    def leaves(self) -> Held | None:
-        """What is in its row, now that it leaves it."""
-        if not any(self.held):
-            return None
-        said = [record.tokens for record in self.said]
-        policy_ids, value_ids = (
-            np.concatenate([own, *said]) for own in (self.job.policy_ids, self.job.value_ids)
-        )
-        return Held(policy_ids, value_ids, *self.held, since=time.monotonic())
-
-    @property
-    def late(self) -> bool:
-        """Whether its deadline has passed."""
-        deadline = self.handle.request.deadline
-        return deadline is not None and time.monotonic() - self.handle.submitted > deadline
-
-
-@dataclass(eq=False)
-class Heard:
-    """What is new of a sample at a border."""
-
-    sample: Sample
-    row: int
-    """Its row; -1: it is in the queue."""
-    said: TokenRecord
-    reason: FinishReason
-    """How it stands."""
 
 
 class WarmUp:
@@ -116,6 +66,7 @@ class Driver:
         self._cancelled: set[Handle] = set()
         self._closing = False
         self._open: set[Handle] = set()
+        self._with_deadline: set[Handle] = set()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._totals = Statistics()
@@ -141,6 +92,8 @@ class Driver:
         with self._changed:
             self._start()
             self._open.add(handle)
+            if request.deadline is not None:
+                self._with_deadline.add(handle)
             self._arrivals.append(samples)
             self._totals.requests += 1
             self._changed.notify_all()
@@ -242,6 +195,7 @@ class Driver:
             warm_ups, self._warm_ups = self._warm_ups, []
             self._arrivals.clear()
             self._cancelled.clear()
+            self._with_deadline.clear()
             self._changed.notify_all()
         for length, pool in self._pools.items():
             pool.free()
@@ -349,6 +303,8 @@ class Driver:
         with self._changed:
             self._cancelled &= self._open
             cancelled = set(self._cancelled)
+            if not cancelled and not self._with_deadline:
+                return heard  # the queue may be long, and the device waits
         waiting = self._waiting[pool.length]
         of_rows = {one.sample: one for one in heard}
         new = list(heard)
@@ -422,7 +378,8 @@ class Driver:
 
     def _window_steps(self, pool: Pool, rows: Sequence[Sample | None]) -> int:
         urgent = any(s is not None and s.urgent and not s.said for s in rows)
-        urgent = urgent or any(s.urgent for s in self._waiting[pool.length])
+        # Of the queue those who may come next: the device waits while it is looked through.
+        urgent = urgent or any(s.urgent for s in islice(self._waiting[pool.length], pool.rows))
         return self._few if urgent else self._steps
 
     def _speak(self, pool: Pool, heard: Sequence[Heard]) -> None:
@@ -478,6 +435,7 @@ class Driver:
             with self._changed:
                 self._open.discard(sample.handle)
                 self._cancelled.discard(sample.handle)
+                self._with_deadline.discard(sample.handle)
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:
