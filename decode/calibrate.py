@@ -61,6 +61,7 @@ _POLICY_ONLY = (
     "gate",
     "tilt",
     "beta",
+    "read_all",
 )
 """Settings of a steered run, which this is not."""
 
@@ -89,7 +90,9 @@ class Args(PromptFileArgs, SamplingArgs):
     threshold: Annotated[float | None, tyro.conf.Suppress] = None
     gate: Annotated[str | None, tyro.conf.Suppress] = None
     tilt: Annotated[str | None, tyro.conf.Suppress] = None
+    tilt_bound: Annotated[float | None, tyro.conf.Suppress] = None
     beta: Annotated[float | None, tyro.conf.Suppress] = None
+    read_all: Annotated[int | None, tyro.conf.Suppress] = None
 
 
 def main(args: Args) -> None:

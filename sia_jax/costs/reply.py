@@ -42,36 +42,34 @@ def policy_flops(config: ModelConfig, prompt: int, replies: Sequence[int]) -> fl
     return flops + sum(_sequence(config, prompt - 1, tokens, heads=tokens) for tokens in replies)
 
 
-def steering_flops(
-    config: ValueConfig, candidates: int, prompt: int, junctions: Sequence[np.ndarray]
-) -> float:
+def steering_flops(config: ValueConfig, prompt: int, values_read: Sequence[np.ndarray]) -> float:
     """FLOPs of the value model at the junctions of the replies to one prompt.
 
-    It reads its prompt once, if any reply has a junction; then of each reply the tokens before its last
-    junction, and with a scalar head the candidates at each, one of which is the steered token.
+    It reads its prompt once, if values are read of any reply; then of each reply the tokens before the last
+    that they decided, and with a scalar head the candidates at each, one of which is the steered token.
 
     Args:
       config: the value model.
-      candidates: C.
       prompt: P', ids of its prompt.
-      junctions: of each reply, the places of its steered tokens, ascending.
+      values_read: of each reply, the candidates that were read at each of its tokens [T].
     """
-    met = [places for places in junctions if len(places)]
+    met = [(places, read[places]) for read in values_read if len(places := np.flatnonzero(read))]
     if not met:
         return 0.0
     model = config.backbone
     flops = _sequence(model, 0, prompt, lora=config.lora)
-    for places in met:
+    for places, read in met:
         last, count = int(places[-1]), len(places)
         if not config.reads_candidates:
             flops += _sequence(model, prompt, last, lora=config.lora) + count * _head(config)
             continue
         at_junctions = float(np.sum(prompt + places + 1))
+        at_candidates = float(np.sum((prompt + places + 1) * read))
         before = last * prompt + last * (last + 1) / 2  # columns seen from the places 0 .. last - 1
         before -= at_junctions - (prompt + last + 1)  # of which the steered ones were read as candidates
-        tokens = last - (count - 1) + candidates * count
-        flops += _tokens(model, tokens, before + candidates * at_junctions, lora=config.lora)
-        flops += candidates * count * _head(config)
+        candidates = int(np.sum(read))
+        flops += _tokens(model, last - (count - 1) + candidates, before + at_candidates, lora=config.lora)
+        flops += candidates * _head(config)
     return flops
 
 

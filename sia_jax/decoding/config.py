@@ -144,37 +144,53 @@ class SamplerConfig:
             reads_candidates=self.reads_candidates or self.value is None,
         )
 
-    def value_tokens(self, prompt: Any, tokens: Any, junctions: Any) -> Any:
+    def value_tokens(self, prompt: Any, tokens: Any, readings: Any, values_read: Any) -> Any:
         """Tokens that the value model must read up to and with a junction: prompt, spans and candidates.
 
-        P' + (t - n) + C (n + 1), for a token chosen among candidates was read as one of them; with a vocab
+        P' + (t - m) + n, for a token chosen among candidates that were read was one of them; with a vocab
         head P' + t.
 
         Args:
-          prompt: P', ids of its prompt; an integer, or an array of them, as all three.
+          prompt: P', ids of its prompt; an integer, or an array of them, as all four.
           tokens: t, of the reply before the junction.
-          junctions: n, those among them that were junctions.
+          readings: m, those among them that are of junctions at which values were read.
+          values_read: n, candidates that were read at those junctions and at this one.
         """
         if self.value is not None and not self.reads_candidates:
             return prompt + tokens
-        return prompt + tokens - junctions + self.candidate_tokens * (junctions + 1)
+        return prompt + tokens - readings + values_read
 
     @classmethod
-    def auto(cls, batch: int, expected_ratio: float = 0.2, **fields: Any) -> "SamplerConfig":
+    def auto(
+        cls,
+        batch: int,
+        expected_ratio: float = 0.2,
+        expected_contenders: float | None = None,
+        **fields: Any,
+    ) -> "SamplerConfig":
         """The configuration whose value passes suit a batch of which a share are junctions.
 
-        The rule, with r the share. Between two junctions lie (1 - r) / r tokens on average, so a row brings
-        n = C + (1 - r) / r tokens to a pass, and r B rows come to a junction in a policy step: so many wait
-        before a pass. It takes 1.25 n r B tokens, for rows that find no room are dearer than a fifth of
-        padding, and idle slots fill that with spans of rows that will come to a junction later; hence 2.5 r B
-        slots. One row may bring twice its usual span, and a longer one takes several passes. With a mesh,
-        slots and tokens are of each group along "tensor", whose B is its share of the rows; the rows that
-        wait are of all.
+        The rule, with r the share of positions at which values are read. Between two lie (1 - r) / r tokens
+        on average, so a row brings n = C + (1 - r) / r tokens to a pass, and r B rows come to one in a policy
+        step: so many wait before a pass. It takes 1.25 n r B tokens, for rows that find no room are dearer
+        than a fifth of padding, and idle slots fill that with spans of rows that will come to a junction
+        later; hence 2.5 r B slots. One row may bring twice its usual span, and a longer one takes several
+        passes. With a mesh, slots and tokens are of each group along "tensor", whose B is its share of the
+        rows; the rows that wait are of all.
+
+        Under a bounded tilt c candidates contend at a junction on average. As if c were geometric, 1 / c of
+        the junctions are decided without a value, and the others read c + 1 candidates: r is (1 - 1 / c)
+        times the share of junctions, and C is c + 1.
 
         Args:
           batch: rows, branches included.
-          expected_ratio: r, the share of tokens that are junctions; 1: dense.
+          expected_ratio: the share of tokens that are junctions; 1: dense.
+          expected_contenders: c, under a bounded tilt; C: all candidates are read. None: 3 b / T, at least 1
+            and at most C, of the configuration's own numbers: SmolLM2-135M has 3.0 at b = 1 and 6.2 at b = 2.
           **fields: the other fields of the configuration.
+
+        Raises:
+          ValueError: a size, a share or a number of contenders that there cannot be.
         """
         check_whole("batch", batch)
         check_real("expected_ratio", expected_ratio)
@@ -182,22 +198,39 @@ class SamplerConfig:
             raise ValueError(
                 f"expected batch >= 1 and 0 < expected_ratio <= 1, got {batch}, {expected_ratio}"
             )
-        return _resolve(cls(**fields), batch, expected_ratio)
+        config = cls(**fields)
+        if expected_contenders is not None:
+            check_real("expected_contenders", expected_contenders)
+            most = config.steering.num_candidates
+            if not 1 <= expected_contenders <= most:
+                raise ValueError(
+                    f"expected_contenders must lie in 1 .. {most} (the candidates), got {expected_contenders}"
+                )
+        return _resolve(config, batch, expected_ratio, expected_contenders)
 
     def resolve(self, batch: int) -> "SamplerConfig":
         """This configuration with what was left to the rule of `auto` filled in."""
         check_whole("batch", batch)
-        return _resolve(self, batch, 0.2)
+        return _resolve(self, batch, 0.2, None)
 
 
-def _resolve(config: SamplerConfig, batch: int, ratio: float) -> SamplerConfig:
+def _resolve(config: SamplerConfig, batch: int, ratio: float, contenders: float | None) -> SamplerConfig:
+    candidates = most = config.candidate_tokens
+    steering = config.steering
+    if contenders is None:
+        contenders = steering.num_candidates
+        if steering.tilt.bounded:
+            contenders = 3 * float(steering.tilt.limit()) / (steering.temperature or 1)
+    if steering.tilt.bounded and contenders < steering.num_candidates:
+        contenders = max(contenders, 1.25)  # some are always read
+        ratio, candidates = ratio * (1 - 1 / contenders), min(math.ceil(contenders + 1), most)
     schedule = config.schedule.resolve(ratio * batch)
     batch = -(-batch // config.row_groups)
-    candidates, arrivals = config.candidate_tokens, ratio * batch
+    arrivals = ratio * batch
     span = math.ceil((1 - ratio) / ratio)
     usual = candidates + span if candidates else span + 1  # a vocabulary head reads the last token anew
     slots = min(batch, config.slots or math.ceil(2.5 * arrivals))
-    row_tokens = config.row_tokens or candidates + max(1, 2 * span)
+    row_tokens = config.row_tokens or most + max(1, 2 * span)
     pass_tokens = config.pass_tokens or max(row_tokens, math.ceil(min(1.25 * arrivals, slots) * usual))
     return replace(
         config,

@@ -70,7 +70,7 @@ def gather(state: DecodeState) -> PolicyTokens:
 def settle(
     policy: Params, hidden: Float[Array, "B D"], cache: KVCache, state: DecodeState, config: SamplerConfig
 ) -> DecodeState:
-    """From the tokens' hidden states to decisions: running rows speak, come to a junction, or fail.
+    """From the tokens' hidden states to decisions: running rows speak, wait for values, or fail.
 
     Args:
       policy: the policy's tree, for its head.
@@ -84,8 +84,8 @@ def settle(
     numbers = neutral(state.numbers, running)
     decision = decide(whole(lm_head(policy, hidden)), state.history, numbers, config.decision)
     failed = running & ~decision.finite
-    waits = running & decision.finite & decision.junction
-    speaks = running & decision.finite & ~decision.junction
+    waits = running & decision.finite & decision.waits
+    speaks = running & decision.finite & ~decision.waits
     state = replace(
         state,
         policy_cache=cache,

@@ -226,7 +226,8 @@ def begin(
         # A vocabulary head speaks at a prefix's last token, which is therefore never counted as read.
         value_lengths=prompts.value_lengths - (not config.reads_candidates),
         prefix_value=nothing,
-        junctions=zeros,
+        readings=zeros,
+        values_read=zeros,
         policy_tokens=prompts.policy_lengths - 1,
         value_tokens=zeros,
         pending=Pending(
@@ -234,6 +235,8 @@ def begin(
             logits=jnp.zeros((rows, c)),
             policy_logprobs=jnp.zeros((rows, c)),
             kept=zeros,
+            contenders=zeros,
+            reads=jnp.zeros((rows, c), bool),
             entropy=nothing,
             policy_choice=zeros,
             gate=gate,

@@ -168,6 +168,8 @@ def collect(state: DecodeState, config: SamplerConfig) -> Samples:
         logprob=record.logprob,
         value=record.value,
         shifted=record.shifted,
+        contenders=record.contenders,
+        values_read=record.values_read,
         lengths=state.lengths,
         finish_reason=state.finish_reason,
         policy_tokens=state.policy_tokens,

@@ -64,7 +64,8 @@ class DecodeState:
     value_read: Bool[Array, " B"]  # whether the value model has read the prompt
     value_lengths: Int[Array, " B"]  # tokens whose keys and values the value cache holds, once it has
     prefix_value: Float[Array, " B"]  # V(s) at the last of them that a pass has read
-    junctions: Int[Array, " B"]  # at which the row was served
+    readings: Int[Array, " B"]  # m, junctions at which values were read
+    values_read: Int[Array, " B"]  # candidates that were read at those, all together
     policy_tokens: Int[Array, " B"]
     value_tokens: Int[Array, " B"]
     pending: Pending
@@ -162,9 +163,13 @@ class Samples:
     junction: Bool[Array, "B T"]
     entropy: Float[Array, "B T"]  # nats, what the gate saw
     policy_logprob: Float[Array, "B T"]  # log softmax(m) over the ids that have a token and are not banned
-    logprob: Float[Array, "B T"]  # log of the probability that the token was drawn with; 0 at temperature 0
-    value: Float[Array, "B T"]  # of the token, at junctions; NaN elsewhere
+    # log of the probability that the token was drawn with; 0 at temperature 0; NaN where a value that it
+    # depends on was not read
+    logprob: Float[Array, "B T"]
+    value: Float[Array, "B T"]  # of the token, at junctions where values were read; NaN elsewhere
     shifted: Bool[Array, "B T"]  # the policy alone would have said something else
+    contenders: Int[Array, "B T"]  # candidates that might have won, whatever their values; 0: no junction
+    values_read: Int[Array, "B T"]  # candidates whose values were read; 0 at a junction: decided without
     lengths: Int[Array, " B"]  # tokens, the stop token included
     finish_reason: Int[Array, " B"]  # `FinishReason`
     policy_tokens: Int[Array, " B"]  # tokens that the method makes the policy read, whatever the schedule
@@ -212,6 +217,8 @@ def empty_record(batch: int, length: int, num_candidates: int | None) -> TokenRe
         policy_logprob=nan(),
         logprob=nan(),
         value=nan(),
+        contenders=jnp.zeros((batch, length), jnp.int32),
+        values_read=jnp.zeros((batch, length), jnp.int32),
         candidates=candidates,
     )
 

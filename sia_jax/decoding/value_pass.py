@@ -1,9 +1,10 @@
 """One value pass: the spans and candidates of the rows at a junction, on one flat axis of token places.
 
 The value model does not run on unsteered tokens as they come. They are a row's *span*, and wait until the row
-comes to a junction; then one pass reads [span | C candidates]. Span tokens are causal, every candidate sees
-prefix, span and itself, and all candidates share one position. They lie in the last C columns of the row's
-cache; the one that is chosen moves to its place, the others are overwritten by the next.
+comes to a junction; then one pass reads [span | candidates], those of the C whose values decide. Span tokens
+are causal, every candidate sees prefix, span and itself, and all candidates share one position. They lie in
+the last C columns of the row's cache; the one that is chosen moves to its place, the others are overwritten
+by the next.
 """
 
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from sia_jax.models.attention import Attend, ExtendAttention, FlatAttention, Pre
 from sia_jax.models.cache import KVCache
 from sia_jax.models.transformer import forward
 from sia_jax.models.value_model import ValueNet
+from sia_jax.steering.arrays import pick
 from sia_jax.steering.decision import steer
 
 
@@ -79,9 +81,9 @@ def plan(state: DecodeState, config: SamplerConfig) -> Layout:
     A row is served if its span and candidates fit; a longer span brings what fits and the rest next time.
     Slots that nobody waits for catch up long spans of rows that have been served before.
 
-        place   0  1  2  3  4  5  6  7  8  9 10 11     F = 12, J = 2, C = 3
+        place   0  1  2  3  4  5  6  7  8  9 10 11     F = 12, J = 2
         slot    0  0  0  1  1  1  1  2  2  2  2  2     2: an empty place
-        offset  0  1  2  0  1  2  3                    slot 0 brings 3 candidates, slot 1 a span of 1 and 3
+        offset  0  1  2  0  1  2  3                    slot 0 brings 3 candidates, slot 1 a span of 2 and 2
 
     Args:
       state: who waits, since when, and how long the spans are.
@@ -90,17 +92,17 @@ def plan(state: DecodeState, config: SamplerConfig) -> Layout:
     assert config.slots is not None
     assert config.pass_tokens is not None
     assert config.row_tokens is not None
-    candidates = config.candidate_tokens
     waiting = state.waiting & state.alive
     # A vocabulary head speaks at the prefix's last token, which must come in the pass that serves the row.
     kept_back = jnp.where(waiting | config.reads_candidates, 0, 1)
     behind = state.value_totals - state.value_lengths - kept_back
-    helps = state.alive & ~waiting & (state.junctions > 0) & (behind > 0)
+    helps = state.alive & ~waiting & (state.readings > 0) & (behind > 0)
     order = jnp.lexsort((jnp.where(waiting, -state.waited, -behind), jnp.where(waiting, 0, ~helps + 1)))
     rows = order[: config.slots].astype(jnp.int32)
 
     span = jnp.where((waiting | helps)[rows], behind[rows], 0)
-    need = span + jnp.where(waiting[rows], candidates, 0)
+    candidates = jnp.where(waiting & config.reads_candidates, jnp.sum(state.pending.reads, axis=-1), 0)
+    need = span + candidates[rows]
     fits = need <= config.row_tokens
     demand = jnp.where(fits, need, jnp.minimum(span, config.row_tokens))
     ends = jnp.cumsum(demand)
@@ -124,7 +126,7 @@ def plan(state: DecodeState, config: SamplerConfig) -> Layout:
 def gather(state: DecodeState, layout: Layout, config: SamplerConfig) -> ValueTokens:
     """The tokens of the places: spans at their own positions, candidates all at that of the next token.
 
-    A row of 5 tokens of which the cache holds 3, with candidates a, b, c and S columns:
+    A row of 5 tokens of which the cache holds 3, with candidates a, b, c to be read and S columns:
 
         token     s3  s4   a    b    c
         position   3   4   5    5    5
@@ -144,7 +146,8 @@ def gather(state: DecodeState, layout: Layout, config: SamplerConfig) -> ValueTo
     slot = jnp.minimum(layout.slot, config.slots - 1)  # an empty place computes on somebody's numbers
     row, span = layout.rows[slot], layout.spans[slot]
     is_span = layout.offset < span
-    candidate = jnp.clip(layout.offset - span, 0, max(candidates - 1, 0))
+    number = jnp.clip(layout.offset - span, 0, max(candidates - 1, 0))  # of those that are read
+    candidate = jnp.argsort(~state.pending.reads, axis=-1, stable=True)[row, number]
     own = state.value_lengths[row] + layout.offset  # a span token's place in prompt and reply
     span_token = state.value_ids[row, jnp.minimum(own, state.value_ids.shape[1] - 1)]
     total = state.value_totals
@@ -162,7 +165,7 @@ def gather(state: DecodeState, layout: Layout, config: SamplerConfig) -> ValueTo
         attend=FlatAttention(
             rows=layout.slot,
             slots=layout.offset,
-            columns=jnp.where(is_span, own, scratch + candidate),
+            columns=jnp.where(is_span, own, scratch + number),
             mask=mask,
             slot_rows=None if config.slots == cache.batch else layout.rows,
         ),
@@ -190,10 +193,11 @@ def settle(
     assert cache is not None
     candidates, last_place = config.candidate_tokens, hidden.shape[0] - 1
     before = hidden[jnp.clip(layout.last_places, 0, last_place)]
-    at_values = before
+    at_values, reads = before, state.pending.reads
+    number = jnp.cumsum(reads, axis=-1) - 1  # of each candidate that is read, among those
     if config.reads_candidates:
         first = layout.starts + layout.spans
-        at_values = hidden[jnp.minimum(first[:, None] + jnp.arange(candidates), last_place)]
+        at_values = hidden[jnp.clip(first[:, None] + number[layout.rows], 0, last_place)]
     values = net.values_of(at_values, state.pending.ids[layout.rows])
 
     # From slots back to rows; a slot that is not served drops out of range.
@@ -205,7 +209,7 @@ def settle(
     if config.reads_candidates:
         brings = jnp.where(layout.spans > 0, layout.rows, state.rows)
         prefix_value = prefix_value.at[brings].set(net.values(before), mode="drop")
-    finite = jnp.all(jnp.isfinite(row_values), axis=-1)
+    finite = jnp.all(jnp.isfinite(row_values) | ~reads, axis=-1)
     values = jnp.where(finite[:, None], row_values, 0)
     choice, entry, sound = steer(
         values, state.pending, state.lengths, prefix_value, state.numbers, config.decision
@@ -219,15 +223,17 @@ def settle(
         target = jnp.where(
             layout.complete & speaks[layout.rows], state.value_totals[layout.rows], cache.columns
         )
-        cache = cache.move(layout.rows, scratch + choice[layout.rows], target)
-    needed = config.value_tokens(state.value_prompts, state.lengths, state.junctions)
+        cache = cache.move(layout.rows, scratch + pick(number, choice)[layout.rows], target)
+    values_read = state.values_read + jnp.where(served, entry.values_read, 0)
+    needed = config.value_tokens(state.value_prompts, state.lengths, state.readings, values_read)
     state = replace(
         state,
         value_cache=cache,
         value_lengths=state.value_lengths + caught_up + (speaks & config.reads_candidates),
         prefix_value=jnp.where(speaks, entry.value, prefix_value),
         value_tokens=jnp.where(served, needed, state.value_tokens),
-        junctions=state.junctions + served,
+        readings=state.readings + served,
+        values_read=values_read,
         waited=jnp.where(served, -1, state.waited),
         # The position is decided: only now does the row's past move on.
         previous_entropy=jnp.where(speaks, state.pending.entropy, state.previous_entropy),

@@ -16,7 +16,10 @@ from sia_jax.steering.types import CandidateRecord, TokenRecord
 from sia_jax.text.decoder import cut_at_stop, token_pieces, token_text
 from sia_jax.text.tokenizer import Tokenizer
 
-_PER_TOKEN = ("junction", "entropy", "policy_logprob", "logprob", "value", "shifted")
+_PER_TOKEN = (
+    *("junction", "entropy", "policy_logprob", "logprob", "value", "shifted"),
+    *("contenders", "values_read"),
+)
 _IN_RECORDS = {"policy_choice": "own_choice"}
 """Fields of candidates that are called otherwise in JSON, where files of before are still read."""
 
@@ -37,8 +40,10 @@ class Usage:
     """That the policy reads."""
     value_tokens: int
     """That the value model reads."""
+    values_read: int
+    """Candidates whose values decided, of all its tokens."""
     value_passes: int
-    """Passes of the value model that decided one of its tokens."""
+    """Passes of the value model that decided one of its tokens: steered tokens less those decided without."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +120,16 @@ class Reply:
         return np.asarray(self.record.value)
 
     @property
+    def contenders(self) -> np.ndarray:
+        """[T] candidates that might have won, whatever their values; 0 where the token was not steered."""
+        return np.asarray(self.record.contenders)
+
+    @property
+    def values_read(self) -> np.ndarray:
+        """[T] candidates whose values were read; 0 at a junction: it was decided without."""
+        return np.asarray(self.record.values_read)
+
+    @property
     def shifted(self) -> np.ndarray:
         """[T] bool: the policy alone would have said something else."""
         return np.asarray(self.record.shifted)
@@ -133,6 +148,11 @@ class Reply:
     def num_shifted(self) -> int:
         """Tokens that the policy alone would not have said."""
         return self.usage.shifted
+
+    @property
+    def num_decided(self) -> int:
+        """Tokens that were steered without a value being read."""
+        return self.usage.steered - self.usage.value_passes
 
     @property
     def policy_tokens(self) -> int:
@@ -176,6 +196,8 @@ class Reply:
                 "ratio": round(self.num_junctions / t, 6) if t else 0.0,
                 "junctions": self.num_junctions,
                 "shifted": self.num_shifted,
+                "decided": self.num_decided,
+                "values_read": self.usage.values_read,
             },
             "tokens": self.tokens.tolist(),
         }
@@ -220,10 +242,11 @@ def make_reply(
     """
     if cut is not None:
         record, finish_reason = jax.tree.map(lambda x: x[:cut], record), FinishReason.STOP
-        places = np.flatnonzero(record.junction)
+        places = np.flatnonzero(record.values_read)
         value_tokens = 0
         if len(places):
-            value_tokens = config.value_tokens(prompt[1], int(places[-1]), len(places) - 1)
+            read = int(np.sum(record.values_read))
+            value_tokens = config.value_tokens(prompt[1], int(places[-1]), len(places) - 1, read)
         counts = prompt[0] + cut - 1, value_tokens
     usage = Usage(
         prompt=prompt[0],
@@ -232,7 +255,8 @@ def make_reply(
         shifted=int(np.sum(record.shifted)),
         policy_tokens=counts[0],
         value_tokens=counts[1],
-        value_passes=int(np.sum(np.isfinite(record.value))),
+        values_read=int(np.sum(record.values_read)),
+        value_passes=int(np.sum(record.values_read > 0)),
     )
     return Reply(text, finish_reason, record, usage, stop_string, timing, tokenizer=tokenizer)
 

@@ -32,6 +32,8 @@ class Statistics:
     shifted_tokens: int = 0
     policy_tokens: int = 0
     value_tokens: int = 0
+    values_read: int = 0
+    """Candidates whose values decided."""
     value_passes: int = 0
     """That decided a token, summed over replies."""
 
@@ -58,6 +60,7 @@ class Statistics:
         self.shifted_tokens += usage.shifted
         self.policy_tokens += usage.policy_tokens
         self.value_tokens += usage.value_tokens
+        self.values_read += usage.values_read
         self.value_passes += usage.value_passes
 
     def count_window(self, report: Any, in_use: int) -> None:

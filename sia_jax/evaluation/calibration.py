@@ -24,7 +24,7 @@ FORMAT = "sia_jax calibration 1"
 
 BINDING = (
     *("policy_fingerprint", "num_candidates", "unsteered", "stop"),
-    *(name for name in NUMBERS if name != "beta"),  # no strength matters where nothing is steered
+    *(name for name in NUMBERS if name not in ("beta", "read_all")),  # they matter where something is steered
     *("prompt_form", "thinking", "date_string", "system"),
 )
 """Settings that shape the entropies: a run with others must not use the thresholds.

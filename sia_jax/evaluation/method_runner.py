@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from sia_jax.costs.reply import (
     ReplyFlops,
     last_value_flops,
@@ -53,7 +51,10 @@ class Chosen:
     unscored: str
     sampled_tokens: int
     sampled_junctions: int
-    """Of all n replies."""
+    sampled_decided: int
+    """Junctions that were decided without a value."""
+    values_read: int
+    """Candidates; like the three before, of all n replies."""
     seconds: float
     """The prompt's share of the time, without the scoring of what was chosen."""
     flops: ReplyFlops
@@ -200,6 +201,8 @@ class MethodRunner:
                     unscored=found.why[i][kept[i]],
                     sampled_tokens=sum(len(reply.tokens) for reply in group),
                     sampled_junctions=sum(reply.num_junctions for reply in group),
+                    sampled_decided=sum(reply.num_decided for reply in group),
+                    values_read=sum(reply.usage.values_read for reply in group),
                     seconds=seconds / len(own),
                     flops=self._flops(method, own[i].row, group, counts[i] if counts else []),
                 ),
@@ -228,9 +231,7 @@ class MethodRunner:
         lengths = [len(reply.tokens) for reply in group]
         value, prompt = 0.0, len(row.value_ids)
         if method.is_steered:
-            places = [np.flatnonzero(reply.junction) for reply in group]
-            candidates = steering(self._args).num_candidates
-            value += steering_flops(self._value, candidates, prompt, places)
+            value += steering_flops(self._value, prompt, [reply.values_read for reply in group])
         if method.chooser == "value":
             value += last_value_flops(self._value, prompt, lengths)
         return ReplyFlops(

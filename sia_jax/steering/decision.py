@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from sia_jax.steering import filters, gates, gumbel, processors
 from sia_jax.steering.arrays import pick, run_if
 from sia_jax.steering.config import DecisionConfig
+from sia_jax.steering.contenders import contest
 from sia_jax.steering.entropy import candidate_entropy, vocabulary_entropy
 from sia_jax.steering.tilts import Junction, expected_value, mean_value
 from sia_jax.steering.types import CandidateRecord, History, Pending, RowParams, TokenRecord
@@ -28,8 +29,9 @@ class Decision:
 
     finite: Bool[Array, " B"]  # the logits are numbers, and there is an id to draw
     junction: Bool[Array, " B"]
+    waits: Bool[Array, " B"]  # at a junction that values decide
     pending: Pending
-    entry: TokenRecord  # to be written if the row is not steered here
+    entry: TokenRecord  # to be written if the row does not wait
 
 
 def decide(
@@ -86,7 +88,11 @@ def decide(
         numbers.min_p,
     )
     kept = jnp.sum(allowed.holds(candidate_logits, ids) & (candidate_logits > -jnp.inf), axis=-1)
-    choice = _policy_choice(processed, candidate_logits, ids, kept, allowed, token_keys, numbers, config)
+    uniform = _uniform(token_keys, ids)
+    choice = _policy_choice(processed, candidate_logits, ids, kept, allowed, uniform, numbers, config)
+    noise = jnp.where(numbers.temperature[:, None] > 0, gumbel.gumbel(uniform[:, :c]), 0)
+    open_ = contest(candidate_logits, kept, noise, index, numbers, config)
+    decided = junction & open_.decided
 
     m_top = jnp.max(m, axis=-1, keepdims=True)
     log_normaliser = jnp.log(jnp.sum(jnp.exp(m - m_top), axis=-1, keepdims=True))
@@ -94,31 +100,45 @@ def decide(
     def policy_logprobs(logits: Array) -> Array:
         return logits - m_top - log_normaliser
 
-    asked = jnp.concatenate([ids, choice.token[:, None]], axis=-1)
+    token = jnp.where(decided, pick(ids, open_.winner), choice.token)
+    asked = jnp.concatenate([ids, token[:, None]], axis=-1)
     logprobs = policy_logprobs(jnp.take_along_axis(m, asked, axis=-1))
-    pending = Pending(ids, candidate_logits, logprobs[:, :-1], kept, entropy, choice.token, gate)
+    pending = Pending(
+        ids=ids,
+        logits=candidate_logits,
+        policy_logprobs=logprobs[:, :-1],
+        kept=kept,
+        contenders=jnp.where(junction, open_.contenders, 0),
+        reads=open_.reads,
+        entropy=entropy,
+        policy_choice=choice.token,
+        gate=gate,
+    )
     candidates = None
     if config.record_candidates:
+        kl = _policy_kl(processed, policy_logprobs(m), choice, allowed, pending, numbers, config)
         candidates = CandidateRecord(
             ids=ids,
             logits=candidate_logits,
             values=jnp.full_like(candidate_logits, jnp.nan),
             policy_logprobs=pending.policy_logprobs,
-            logprobs=_policy_law(pending, choice, numbers),
+            logprobs=jnp.where(decided[:, None], _unread_law(pending), _policy_law(pending, choice, numbers)),
             policy_choice=choice.token,
-            kl=_policy_kl(processed, policy_logprobs(m), choice, allowed, pending, numbers, config),
+            kl=jnp.where(decided, _unread(-logprobs[:, -1], kept, numbers), kl),
         )
     entry = TokenRecord(
-        tokens=choice.token,
-        junction=jnp.zeros_like(junction),
-        shifted=jnp.zeros_like(junction),
+        tokens=token,
+        junction=decided,
+        shifted=decided & (token != choice.token),
         entropy=entropy,
         policy_logprob=logprobs[:, -1],
-        logprob=choice.logprob,
+        logprob=jnp.where(decided, _unread(jnp.zeros_like(entropy), kept, numbers), choice.logprob),
         value=jnp.full_like(entropy, jnp.nan),
+        contenders=pending.contenders,
+        values_read=jnp.zeros_like(kept),
         candidates=candidates,
     )
-    return Decision(finite, junction, pending, entry)
+    return Decision(finite, junction, junction & ~decided, pending, entry)
 
 
 def steer(
@@ -131,11 +151,13 @@ def steer(
 ) -> tuple[Int[Array, " B"], TokenRecord, Bool[Array, " B"]]:
     """The steered choice: argmax over A and N of (l_a + tilt_a) / T + g_a, with the policy's own g.
 
-    Logits, tilts and scores are each relative to their largest: an offset common to all values, or to all
-    logits, is nothing to the other's digits, and where the tilts are equal the choice is the policy's.
+    Where the values of some were not read, those cannot win (`sia_jax.steering.contenders`), and the choice
+    is among the others. Logits, tilts and scores are each relative to their largest: an offset common to all
+    values, or to all logits, is nothing to the other's digits, and where the tilts are equal the choice is
+    the policy's.
 
     Args:
-      values: [B, C] V(s, a), finite.
+      values: [B, C] V(s, a), finite; what stands where none was read (`pending.reads`) means nothing.
       pending: the position's candidates.
       index: [B] t.
       prefix_value: [B] V(s), as read of the prefix's last token; not looked at where t = 0, whose V(s) is the
@@ -147,8 +169,9 @@ def steer(
       ([B] the place of the choice among the candidates, what to write down, [B] whether the scores are
       numbers: a large beta overflows).
     """
-    place = jnp.arange(values.shape[-1])
-    allowed = place < pending.kept[:, None]
+    members = jnp.arange(values.shape[-1]) < pending.kept[:, None]
+    allowed = members & pending.reads
+    all_read = jnp.all(pending.reads | ~members, axis=-1)
     if not config.reads_candidates:
         prefix_value = expected_value(values, pending.logits, allowed)
     prefix_value = jnp.where(index == 0, mean_value(values, allowed), prefix_value)
@@ -164,15 +187,17 @@ def steer(
     chosen, token = gumbel.lowest_best(scores / divisor[:, None] + noise, pending.ids)
     log_q = jax.nn.log_softmax(scores / divisor[:, None], axis=-1)
 
+    log_q = jnp.where(all_read[:, None], log_q, jnp.nan)
     logprob = jnp.where(sampled, pick(log_q, chosen), 0)
     policy_logprob = pick(pending.policy_logprobs, chosen)
     candidates = None
     if config.record_candidates:
-        kl = jnp.where(sampled, _divergence(log_q, pending.policy_logprobs), -policy_logprob)
+        kl = _divergence(log_q, pending.policy_logprobs)
+        kl = jnp.where(sampled, jnp.where(all_read, kl, jnp.nan), -policy_logprob)
         candidates = CandidateRecord(
             ids=pending.ids,
             logits=pending.logits,
-            values=values,
+            values=jnp.where(pending.reads, values, jnp.nan),
             policy_logprobs=pending.policy_logprobs,
             logprobs=log_q,
             policy_choice=pending.policy_choice,
@@ -186,6 +211,8 @@ def steer(
         policy_logprob=policy_logprob,
         logprob=logprob,
         value=pick(values, chosen),
+        contenders=pending.contenders,
+        values_read=jnp.sum(pending.reads, axis=-1, dtype=jnp.int32),
         candidates=candidates,
     )
     return chosen, entry, sound
@@ -237,25 +264,40 @@ def _process(m: Array, history: History, numbers: RowParams) -> Array:
     return run_if(biased | repeats | counts | short, apply, m)
 
 
+def _uniform(token_keys: Array, ids: Array) -> Array:
+    """[B, C + 2] of the candidates, of the rest as one, and of the place in the rest."""
+    special = jnp.array([gumbel.REST, gumbel.PLACE_IN_REST], jnp.uint32)
+    keys = jnp.concatenate([ids.astype(jnp.uint32), jnp.broadcast_to(special, (ids.shape[0], 2))], axis=-1)
+    return gumbel.uniform(token_keys, keys)
+
+
+def _unread(known: Array, kept: Array, numbers: RowParams) -> Array:
+    """A number of a token that was decided without values: known if nothing was drawn, or one id might be."""
+    return jnp.where((kept > 1) & (numbers.temperature > 0), jnp.nan, known)
+
+
+def _unread_law(pending: Pending) -> Array:
+    """log of the distribution at the candidates where no value was read: known if there is one alone."""
+    alone = jnp.where(jnp.arange(pending.ids.shape[-1]) == 0, 0, -jnp.inf)
+    return jnp.where(pending.kept[:, None] > 1, jnp.nan, alone)
+
+
 def _policy_choice(
     processed: Array,
     candidate_logits: Array,
     ids: Array,
     kept: Array,
     allowed: filters.Prefix,
-    token_keys: Array,
+    uniform: Array,
     numbers: RowParams,
     config: DecisionConfig,
 ) -> _PolicyChoice:
-    """The race of the candidates in N, and of the rest of N as one runner."""
+    """The race of the candidates in N, and of the rest of N as one runner; `uniform` is of `_uniform`."""
     divisor, sampled = _divisor(numbers)
     top = candidate_logits[:, :1]
     inside = jnp.where(
         jnp.arange(ids.shape[-1]) < kept[:, None], (candidate_logits - top) / divisor[:, None], -jnp.inf
     )
-    special = jnp.array([gumbel.REST, gumbel.PLACE_IN_REST], jnp.uint32)
-    keys = jnp.concatenate([ids.astype(jnp.uint32), jnp.broadcast_to(special, (ids.shape[0], 2))], axis=-1)
-    uniform = gumbel.uniform(token_keys, keys)
     noise = jnp.where(sampled[:, None], gumbel.gumbel(uniform[:, :-1]), 0)
     place, token = gumbel.lowest_best(inside + noise[:, :-1], ids)
 

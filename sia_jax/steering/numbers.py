@@ -153,6 +153,18 @@ class SamplingNumbers(FilterNumbers):
             help="No end of the reply before so many tokens, by a stop token or a stop text.",
         ),
     ] = None
+    read_all: Annotated[
+        Any,
+        Number(
+            default=0,
+            low=0,
+            high=1,
+            whole=True,
+            expected="0 or 1",
+            help="1: read the values of all candidates, also of those that a bounded tilt cannot make win; "
+            "the tokens are the same.",
+        ),
+    ] = None
 
 
 def _rows() -> dict[str, Number]:

@@ -58,11 +58,36 @@ class Tilt(Expression):
         tilt = self(values, at)
         return tilt - _largest(tilt, at.allowed)
 
+    @property
+    def bounded(self) -> bool:
+        """Whether `limit` may be finite; static."""
+        return False
+
+    def limit(self) -> PerRow:
+        """b: the nats by which the tilt moves a logit at most, either way, whatever the values."""
+        return math.inf
+
+    @property
+    def separable(self) -> bool:
+        """Whether what it adds to a candidate depends on its own value and the row's numbers alone; static.
+
+        Then the values of the candidates that may win decide which of them does. A tilt of one's own is not
+        taken for separable unless it says so.
+        """
+        return False
+
+    @property
+    def reads_prefix_value(self) -> bool:
+        """Whether a separable tilt looks at V(s); static."""
+        return False
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Additive(Tilt):
     """beta V: the paper's, so that the steered distribution is softmax(l + beta V)."""
+
+    separable = True
 
     def __call__(self, values: Array, at: Junction) -> Array:
         """See `Tilt`."""
@@ -95,6 +120,9 @@ class Advantage(Tilt):
     The only tilt that reads V(s): where it is not finite, neither is the tilt.
     """
 
+    separable = True
+    reads_prefix_value = True
+
     def __call__(self, values: Array, at: Junction) -> Array:
         """See `Tilt`."""
         # An infinite V(s) would pass a bound for a number.
@@ -121,10 +149,32 @@ class Standardised(Tilt):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Clipped(Tilt):
-    """clip(of, -bound, bound): no value model may move a logit by more than `bound` nats."""
+    """clip(of, -bound, bound): no value model may move a logit by more than `bound` nats.
+
+    So the values of candidates that cannot win are not read: see `sia_jax.steering.contenders`. Of bounded
+    tilts `Clipped(b, Advantage())` is the one to take: where |beta V| > b, `Clipped(b)` cuts all alike.
+    """
 
     bound: PerRow = field(metadata=within(0, math.inf))
     of: Tilt = field(default_factory=Additive, metadata=operand(Tilt))
+
+    bounded = True
+
+    def limit(self) -> PerRow:
+        """See `Tilt`."""
+        within = self.of.limit()
+        static = isinstance(self.bound, float | int) and isinstance(within, float | int)
+        return min(self.bound, within) if static else jnp.minimum(self.bound, within)
+
+    @property
+    def separable(self) -> bool:
+        """See `Tilt`."""
+        return self.of.separable
+
+    @property
+    def reads_prefix_value(self) -> bool:
+        """See `Tilt`."""
+        return self.of.reads_prefix_value
 
     def __call__(self, values: Array, at: Junction) -> Array:
         """See `Tilt`."""

@@ -52,6 +52,8 @@ class Pending:
     logits: Float[Array, "B C"]  # l, processed
     policy_logprobs: Float[Array, "B C"]  # log softmax(m)
     kept: Int[Array, " B"]  # how many, from the first on, are in A and N
+    contenders: Int[Array, " B"]  # how many of those may win, whatever the values; 0: the gate is closed
+    reads: Bool[Array, "B C"]  # the candidates whose values are read
     entropy: Float[Array, " B"]
     policy_choice: Int[Array, " B"]  # what the policy alone would say
     gate: GateState  # for the next position
@@ -69,6 +71,8 @@ class TokenRecord:
     policy_logprob: Float[Array, "B *T"]
     logprob: Float[Array, "B *T"]
     value: Float[Array, "B *T"]
+    contenders: Int[Array, "B *T"]  # candidates that might have won, whatever their values; 0: gate closed
+    values_read: Int[Array, "B *T"]  # candidates whose values were read; 0 at a junction: decided without
     candidates: "CandidateRecord | None"
 
 
@@ -82,6 +86,7 @@ class CandidateRecord:
     values: Float[Array, "B *T C"]  # NaN where none was computed
     policy_logprobs: Float[Array, "B *T C"]  # log softmax(m)
     # log of the probability that each was drawn with; at temperature 0, of what temperature 1 would draw from
+    # (NaN where a value of A and N was not read)
     logprobs: Float[Array, "B *T C"]
     policy_choice: Int[Array, "B *T"]  # what the policy alone would have said there
-    kl: Float[Array, "B *T"]  # KL(distribution drawn from || softmax(m)), nats
+    kl: Float[Array, "B *T"]  # KL(distribution drawn from || softmax(m)), nats; NaN as `logprobs`

@@ -40,33 +40,34 @@ def test_policy_token_by_token() -> None:
 
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_value_model_token_by_token(lora: LoraConfig | None) -> None:
-    prompt, candidates, config = 6, 10, ValueConfig(CONFIG, lora=lora)
+    prompt, config = 6, ValueConfig(CONFIG, lora=lora)
     extra = 0 if lora is None else adapter_flops(CONFIG)
-    replies = [np.array([0, 3, 4]), np.array([], int), np.array([8])]
+    replies = [np.array([10, 0, 0, 10, 3]), np.array([], int), np.array([0] * 8 + [2, 0])]
     expected = sum(token_flops(CONFIG, place + 1, head=False) + extra for place in range(prompt))
-    for places in replies:
-        for t in range(places[-1] + 1 if len(places) else 0):
+    for read in replies:
+        for t in range(max(np.flatnonzero(read), default=-1) + 1):
             one = token_flops(CONFIG, prompt + t + 1, head=False) + extra
-            expected += candidates * (one + 2 * CONFIG.hidden_size) if t in places else one
-    assert steering_flops(config, candidates, prompt, replies) == pytest.approx(expected, rel=1e-9)
+            expected += read[t] * (one + 2 * CONFIG.hidden_size) if read[t] else one
+    assert steering_flops(config, prompt, replies) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_vocab_head_reads_the_prefix_alone_and_knows_all_tokens() -> None:
     prompt, config = 6, ValueConfig(CONFIG, "vocab", 3)
-    places = np.array([0, 3, 4])
+    read = np.array([10, 0, 0, 10, 10, 0])
     expected = sum(token_flops(CONFIG, place + 1, head=False) for place in range(prompt + 4))
     expected += 3 * 2 * (3 * CONFIG.hidden_size + CONFIG.vocab_size * 3)
-    assert steering_flops(config, 10, prompt, [places]) == pytest.approx(expected, rel=1e-9)
+    assert steering_flops(config, prompt, [read]) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("places", [[0], [0, 1, 2], [3, 9, 10, 40]])
 def test_the_tokens_that_are_counted_are_those_that_the_sampler_counts(places: list[int]) -> None:
     """What an adapter costs is proportional to the tokens that go through it."""
+    read = np.zeros(places[-1] + 3, int)
+    read[places] = np.arange(len(places)) + 2
     value = ValueConfig(CONFIG, lora=LORA)
-    with_adapter, without = (
-        steering_flops(config, 10, 7, [np.array(places)]) for config in (value, ValueConfig(CONFIG))
-    )
-    counted = sia_jax.SamplerConfig(policy=CONFIG, value=value).value_tokens(7, places[-1], len(places) - 1)
+    with_adapter, without = (steering_flops(config, 7, [read]) for config in (value, ValueConfig(CONFIG)))
+    sampler = sia_jax.SamplerConfig(policy=CONFIG, value=value)
+    counted = sampler.value_tokens(7, places[-1], len(places) - 1, int(read.sum()))
     assert (with_adapter - without) / adapter_flops(CONFIG) == pytest.approx(counted, rel=1e-9)
 
 
@@ -98,4 +99,4 @@ def test_branches_share_the_prompt_and_nothing_else() -> None:
 
 
 def test_without_a_junction_the_value_model_does_nothing() -> None:
-    assert steering_flops(ValueConfig(CONFIG), 10, 30, [np.array([], int)] * 3) == 0
+    assert steering_flops(ValueConfig(CONFIG), 30, [np.zeros(n, int) for n in range(3)]) == 0

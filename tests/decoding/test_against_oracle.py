@@ -284,6 +284,20 @@ STRUCTURES = {
         calls=2,
         **SMALL,
     ),
+    "contenders": structure(
+        1.4,
+        steering=steering(tilt=tilts.Clipped(0.5, tilts.Advantage())),
+        tilt_numbers=(None, (1.0,), (0.2,), (0.5,), (2.0,)),
+        numbers=(
+            {"temperature": 1e-3, "threshold": -np.inf},
+            {"temperature": 0.0, "threshold": -np.inf, "beta": 3.0},
+            {"threshold": -np.inf, "read_all": 1},
+            {"threshold": -np.inf, "top_p": 0.8},
+            {"threshold": -np.inf, "beta": 4.0},
+        ),
+        max_new_tokens=20,
+        **SMALL,
+    ),
 }
 DENSE = ("every real id a candidate", "no value model")
 CASES = [(name, call) for name, of in STRUCTURES.items() for call in range(of.calls)]
@@ -316,14 +330,12 @@ def rows_of(name: str, call: int) -> list[Row]:
     for n in range(call * of.rows, (call + 1) * of.rows):
         level = THRESHOLDS[(n + n // len(THRESHOLDS)) % len(THRESHOLDS)]
         threshold = {"middle": of.middle, "low": of.middle - 0.1, "-inf": -np.inf, "inf": np.inf}[level]
-        row = random_row(
-            program_of(name),
-            np.random.default_rng([index, n]),
-            threshold=np.inf if name == "no value model" else threshold,
-            gate=of.gate_numbers[n % len(of.gate_numbers)],
-            tilt=of.tilt_numbers[n % len(of.tilt_numbers)],
-            **numbers[(n + 5 * index) % len(numbers)],
-        )
+        given = {
+            "threshold": np.inf if name == "no value model" else threshold,
+            "gate": of.gate_numbers[n % len(of.gate_numbers)],
+            "tilt": of.tilt_numbers[n % len(of.tilt_numbers)],
+        } | numbers[(n + 5 * index) % len(numbers)]
+        row = random_row(program_of(name), np.random.default_rng([index, n]), **given)
         rows.append(row)
     return rows
 
@@ -493,6 +505,12 @@ KNOWN_ERRORS = [
     ("late_marker", "markers"),
     ("prefix_value_shifted", "advantage"),
     ("stale_prefix_value", "advantage"),
+    ("half_reach", "contenders"),
+    ("half_reach", "advantage"),
+    ("own_where_decided", "contenders"),
+    ("unread_as_read", "contenders"),
+    ("prefix_value_shifted", "contenders"),
+    ("unwritten", "contenders"),
 ]
 """Mutations of the oracle, each with structures that show it."""
 

@@ -16,6 +16,7 @@ import pytest
 import scipy.stats
 
 from sia_jax import Burst, Knobs, Prompt, SamplerConfig, SteeringConfig, SteeringParams, sample
+from sia_jax.steering.tilts import Additive, Advantage, Clipped, Tilt
 from tests.support.checkpoints import tiny_policy, tiny_value_model
 from tests.support.oracle import NumpyModel
 
@@ -37,6 +38,10 @@ class Law:
     beta: float = BETA
     num_candidates: int = C
     filters_after_tilt: bool = False
+    bound: float | None = None
+    """Of a clipped advantage; None: the paper's additive tilt."""
+    prefix_value_of: int = 0
+    """Tokens by which V(s) lags behind."""
 
 
 DENSE, SPARSE = -np.inf, 0.972
@@ -45,14 +50,29 @@ LAWS = {
     "sparse": Law(SPARSE),
     "dense, top_p, temperature": Law(DENSE, top_p=0.9, temperature=1.4),
     "sparse, top_p": Law(SPARSE, top_p=0.8),
+    # Values so strong that most tilts lie at the bound: elsewhere a margin that is too small is not seen.
+    "dense, bounded": Law(DENSE, beta=40.0, bound=0.35),
+    "sparse, bounded, top_p": Law(SPARSE, top_p=0.9, beta=40.0, bound=0.7),
 }
+BOUNDED = [name for name, law in LAWS.items() if law.bound is not None]
 WRONG = {
     "beta 5% too large": {"beta": 1.05 * BETA},
     "beta 5% too small": {"beta": 0.95 * BETA},
     "a candidate too many": {"num_candidates": C + 1},
     "a candidate too few": {"num_candidates": C - 1},
     "filtered after the tilt": {"filters_after_tilt": True},
+    "no bound": {"bound": 1e6},
+    "V(s) one token late": {"prefix_value_of": 1},
 }
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class HalfReach(Clipped):
+    """A bounded tilt that says it moves logits by half as much as it does."""
+
+    def limit(self):
+        return super().limit() / 2
 
 
 @functools.cache
@@ -75,6 +95,10 @@ def models():
 
 
 def is_wrong(name: str, wrong: str) -> bool:
+    if wrong in ("no bound", "V(s) one token late"):
+        return name in BOUNDED
+    if name in BOUNDED:
+        return not wrong.startswith(("beta", "filtered"))  # of values at the bound beta is no matter
     return LAWS[name].top_p < 1 or wrong != "filtered after the tilt"
 
 
@@ -115,10 +139,23 @@ def next_token(prefix: Prefix, law: Law) -> np.ndarray:
     if entropy_after(prefix, law.num_candidates) < law.threshold:
         return softmax(np.where(kept, scaled, -np.inf))
     is_candidate = l >= np.sort(l)[-law.num_candidates]
-    score = np.where(is_candidate, l + law.beta * values_after(prefix), -np.inf) / law.temperature
+    tilt = law.beta * values_after(prefix)
+    if law.bound is not None:
+        tilt = tilt - law.beta * prefix_value(prefix, values_after(prefix)[is_candidate & kept], law)
+        tilt = np.clip(tilt, -law.bound, law.bound)
+    score = np.where(is_candidate, l + tilt, -np.inf) / law.temperature
     if law.filters_after_tilt:
         kept = masses_before(score) < law.top_p
     return softmax(np.where(kept, score, -np.inf))
+
+
+def prefix_value(prefix: Prefix, of_candidates: np.ndarray, law: Law) -> float:
+    """V(s): at the last token of the prefix, and of a prompt the mean over what may be drawn."""
+    read = len(prefix) - law.prefix_value_of
+    if not prefix:
+        return float(of_candidates.mean())
+    *before, last = [*VALUE_PROMPT, *prefix[:read]]
+    return float(models()[2][1].candidate_values(before, [last])[0])
 
 
 @functools.cache
@@ -135,15 +172,16 @@ def exact(law: Law) -> np.ndarray:
 # What is sampled
 
 
-@jax.jit
-def replies(params, threshold, knobs, keys):
-    """[keys, ROWS, T] tokens."""
+@functools.partial(jax.jit, static_argnames="tilt")
+def replies(params, threshold, knobs, keys, *, tilt):
+    """[keys, ROWS, T] tokens, and the same with the policy's own last one where one alone contends."""
     policy, value, _ = models()
     config = SamplerConfig(
         policy=policy.config,
         value=value.config,
-        steering=SteeringConfig(num_candidates=C, beta=BETA),
+        steering=SteeringConfig(num_candidates=C, tilt=tilt),
         max_new_tokens=T,
+        record="candidates",
         branches=ROWS,
         slots=ROWS,
         pass_tokens=ROWS * (C + 1),
@@ -154,18 +192,23 @@ def replies(params, threshold, knobs, keys):
     prompt = Prompt.pack([POLICY_PROMPT], [VALUE_PROMPT], policy_length=4, value_length=3)
 
     def tokens(key):
-        return sample(params, prompt, threshold, rng_key=key, config=config, knobs=knobs).tokens
+        found = sample(params, prompt, threshold, rng_key=key, config=config, knobs=knobs)
+        alone = found.junction & (found.values_read == 0)
+        own = jnp.where(alone, found.candidates.policy_choice, found.tokens)[:, -1]
+        return found.tokens, found.tokens.at[:, -1].set(own)
 
     return jax.lax.map(tokens, keys)
 
 
 @functools.cache
-def counts(law: Law, seed: int) -> np.ndarray:
+def counts(law: Law, seed: int, kind: type[Tilt] = Clipped, own: bool = False) -> np.ndarray:
     """[V, V, V] how often each reply came."""
     policy, value, _ = models()
-    knobs = Knobs(temperature=jnp.float32(law.temperature), top_p=jnp.float32(law.top_p))
+    tilt = Additive() if law.bound is None else kind(law.bound, Advantage())
+    numbers = {name: jnp.float32(getattr(law, name)) for name in ("temperature", "top_p", "beta")}
     keys = jax.random.split(jax.random.key(seed, impl="threefry2x32"), SAMPLES // ROWS)
-    tokens = replies(SteeringParams(policy.params, value.params), jnp.float32(law.threshold), knobs, keys)
+    params, threshold = SteeringParams(policy.params, value.params), jnp.float32(law.threshold)
+    tokens = replies(params, threshold, Knobs(**numbers), keys, tilt=tilt)[own]
     numbers = np.asarray(tokens).reshape(-1, T) @ (V ** np.arange(T)[::-1])
     return np.bincount(numbers, minlength=V**T).reshape((V,) * T)
 
@@ -203,6 +246,14 @@ def test_replies_follow_the_exact_law_at_every_seed_and_none_is_impossible(name)
 def test_replies_do_not_follow_a_law_that_is_slightly_wrong(name, wrong):
     law = LAWS[name]
     assert p_value(counts(law, SEEDS[0]), replace(law, **WRONG[wrong])) < REJECTED
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", BOUNDED)
+def test_a_sampler_whose_contenders_are_too_few_or_lose_to_the_policy_s_choice_is_found(name):
+    law = LAWS[name]
+    assert p_value(counts(law, SEEDS[0], kind=HalfReach), law) < REJECTED
+    assert p_value(counts(law, SEEDS[0], own=True), law) < REJECTED
 
 
 def test_the_laws_hang_on_no_tie_and_have_junctions_and_others():

@@ -14,7 +14,7 @@ from sia_jax.decoding import window as programs
 from sia_jax.decoding.state import FinishReason
 from sia_jax.parallel.mesh import make_mesh
 from sia_jax.steering.gates import After, Bernoulli, Budget, Entropy, Position
-from sia_jax.steering.tilts import Advantage, Clipped
+from sia_jax.steering.tilts import Additive, Advantage, Clipped
 from tests.decoding.test_over_a_mesh import placed
 from tests.support.checkpoints import tiny_policy, tiny_value_model
 from tests.support.living import Request, Rows, Said, assert_same, packed, sampled
@@ -342,7 +342,7 @@ def test_a_copy_of_a_row_that_waits_decides_anew_under_its_own_key():
 
 def test_a_waiting_row_may_be_cancelled_and_does_not_count_for_a_pass():
     params, config = models("scalar")
-    steering = replace(config.steering, gate=Entropy())
+    steering = replace(config.steering, gate=Entropy(), tilt=Additive())  # which decides nothing at once
     config = replace(config, steering=steering, schedule=sia_jax.Burst(2, 100))
     rows = Rows(params, config, ROWS)
     first, second, plain = (

@@ -36,7 +36,7 @@ def wrong(row: Number) -> list[Any]:
 def test_the_rows_are_these() -> None:
     filters = ["min_p", "temperature", "top_k", "top_p"]
     penalties = ["frequency_penalty", "presence_penalty", "repetition_penalty"]
-    assert sorted(["beta", "min_new_tokens", *filters, *penalties]) == NAMES
+    assert sorted(["beta", "min_new_tokens", "read_all", *filters, *penalties]) == NAMES
 
 
 @pytest.mark.parametrize("kind", [SteeringConfig, Knobs, RowParams])
@@ -45,8 +45,9 @@ def test_configuration_knobs_and_rows_have_every_row(kind: type) -> None:
     assert all(f.kw_only for f in fields(kind) if f.name in NUMBERS)
 
 
-def test_thresholds_are_bound_to_every_number_but_the_strength_of_steering() -> None:
-    assert sorted({*BINDING, "beta"} & set(NUMBERS)) == NAMES
+def test_thresholds_are_bound_to_every_number_that_matters_where_nothing_is_steered() -> None:
+    assert sorted({*BINDING, "beta", "read_all"} & set(NUMBERS)) == NAMES
+    assert not {"beta", "read_all"} & set(BINDING)
     assert "beta" not in BINDING
 
 

@@ -20,11 +20,13 @@ from tests.support.oracle_parts import (
     View,
     advance,
     allowed,
+    contenders_of,
     drawn_from,
     evaluate,
     features_of,
     fold_in,
     initial_state,
+    is_separable,
     logsumexp,
     numbered,
     outside_of,
@@ -55,6 +57,8 @@ class Reply:
     policy_logprob: list[float] = field(default_factory=list)
     logprob: list[float] = field(default_factory=list)
     value: list[float] = field(default_factory=list)
+    contenders: list[int] = field(default_factory=list)
+    values_read: list[int] = field(default_factory=list)
     shifted: list[bool] = field(default_factory=list)
     candidate_ids: list[list[int]] = field(default_factory=list)
     candidate_logits: list[list[float]] = field(default_factory=list)
@@ -146,25 +150,60 @@ class _Row:
         own, distances = own_choice(view, fold_in(key, 0), s)
         distances |= {"gate": distance} | view.distances
         reply.comparisons.append(distances)
-        values = self._values(t, view.candidates, is_junction)
+        contends, read = self._contest(t, view, fold_in(key, 0), is_junction, distances)
+        # The values of all of A decide, whichever of them are read: that is what is promised.
+        values = self._values(t, view.candidates, read, is_junction)
         prefix_value = self._prefix_value(t, view, values) if is_junction else 0.0
-        if is_junction and not np.isfinite([*values, prefix_value]).all():
+        if read.any() and not np.isfinite([*values[read], prefix_value]).all():
             return "non_finite"
         if is_junction:
             ids, scores = view.members, self._scores(view, values, prefix_value)
             token, distances["steered"] = steered_choice(scores, ids, fold_in(key, 0), s)
+            if s.mutation == "own_where_decided" and not read.any() and own not in ids:
+                token, ids, scores = own, np.append(ids, own), np.append(scores, l[own])
         else:
             token, ids = own, np.union1d(view.members, outside_of(view, s))
             scores = l[ids]
-        self._record(token, m, view, is_junction=is_junction, entropy=entropy, own=own, values=values)
+        self._record(token, m, view, is_junction=is_junction, entropy=entropy, own=own)
+        reply.contenders.append(int(contends.sum()))
+        reply.values_read.append(int(read.sum()))
+        known = np.where(read, values, math.nan)
+        reply.value.append(float(known[view.candidates == token][0]) if read.any() else math.nan)
+        reply.candidate_values.append(known.tolist())
         logprob, kl = drawn_from(token, ids, scores, m, s)
-        reply.logprob.append(logprob)
-        reply.kl.append(kl)
         log_q = np.full(len(m), -math.inf)
         scaled = scores / (s.temperature or 1)
         log_q[ids] = scaled - logsumexp(scaled)
-        reply.candidate_logprobs.append(log_q[view.candidates].tolist())
+        law = log_q[view.candidates]
+        if is_junction and len(view.members) > 1 and not read[view.keep[view.candidates]].all():
+            law = np.full(len(law), math.nan)  # it hangs on values that were not read
+            if s.temperature > 0:
+                logprob = kl = math.nan
+        reply.logprob.append(logprob)
+        reply.kl.append(kl)
+        reply.candidate_logprobs.append(law.tolist())
         return "stop" if token in real(s.stop_ids) else ""
+
+    def _contest(
+        self, t: int, view: View, key: Key, is_junction: bool, distances: dict[str, float]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Which of the candidates [C] contend, and which are read."""
+        s, tilt = self.settings, self.tilt
+        none = np.zeros(len(view.candidates), bool)
+        if not is_junction:
+            return none, none
+        contends, near = contenders_of(view, tilt, key, s)
+        distances |= near
+        inside = view.keep[view.candidates]
+        if s.read_all or tilt[0] != "Clipped":
+            return contends, ~none
+        if contends.sum() == 1:
+            return contends, none
+        assert self.value is not None
+        if self.value.head_kind == "vocab":
+            return contends, ~none
+        mean = t == 0 and reads_prefix_value(tilt)
+        return contends, contends if is_separable(tilt) and not mean else inside
 
     def _ask_gate(self, view: View, key: Key) -> tuple[bool, float, float]:
         """Whether the next token is a junction, the entropy, the distance from a tie; advances the state."""
@@ -181,16 +220,22 @@ class _Row:
             )
         return is_junction, f.entropy, verdict.distance
 
-    def _values(self, t: int, candidates: np.ndarray, is_junction: bool) -> np.ndarray:
-        """The candidates' values, NaN where none are asked for; counts the tokens that this takes."""
+    def _values(self, t: int, candidates: np.ndarray, read: np.ndarray, is_junction: bool) -> np.ndarray:
+        """The values of all candidates at a junction, else NaN; counts the tokens that reading some takes."""
         s, reply = self.settings, self.reply
         if self.value is None or not is_junction:
             return np.full(len(candidates), math.nan)
         prompt = self.policy_prompt if s.mutation == "policy_prompt" else self.value_prompt
         junctions = [len(prompt) + i for i, junction in enumerate(reply.junction) if junction]
-        # Tokens chosen at junctions were candidates, and are in the cache since then.
-        spans_and_candidates = t - len(junctions) + len(candidates) * (len(junctions) + 1)
-        reply.value_tokens = len(prompt) + (t if self.value.head_kind == "vocab" else spans_and_candidates)
+        # Tokens chosen where values were read were candidates, and are in the cache since then.
+        readings = sum(n > 0 for n in reply.values_read)
+        if s.mutation == "unread_as_read":
+            readings = len(junctions)
+        spans_and_candidates = t - readings + sum(reply.values_read) + int(read.sum())
+        if read.any():
+            reply.value_tokens = len(prompt) + (
+                t if self.value.head_kind == "vocab" else spans_and_candidates
+            )
         return self.value.candidate_values(
             prompt + reply.tokens,
             candidates,
@@ -252,7 +297,6 @@ class _Row:
         is_junction: bool,
         entropy: float,
         own: int,
-        values: np.ndarray,
     ) -> None:
         """Append what is known of a token, save its own probability."""
         reply = self.reply
@@ -260,11 +304,9 @@ class _Row:
         reply.junction.append(is_junction)
         reply.entropy.append(entropy)
         reply.policy_logprob.append(float(m[token] - logsumexp(m)))
-        reply.value.append(float(values[view.candidates == token][0]) if is_junction else math.nan)
         reply.shifted.append(is_junction and token != own)
         reply.candidate_ids.append(view.candidates.tolist())
         reply.candidate_logits.append(view.l[view.candidates].tolist())
-        reply.candidate_values.append(values.tolist())
         reply.candidate_policy_logprobs.append((m - logsumexp(m))[view.candidates].tolist())
         reply.own_choice.append(own)
         reply.gate_state.append(self.state)

@@ -56,6 +56,7 @@ class Row:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     min_new_tokens: int = 0
+    read_all: int = 0
     stop_ids: tuple[int, ...] = (2, 3)
     banned_ids: tuple[int, ...] = ()
     bias: tuple[tuple[int, float], ...] = ()
@@ -342,6 +343,7 @@ def is_padded(samples: Samples, i: int) -> bool:
     n = int(samples.lengths[i])
     floats = [samples.entropy, samples.policy_logprob, samples.logprob, samples.value]
     empty = [samples.tokens[i, n:] == 0, ~samples.junction[i, n:], ~samples.shifted[i, n:]]
+    empty += [samples.contenders[i, n:] == 0, samples.values_read[i, n:] == 0]
     if samples.candidates is not None:
         of = samples.candidates
         floats += [of.logits, of.values, of.policy_logprobs, of.logprobs, of.kl]
@@ -351,7 +353,8 @@ def is_padded(samples: Samples, i: int) -> bool:
 
 def _columns(samples: Samples, i: int, reply: Reply) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """(name, the sampler's [T], the oracle's [n]); decisions first, for floats follow from them."""
-    names = ["tokens", "junction", "shifted", "entropy", "policy_logprob", "logprob", "value"]
+    names = ["tokens", "junction", "shifted", "contenders", "values_read"]
+    names += ["entropy", "policy_logprob", "logprob", "value"]
     columns = [(name, getattr(samples, name)[i], np.array(getattr(reply, name))) for name in names]
     of = samples.candidates
     if of is None:
