@@ -26,8 +26,9 @@ Record = Mapping[str, Any]
 
 Its "index" and "seed"; "gold" and "proxy", the rewards of the reply that was chosen ("gold" is None of all
 records or of none; "proxy" is None where the reward model could not score the reply);
-its "length" and "finish_reason"; "sampled_tokens" and "sampled_junctions" of all replies that were sampled
-for it; "seconds", its share of the time; "flops" by model; "threshold" and "rate".
+its "length" and "finish_reason"; "sampled_tokens", "sampled_junctions" and, unless an earlier release wrote
+it, "sampled_decided" and "values_read" of all replies that were sampled for it; "seconds", its share of the
+time; "flops" by model; "threshold" and "rate".
 """
 
 
@@ -53,6 +54,21 @@ class Measured:
         """Share of all sampled tokens that were steered."""
         sampled = sum(record["sampled_tokens"] for record in self.records)
         return sum(record["sampled_junctions"] for record in self.records) / max(sampled, 1)
+
+    @property
+    def values_per_token(self) -> float | None:
+        """Candidates whose values were read, a sampled token; None where an old record does not say."""
+        return self._share("values_read", "sampled_tokens")
+
+    @property
+    def decided(self) -> float | None:
+        """Share of the steered tokens that were decided without a value; None as above."""
+        return self._share("sampled_decided", "sampled_junctions")
+
+    def _share(self, part: str, whole: str) -> float | None:
+        if any(part not in record for record in self.records):
+            return None
+        return sum(r[part] for r in self.records) / max(sum(r[whole] for r in self.records), 1)
 
     def rewards(self, measure: Measure) -> np.ndarray:
         """[n] gold or proxy; NaN where there is none."""
@@ -151,6 +167,8 @@ class Comparison:
             "rates": sorted({record["rate"] for record in one.records}),
             "replies": count,
             "ratio": one.ratio,
+            "values_per_token": one.values_per_token,
+            "decided": one.decided,
             "rewards": {measure: self.mean(one, measure).to_json() for measure in self.measures},
             "differences": {
                 name: {m: self.difference(one, rival, m).to_json() for m in self.measures}

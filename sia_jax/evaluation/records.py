@@ -143,12 +143,16 @@ def make_record(
         "scores": chosen.scores,
         "sampled_tokens": chosen.sampled_tokens,
         "sampled_junctions": chosen.sampled_junctions,
+        "sampled_decided": chosen.sampled_decided,
+        "values_read": chosen.values_read,
         "seconds": chosen.seconds,
         "flops": chosen.flops.to_json(),
     }
 
 
 _NUMBERS = ("length", "sampled_tokens", "sampled_junctions", "seconds", "rate")
+_LATER_NUMBERS = ("sampled_decided", "values_read")
+"""Which records of earlier releases lack."""
 
 
 def check_record(record: Mapping[str, Any], *, gold: bool) -> None:
@@ -163,6 +167,7 @@ def check_record(record: Mapping[str, Any], *, gold: bool) -> None:
       ValueError: one that holds something else.
     """
     numbers = {name: record[name] for name in _NUMBERS}
+    numbers |= {name: record[name] for name in _LATER_NUMBERS if name in record}
     numbers |= {f"flops of the {model}": record["flops"][model] for model in ("policy", "value", "reward")}
     if gold:
         numbers["gold"] = record["gold"]

@@ -51,7 +51,15 @@ def evaluation_table(results: Results) -> str:
     """
     measures = results["measures"]
     main = measures[0]
-    columns = ["method", "setting", "steered", f"{main} reward", "minus base", "minus dense"]
+    columns = [
+        "method",
+        "setting",
+        "steered",
+        "values a token",
+        f"{main} reward",
+        "minus base",
+        "minus dense",
+    ]
     columns += [f"{measure} reward" for measure in measures[1:]]
     columns += ["tokens/s, by seed", *(f"{model}, MFLOP a token" for model in ("policy", "value", "reward"))]
     columns.append("tokens a reply")
@@ -64,6 +72,7 @@ def evaluation_table(results: Results) -> str:
                 row["name"],
                 setting(row),
                 f"{row['ratio']:.1%}" if row["kind"] != "base" else "",
+                _values(row),
                 Interval.from_json(row["rewards"][main]).text(),
                 *(
                     Interval.from_json(differences[rival][main]).text(signed=True)
@@ -97,6 +106,14 @@ def setting(row: Mapping[str, Any]) -> str:
         chooser = {"value": "the last value", "reward": "the reward model"}[row["chooser"]]
         parts.append(f"chosen by {chooser}")
     return ", ".join(parts)
+
+
+def _values(row: Mapping[str, Any]) -> str:
+    """'0.85 (84% without)': candidates read a token, and the share of the steered decided without a value."""
+    read, decided = row.get("values_per_token"), row.get("decided")
+    if row["kind"] == "base" or read is None:
+        return ""
+    return f"{read:.2f}" + (f" ({decided:.0%} without)" if decided else "")
 
 
 def _rates(rates: Sequence[float | None]) -> str:
@@ -374,6 +391,8 @@ def _explanations(results: Results) -> str:
     cut = max(rows, key=lambda row: row["cut"])
     layouts = ", ".join(f"{share:.0%}" for share in SCHEDULES)
     text = (
+        "Values a token are the candidates whose values were read for each sampled token, and in brackets, "
+        "under a bounded tilt, the share of steered tokens that were decided without a value. "
         "Random gates steer with the probability p that the entropy gate of their line has realised under "
         "the same seed. Tokens/s are tokens of finished replies over the time of all that a method does: "
         "every candidate of best-of-N and the pass that chooses among them, prefill, but no compiling, and "

@@ -98,6 +98,8 @@ class Tally:
     tokens: int = 0
     junctions: int = 0
     shifted: int = 0
+    decided: int = 0
+    """Steered, without a value."""
     seconds: float = 0.0
 
     def add(self, replies: Sequence[Reply], seconds: float) -> None:
@@ -106,6 +108,7 @@ class Tally:
         self.tokens += sum(len(reply.tokens) for reply in replies)
         self.junctions += sum(reply.num_junctions for reply in replies)
         self.shifted += sum(reply.num_shifted for reply in replies)
+        self.decided += sum(reply.num_decided for reply in replies)
         self.seconds += seconds
 
     @property
@@ -119,6 +122,8 @@ class Tally:
         if steered:
             parts.append(f"{self.junctions / max(self.tokens, 1):.0%} steered")
             parts.append(f"{self.shifted:,} shifted")
+        if self.decided:
+            parts.append(f"{self.decided / self.junctions:.0%} of the steered decided without a value")
         if self.seconds:
             parts.append(f"{rate(self.tokens_per_second)} tok/s")
         return ", ".join(parts)

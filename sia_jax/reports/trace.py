@@ -94,7 +94,9 @@ def _note(text: str | None) -> str:
 def _summary(records: Sequence[Record], methods: Mapping[str, None]) -> str:
     """A line for each method: how much it said, how much of that was steered and shifted, mean rewards."""
     rewards = [name for name in ("gold", "proxy") if any(r.get(name) is not None for r in records)]
-    titles = ["", "prompts", "replies", "tokens", "steered", "shifted", *(f"mean {name}" for name in rewards)]
+    titles = ["", "prompts", "replies", "tokens", "steered", "shifted"]
+    titles += ["decided without a value"] if any(r["steering"].get("decided") for r in records) else []
+    titles += [f"mean {name}" for name in rewards]
     rows = ["".join(f"<th>{title}</th>" for title in titles)]
     for method in methods:
         own = [record for record in records if record["method"] == method]
@@ -107,11 +109,18 @@ def _summary(records: Sequence[Record], methods: Mapping[str, None]) -> str:
             f"{len(own):,}",
             f"{tokens:,}",
             *(f"{sum(sum(r[name]) for r in own) / max(tokens, 1):.0%}" for name in ("junction", "shifted")),
+            *([_decided(own)] if "decided without a value" in titles else []),
             *(_mean([record.get(name) for record in own]) for name in rewards),
         ]
         rows.append("".join(f"<td>{cell}</td>" for cell in cells))
     lines = "".join(f"<tr>{row}</tr>\n" for row in rows)
     return f'<div class="wide"><table class="summary">\n{lines}</table></div>'
+
+
+def _decided(records: Sequence[Record]) -> str:
+    """Of steered tokens."""
+    steered = sum(sum(record["junction"]) for record in records)
+    return f"{sum(record['steering'].get('decided', 0) for record in records) / max(steered, 1):.0%}"
 
 
 def _mean(numbers: Sequence[float | None]) -> str:
@@ -166,7 +175,10 @@ def _article(record: Record, number: int, most: float) -> str:
     numbers = f"{count} tokens"
     if record["method"] != "base":
         shifted = record["steering"]["shifted"]
-        numbers += f", {ratio:.0%} steered, {shifted} shifted, threshold {_number(record['threshold'])}"
+        decided = record["steering"].get("decided", 0)
+        numbers += f", {ratio:.0%} steered, {shifted} shifted"
+        numbers += f", {decided} decided without a value" if decided else ""
+        numbers += f", threshold {_number(record['threshold'])}"
     numbers += f", {record['finish_reason'].replace('_', '-')}"
     for reward in ("gold", "proxy"):
         if record.get(reward) is not None:
@@ -202,13 +214,15 @@ def _token(record: Record, t: int) -> dict[str, Any]:
     found, names = record["candidates"], record["names"]
     chosen, own = record["tokens"][t], found["own_choice"][t]
     junction = record["junction"][t]
+    contenders, read = (record[name][t] if name in record else None for name in ("contenders", "values_read"))
+    known = any(logprob is not None for logprob in found["logprobs"][t])
     columns = (found["ids"][t], found["policy_logprobs"][t], found["values"][t], found["logprobs"][t])
     candidates = [
         {
             "text": shown(names[str(token)]),
             "policy": _exp(policy),
             "value": _rounded(value),
-            "drawn": _exp(drawn),
+            "drawn": _exp(drawn) if known else None,
             "chosen": token == chosen,
             "own": token == own,
         }
@@ -220,6 +234,8 @@ def _token(record: Record, t: int) -> dict[str, Any]:
         "entropy": _rounded(record["entropy"][t]),
         "kl": _rounded(found["kl"][t]),
         "junction": junction,
+        "contenders": contenders if junction else None,
+        "decided": junction and read == 0,
         "own": shown(names[str(own)]) if own != chosen else None,
         "candidates": candidates,
     }

@@ -74,6 +74,11 @@ def _fields(record: Record, length: int) -> dict[str, tuple[str, Check]]:
         )
     if record.get("method") != "base":
         fields["threshold"] = ("a number, 'inf' or '-inf'", lambda x: _number(x) or x in ("inf", "-inf"))
+    for name in ("contenders", "values_read"):  # records of earlier releases lack them
+        if name in record:
+            fields[name] = (f"{length} whole numbers, one a token", _list(_id, length))
+    if "decided" in (_at(record, "steering") or {}):
+        fields["steering.decided"] = ("a whole number from 0 on", _id)
     for name in ("gold", "proxy"):
         fields[name] = ("a number or null", _maybe)
     if _at(record, "settings.value") is not None:

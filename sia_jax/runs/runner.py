@@ -30,6 +30,7 @@ from sia_jax.runs.prompting import check_room, find_prompting
 from sia_jax.steering.expressions import parse_gate, parse_tilt, text_of
 from sia_jax.steering.gates import reads_threshold
 from sia_jax.steering.numbers import NUMBERS, check_number
+from sia_jax.steering.tilts import Advantage, Clipped
 from sia_jax.text.forms import Prompting
 from sia_jax.text.token_ids import with_tokens
 
@@ -58,11 +59,19 @@ def check_options(args: SamplingArgs) -> None:
                 f"--threshold {args.threshold:g} steers, which needs a value model: give --value DIR"
             )
         given = [
-            name for name in ("beta", "value_backbone", "gate", "tilt") if getattr(args, name) is not None
+            name
+            for name in ("beta", "value_backbone", "gate", "tilt", "tilt_bound")
+            if getattr(args, name) is not None
         ]
         given += [] if args.check_base else ["no_check_base"]
         if given:
             raise ValueError(f"--{given[0].replace('_', '-')} needs a value model: give --value DIR")
+    if args.tilt is not None and args.tilt_bound is not None:
+        raise ValueError(
+            f"--tilt-bound {args.tilt_bound:g} is a tilt of its own, "
+            f"clipped({args.tilt_bound:g}, advantage): leave --tilt out, or bound that one: "
+            f"--tilt 'clipped({args.tilt_bound:g}, {args.tilt})'"
+        )
     if args.max_new_tokens < 1:
         raise ValueError(f"--max-new-tokens must be 1 or more, got {args.max_new_tokens}")
     if (args.min_new_tokens or 0) > args.max_new_tokens:
@@ -190,6 +199,8 @@ def steering(args: SamplingArgs, policy: sia_jax.Policy | None = None) -> sia_ja
             given[name] = None if text is None else parse(text)
         except ValueError as error:
             raise ValueError(f"--{name}: {error}") from None
+    if args.tilt_bound is not None:
+        given["tilt"] = Clipped(args.tilt_bound, Advantage())
     return replace(PRESETS[args.preset], **{name: x for name, x in given.items() if x is not None})
 
 
@@ -242,8 +253,8 @@ def run_identity(args: SamplingArgs, found: Prompting | None = None) -> dict[str
         "unsteered": preset.unsteered,
         **{
             name: text_of(getattr(preset, name))
-            for name in ("gate", "tilt")
-            if getattr(args, name) is not None
+            for name, options in (("gate", ("gate",)), ("tilt", ("tilt", "tilt_bound")))
+            if any(getattr(args, option) is not None for option in options)
         },
         **numbers,
         "max_new_tokens": args.max_new_tokens,
