@@ -7,9 +7,12 @@ r"""Talk with a steered model.
 
 The conversation is kept. Junctions are magenta, and underlined where the value model changed the token. /help
 lists the commands: /compare shows the last reply beside what the policy alone would have said, /candidates
-what stood to choice at its junctions, and /threshold, /beta, /temperature and /seed change the numbers; none
-of them compiles anything. A turn that begins with a slash is typed with two. Ctrl-C clears the line, or drops
-the reply that is being written; end of file or /quit ends the program.
+what stood to choice at its junctions, and /threshold, /beta, /temperature and /seed change the numbers. A
+turn that begins with a slash is typed with two. Ctrl-C clears the line, or drops the reply that is being
+written; end of file or /quit ends the program.
+
+Of a turn the models read only what is new. The first of its kind compiles what reads it: a longer one, or one
+that the policy reads alone, as it does for /compare and at a threshold of inf. Other numbers compile nothing.
 """
 
 import contextlib
@@ -191,8 +194,8 @@ class Chat:
             with waiting(self.console, "writing") if alone else contextlib.nullcontext():
                 return handle.result(), time.perf_counter() - begin
 
-    def _compiling(self, tokens: int) -> contextlib.AbstractContextManager[None]:
-        return waiting(self.console, f"compiling for conversations of up to {tokens} tokens, once")
+    def _compiling(self) -> contextlib.AbstractContextManager[None]:
+        return waiting(self.console, "compiling for turns such as this, once")
 
     def _show(self, handle: Handle) -> None:
         """Show a reply as it is written."""

@@ -36,10 +36,11 @@ class WarmUp:
 
     Args:
       jobs: requests whose programs are wanted; None: all programs.
+      now: only those that they need as rows stand then.
     """
 
-    def __init__(self, jobs: Sequence[Job] | None):
-        self.jobs = jobs
+    def __init__(self, jobs: Sequence[Job] | None, *, now: bool):
+        self.jobs, self.now = jobs, now
         self.error: BaseException | None = None
         self.done = threading.Event()
 
@@ -99,13 +100,17 @@ class Driver:
             self._changed.notify_all()
         return handle
 
-    def warm_up(self, jobs: Sequence[Job] | None) -> None:
+    def warm_up(self, jobs: Sequence[Job] | None, *, now: bool = False) -> None:
         """Compile the programs that these requests need, or all of all pools, once no request is under way.
+
+        Args:
+          jobs: the requests; None: any whatever.
+          now: what they need as rows stand then, and no more.
 
         Raises:
           EngineClosed: it was closed, or has failed.
         """
-        wanted = WarmUp(jobs)
+        wanted = WarmUp(jobs, now=now)
         with self._changed:
             self._start()
             self._warm_ups.append(wanted)
@@ -115,10 +120,9 @@ class Driver:
             raise EngineClosed(f"the engine ended: {wanted.error}") from wanted.error
 
     def is_warm(self, job: Job) -> bool:
-        """Whether `warm_up` has compiled what reads its prompts and writes one reply."""
+        """Whether what reads its prompts, as rows stand, and writes one reply is compiled."""
         pool = self._pools[job.length]
-        bucket = pool.bucket_of(Entry(0, job, job.keys[0]))
-        return Kind(bucket, job.reads_values, extends=False) in pool.compiled
+        return self._kind_now(pool, job) in pool.compiled
 
     def close(self) -> None:
         """End at the next border, and wait for it; requests that are open fail."""
@@ -225,7 +229,7 @@ class Driver:
                 warm_ups, self._warm_ups = self._warm_ups, []
         for wanted in warm_ups:
             try:
-                self._compile(wanted.jobs)
+                self._compile(wanted)
             except BaseException as error:
                 wanted.error = error
                 raise
@@ -235,21 +239,20 @@ class Driver:
             self._waiting[samples[0].job.length].extend(samples)
         return True
 
-    def _compile(self, jobs: Sequence[Job] | None) -> None:
+    def _compile(self, wanted: WarmUp) -> None:
+        jobs = wanted.jobs
         for pool in self._pools.values():
-            if jobs is None:
-                reads = (True, False) if self._terms.value is not None else (False,)
-                asked = {(bucket, read) for bucket in pool.buckets for read in reads}
+            if jobs is not None and wanted.now:
+                kinds = list({self._kind_now(pool, job) for job in jobs if job.length == pool.length})
             else:
-                own = [job for job in jobs if job.length == pool.length]
-                asked = {(pool.bucket_of(Entry(0, job, job.keys[0])), job.reads_values) for job in own}
-            kinds = [Kind(*one, extends=False) for one in sorted(asked)]
-            if self._prefix_caching:
-                # A row is gone on from where that saves half of the reading or more.
-                rest = {(b, read) for whole, read in asked for b in pool.buckets if 2 * b <= whole}
-                kinds += [Kind(*one, extends=True) for one in sorted(rest)]
+                kinds = pool.kinds(jobs, extending=self._prefix_caching)
             if kinds:
                 pool.compile(kinds, forks=jobs is None or any(job.request.n > 1 for job in jobs))
+
+    def _kind_now(self, pool: Pool, job: Job) -> Kind:
+        """Which program would admit a request, as rows stand."""
+        free = self._free_rows(pool, self._rows[pool.length]) or [0]  # one that is in use holds nothing
+        return pool.kind_of(pool.choose(job, job.keys[0], free, copied=False))
 
     def _has_work(self) -> bool:
         """Whether there is something to do now; `_changed` is held."""

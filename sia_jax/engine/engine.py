@@ -286,23 +286,27 @@ class Engine:
         """End a request's replies at the next border; the same as `handle.cancel()`."""
         handle.cancel()
 
-    def warmup(self, requests: Iterable[Asked] | None = None) -> None:
+    def warmup(self, requests: Iterable[Asked] | None = None, *, now: bool = False) -> None:
         """Compile every program that these requests need, so that they do not wait for it.
 
         It waits for requests that are under way.
 
         Args:
           requests: such as will come, of which lengths, n and thresholds matter; None: any whatever.
+          now: with prefix caching, only what each of them needs if it is handed in next: what reads the rest
+            of a prompt of which a row holds the beginning. Else also what reads any shorter rest.
 
         Raises:
           ValueError, TypeError: a request that cannot be, or that does not fit.
           EngineClosed: the engine was closed, or has failed.
         """
         jobs = None if requests is None else [make_job(as_request(one), self._terms) for one in requests]
-        self._driver.warm_up(jobs)
+        self._driver.warm_up(jobs, now=now)
 
     def is_warm(self, asked: Asked, **fields: Any) -> bool:
-        """Whether `warmup` has compiled the programs for one reply to this request.
+        """Whether one reply to this request compiles nothing.
+
+        With prefix caching that depends on what rows hold, and so on what else is handed in first.
 
         Args:
           asked: a text, a conversation or a `Request`.

@@ -101,7 +101,7 @@ class Pool:
     held: list[Held | None] = field(init=False)
     """By row, of free ones."""
     compiled: set[Kind] = field(default_factory=set)
-    """The admissions that `compile` was called for."""
+    """The admissions that have run."""
 
     def __post_init__(self) -> None:
         self.alive = np.zeros(self.rows, bool)
@@ -123,16 +123,39 @@ class Pool:
         longest = max(map(len, entry.unread))
         return next(size for size in self.buckets if longest <= size)
 
-    def place(self, job: Job, key: np.ndarray, free: list[int], *, copied: bool) -> Entry:
-        """Take a row for a request out of the free ones.
+    def kind_of(self, entry: Entry) -> Kind:
+        """Which program admits it."""
+        return Kind(self.bucket_of(entry), entry.job.reads_values, entry.kept != (0, 0))
 
-        It is the one that saves most reading, if that is half of it or more; else one that holds nothing, or
+    def kinds(self, jobs: Sequence[Job] | None, *, extending: bool) -> list[Kind]:
+        """The programs that admit these requests, whatever rows hold; those that read whole prompts first.
+
+        Args:
+          jobs: of rows of any length; None: all that there may be.
+          extending: whether requests go on from what rows hold.
+        """
+        if jobs is None:
+            reads = (True, False) if self.config.value is not None else (False,)
+            asked = {(bucket, read) for bucket in self.buckets for read in reads}
+        else:
+            own = [job for job in jobs if job.length == self.length]
+            asked = {(self.bucket_of(Entry(0, job, job.keys[0])), job.reads_values) for job in own}
+        rest = {(b, read) for whole, read in asked for b in self.buckets if extending and _pays(b, whole)}
+        return [
+            *(Kind(*one, extends=False) for one in sorted(asked)),
+            *(Kind(*one, extends=True) for one in sorted(rest)),
+        ]
+
+    def choose(self, job: Job, key: np.ndarray, free: Sequence[int], *, copied: bool) -> Entry:
+        """Where a request goes, as rows stand.
+
+        It is the row that saves most reading, if that is half of it or more; else one that holds nothing, or
         what has not been wanted for longest.
 
         Args:
           job: the request.
           key: [2] of this reply to it.
-          free: rows; the one that is taken is removed.
+          free: rows, one at least.
           copied: the row is copied from another, and nothing is read.
         """
         chosen = Entry(min(free, key=self._held_since), job, key)
@@ -140,8 +163,13 @@ class Pool:
         if holding and not copied:
             entries = [Entry(row, job, key, held.keepable(job)) for row, held in holding]
             best = min(entries, key=self.bucket_of)
-            if 2 * self.bucket_of(best) <= self.bucket_of(chosen):
+            if _pays(self.bucket_of(best), self.bucket_of(chosen)):
                 chosen = best
+        return chosen
+
+    def place(self, job: Job, key: np.ndarray, free: list[int], *, copied: bool) -> Entry:
+        """Take the row that `choose` says out of the free ones."""
+        chosen = self.choose(job, key, free, copied=copied)
         free.remove(chosen.row)
         self.held[chosen.row] = None
         return chosen
@@ -184,8 +212,7 @@ class Pool:
         """
         waiting: dict[tuple[Kind, int], list[Entry]] = {}
         for entry in entries:
-            kind = Kind(self.bucket_of(entry), entry.job.reads_values, entry.kept != (0, 0))
-            waiting.setdefault((kind, self.group(entry.row)), []).append(entry)
+            waiting.setdefault((self.kind_of(entry), self.group(entry.row)), []).append(entry)
         calls = 0
         for kind in dict.fromkeys(kind for kind, _ in waiting):
             groups = [waiting.get((kind, g), []) for g in range(self.config.row_groups)]
@@ -194,6 +221,7 @@ class Pool:
                 self._admit([group[:own] for group in groups], kind)
                 groups = [group[own:] for group in groups]
                 calls += 1
+            self.compiled.add(kind)
         for entry in entries:
             self.alive[entry.row] = True
         return calls
@@ -279,6 +307,11 @@ class Pool:
         self.dispatch(1, np.zeros(self.rows, bool))
         self.read()
         self.compiled.update(kinds)
+
+
+def _pays(rest: int, whole: int) -> bool:
+    """Whether a row is gone on from: buffers of `rest` ids are read instead of `whole`."""
+    return 2 * rest <= whole
 
 
 def _prompts(entries: Sequence[Entry], bucket: int) -> Prompt:

@@ -1,4 +1,7 @@
-"""Who replies in a conversation: engines of one row, made as they are needed, and the requests for them."""
+"""Who replies in a conversation: engines of one row, made as they are needed, and the requests for them.
+
+The row keeps what was said, and of a turn only what is new is read.
+"""
 
 import contextlib
 import math
@@ -7,6 +10,7 @@ from contextlib import AbstractContextManager
 
 import sia_jax
 from sia_jax.data.prompts import PromptLine
+from sia_jax.engine.engine import LENGTHS
 from sia_jax.engine.handle import EngineClosed, Handle
 from sia_jax.runs import prompting, runner
 from sia_jax.runs.engines import Row, make_request, max_stop_ids
@@ -17,6 +21,12 @@ _LONGEST = 4096
 """Tokens of the longest conversation of short replies."""
 _STEPS = 4
 """Of the policy between two pieces of a reply."""
+_SHORTEST_ROW = 1024
+"""Tokens. In a shorter one a token costs little less, and a conversation that outgrows its row is read anew,
+by programs that are compiled for the longer one."""
+_TURN = 64
+"""Ids of the smallest buffer of what is new. Each next one holds four times as many: to compile more of them
+would take longer than the padding of dozens of turns."""
 
 
 def longest_conversation(args: SamplingArgs, max_length: int | None, held: int) -> int:
@@ -75,10 +85,13 @@ class Partner:
                 None if apart else self._models.value,
                 rows=runner.whole_rows(self._args, 1),
                 max_length=self._longest,
+                lengths=[length for length in LENGTHS if length >= _SHORTEST_ROW],
+                prompt_lengths=[_TURN, *LENGTHS],
                 steering=runner.steering(self._args, policy),
                 record="candidates",
                 steps=_STEPS,
                 max_stop_ids=max_stop_ids(self._models, self._args),
+                prefix_caching=True,
             )
         return self._engines[apart]
 
@@ -112,7 +125,7 @@ class Partner:
     def asked(
         self,
         request: sia_jax.Request,
-        compiling: Callable[[int], AbstractContextManager[None]],
+        compiling: Callable[[], AbstractContextManager[None]],
         *,
         alone: bool = False,
     ) -> Iterator[Handle]:
@@ -120,7 +133,7 @@ class Partner:
 
         Args:
           request: from `request`.
-          compiling: entered while programs are compiled for conversations of up to so many tokens.
+          compiling: entered while programs are compiled, those alone that this request needs.
           alone: whether it is for the policy alone.
 
         Raises:
@@ -131,8 +144,8 @@ class Partner:
             if self._last is not None:  # one that was dropped is written until the next border
                 self._last.result()
             if not engine.is_warm(request):
-                with compiling(_bucket(request)):
-                    engine.warmup(_kinds(request, engine))
+                with compiling():
+                    engine.warmup([request], now=True)
             self._last = handle = engine.submit(request)
             try:
                 yield handle
@@ -147,16 +160,3 @@ class Partner:
         """End its engines."""
         for engine in self._engines.values():
             engine.close()
-
-
-def _bucket(request: sia_jax.Request) -> int:
-    """The power of two that holds both prompts."""
-    return 1 << (max(len(request.prompt_ids or ()), len(request.value_ids or ())) - 1).bit_length()
-
-
-def _kinds(request: sia_jax.Request, engine: sia_jax.Engine) -> list[sia_jax.Request]:
-    """Requests of its prompt for which programs are made, so that no other threshold compiles anything."""
-    if engine.value is None or request.threshold is None:
-        return [request]
-    # At an infinite one the policy alone reads the prompt.
-    return [request.override(threshold=threshold) for threshold in (-math.inf, math.inf)]

@@ -190,7 +190,7 @@ def test_ctrl_c_drops_the_reply_that_is_being_written(talk: Talk, monkeypatch: p
 def test_what_is_dropped_is_cancelled(args: Args, monkeypatch: pytest.MonkeyPatch) -> None:
     talker = chat.Chat(args, runner.load_models(args), Terminal(quiet=True))
     said = Said(KeyboardInterrupt())
-    monkeypatch.setattr(Engine, "warmup", lambda *_: None)
+    monkeypatch.setattr(Engine, "warmup", lambda *_, **__: None)
     monkeypatch.setattr(Engine, "submit", lambda *_: said)
     with pytest.raises(KeyboardInterrupt):
         talker.take("Hello")
@@ -208,7 +208,7 @@ def test_an_engine_that_failed_is_not_asked_again(args: Args, monkeypatch: pytes
         failed.__cause__ = ZeroDivisionError("here")
         return Said(failed if len(asked) == 1 else None)
 
-    monkeypatch.setattr(Engine, "warmup", lambda *_: None)
+    monkeypatch.setattr(Engine, "warmup", lambda *_, **__: None)
     monkeypatch.setattr(Engine, "submit", submit)
     with pytest.raises(ZeroDivisionError, match="here"):
         talker.take("Hello")
@@ -216,23 +216,26 @@ def test_an_engine_that_failed_is_not_asked_again(args: Args, monkeypatch: pytes
     assert asked[0] is not asked[1]
 
 
-def test_numbers_compile_nothing(args: Args, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_compile_nothing_but_what_the_policy_reads_alone(
+    args: Args, monkeypatch: pytest.MonkeyPatch
+) -> None:
     warmed = []
     warmup = Engine.warmup
 
-    def counted(self: Engine, requests: Sequence[Request]) -> None:
+    def counted(self: Engine, requests: Sequence[Request], *, now: bool) -> None:
         warmed.append(requests)
-        warmup(self, requests)
+        warmup(self, requests, now=now)
 
     monkeypatch.setattr(Engine, "warmup", counted)
     talker = chat.Chat(replace(args, stop=("e",)), runner.load_models(args), Terminal(quiet=True))
-    for line in ("Hello", "/temperature 0", "/beta 2", "/seed 8", "/threshold 1", "/compare"):
+    for line in ("Hello", "/temperature 0", "/beta 2", "/seed 8", "/threshold 1", "/reset", "Hello"):
         talker.take(line)
-    talker.take("/reset")
-    talker.take("Hello")
     assert len(warmed) == 1
-    talker.take("Hello " * 6)  # a longer conversation does
+    for line in ("/compare", "/reset", "/threshold inf", "Hello", "/compare"):
+        talker.take(line)
     assert len(warmed) == 2
+    talker.take("Hello " * 6)  # a longer turn does
+    assert len(warmed) == 3
 
 
 def test_commands_that_need_no_reply(talk: Talk) -> None:
@@ -277,7 +280,7 @@ def test_turns_are_kept(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
         return original(policy, prompt, args, found)
 
     monkeypatch.setattr(prompting, "policy_ids", policy_ids)
-    monkeypatch.setattr(Engine, "warmup", lambda *_: None)
+    monkeypatch.setattr(Engine, "warmup", lambda *_, **__: None)
     monkeypatch.setattr(Engine, "submit", lambda *_: Said())
     shown = talk("Hello", "x" * 200, "And?", "/compare", "/reset", "Hello", system="Be brief.")
     assert seen[0] == ["Be brief.", "Hello"]
@@ -303,7 +306,7 @@ def test_a_comparison_is_with_the_policy_alone_whatever_the_gate(
         alone.append(self.value is None)
         return Said()
 
-    monkeypatch.setattr(Engine, "warmup", lambda *_: None)
+    monkeypatch.setattr(Engine, "warmup", lambda *_, **__: None)
     monkeypatch.setattr(Engine, "submit", submit)
     shown = talk("/threshold 1", "Hello", "/compare", gate="~bernoulli(0)", threshold=None)
     assert alone == [False, True]
