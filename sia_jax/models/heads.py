@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from sia_jax.models.product import einsum_float32
+from sia_jax.models.product import einsum_float32, project
 from sia_jax.steering.arrays import pick
 from sia_jax.types import Params
 
@@ -30,7 +30,7 @@ def lm_head(params: Params, hidden: Float[Array, "... D"]) -> Float[Array, "... 
     """
     head = params["lm_head"] if "lm_head" in params else params["model"]["embed_tokens"]
     weight = head["weight"]
-    return einsum_float32("...d,vd->...v", hidden, weight)
+    return project(hidden, weight, jnp.float32)
 
 
 def value_head(head: Params, hidden: Float[Array, "... D"]) -> Float[Array, "..."]:

@@ -25,7 +25,7 @@ from sia_jax.models.attention import Attend
 from sia_jax.models.cache import KVCache
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.lora import Adapter, descend, lora_delta, of_any_layer
-from sia_jax.models.product import precision_of
+from sia_jax.models.product import project
 from sia_jax.parallel.mesh import gathered, keep_all_but_gathered, look_up, row_sharding
 from sia_jax.types import Params
 
@@ -41,7 +41,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "... I"], adapter: Adapter | None = None) -> Float[Array, "... O"]:
         """W x, plus scale * B A x for the adapter's tokens."""
-        y = jnp.einsum("...i,oi->...o", x, self.weight[...], precision=precision_of(x.dtype))
+        y = project(x, self.weight[...])
         return y if adapter is None else (y + lora_delta(x, adapter)).astype(y.dtype)
 
 

@@ -31,7 +31,8 @@ def test_no_while_body_copies_or_transposes_a_layers_cache(batch):
     bodies = while_bodies(compiled_text(batch, "BKHS"))
     assert any("layer_7" in body for body in bodies.values()), "the decoding loop was not found in the text"
     for name, body in bodies.items():
-        assert moves_of_at_least(body, layer_cache_elements(batch)) == [], name
+        moves = moves_of_at_least(body, layer_cache_elements(batch))
+        assert [move for move in moves if str(MINI.vocab_size) not in move] == [], name  # but for the logits
 
 
 def test_the_reader_sees_the_copies_that_the_other_layout_costs_on_a_cpu():
