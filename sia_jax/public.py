@@ -6,7 +6,7 @@ from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.sample import sample
-from sia_jax.decoding.schedule import Burst
+from sia_jax.decoding.schedule import Burst, Shared
 from sia_jax.decoding.search import BestOfN, best_of_n
 from sia_jax.decoding.state import FinishReason, Samples
 from sia_jax.engine.engine import Engine
@@ -37,6 +37,7 @@ __all__ = [
     "RewardModel",
     "SamplerConfig",
     "Samples",
+    "Shared",
     "SteeringConfig",
     "SteeringParams",
     "ValueConfig",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from jax.sharding import Mesh
 
 from sia_jax.arguments import check_kind, check_real, check_whole, told
-from sia_jax.decoding.schedule import Burst, check_schedule
+from sia_jax.decoding.schedule import Burst, Schedule, Shared, check_schedule
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.parallel.mesh import check_axes, row_shards
 from sia_jax.reprs import changed
@@ -43,7 +43,7 @@ class SamplerConfig:
     """The devices that hold the weights, of `make_mesh`; rows, caches and passes are split over "data" and
     "fsdp". None: one device."""
 
-    schedule: Burst = field(default_factory=Burst)
+    schedule: Schedule = field(default_factory=Burst)
     """When rows that wait at a junction are served: one of `sia_jax.decoding.schedule`. Its numbers are
     defaults of traced ones, which `Knobs.schedule` overrides."""
     slots: int | None = None
@@ -91,6 +91,8 @@ class SamplerConfig:
                 )
         if self.record is not None and not (isinstance(self.record, str) and self.record == "candidates"):
             raise ValueError(f"record must be None or 'candidates', got {told(self.record)}")
+        if isinstance(self.schedule, Shared):
+            self._check_shared(self.schedule)
         if self.value is None:
             return
         if self.value.backbone.vocab_size < self.real_tokens:
@@ -103,6 +105,19 @@ class SamplerConfig:
             size = getattr(self, name)
             if size is not None and size < need:
                 raise ValueError(f"{name} must be at least {need} (a token and the candidates), got {size}")
+
+    def _check_shared(self, schedule: Shared) -> None:
+        if self.value is None or self.value.lora is None:
+            raise ValueError(
+                "Shared serves a value model that is a LoRA over the policy's own weights, got "
+                f"{'none' if self.value is None else 'one with weights of its own'}; load it over the "
+                "policy, or take Burst"
+            )
+        if schedule.look_ahead and not self.reads_candidates:
+            raise ValueError(
+                "look_ahead reads candidates, of which a vocabulary head reads none; take "
+                "Shared(look_ahead=False)"
+            )
 
     def __repr__(self) -> str:
         return changed(self, always=("policy", "value", "max_new_tokens"))
@@ -126,6 +141,12 @@ class SamplerConfig:
     def candidate_tokens(self) -> int:
         """Tokens that a junction's candidates are in a value pass: C, or none with a vocabulary head."""
         return self.steering.num_candidates if self.reads_candidates else 0
+
+    @property
+    def look_ahead_tokens(self) -> int:
+        """Candidates of a row that the policy may read in a pass before one of them is chosen: C, or none."""
+        ahead = isinstance(self.schedule, Shared) and self.schedule.look_ahead
+        return self.steering.num_candidates if ahead else 0
 
     @property
     def reads_candidates(self) -> bool:

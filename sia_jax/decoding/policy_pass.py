@@ -68,7 +68,12 @@ def gather(state: DecodeState) -> PolicyTokens:
 
 
 def settle(
-    policy: Params, hidden: Float[Array, "B D"], cache: KVCache, state: DecodeState, config: SamplerConfig
+    policy: Params,
+    hidden: Float[Array, "B D"],
+    cache: KVCache,
+    state: DecodeState,
+    config: SamplerConfig,
+    running: Bool[Array, " B"] | None = None,
 ) -> DecodeState:
     """From the tokens' hidden states to decisions: running rows speak, wait for values, or fail.
 
@@ -78,8 +83,9 @@ def settle(
       cache: with the tokens' keys and values.
       state: before the step.
       config: static.
+      running: the rows whose last token was read; None: all that run.
     """
-    running = state.running
+    running = state.running if running is None else running
     # Rows that do not run ask for nothing: a filter or a penalty runs if any row asks for it.
     numbers = neutral(state.numbers, running)
     decision = decide(whole(lm_head(policy, hidden)), state.history, numbers, config.decision)

@@ -28,7 +28,7 @@ _COLUMNS = 16
 
 def cache_columns(config: SamplerConfig, policy_tokens: int, value_tokens: int) -> tuple[int, int]:
     """Columns of the caches of policy and value model, for rows of so many tokens of prompt and reply."""
-    needed = (policy_tokens, value_tokens + config.candidate_tokens)
+    needed = (policy_tokens + config.look_ahead_tokens, value_tokens + config.candidate_tokens)
     policy, value = (-(-size // _COLUMNS) * _COLUMNS for size in needed)
     return policy, value
 

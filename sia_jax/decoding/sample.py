@@ -11,13 +11,13 @@ from jaxtyping import Array
 
 from sia_jax.arguments import check_kind
 from sia_jax.decoding import checks
-from sia_jax.decoding.burst import run_burst
 from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.loop import run_chunk
 from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.row_params import make_row_params
 from sia_jax.decoding.rows import admit, allocate
-from sia_jax.decoding.schedule import Burst, make_schedule
+from sia_jax.decoding.schedule import Schedule, make_schedule
 from sia_jax.decoding.state import DecodeState, Samples, row_specs
 from sia_jax.parallel.rows import BY_ROW, WHOLE, split_by_rows, sum_over_rows
 from sia_jax.steering.config import Knobs
@@ -89,7 +89,7 @@ def check_call(params: Any, config: Any) -> None:
 
 
 def lower(
-    params: SteeringParams, prompts: Prompt, numbers: RowParams, schedule: Burst, *, config: SamplerConfig
+    params: SteeringParams, prompts: Prompt, numbers: RowParams, schedule: Schedule, *, config: SamplerConfig
 ) -> Any:
     """The program of `sample`, lowered and not compiled: a `jax.stages.Lowered`.
 
@@ -105,7 +105,7 @@ def lower(
 
 @functools.partial(jax.jit, static_argnames="config")
 def _sample(
-    params: SteeringParams, prompts: Prompt, numbers: RowParams, schedule: Burst, *, config: SamplerConfig
+    params: SteeringParams, prompts: Prompt, numbers: RowParams, schedule: Schedule, *, config: SamplerConfig
 ) -> Samples:
     reply: Callable[..., Samples] = functools.partial(_reply, config=config)
     if config.mesh is not None:
@@ -114,7 +114,7 @@ def _sample(
 
 
 def _reply(
-    params: SteeringParams, prompts: Prompt, numbers: RowParams, schedule: Burst, *, config: SamplerConfig
+    params: SteeringParams, prompts: Prompt, numbers: RowParams, schedule: Schedule, *, config: SamplerConfig
 ) -> Samples:
     state = start(params, prompts, numbers, config)
     state = finish(params, state, schedule, config)
@@ -146,12 +146,14 @@ def branch(numbers: RowParams, n: int) -> RowParams:
     return replace(numbers, keys=jax.random.key_data(keys))
 
 
-def finish(params: SteeringParams, state: DecodeState, schedule: Burst, config: SamplerConfig) -> DecodeState:
+def finish(
+    params: SteeringParams, state: DecodeState, schedule: Schedule, config: SamplerConfig
+) -> DecodeState:
     """Chunk after chunk, until every reply has ended."""
     width = state.value_ids.shape[1] - config.max_new_tokens  # of the prompts, which are still unread
 
     def go_on(state: DecodeState) -> DecodeState:
-        return run_burst(params, state, schedule, config.chunk, config, unread_width=width)
+        return run_chunk(params, state, schedule, config.chunk, config, unread_width=width)
 
     return jax.lax.while_loop(lambda state: sum_over_rows(jnp.sum(state.alive)) > 0, go_on, state)
 

@@ -1,7 +1,7 @@
-"""Schedules: when rows that wait at a junction are served; how fast a reply comes, and never what it is."""
+"""Schedules: when and how rows that wait at a junction are served: how fast a reply comes, not what it is."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,11 @@ from sia_jax.arguments import check_kind, check_whole
 from sia_jax.steering.numbers import Number
 
 
-@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Burst:
-    """Policy steps until min(min_waiting, rows still running) rows wait, then one value pass for them.
+class Schedule:
+    """Policy steps until min(min_waiting, rows still running) rows wait, then one pass that serves them.
 
-    A pass also comes when the oldest row has waited `max_wait` policy steps, or when no row can advance. The
+    It also comes when the oldest row has waited `max_wait` policy steps, or when no row can advance. The
     numbers are traced: as many calls as there are values share one compiled program.
     """
 
@@ -26,7 +25,7 @@ class Burst:
     max_wait: Any = 4
     """Policy steps for which a row waits at most while others run."""
 
-    def resolve(self, arrivals: float) -> "Burst":
+    def resolve(self, arrivals: float) -> Self:
         """This schedule with what was left to the rule filled in.
 
         Args:
@@ -36,6 +35,27 @@ class Burst:
         if self.min_waiting is not None:
             return self
         return replace(self, min_waiting=max(1, round(arrivals)))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Burst(Schedule):
+    """Rows that wait are served by a pass of the value model alone: for any two models."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Shared(Schedule):
+    """Rows that wait are served by a pass of both models, in which the others advance by a token.
+
+    For a value model that is a LoRA over the policy's own weights: the pass reads these once, for the next
+    token of every row that runs, and for the spans and candidates of those that wait. See
+    `sia_jax.decoding.shared_pass`.
+    """
+
+    look_ahead: bool = field(default=False, metadata={"static": True})
+    """Whether the policy reads the candidates in the same pass: a row that is served then has its next logits
+    at once, and a junction costs no step, for as many tokens more as there are candidates to read."""
 
 
 _NUMBERS = {
@@ -51,7 +71,7 @@ def check_schedule(schedule: Any) -> None:
       TypeError: something else than a schedule, or numbers of another kind.
       ValueError: a number out of its range.
     """
-    check_kind("schedule", schedule, Burst, "a schedule such as Burst(min_waiting=2)")
+    check_kind("schedule", schedule, Schedule, "a schedule such as Burst(min_waiting=2)")
     for name, row in _NUMBERS.items():
         number = getattr(schedule, name)
         if name == "min_waiting" and number is None:
@@ -60,7 +80,7 @@ def check_schedule(schedule: Any) -> None:
         row.check(name, number)
 
 
-def make_schedule(given: Any, default: Burst) -> Burst:
+def make_schedule(given: Any, default: Schedule) -> Schedule:
     """The numbers of a call's schedule as typed arrays [], so that no Python number compiles anything.
 
     Args:
@@ -68,12 +88,18 @@ def make_schedule(given: Any, default: Burst) -> Burst:
       default: of the configuration, resolved.
 
     Raises:
-      TypeError: another kind of schedule than the configuration's.
-      ValueError: a number out of its range, or no scalar.
+      TypeError: another kind of schedule than the configuration's, which is another program.
+      ValueError: a number out of its range, or no scalar, or another static field.
     """
     if given is not None:
         kind = type(default)
         check_kind("knobs.schedule", given, kind, f"a {kind.__name__}, as config.schedule is")
+        static = [f.name for f in fields(default) if f.metadata.get("static")]
+        if any(getattr(given, name) != getattr(default, name) for name in static):
+            raise ValueError(
+                f"knobs.schedule must have the {' and '.join(static)} of config.schedule, {default}, got "
+                f"{given}: another is another program"
+            )
     numbers = {}
     for name, row in _NUMBERS.items():
         number = None if given is None else getattr(given, name)
@@ -81,4 +107,4 @@ def make_schedule(given: Any, default: Burst) -> Burst:
         if np.shape(number) != ():
             raise ValueError(f"{name} must be a scalar, got shape {np.shape(number)}")
         numbers[name] = jnp.asarray(number, jnp.int32)
-    return Burst(**numbers)
+    return replace(default, **numbers)

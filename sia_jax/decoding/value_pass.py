@@ -72,7 +72,7 @@ def value_pass(net: ValueNet, state: DecodeState, config: SamplerConfig) -> Deco
         config=net.config.backbone,
         adapter=net.adapter,
     )
-    return settle(net, hidden, cache, state, layout, config)
+    return settle(net, hidden, cache, state, layout, config)[0]
 
 
 def plan(state: DecodeState, config: SamplerConfig) -> Layout:
@@ -147,7 +147,7 @@ def gather(state: DecodeState, layout: Layout, config: SamplerConfig) -> ValueTo
     row, span = layout.rows[slot], layout.spans[slot]
     is_span = layout.offset < span
     number = jnp.clip(layout.offset - span, 0, max(candidates - 1, 0))  # of those that are read
-    candidate = jnp.argsort(~state.pending.reads, axis=-1, stable=True)[row, number]
+    candidate = read_order(state)[row, number]
     own = state.value_lengths[row] + layout.offset  # a span token's place in prompt and reply
     span_token = state.value_ids[row, jnp.minimum(own, state.value_ids.shape[1] - 1)]
     total = state.value_totals
@@ -172,6 +172,11 @@ def gather(state: DecodeState, layout: Layout, config: SamplerConfig) -> ValueTo
     )
 
 
+def read_order(state: DecodeState) -> Int[Array, "B C"]:
+    """The places of the candidates that are read, in their order, and after them those of the others."""
+    return jnp.argsort(~state.pending.reads, axis=-1, stable=True)
+
+
 def settle(
     net: ValueNet,
     hidden: Float[Array, "F D"],
@@ -179,7 +184,7 @@ def settle(
     state: DecodeState,
     layout: Layout,
     config: SamplerConfig,
-) -> DecodeState:
+) -> tuple[DecodeState, Int[Array, " B"]]:
     """From the places' hidden states to steered tokens: rows that are served speak, or fail.
 
     Args:
@@ -189,6 +194,9 @@ def settle(
       state: before the pass.
       layout: what the places hold.
       config: resolved.
+
+    Returns:
+      (the state, [B] which of a row's candidates that were read was chosen).
     """
     assert cache is not None
     candidates, last_place = config.candidate_tokens, hidden.shape[0] - 1
@@ -217,13 +225,14 @@ def settle(
     finite &= sound
     speaks = served & finite
 
+    chosen = pick(number, choice)
     if config.reads_candidates:
         # The chosen candidate's keys and values become those of the reply's new token.
         scratch = cache.columns - candidates
         target = jnp.where(
             layout.complete & speaks[layout.rows], state.value_totals[layout.rows], cache.columns
         )
-        cache = cache.move(layout.rows, scratch + pick(number, choice)[layout.rows], target)
+        cache = cache.move(layout.rows, scratch + chosen[layout.rows], target)
     values_read = state.values_read + jnp.where(served, entry.values_read, 0)
     needed = config.value_tokens(state.value_prompts, state.lengths, state.readings, values_read)
     state = replace(
@@ -242,7 +251,7 @@ def settle(
         value_calls=state.value_calls + 1,
         value_computed=state.value_computed + (config.pass_tokens or 0),
     )
-    return append(state, entry, speaks)
+    return append(state, entry, speaks), chosen
 
 
 def read_prompts(

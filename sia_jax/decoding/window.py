@@ -18,11 +18,11 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int, UInt32
 
 from sia_jax.decoding import rows as traced
-from sia_jax.decoding.burst import run_burst
 from sia_jax.decoding.config import SamplerConfig
+from sia_jax.decoding.loop import run_chunk
 from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.prompt import Prompt
-from sia_jax.decoding.schedule import Burst
+from sia_jax.decoding.schedule import Schedule
 from sia_jax.decoding.state import COUNTS, DecodeState, FinishReason, row_specs, state_specs
 from sia_jax.models.cache import KVCache
 from sia_jax.parallel.mesh import ROW_AXES
@@ -240,7 +240,7 @@ def fork(
 def window(
     params: SteeringParams,
     state: DecodeState,
-    schedule: Burst,
+    schedule: Schedule,
     steps: Any,
     cancel: Any,
     *,
@@ -268,19 +268,19 @@ def window(
 def _window(
     params: SteeringParams,
     state: DecodeState,
-    schedule: Burst,
+    schedule: Schedule,
     steps: Int[Array, ""],
     cancel: Bool[Array, " B"],
     *,
     config: SamplerConfig,
 ) -> tuple[DecodeState, Report]:
     def run(
-        params: SteeringParams, state: DecodeState, schedule: Burst, steps: Array, cancel: Array
+        params: SteeringParams, state: DecodeState, schedule: Schedule, steps: Array, cancel: Array
     ) -> tuple[DecodeState, Report]:
         state = state.inside()
         reason = jnp.where(cancel & state.alive, FinishReason.CANCELLED, state.finish_reason)
         state, begin = replace(state, finish_reason=reason), state.lengths
-        state = run_burst(params, state, schedule, jnp.minimum(steps, config.chunk), config)
+        state = run_chunk(params, state, schedule, jnp.minimum(steps, config.chunk), config)
         report = _report(state, begin, config.chunk + 1)
         nothing: dict[str, Any] = dict.fromkeys(COUNTS, jnp.zeros((), jnp.int32))
         return replace(state, **nothing).outside(), report

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
 from sia_jax.models.block_attention import block_attention, find_first_blocks
-from sia_jax.models.cache import KVCache
+from sia_jax.models.cache import CachePair, KVCache
 from sia_jax.models.product import einsum_float32
 
 BLOCK = {"cpu": 64}
@@ -182,6 +182,41 @@ class FlatAttention:
         attended = attend_to_cache(block, cache, layer, self.mask, self.slot_rows)
         places = attended.at[self.rows, self.slots]
         return places.get(mode="fill", fill_value=0, wrap_negative_indices=False), cache
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PairAttention:
+    """A pass over tokens of two models, one after the other on a flat axis, each with a cache of its own.
+
+        tokens    p p p p   q q q q q q   v v v v v v v v
+        cache     policy    policy        value
+                  [B]       [G]           [F]
+
+    p: the next token of every row. q: candidates that the policy reads ahead; there may be none. v: spans and
+    candidates of the value model.
+    """
+
+    policy: CachedAttention  # of B tokens, one a row
+    ahead: FlatAttention | None
+    value: FlatAttention
+
+    def __call__(
+        self, layer: int, queries: Array, keys: Array, values: Array, cache: CachePair
+    ) -> tuple[Array, CachePair]:
+        """See `Attend`."""
+        rows = self.policy.columns.shape[0]
+        ends = [rows, rows if self.ahead is None else rows + len(self.ahead.rows)]
+        q, k, v = (jnp.split(x, ends) for x in (queries, keys, values))
+        stepped, policy = self.policy(layer, q[0][:, None], k[0][:, None], v[0][:, None], cache.policy)
+        found = [stepped[:, 0]]
+        if self.ahead is not None:
+            attended, policy = self.ahead(layer, q[1], k[1], v[1], policy)
+            found.append(attended)
+        attended, value = self.value(layer, q[2], k[2], v[2], cache.value)
+        assert policy is not None
+        assert value is not None
+        return jnp.concatenate([*found, attended]), CachePair(policy, value)
 
 
 def attend_to_cache(

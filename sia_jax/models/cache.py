@@ -227,6 +227,23 @@ class KVCache:
         )
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class CachePair:
+    """The caches of two models over one set of weights, for a pass that holds tokens of both."""
+
+    policy: KVCache
+    value: KVCache
+
+    def layer(self, index: int) -> "CachePair":
+        """Caches of one layer each, that of this index."""
+        return CachePair(self.policy.layer(index), self.value.layer(index))
+
+    def with_layer(self, index: int, one: "CachePair") -> "CachePair":
+        """The same, but that layer `index` of each is the layer of `one`."""
+        return CachePair(self.policy.with_layer(index, one.policy), self.value.with_layer(index, one.value))
+
+
 def default_layout() -> Layout:
     """ "BSKH" on a GPU; "BKHS" elsewhere, where it is the faster one."""
     return "BSKH" if jax.default_backend() == "gpu" else "BKHS"

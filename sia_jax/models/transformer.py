@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 from sia_jax.arguments import concrete
 from sia_jax.models import rope
 from sia_jax.models.attention import Attend
-from sia_jax.models.cache import KVCache
+from sia_jax.models.cache import CachePair, KVCache
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.lora import Adapter, descend, lora_delta, of_any_layer
 from sia_jax.models.product import project
@@ -211,7 +211,8 @@ def forward(
         weights, layer_adapter = model["layers"][i], descend(descend(adapter, "layers"), i)
         with jax.named_scope(f"layer_{i}"):
             # Outside of a trace it would be compiled for each call.
-            if mesh is None and not remat and isinstance(cache, KVCache | None) and not concrete(x):
+            by_layer = isinstance(cache, KVCache | CachePair | None)
+            if mesh is None and not remat and by_layer and not concrete(x):
                 own = None if cache is None else cache.layer(i)
                 x, own = alike(weights, x, angles, attend, own, of_any_layer(layer_adapter))
                 cache = None if cache is None else cache.with_layer(i, own)
@@ -243,7 +244,7 @@ def _traced_once(block: nnx.GraphDef[Block]) -> Callable[..., tuple[Array, Any]]
         x: Array,
         angles: tuple[Array, Array],
         attend: Attend,
-        cache: KVCache | None,
+        cache: KVCache | CachePair | None,
         adapter: Adapter | None,
     ) -> tuple[Array, Any]:
         return nnx.merge(block, weights)(x, angles, 0, attend, cache, adapter)

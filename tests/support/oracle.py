@@ -137,7 +137,7 @@ class _Row:
         """Append token t to the reply if all is finite; the reason if the reply ends here, else nothing."""
         s, reply = self.settings, self.reply
         key = fold_in(self.key, t + (sum(reply.junction) if s.mutation == "step_key" else 0))
-        raw = self.policy.logits(self.policy_prompt + reply.tokens)
+        raw = self._policy_logits()
         m = allowed(raw, s)
         l = processed(m, self.policy_prompt, reply.tokens, s)
         if not np.isfinite(raw).all() or not np.isfinite(l).any():
@@ -204,6 +204,20 @@ class _Row:
             return contends, ~none
         mean = t == 0 and reads_prefix_value(tilt)
         return contends, contends if is_separable(tilt) and not mean else inside
+
+    def _policy_logits(self) -> np.ndarray:
+        """m [V], of the policy's own network behind all of prompt and reply."""
+        s, reply, prompt = self.settings, self.reply, self.policy_prompt
+        read = [n > 0 for n in reply.values_read]
+        tokens, unwritten, network = prompt + reply.tokens, [], None
+        if s.mutation == "policy_unwritten":
+            unwritten = [len(prompt) + i for i, was_read in enumerate(read[:-1]) if was_read]
+        if s.mutation == "adapted_policy" and read and read[-1]:
+            network = self.value
+        if s.mutation == "neighbour_state" and read and read[-1]:
+            ids = reply.candidate_ids[-1]
+            tokens = [*tokens[:-1], ids[(ids.index(tokens[-1]) + 1) % len(ids)]]
+        return self.policy.logits(tokens, unwritten=unwritten, network=network)
 
     def _ask_gate(self, view: View, key: Key) -> tuple[bool, float, float]:
         """Whether the next token is a junction, the entropy, the distance from a tie; advances the state."""

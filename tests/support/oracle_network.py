@@ -68,9 +68,17 @@ class NumpyModel:
                 x = x + self._mlp(layer + "mlp.", y)
             return self._norm("norm", x)
 
-    def logits(self, prefix: Sequence[int]) -> np.ndarray:
-        """m [V] = W h at the last token of a policy's prefix."""
-        hidden = self._last_hidden(tuple(prefix), (None,), (), 0)[0]
+    def logits(
+        self, prefix: Sequence[int], *, unwritten: Iterable[int] = (), network: "NumpyModel | None" = None
+    ) -> np.ndarray:
+        """m [V] = W h at the last token of a policy's prefix.
+
+        Args:
+          prefix: prompt and reply so far.
+          unwritten: indices of the prefix whose keys no later token sees.
+          network: whose h it is, in place of its own.
+        """
+        hidden = (network or self)._last_hidden(tuple(prefix), (None,), tuple(unwritten), 0)[0]
         with np.errstate(all="ignore"):
             return self.head["weight"] @ hidden
 

@@ -33,6 +33,9 @@ MUTATIONS = (
     "stale_prefix_value",  # V(s) is that of the token chosen at the last junction, whatever came since
     "half_reach",  # a candidate contends within b / T of the best, not within 2 b / T
     "own_where_decided",  # where one candidate contends, the policy's own choice is said
+    "adapted_policy",  # the value model's adapter acts on tokens that the policy reads behind a junction
+    "policy_unwritten",  # later tokens of the policy do not see the tokens chosen at junctions
+    "neighbour_state",  # behind a junction the policy goes on from another candidate than the one chosen
     "unread_as_read",  # what was decided without a value is in the value model's cache, and no span
 )
 

@@ -1,4 +1,4 @@
-"""The `Burst` schedule: policy steps until enough rows wait, then one value pass for those who do."""
+"""The loop of all schedules: policy steps until enough rows wait, then one pass that serves those who do."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,8 @@ from jaxtyping import Array, Bool, Int
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.policy_pass import policy_step
-from sia_jax.decoding.schedule import Burst
+from sia_jax.decoding.schedule import Schedule, Shared
+from sia_jax.decoding.shared_pass import shared_pass
 from sia_jax.decoding.state import DecodeState
 from sia_jax.decoding.value_pass import read_prompts, value_pass
 from sia_jax.parallel.rows import sum_over_rows
@@ -26,31 +27,32 @@ class _Counts:
     overdue: Int[Array, ""]  # have waited `max_wait` steps or more
 
 
-def _count(state: DecodeState, schedule: Burst) -> _Counts:
+def _count(state: DecodeState, schedule: Schedule) -> _Counts:
     waiting = state.waiting & state.alive
     overdue = waiting & (state.waited >= schedule.max_wait)
     counts = jnp.stack([jnp.sum(x) for x in (state.alive, state.running, waiting, overdue)])
     return _Counts(*sum_over_rows(counts))
 
 
-def _due(rows: _Counts, schedule: Burst) -> Bool[Array, ""]:
+def _due(rows: _Counts, schedule: Schedule) -> Bool[Array, ""]:
     enough = rows.waiting >= jnp.minimum(schedule.min_waiting, rows.alive)
     return (rows.waiting > 0) & (enough | (rows.overdue > 0) | (rows.running == 0))
 
 
-def run_burst(
+def run_chunk(
     params: SteeringParams,
     state: DecodeState,
-    schedule: Burst,
+    schedule: Schedule,
     steps: Int[Array, ""] | int,
     config: SamplerConfig,
     *,
     unread_width: int = 0,
 ) -> DecodeState:
-    """At most `steps` policy steps, and the value passes that come due among them.
+    """At most `steps` policy steps, and the passes that come due among them.
 
-    A scan of rounds. A round is a loop of policy steps, which ends when a value pass is due, and a loop of
-    one value pass or none. What has nothing to do takes no trip: masks decide, and there is no branch.
+    A scan of rounds. A round is a loop of policy steps, which ends when a pass is due, and a loop of one such
+    pass or none. What has nothing to do takes no trip: masks decide, and there is no branch. A pass of a
+    `Shared` schedule is a policy step too.
 
     Args:
       params: weights of policy and value model.
@@ -79,15 +81,23 @@ def run_burst(
         assert net is not None
         return read_prompts(net, state, state.value_ids[:: config.branches, :unread_width], config)
 
+    def serve(carry: tuple[DecodeState, Array]) -> tuple[DecodeState, Array]:
+        state, left = carry
+        assert net is not None
+        if isinstance(schedule, Shared):
+            return shared_pass(params, net, state, schedule, config), left - 1
+        return value_pass(net, state, config), left
+
     def round_(carry: tuple[DecodeState, Array], _: None) -> tuple[tuple[DecodeState, Array], None]:
         with jax.named_scope("policy"):
             state, left = jax.lax.while_loop(advances, advance, carry)
         if net is not None:
             with jax.named_scope("value"):
+                may = left > 0 if isinstance(schedule, Shared) else jnp.ones((), bool)
                 if unread_width:
-                    missing = due(state) & ~jnp.all(state.value_read)
+                    missing = due(state) & may & ~jnp.all(state.value_read)
                     state = run_if(missing, read, state)
-                state = run_if(due(state), lambda s: value_pass(net, s, config), state)
+                state, left = run_if(due(state) & may, serve, (state, left))
         return (state, left), None
 
     carry = (state, jnp.asarray(steps, jnp.int32))
