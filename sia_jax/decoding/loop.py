@@ -1,42 +1,13 @@
-"""The loop of all schedules: policy steps until enough rows wait, then one pass that serves those who do."""
+"""Some policy steps of all rows, and what serves those that wait, by the schedule of the configuration."""
 
-from dataclasses import dataclass
+from jaxtyping import Array, Int
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
-
+from sia_jax.decoding.burst import run_burst
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.params import SteeringParams
-from sia_jax.decoding.policy_pass import policy_step
-from sia_jax.decoding.schedule import Schedule, Shared
-from sia_jax.decoding.shared_pass import shared_pass
+from sia_jax.decoding.schedule import Burst, Schedule, Shared
+from sia_jax.decoding.shared import run_shared
 from sia_jax.decoding.state import DecodeState
-from sia_jax.decoding.value_pass import read_prompts, value_pass
-from sia_jax.parallel.rows import sum_over_rows
-from sia_jax.steering.arrays import run_if
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """Rows of the whole batch, wherever they lie."""
-
-    alive: Int[Array, ""]
-    running: Int[Array, ""]
-    waiting: Int[Array, ""]
-    overdue: Int[Array, ""]  # have waited `max_wait` steps or more
-
-
-def _count(state: DecodeState, schedule: Schedule) -> _Counts:
-    waiting = state.waiting & state.alive
-    overdue = waiting & (state.waited >= schedule.max_wait)
-    counts = jnp.stack([jnp.sum(x) for x in (state.alive, state.running, waiting, overdue)])
-    return _Counts(*sum_over_rows(counts))
-
-
-def _due(rows: _Counts, schedule: Schedule) -> Bool[Array, ""]:
-    enough = rows.waiting >= jnp.minimum(schedule.min_waiting, rows.alive)
-    return (rows.waiting > 0) & (enough | (rows.overdue > 0) | (rows.running == 0))
 
 
 def run_chunk(
@@ -48,11 +19,7 @@ def run_chunk(
     *,
     unread_width: int = 0,
 ) -> DecodeState:
-    """At most `steps` policy steps, and the passes that come due among them.
-
-    A scan of rounds. A round is a loop of policy steps, which ends when a pass is due, and a loop of one such
-    pass or none. What has nothing to do takes no trip: masks decide, and there is no branch. A pass of a
-    `Shared` schedule is a policy step too.
+    """At most `steps` policy steps, and the value passes among them; fewer where no row is left that runs.
 
     Args:
       params: weights of policy and value model.
@@ -63,42 +30,7 @@ def run_chunk(
       unread_width: P', tokens of the buffers of value prompts that are read when first a row comes to a
         junction; 0: they have been read.
     """
-    net = params.value_net(config)
-
-    def due(state: DecodeState) -> Bool[Array, ""]:
-        return _due(_count(state, schedule), schedule)
-
-    def advances(carry: tuple[DecodeState, Array]) -> Bool[Array, ""]:
-        state, left = carry
-        rows = _count(state, schedule)
-        return (rows.running > 0) & (left > 0) & ~_due(rows, schedule)  # somebody can, may, and need not wait
-
-    def advance(carry: tuple[DecodeState, Array]) -> tuple[DecodeState, Array]:
-        state, left = carry
-        return policy_step(params.policy, state, config), left - 1
-
-    def read(state: DecodeState) -> DecodeState:
-        assert net is not None
-        return read_prompts(net, state, state.value_ids[:: config.branches, :unread_width], config)
-
-    def serve(carry: tuple[DecodeState, Array]) -> tuple[DecodeState, Array]:
-        state, left = carry
-        assert net is not None
-        if isinstance(schedule, Shared):
-            return shared_pass(params, net, state, schedule, config), left - 1
-        return value_pass(net, state, config), left
-
-    def round_(carry: tuple[DecodeState, Array], _: None) -> tuple[tuple[DecodeState, Array], None]:
-        with jax.named_scope("policy"):
-            state, left = jax.lax.while_loop(advances, advance, carry)
-        if net is not None:
-            with jax.named_scope("value"):
-                may = left > 0 if isinstance(schedule, Shared) else jnp.ones((), bool)
-                if unread_width:
-                    missing = due(state) & may & ~jnp.all(state.value_read)
-                    state = run_if(missing, read, state)
-                state, left = run_if(due(state) & may, serve, (state, left))
-        return (state, left), None
-
-    carry = (state, jnp.asarray(steps, jnp.int32))
-    return jax.lax.scan(round_, carry, length=config.chunk)[0][0]
+    if isinstance(schedule, Shared):
+        return run_shared(params, state, schedule, steps, config, unread_width)
+    assert isinstance(schedule, Burst)
+    return run_burst(params, state, schedule, steps, config, unread_width)

@@ -1,7 +1,7 @@
 """Schedules: when and how rows that wait at a junction are served: how fast a reply comes, not what it is."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,25 @@ from sia_jax.arguments import check_kind, check_whole
 from sia_jax.steering.numbers import Number
 
 
-@dataclass(frozen=True)
 class Schedule:
-    """Policy steps until min(min_waiting, rows still running) rows wait, then one pass that serves them.
+    """One of the two: how steps of the policy and of the value model follow one another."""
 
-    It also comes when the oldest row has waited `max_wait` policy steps, or when no row can advance. The
-    numbers are traced: as many calls as there are values share one compiled program.
+    def resolve(self, arrivals: float) -> Self:
+        """This schedule with what was left to the rule filled in.
+
+        Args:
+          arrivals: r B, the rows that come to a junction in a policy step.
+        """
+        return self
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Burst(Schedule):
+    """Policy steps until min(min_waiting, rows still running) rows wait, then one value pass for them.
+
+    For any two models. A pass also comes when the oldest row has waited `max_wait` policy steps, or when no
+    row can advance. The numbers are traced: as many calls as there are values share one compiled program.
     """
 
     min_waiting: Any = None
@@ -26,11 +39,10 @@ class Schedule:
     """Policy steps for which a row waits at most while others run."""
 
     def resolve(self, arrivals: float) -> Self:
-        """This schedule with what was left to the rule filled in.
+        """See `Schedule`.
 
-        Args:
-          arrivals: r B, the rows that come to a junction in a policy step. A pass for fewer would be filled
-            with padding; for more, rows would idle, and a row that waits costs as much as one that speaks.
+        A pass for fewer rows than arrive would be filled with padding; for more, rows would idle, and a row
+        that waits costs as much as one that speaks.
         """
         if self.min_waiting is not None:
             return self
@@ -39,18 +51,12 @@ class Schedule:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Burst(Schedule):
-    """Rows that wait are served by a pass of the value model alone: for any two models."""
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
 class Shared(Schedule):
-    """Rows that wait are served by a pass of both models, in which the others advance by a token.
+    """Every step is one pass of both models: the running rows' next tokens, and what those that wait bring.
 
-    For a value model that is a LoRA over the policy's own weights: the pass reads these once, for the next
-    token of every row that runs, and for the spans and candidates of those that wait. See
-    `sia_jax.decoding.shared_pass`.
+    For a value model that is a LoRA over the policy's own weights, which are read once for both. Its places
+    for spans and candidates are there in each step, filled or not, so that what a row says does not depend on
+    who waits beside it. See `sia_jax.decoding.shared`.
     """
 
     look_ahead: bool = field(default=False, metadata={"static": True})
@@ -64,6 +70,10 @@ _NUMBERS = {
 }
 
 
+def _numbers_of(schedule: Schedule) -> dict[str, Number]:
+    return _NUMBERS if isinstance(schedule, Burst) else {}
+
+
 def check_schedule(schedule: Any) -> None:
     """A schedule of a configuration: hashable, of Python's whole numbers.
 
@@ -72,7 +82,7 @@ def check_schedule(schedule: Any) -> None:
       ValueError: a number out of its range.
     """
     check_kind("schedule", schedule, Schedule, "a schedule such as Burst(min_waiting=2)")
-    for name, row in _NUMBERS.items():
+    for name, row in _numbers_of(schedule).items():
         number = getattr(schedule, name)
         if name == "min_waiting" and number is None:
             continue
@@ -94,17 +104,17 @@ def make_schedule(given: Any, default: Schedule) -> Schedule:
     if given is not None:
         kind = type(default)
         check_kind("knobs.schedule", given, kind, f"a {kind.__name__}, as config.schedule is")
-        static = [f.name for f in fields(default) if f.metadata.get("static")]
+        static = [f.name for f in fields(cast(Any, default)) if f.metadata.get("static")]
         if any(getattr(given, name) != getattr(default, name) for name in static):
             raise ValueError(
                 f"knobs.schedule must have the {' and '.join(static)} of config.schedule, {default}, got "
                 f"{given}: another is another program"
             )
     numbers = {}
-    for name, row in _NUMBERS.items():
+    for name, row in _numbers_of(default).items():
         number = None if given is None else getattr(given, name)
         number = row.check(name, getattr(default, name) if number is None else number)
         if np.shape(number) != ():
             raise ValueError(f"{name} must be a scalar, got shape {np.shape(number)}")
         numbers[name] = jnp.asarray(number, jnp.int32)
-    return replace(default, **numbers)
+    return cast(Schedule, replace(cast(Any, default), **numbers))

@@ -21,7 +21,7 @@ from sia_jax.models.attention import Attend, ExtendAttention, FlatAttention, Pre
 from sia_jax.models.cache import KVCache
 from sia_jax.models.transformer import forward
 from sia_jax.models.value_model import ValueNet
-from sia_jax.steering.arrays import pick
+from sia_jax.steering.arrays import pick, run_if
 from sia_jax.steering.decision import steer
 
 
@@ -286,6 +286,25 @@ def read_prompts(
     which: Any = slice(None) if rows is None else rows
     read = state.value_read.at[which].set(True, mode="drop", wrap_negative_indices=False)
     return replace(state, value_cache=cache, value_read=read, value_computed=state.value_computed + ids.size)
+
+
+def read_unread(
+    net: ValueNet, state: DecodeState, asked: Bool[Array, ""], width: int, config: SamplerConfig
+) -> DecodeState:
+    """`read_prompts` of all rows, if it is asked for and they are unread.
+
+    Args:
+      net: the value model.
+      state: of rows whose prompts stand in `value_ids`.
+      asked: [] the same on all devices.
+      width: P', tokens of the buffers of value prompts.
+      config: resolved.
+    """
+
+    def read(state: DecodeState) -> DecodeState:
+        return read_prompts(net, state, state.value_ids[:: config.branches, :width], config)
+
+    return run_if(asked & ~jnp.all(state.value_read), read, state)
 
 
 def prompt_pass(

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sia_jax.decoding import sample as sampler
+from sia_jax.decoding.schedule import Shared
 from sia_jax.decoding.state import Samples
 from sia_jax.steering import gates
 from sia_jax.steering.config import SteeringConfig
@@ -59,14 +60,27 @@ VOCAB_SHAPES: dict[str, dict[str, Any]] = {
         slots=6, row_tokens=20, pass_tokens=60, chunk=7, max_new_tokens=33
     ),
 }
-PROGRAMS = [("scalar", shape) for shape in list(SHAPES)[:3]] + [("vocab", shape) for shape in VOCAB_SHAPES]
+SHARED_SHAPES: dict[str, dict[str, Any]] = {
+    "few slots": dict(
+        schedule=Shared(look_ahead=True), slots=2, row_tokens=8, pass_tokens=14, record="candidates"
+    ),
+    "one slot, one row a pass, one step a chunk": dict(
+        schedule=Shared(), slots=1, row_tokens=7, pass_tokens=7, chunk=1
+    ),
+}
+PROGRAMS = [
+    *(("scalar", shape) for shape in list(SHAPES)[:3]),
+    *(("vocab", shape) for shape in VOCAB_SHAPES),
+    *(("shared", shape) for shape in SHARED_SHAPES),
+]
 
 
 @functools.cache
 def program_of(head: str, shape: str = "few slots", **options: Any) -> Program:
-    fields = {"scalar": SHAPES, "vocab": VOCAB_SHAPES}[head][shape]
-    gate = gates.Entropy() if head == "scalar" else gates.Entropy() & ~gates.Position(2)
+    fields = {"scalar": SHAPES, "vocab": VOCAB_SHAPES, "shared": SHARED_SHAPES}[head][shape]
+    gate = gates.Entropy() & ~gates.Position(2) if head == "vocab" else gates.Entropy()
     fields = {"max_new_tokens": LENGTH, "record": None} | fields | options
+    head = "vocab" if head == "vocab" else "scalar"
     return make_program(SteeringConfig(num_candidates=6, gate=gate), head=head, **fields)
 
 
@@ -90,7 +104,7 @@ def bits_of(samples: Samples, i: int) -> list[bytes]:
 # Within one compiled program: to the last bit
 
 
-@pytest.mark.parametrize("head", ["scalar", "vocab"])
+@pytest.mark.parametrize("head", ["scalar", "vocab", "shared"])
 def test_the_order_of_the_rows_changes_no_bit(head):
     program, rows = program_of(head), rows_of(head)
     one = run(program, rows, min_waiting=3).samples
@@ -99,7 +113,7 @@ def test_the_order_of_the_rows_changes_no_bit(head):
         assert [bits_of(other, place) for place in range(ROWS)] == [bits_of(one, i) for i in order]
 
 
-@pytest.mark.parametrize("head", ["scalar", "vocab"])
+@pytest.mark.parametrize("head", ["scalar", "vocab", "shared"])
 def test_neighbours_with_other_prompts_and_keys_change_no_bit(head):
     program, rows, others = program_of(head), rows_of(head), rows_of(head, batch=1)
     one, two = run(program, rows, min_waiting=3).samples, run(program, others, min_waiting=3).samples

@@ -1,4 +1,4 @@
-"""One pass of policy and value model together, where the value model is a LoRA over the policy's weights.
+"""The `Shared` schedule: each step is one pass of both models, where one is a LoRA over the other's weights.
 
 Decoding is bound by the bytes of the weights, or by the work that each product begins with. A pass over one
 flat axis takes both once, for the next token of every row that runs, and for the spans and candidates of
@@ -16,7 +16,9 @@ the row says its token, and is decided about again in the same pass, as if it ha
 
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
 
 from sia_jax.decoding import policy_pass, value_pass
 from sia_jax.decoding.config import SamplerConfig
@@ -28,6 +30,33 @@ from sia_jax.models.attention import CachedAttention, FlatAttention, PairAttenti
 from sia_jax.models.cache import CachePair
 from sia_jax.models.transformer import forward
 from sia_jax.models.value_model import ValueNet
+from sia_jax.parallel.rows import sum_over_rows
+
+
+def run_shared(
+    params: SteeringParams,
+    state: DecodeState,
+    schedule: Shared,
+    steps: Int[Array, ""] | int,
+    config: SamplerConfig,
+    unread_width: int,
+) -> DecodeState:
+    """See `sia_jax.decoding.loop.run_chunk`: a loop of passes, each of which is a policy step."""
+    net = params.value_net(config)
+    assert net is not None
+
+    def goes_on(carry: tuple[DecodeState, Array]) -> Bool[Array, ""]:
+        state, left = carry
+        return (sum_over_rows(jnp.sum(state.alive)) > 0) & (left > 0)
+
+    def step(carry: tuple[DecodeState, Array]) -> tuple[DecodeState, Array]:
+        state, left = carry
+        if unread_width:
+            waiting = sum_over_rows(jnp.sum(state.waiting & state.alive)) > 0
+            state = value_pass.read_unread(net, state, waiting, unread_width, config)
+        return shared_pass(params, net, state, schedule, config), left - 1
+
+    return jax.lax.while_loop(goes_on, step, (state, jnp.asarray(steps, jnp.int32)))[0]
 
 
 def shared_pass(
@@ -38,7 +67,7 @@ def shared_pass(
     Args:
       params: the weights; `net` lies over those of the policy.
       net: the value model.
-      state: some row waits, here or on other devices.
+      state: value prompts of rows that wait have been read.
       schedule: whether the policy looks ahead.
       config: resolved.
     """
