@@ -5,7 +5,8 @@
     python -m decode.benchmark --shape tiny --tries 1 # a minute: that everything runs
 
 Random weights of the given shape in float32, prompts of 16 tokens, stop ids ignored, temperature 1; policy
-and value model have one shape and separate weights. The share of junctions is pinned by the Bernoulli gate.
+and value model have one shape and separate weights. The share of junctions is pinned by the Bernoulli gate,
+and the policy's logits are scaled so that 3.0 candidates contend under a bound of 1 nat, as a real model's do.
 A call's time is that of the whole call, prefill included. The systems take turns; the median is reported.
 
 "speed" is the table that targets are set for, with where the time of a steered call goes. "sweep" varies the
@@ -31,6 +32,7 @@ from rich.progress import (
 )
 
 from sia_jax.benchmarks import huggingface_baseline
+from sia_jax.benchmarks.contention import with_contenders
 from sia_jax.benchmarks.parts import time_parts
 from sia_jax.benchmarks.sampler import (
     Job,
@@ -87,7 +89,7 @@ def main(args: Args) -> None:
 
 def run(args: Args, console: Terminal) -> None:
     """`main`, once the options are checked."""
-    models = Models.random(SHAPES[args.shape])
+    models = with_contenders(Models.random(SHAPES[args.shape]))
     console.print("measuring the machine's bandwidth and peak ...")
     rates = measure_device()
     for part in args.parts:

@@ -3,7 +3,7 @@
 import statistics
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import jax
 
 import sia_jax
 from sia_jax.benchmarks import huggingface_baseline
+from sia_jax.benchmarks.contention import BOUND
 from sia_jax.benchmarks.systems import BareLoop, SamplerSystem, System, Timing
 from sia_jax.costs.roofline import DeviceRates, decode_step_cost, usable_cores
 from sia_jax.costs.shapes import Models
+from sia_jax.steering.tilts import Advantage, Clipped
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,7 @@ def speed_jobs(models: Models, tokens: int) -> list[Job]:
     unsteered = SamplerSystem(models, None)
     sparse = SamplerSystem(models, 0.2)
     dense = SamplerSystem(models, 1.0, expected_ratio=1.0)
+    bounded = Clipped(BOUND, Advantage())
     jobs = []
     for batch in (16, 1):
         jobs += [
@@ -41,6 +44,8 @@ def speed_jobs(models: Models, tokens: int) -> list[Job]:
             Job("steered, but no junction is met", SamplerSystem(models, 0.0), batch, tokens),
             Job("20% steered", sparse, batch, tokens),
             Job("dense", dense, batch, tokens),
+            Job("20% steered, contenders", replace(sparse, tilt=bounded), batch, tokens),
+            Job("dense, contenders", replace(dense, tilt=bounded), batch, tokens),
             Job("20% steered, vocab head", SamplerSystem(models, 0.2, "vocab"), batch, tokens),
             Job("bare greedy loop", BareLoop(models), batch, tokens),
         ]
@@ -124,10 +129,22 @@ def sampler_targets(rows: list[dict[str, Any]], tokens: int) -> list[dict[str, A
     sparse = {batch: ratio(speed("20% steered", batch), ours[batch]) for batch in (1, 16)}
     long = speed("unsteered, full record", 16, 4 * tokens)
     asked: list[tuple[str, float | None, float, bool]] = [
-        ("unsteered / Hugging Face, batch 16", ratio(ours[16], speed("Hugging Face", 16)), 1.5, True),
+        ("unsteered / Hugging Face, batch 16", ratio(ours[16], speed("Hugging Face", 16)), 2.0, True),
         ("unsteered / Hugging Face, batch 1", ratio(ours[1], speed("Hugging Face", 1)), 1.5, True),
         ("20% steered / unsteered, batch 16", sparse[16], 0.55, True),
-        ("20% steered / unsteered, batch 1", sparse[1], 0.70, True),
+        (
+            "20% steered, contenders alone read / unsteered, batch 16",
+            ratio(speed("20% steered, contenders", 16), ours[16]),
+            0.58,
+            True,
+        ),
+        (
+            "dense, contenders alone read / unsteered, batch 16",
+            ratio(speed("dense, contenders", 16), ours[16]),
+            0.42,
+            True,
+        ),
+        ("20% steered / unsteered, batch 1", sparse[1], 0.75, True),
         (
             "20% steered, batch 16 / official pattern at 20%",
             ratio(speed("20% steered", 16), speed("official pattern, 20% steered", 1)),

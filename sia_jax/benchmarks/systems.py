@@ -22,6 +22,7 @@ from sia_jax.models.cache import KVCache, Layout
 from sia_jax.models.config import HeadKind, ModelConfig
 from sia_jax.models.heads import lm_head
 from sia_jax.steering import gates
+from sia_jax.steering.tilts import Additive, Tilt
 from sia_jax.types import Params
 
 
@@ -48,6 +49,7 @@ class SamplerSystem:
     expected_ratio: float = 0.2
     """What `SamplerConfig.auto` is told."""
     num_candidates: int = 10
+    tilt: Tilt = field(default_factory=Additive)
     fields: tuple[tuple[str, Any], ...] = ()
     """Fields of the configuration to set otherwise, such as slots."""
     knobs: tuple[tuple[str, Any], ...] = ()
@@ -55,7 +57,9 @@ class SamplerSystem:
 
     def config(self, batch: int, new_tokens: int) -> sia_jax.SamplerConfig:
         """The static description of the program that runs."""
-        steering = sia_jax.SteeringConfig(num_candidates=self.num_candidates, gate=gates.Bernoulli(0.2))
+        steering = sia_jax.SteeringConfig(
+            num_candidates=self.num_candidates, gate=gates.Bernoulli(0.2), tilt=self.tilt
+        )
         return sia_jax.SamplerConfig.auto(
             batch,
             self.expected_ratio,
@@ -82,6 +86,8 @@ class SamplerSystem:
         seconds = time.perf_counter() - start
         counts = {
             "steered": float(np.mean(samples.junction)),
+            "contenders": float(np.mean(samples.contenders[samples.junction])) if self.ratio else 0.0,
+            "values_read": float(np.mean(samples.values_read)),
             "policy_steps": int(samples.policy_steps),
             "value_calls": int(samples.value_calls),
             "value_needed": int(np.sum(samples.value_tokens)),

@@ -43,7 +43,7 @@ class SamplerConfig:
     """The devices that hold the weights, of `make_mesh`; rows, caches and passes are split over "data" and
     "fsdp". None: one device."""
 
-    schedule: Schedule = field(default_factory=Burst)
+    schedule: Schedule | None = None
     """When rows that wait at a junction are served: one of `sia_jax.decoding.schedule`. Its numbers are
     defaults of traced ones, which `Knobs.schedule` overrides."""
     slots: int | None = None
@@ -60,7 +60,8 @@ class SamplerConfig:
         if self.value is not None:
             check_kind("value", self.value, ValueConfig, "a ValueConfig, such as value.config, or None")
         check_kind("steering", self.steering, SteeringConfig, "a SteeringConfig(...)")
-        check_schedule(self.schedule)
+        if self.schedule is not None:
+            check_schedule(self.schedule)
         for name in (*("max_new_tokens", "branches", "chunk"), *_OPTIONAL):
             if getattr(self, name) is not None or name not in _OPTIONAL:
                 check_whole(name, getattr(self, name))
@@ -245,7 +246,7 @@ def _resolve(config: SamplerConfig, batch: int, ratio: float, contenders: float 
     if steering.tilt.bounded and contenders < steering.num_candidates:
         contenders = max(contenders, 1.25)  # some are always read
         ratio, candidates = ratio * (1 - 1 / contenders), min(math.ceil(contenders + 1), most)
-    schedule = config.schedule.resolve(ratio * batch)
+    schedule = (config.schedule or Burst()).resolve(ratio * batch)
     batch = -(-batch // config.row_groups)
     arrivals = ratio * batch
     span = math.ceil((1 - ratio) / ratio)

@@ -90,7 +90,7 @@ def check_schedule(schedule: Any) -> None:
         row.check(name, number)
 
 
-def make_schedule(given: Any, default: Schedule) -> Schedule:
+def make_schedule(given: Any, default: Schedule | None) -> Schedule:
     """The numbers of a call's schedule as typed arrays [], so that no Python number compiles anything.
 
     Args:
@@ -101,6 +101,7 @@ def make_schedule(given: Any, default: Schedule) -> Schedule:
       TypeError: another kind of schedule than the configuration's, which is another program.
       ValueError: a number out of its range, or no scalar, or another static field.
     """
+    assert default is not None, "the configuration is not resolved"
     if given is not None:
         kind = type(default)
         check_kind("knobs.schedule", given, kind, f"a {kind.__name__}, as config.schedule is")

@@ -25,6 +25,7 @@ from sia_jax.checkpoints.value_model import load_value_model, own_backbone
 from sia_jax.decoding.checks import check_mesh, check_params, check_threshold
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.params import SteeringParams
+from sia_jax.decoding.schedule import Schedule
 from sia_jax.engine.driver import Driver
 from sia_jax.engine.handle import Handle, Listener, Piece, Stream
 from sia_jax.engine.job import Job, Terms, blank, make_job
@@ -74,6 +75,9 @@ class Engine:
       threshold: of requests that do not say; None: 1.0 nats, and inf without a value model.
       steering: structure, and the default of each number.
       expected_ratio: the share of tokens that value passes are laid out for.
+      expected_contenders: under a bounded tilt, the candidates a junction that they are laid out for; see
+        `SamplerConfig.auto`, which has the rule for None.
+      schedule: how rows that wait at a junction are served; None: by the rule of `SamplerConfig.auto`.
       record: "candidates" records them in every reply.
       steps: policy steps of a window, at most.
       max_stop_ids: ids that may end a reply, those of the policy's end of text among them.
@@ -100,6 +104,8 @@ class Engine:
         threshold: float | None = None,
         steering: SteeringConfig | None = None,
         expected_ratio: float = 0.2,
+        expected_contenders: float | None = None,
+        schedule: Schedule | None = None,
         record: Literal["candidates"] | None = None,
         steps: int = 16,
         max_stop_ids: int = 16,
@@ -131,6 +137,7 @@ class Engine:
             max_new_tokens=kinds[-1],
             record=record,
             mesh=mesh,
+            schedule=schedule,
             chunk=steps,
         )
         check_params(params.policy, params.value, whole)
@@ -148,7 +155,12 @@ class Engine:
         pools = [
             Pool(
                 params,
-                SamplerConfig.auto(rows, expected_ratio, **_fields(replace(whole, max_new_tokens=length))),
+                SamplerConfig.auto(
+                    rows,
+                    expected_ratio,
+                    expected_contenders,
+                    **_fields(replace(whole, max_new_tokens=length)),
+                ),
                 length,
                 rows,
                 nobody,
