@@ -171,6 +171,8 @@ def test_within_the_loop_devices_exchange_counts_and_activations_and_no_cache():
         f"f32[{places},{d}]",
         f"f32[{places},{RANK}]",
         f"f32[{rows},{v}]",
+        f"f32[{d},{rows}]",  # products with the weights on the left
+        f"f32[{d},{places}]",
     }
     within = [one for one in collectives(found.text, found.mesh.shape) if one.loops]
     between_rows = [one for one in within if set(one.axes) & set(ROW_AXES)]
