@@ -41,15 +41,27 @@ def inverse_frequencies(config: RopeConfig, head_dim: int) -> np.ndarray:
 
 def rotary_angles(
     positions: Int[Array, "..."], frequencies: np.ndarray
-) -> tuple[Float[Array, "... 1 F"], Float[Array, "... 1 F"]]:
-    """cos and sin of position * frequency, float32, with an axis for the heads: [..., 1, H / 2] each."""
+) -> tuple[Float[Array, "... 1 H"], Float[Array, "... 1 H"]]:
+    """(cos, cos) and (-sin, sin) of position * frequency, float32, with an axis for the heads.
+
+    Of the width of a head and not of half of it, or else XLA on a CPU moves cosines and sines into the
+    rotations, which then compute them for every layer and head.
+    """
     angles = positions[..., None, None].astype(jnp.float32) * frequencies
-    return jnp.cos(angles), jnp.sin(angles)
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    return jnp.concatenate([cos, cos], axis=-1), jnp.concatenate([-sin, sin], axis=-1)
 
 
 def rotate(
-    x: Float[Array, "... N H"], cos: Float[Array, "... 1 F"], sin: Float[Array, "... 1 F"]
+    x: Float[Array, "... N H"], cos: Float[Array, "... 1 H"], sin: Float[Array, "... 1 H"]
 ) -> Float[Array, "... N H"]:
-    """(a, b) -> (a cos - b sin, b cos + a sin) for the pairs a = x[i], b = x[i + H/2], in float32."""
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+    """(a, b) -> (a cos - b sin, b cos + a sin) for the pairs a = x[i], b = x[i + H/2], in float32.
+
+    Args:
+      x: queries or keys.
+      cos: with sin, of `rotary_angles`.
+      sin: whose first half is negative.
+    """
+    y = x.astype(jnp.float32)
+    a, b = jnp.split(y, 2, axis=-1)
+    return (y * cos + jnp.concatenate([b, a], axis=-1) * sin).astype(x.dtype)

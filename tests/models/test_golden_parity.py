@@ -144,6 +144,7 @@ def default_theta(monkeypatch):
 def interleaved_rotary_pairs(monkeypatch):
     def rotate(x, cos, sin):
         a, b = x[..., 0::2], x[..., 1::2]
+        cos, sin = (jnp.split(y, 2, axis=-1)[1] for y in (cos, sin))
         return jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(x.shape)
 
     monkeypatch.setattr(rope, "rotate", rotate)
