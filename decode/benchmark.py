@@ -6,7 +6,7 @@
 
 Random weights of the given shape in float32, prompts of 16 tokens, stop ids ignored, temperature 1; policy
 and value model have one shape and separate weights. The share of junctions is pinned by the Bernoulli gate,
-and the policy's logits are scaled so that 3.0 candidates contend under a bound of 1 nat, as a real model's do.
+and the logits are scaled so that 3.0 candidates contend under a bound of 1 nat, as a real model's do.
 A call's time is that of the whole call, prefill included. The systems take turns; the median is reported.
 
 "speed" is the table that targets are set for, with where the time of a steered call goes. "sweep" varies the

@@ -72,9 +72,10 @@ class ValueModel:
 
     config: ValueConfig
     params: Params
-    """{"model": ..., "value_head": ...} merged; {"lora": ..., "value_head": ...} over a policy's weights."""
+    """{"model": ..., "value_head": ...} merged; {"lora": ..., "value_head": ...} over a policy's weights;
+    {"value_head": ...} on a policy's hidden states."""
     base: Params | None = None
-    """The policy's backbone under the adapter; None where `params` holds its own."""
+    """The policy's backbone under the adapter or the head; None where `params` holds its own."""
     tokenizer: Any = None
     name: str = ""
     markup: Markup | None = None
@@ -85,7 +86,7 @@ class ValueModel:
 
     @property
     def net(self) -> ValueNet:
-        """The network: its own backbone, or `base` under the adapter; and the head."""
+        """The network: its own backbone, or `base`, under the adapter if it has one; and the head."""
         return value_net(self.params, self.config, None if self.base is None else {"model": self.base})
 
     def values(self, tokens: Any, lengths: Any) -> Array:
@@ -107,7 +108,16 @@ class ValueModel:
         return passes.batch_values(self.net, padded)[:batch, :length]
 
     def prompt_ids(self, messages: Sequence[chat.Message]) -> list[int]:
-        """The ids of the conversation in the value model's own form; see `sia_jax.text.chat.value_prompt`."""
+        """The ids of the conversation in the value model's own form; see `sia_jax.text.chat.value_prompt`.
+
+        Raises:
+          ValueError: it has no tokenizer, or reads the policy's hidden states, and so the policy's prompt.
+        """
+        if not self.config.runs_passes:
+            raise ValueError(
+                f"{self.name or 'this value model'} reads the policy's hidden states and has no prompt of "
+                "its own; leave the value model's ids out, or pass those of policy.prompt_ids"
+            )
         tokenizer = _need_tokenizer(self.tokenizer, self.name)
         return chat.value_prompt(tokenizer, messages, self.markup)
 

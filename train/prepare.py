@@ -230,7 +230,7 @@ def _generate(
         console.print(
             "the prompts in the records are those that the policy read, and decode.generate gives a value "
             "model its own form of a prompt; for a value model that is to steer there leave out "
-            "--record-prompt policy",
+            "--record-prompt policy, which only a head on the policy's states wants",
             highlight=False,
             soft_wrap=True,
         )

@@ -15,10 +15,15 @@ r"""Train a value model: V(x, y_<=t), which foretells from any prefix the reward
     python -m train.value_model --data data/ultrafeedback --base Qwen/Qwen3-1.7B-Base --out out/vm-vocab \
         --head vocab --head-rank 64 --objective distil --teacher out/vm-1.7b/best
 
+    # A vocab head on the hidden states that the policy has anyway, so that steering takes no further pass:
+    python -m train.value_model --data data/sampled --base Qwen/Qwen3-1.7B --out out/vm-states \
+        --head vocab --head-rank 64 --states policy --objective token
+
 --data is what train.prepare and train.label made. --out holds metrics.jsonl, curves.png, checkpoints/, and at
 the end last/ and best/, value models in the official layout or in ours. After --trained full each has its
-backbone/, which decode.generate and sia_jax.load_value_model find by themselves. Stop it at any moment and
-start the same command again: it goes on to the same numbers.
+backbone/, which decode.generate and sia_jax.load_value_model find by themselves; after --states policy each
+is a head alone, which steers --base and no other policy. Stop it at any moment and start the same command
+again: it goes on to the same numbers.
 """
 
 import dataclasses
@@ -27,7 +32,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import jax
@@ -39,7 +44,7 @@ from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.checkpoints.huggingface import load_backbone
 from sia_jax.checkpoints.value_model import fingerprint_with_backbone, own_backbone
 from sia_jax.checkpoints.vocabulary import load_tokenizer
-from sia_jax.data.records import read_records, trajectories
+from sia_jax.data.records import RecordSource, read_records, trajectories
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.set_folder import set_folder
 from sia_jax.data.trajectories import Trajectory
@@ -120,7 +125,15 @@ def _train(args: Args, console: Terminal) -> None:
     loop = loop_config(args, steps)
     teacher = _teacher(args, model_config, model)
     config = train_config(args, model_config, teacher, steps)
-    markup = markup_of_set(source.meta, str(args.data), load_tokenizer(base_folder))
+    tokenizer = load_tokenizer(base_folder)
+    markup = markup_of_set(source.meta, str(args.data), tokenizer)
+    policy = sia_jax.Policy(model_config, {}, tokenizer, checkpoint_name(args.base))
+    if args.states == "policy" and _is_prompted_otherwise(source, policy):
+        text = (
+            f"the prompts in {args.data} are not as {policy.name} is given them, behind which the head is to "
+            "steer; train.prepare --generate N --record-prompt policy makes a set of them"
+        )
+        console.print(text, style="yellow", highlight=False, soft_wrap=True)
     frozen, state = begin(config, model, args.seed, teacher=teacher, mesh=mesh)
     del model  # of a full run it would stay as a second copy of every weight
     if chief:
@@ -207,6 +220,16 @@ def _how_many_held_out(args: Args, data: Sequence[Trajectory], held_out: Sequenc
     share = held_out_share(prompts) if args.held_out is None else args.held_out
     now = f"{out:,} of {prompts:,} prompts are held out"
     return f"{now}: raise --held-out, now {share:.2g}, or train on more data"
+
+
+def _is_prompted_otherwise(source: RecordSource, policy: sia_jax.Policy) -> bool:
+    """Whether the policy is given the first conversation, where there is one, in other ids than the set's."""
+    first, other = source[0], False
+    with suppress(
+        ValueError
+    ):  # no conversation, no tokenizer, or a template that refuses: nothing to compare
+        other = policy.prompt_ids(first.messages[:-1]) != first.prompt_ids.tolist()
+    return other
 
 
 def _teacher(args: Args, model: ModelConfig, base: Params) -> ValueModel | None:

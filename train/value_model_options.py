@@ -14,7 +14,7 @@ from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import ATTENTION_PROJECTIONS, LoraConfig, check_targets
 from sia_jax.pretrained import ValueModel
 from sia_jax.runs.cli import Folder, Int, check_used, named_as_options, option_of
-from sia_jax.training.config import OptimizerConfig, TrainConfig
+from sia_jax.training.config import OptimizerConfig, TrainConfig, Trained
 from sia_jax.training.loop import LoopConfig, evaluations_apart
 
 
@@ -37,6 +37,9 @@ class Args:
     """scalar: the value of a token that was read; vocab: of all next tokens, from the prefix alone."""
     head_rank: int | None = None
     """Inner width of a vocab head."""
+    states: Literal["own", "policy"] = "own"
+    """Whose hidden states the head reads. policy: those of the base, which the sampler has anyway; a vocab
+    head alone is trained, and steers the base without a pass."""
     teacher: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """A value model over the same base, or with a backbone of its own, for distil."""
     rank: int = 16
@@ -94,6 +97,11 @@ class Args:
     """Of the value models in last/ and best/."""
 
 
+def what_is_trained(args: Args) -> Trained:
+    """As --trained says, but of a head on the policy's states the head."""
+    return args.trained if args.states == "own" else "head"
+
+
 def check_options(args: Args) -> None:
     """What can be said of the options before anything is read.
 
@@ -107,12 +115,20 @@ def check_options(args: Args) -> None:
             raise ValueError("--layout official holds a scalar head; leave it out, or --head vocab")
     else:
         check_used(args, ("head_rank",), "--head vocab")
+    if args.states == "policy" and args.head != "vocab":
+        raise ValueError(
+            f"--states policy is for a vocab head, which reads the prefix alone, got --head {args.head}; "
+            "pass --head vocab --head-rank R, such as 64"
+        )
+    if args.states == "policy" and args.trained == "full":
+        raise ValueError("--states policy trains the head alone, got --trained full; leave that out")
     if args.objective != "distil":
         check_used(args, ("teacher",), "--objective distil")
     elif args.teacher is None:
         raise ValueError("--objective distil learns from a value model: give --teacher DIR")
-    if args.trained != "lora":
-        check_used(args, ("rank", "alpha", "dropout", "targets"), "--trained lora")
+    if what_is_trained(args) != "lora":
+        mode = "--trained lora" if args.states == "own" else "--states own"
+        check_used(args, ("rank", "alpha", "dropout", "targets"), mode)
     if args.held_out == 0:
         check_used(args, ("evaluate_every", "patience"), "a --held-out above 0, to evaluate on")
     elif args.held_out is not None and not 0 < args.held_out < 1:
@@ -176,7 +192,7 @@ def _optimizer(args: Args, steps: int) -> OptimizerConfig:
 
 
 def _lora(args: Args) -> LoraConfig | None:
-    if args.trained != "lora":
+    if what_is_trained(args) != "lora":
         return None
     with _named(args):
         lora = LoraConfig(args.rank, args.alpha, tuple(args.targets), args.dropout)
@@ -188,8 +204,8 @@ def train_config(args: Args, model: ModelConfig, teacher: ValueModel | None, ste
     """What is trained, of a backbone and for so many steps."""
     with _named(args):
         return TrainConfig(
-            ValueConfig(model, args.head, args.head_rank, _lora(args)),
-            trained=args.trained,
+            ValueConfig(model, args.head, args.head_rank, _lora(args), args.states),
+            trained=what_is_trained(args),
             objective=args.objective,
             teacher=None if teacher is None else teacher.config,
             batch_size=args.batch_size,

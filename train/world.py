@@ -194,6 +194,26 @@ def _value_vocab(world: World, console: Terminal) -> None:
     collect(world, "value-vocab")
 
 
+def _value_states(world: World, console: Terminal) -> None:
+    _learn_on_states(world, "value-states")
+
+
+def _value_states_token(world: World, console: Terminal) -> None:
+    _learn_on_states(world, "value-states-token", objective="token")
+
+
+def _value_states_distil(world: World, console: Terminal) -> None:
+    teacher = str(world.runs / "value-token" / "best")
+    _learn_on_states(world, "value-states-distil", objective="distil", teacher=teacher)
+
+
+def _learn_on_states(world: World, name: str, **options: Any) -> None:
+    """A vocab head on the policy's own hidden states."""
+    options |= {"head": "vocab", "head_rank": world.size.head_rank, "states": "policy"}
+    _learn_values(world, name, learning_rate=2e-3, **options)
+    collect(world, name)
+
+
 def _value_small(world: World, console: Terminal) -> None:
     """Over the policy's lower layers, which are trained too."""
     base, epochs = str(lower_layers(world)), world.size.small_epochs
@@ -243,6 +263,9 @@ STAGES: dict[str, tuple[str, Callable[[World, Terminal], None]]] = {
     "value-vocab": ("a vocab head, distilled from the scalar one", _value_vocab),
     "value-small": ("a value model over lower layers of the policy, which are trained too", _value_small),
     "value-token": ("a value model that learns the reward at every token by itself", _value_token),
+    "value-states": ("a vocab head on the policy's own hidden states", _value_states),
+    "value-states-token": ("the same, which learns the reward at every token by itself", _value_states_token),
+    "value-states-distil": ("the same, distilled from the scalar one that learned so", _value_states_distil),
 }
 
 

@@ -161,7 +161,7 @@ def _policy_step(
     params: SteeringParams, prompt: Prompt, state: DecodeState, config: SamplerConfig
 ) -> DecodeState:
     state = replace(state, waited=jnp.full_like(state.waited, -1))
-    return policy_pass.policy_step(params.policy, state, config)
+    return policy_pass.policy_step(params.policy, state, config, params.value_net(config))
 
 
 def _policy_network(

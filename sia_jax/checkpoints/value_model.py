@@ -15,6 +15,9 @@ where all of its weights were trained too. The adapter then changes nothing.
 
 Merged (merge_and_unload of peft, or own training without an adapter): the head and the JSON file of either
 layout, the merged weights in backbone/, and no lora_weights/.
+
+A head on the policy's hidden states is the head and the JSON file of our layout alone, in which "states" is
+"policy".
 """
 
 import contextlib
@@ -23,7 +26,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +50,7 @@ from sia_jax.checkpoints.values import is_count
 from sia_jax.checkpoints.vocabulary import check_same_vocabulary, load_tokenizer
 from sia_jax.files.shown import shown_line, shown_value
 from sia_jax.files.writing import write_text
-from sia_jax.models.config import HeadKind, ModelConfig, ValueConfig
+from sia_jax.models.config import HeadKind, ModelConfig, States, ValueConfig
 from sia_jax.models.heads import HEADS
 from sia_jax.models.lora import LoraConfig, check_adapter, merge_lora
 from sia_jax.parallel.mesh import mesh_of, shard_params
@@ -80,9 +83,10 @@ def load_value_model(
       path: its folder, or else a Hub id. Without lora_weights/, its weights are merged: they are its own.
       backbone: what the adapter goes on. A folder or Hub id: loaded, and the adapter merged into it. A loaded
         policy: the adapter stays apart, over the policy's own weights, which are then held once. None: the
-        one that the value model brings itself (`own_backbone`).
+        one that the value model brings itself (`own_backbone`). A head on the policy's hidden states takes
+        the loaded policy, here or as `policy`, and nothing else.
       policy: the policy that it is to steer: every id must mean the same token in both tokenizers.
-      check_base: the backbone must be the one that the adapter was trained on: its fingerprint where the
+      check_base: the backbone must be the one that adapter or head was trained on: its fingerprint where the
         folder records one or the recorded base is a folder here, else its name. False: take the caller's
         word.
       dtype: of a loaded backbone; None: what its config.json names. The adapter and the head stay float32.
@@ -96,6 +100,9 @@ def load_value_model(
     folder = folder_of_value_model(path)
     name = checkpoint_name(path)
     saved = _read_saved_config(folder)
+    states = _states(folder, saved)
+    if states == "policy":
+        backbone = _policy_of(folder, saved, backbone, policy)
     if backbone is None:
         backbone = own_backbone(folder)
         if backbone is None:
@@ -103,7 +110,8 @@ def load_value_model(
                 f"{folder} has no {OWN_BACKBONE}/ of its own; pass the backbone that it was trained on, "
                 f"{shown_value(_recorded_base(saved))}"
             )
-    merged = not (folder / ADAPTER).is_dir()
+    adapted = (folder / ADAPTER).is_dir()
+    merged = not adapted and states == "own"
     if merged:
         _check_merged(folder, backbone, check_base)
     steered = backbone if isinstance(backbone, Policy) and policy is None else policy
@@ -125,13 +133,14 @@ def load_value_model(
     # What is small is read and checked first: what does not fit shows before gigabytes are read. Another base
     # before its shapes, which say less.
     if check_base and not merged:
-        adapter_base = read_adapter_config(folder / ADAPTER).base_model
-        _check_base(folder, saved, adapter_base, digest, base_name)
+        adapter_base = read_adapter_config(folder / ADAPTER).base_model if adapted else None
+        _check_base(folder, saved, adapter_base, digest, base_name, "adapter" if adapted else "head")
     markup = recorded_markup_of(folder)
     lora_config: LoraConfig | None = None
     lora: Params = {}
-    if not merged:
-        lora_config, lora, _ = load_adapter(folder / ADAPTER, model_config, mesh, embedding)
+    if adapted:
+        lora_config, adapter, _ = load_adapter(folder / ADAPTER, model_config, mesh, embedding)
+        lora = {"lora": adapter}
     kind, rank, head = _load_head(folder, saved, model_config)
     if steered is not None:
         _check_vocabulary(steered, model_config, tokenizer, name)
@@ -139,14 +148,14 @@ def load_value_model(
         head = shard_params({"value_head": head}, mesh)["value_head"]
 
     if isinstance(backbone, Policy):
-        config = ValueConfig(model_config, kind, rank, lora_config)
+        config = ValueConfig(model_config, kind, rank, lora_config, states)
         base = backbone.params["model"]
-        params = {"lora": lora, "value_head": head}
+        params = lora | {"value_head": head}
         if mesh is None:  # beside the policy, on whichever device it lies
             params = jax.device_put(params, base["norm"]["weight"].sharding)
         return ValueModel(config, params, base, tokenizer, name, markup)
     _, base = load_backbone(base_folder, dtype=dtype, mesh=mesh)
-    model = base if lora_config is None else merge_lora(base, lora, lora_config)
+    model = base if lora_config is None else merge_lora(base, lora["lora"], lora_config)
     params = {"model": model, "value_head": head}
     return ValueModel(ValueConfig(model_config, kind, rank), params, None, tokenizer, name, markup)
 
@@ -218,10 +227,11 @@ def save_value_model(
     base_fingerprint: str | None = None,
     extra: dict[str, Any] | None = None,
 ) -> None:
-    """Write an adapter and head (a value model over a policy's weights) to a folder.
+    """Write an adapter and head (a value model over a policy's weights), or a head alone, to a folder.
 
     Args:
-      value: with `config.lora` set; a merged model no longer knows its adapter.
+      value: with `config.lora` set, or a head on the policy's hidden states; a merged model no longer knows
+        its adapter.
       folder: made if need be.
       base_model: name or path of the backbone's checkpoint, recorded in the files.
       layout: "official": what the official code reads (scalar head only); "sia_jax": ours.
@@ -232,7 +242,8 @@ def save_value_model(
     Raises:
       ValueError: a merged model, or a vocab head in the official layout.
     """
-    if value.config.lora is None or value.base is None:
+    lora, head_alone = value.config.lora, not value.config.runs_passes
+    if value.base is None or (lora is None and not head_alone):
         raise ValueError(
             "a merged value model has no adapter to save; load it with backbone=<a loaded policy>"
         )
@@ -240,17 +251,18 @@ def save_value_model(
         raise ValueError(
             f'the official layout holds a scalar head, got {value.config.head!r}; use layout="sia_jax"'
         )
-    check_adapter(value.base, value.params["lora"])
+    if lora is not None:
+        check_adapter(value.base, value.params["lora"])
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # A folder without its JSON file is not taken for a value model: it goes first, and is written last.
     for name in (OUR_CONFIG, OFFICIAL_CONFIG, OUR_HEAD, OFFICIAL_HEAD):
         (folder / name).unlink(missing_ok=True)
-    lora = value.config.lora
     head = {name: np.asarray(leaf) for name, leaf in flatten_names(value.params["value_head"]).items()}
     backbone = value.config.backbone
     hidden_size = backbone.hidden_size
     if layout == "official":
+        assert lora is not None
         write_torch_file(folder / OFFICIAL_HEAD, {"token_reward_head": head, "hidden_size": hidden_size})
         saved: dict[str, Any] = {
             "base_model_path": base_model,
@@ -273,11 +285,14 @@ def save_value_model(
             "head": value.config.head,
             "head_rank": value.config.head_rank,
         }
+        if head_alone:
+            saved["states"] = value.config.states
         config_name = OUR_CONFIG
     markup = recorded_markup(value.markup, value.tokenizer)
-    if markup is not None:
+    if markup is not None and not head_alone:  # which has no prompt of its own
         saved["markup"] = markup.to_json()
-    save_adapter(folder / ADAPTER, value.params["lora"], lora, base_model, backbone.num_layers)
+    if lora is not None:
+        save_adapter(folder / ADAPTER, value.params["lora"], lora, base_model, backbone.num_layers)
     write_text(folder / config_name, json.dumps(saved | (extra or {}), indent=2) + "\n")
 
 
@@ -286,6 +301,43 @@ def _is_value_model(folder: Path) -> bool:
     return (folder / ADAPTER).is_dir() or any(
         (folder / name).is_file() for name in (OUR_CONFIG, OFFICIAL_CONFIG)
     )
+
+
+def _states(folder: Path, saved: dict[str, Any]) -> States:
+    """Whose hidden states the head reads, as our JSON file says; the official one knows of no choice.
+
+    Raises:
+      ValueError: a word that is none, or weights beside a head that has none.
+    """
+    found: States = saved.get("states", "own") if (folder / OUR_CONFIG).is_file() else "own"
+    if not isinstance(found, str) or found not in get_args(States):
+        raise ValueError(
+            f"{folder / OUR_CONFIG}: states must be one of {get_args(States)}, got {shown_value(found)}"
+        )
+    weights = [name for name in (ADAPTER, OWN_BACKBONE) if (folder / name).is_dir()]
+    if found == "policy" and weights:
+        raise ValueError(
+            f"{folder} is a head on the policy's hidden states, which has no {weights[0]}/; move that away"
+        )
+    return found
+
+
+def _policy_of(
+    folder: Path, saved: dict[str, Any], backbone: str | Path | Policy | None, policy: Policy | None
+) -> Policy:
+    """The loaded policy whose hidden states a head reads, which is the one that it steers.
+
+    Raises:
+      ValueError: there is none, a folder in its place, or two.
+    """
+    given = policy if backbone is None else backbone
+    if not isinstance(given, Policy) or policy not in (None, given):
+        got = "nothing" if given is None else f"{given} and {policy}" if policy else given
+        raise ValueError(
+            f"{folder} is a head on the hidden states of the policy that it steers and has no backbone, got "
+            f"{got}; pass the loaded policy, {shown_value(_recorded_base(saved))}, and no other"
+        )
+    return given
 
 
 def _check_merged(folder: Path, backbone: str | Path | Policy, check_base: bool) -> None:
@@ -415,9 +467,14 @@ def _recorded_base(saved: dict[str, Any]) -> Any:
 
 
 def _check_base(
-    folder: Path, saved: dict[str, Any], adapter_base: str | None, digest: Callable[[], str], base_name: str
+    folder: Path,
+    saved: dict[str, Any],
+    adapter_base: str | None,
+    digest: Callable[[], str],
+    base_name: str,
+    part: Literal["adapter", "head"],
 ) -> None:
-    """The adapter's base must be the given one: by its weights where that can be told, else by its name."""
+    """The base of a part must be the given one: by its weights where that can be told, else by its name."""
     recorded = _recorded_base(saved) or adapter_base
     remedy = "pass the backbone it was trained on, or check_base=False if these are the same weights"
     if not isinstance(recorded, str):
@@ -432,11 +489,11 @@ def _check_base(
     if expected is not None:
         if digest() != expected:
             raise ValueError(
-                f"{folder}: the adapter was trained on other weights ({shown_line(recorded, 200)}) than "
+                f"{folder}: the {part} was trained on other weights ({shown_line(recorded, 200)}) than "
                 f"{base_name}; {remedy}"
             )
     elif checkpoint_name(recorded) != base_name:
         raise ValueError(
-            f"{folder}: the adapter was trained on {shown_value(recorded)}, the backbone is {base_name!r}; "
+            f"{folder}: the {part} was trained on {shown_value(recorded)}, the backbone is {base_name!r}; "
             f"{remedy}"
         )

@@ -46,7 +46,9 @@ def steering_flops(config: ValueConfig, prompt: int, values_read: Sequence[np.nd
     """FLOPs of the value model at the junctions of the replies to one prompt.
 
     It reads its prompt once, if values are read of any reply; then of each reply the tokens before the last
-    that they decided, and with a scalar head the candidates at each, one of which is the steered token.
+    that they decided, and with a scalar head the candidates at each, one of which is the steered token. A
+    head on the policy's hidden states reads nothing: at each junction there are two products, [R, D] and
+    [C, R].
 
     Args:
       config: the value model.
@@ -56,12 +58,15 @@ def steering_flops(config: ValueConfig, prompt: int, values_read: Sequence[np.nd
     met = [(places, read[places]) for read in values_read if len(places := np.flatnonzero(read))]
     if not met:
         return 0.0
+    if not config.runs_passes:
+        return sum(_head(config, int(count)) for _, read in met for count in read)
     model = config.backbone
     flops = _sequence(model, 0, prompt, lora=config.lora)
     for places, read in met:
         last, count = int(places[-1]), len(places)
         if not config.reads_candidates:
-            flops += _sequence(model, prompt, last, lora=config.lora) + count * _head(config)
+            flops += _sequence(model, prompt, last, lora=config.lora)
+            flops += sum(_head(config, int(candidates)) for candidates in read)
             continue
         at_junctions = float(np.sum(prompt + places + 1))
         at_candidates = float(np.sum((prompt + places + 1) * read))
@@ -123,7 +128,7 @@ def _adapter(config: ModelConfig, lora: LoraConfig) -> float:
     return 2 * widths
 
 
-def _head(config: ValueConfig) -> float:
-    """FLOPs of one use of the value head: of one token, or with a vocab head of all tokens at one place."""
-    d, v = config.backbone.hidden_size, config.backbone.vocab_size
-    return 2 * d if config.head_rank is None else 2 * config.head_rank * (d + v)
+def _head(config: ValueConfig, tokens: int = 1) -> float:
+    """FLOPs of one use of the value head: of one token, or with a vocab head of so many at one place."""
+    d = config.backbone.hidden_size
+    return 2 * d if config.head_rank is None else 2 * config.head_rank * (d + tokens)

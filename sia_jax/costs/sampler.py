@@ -64,7 +64,9 @@ def sampler_memory(
     itemsize = policy["model"]["embed_tokens"]["weight"].dtype.itemsize
     tokens = prompt + config.max_new_tokens
     of_policy, of_value = cache_columns(config, tokens, tokens)
-    cached = of_policy * _cached(config.policy, mesh) + of_value * _cached(config.value.backbone, mesh)
+    cached = of_policy * _cached(config.policy, mesh)
+    if config.value_passes:
+        cached += of_value * _cached(config.value.backbone, mesh)
     return SamplerMemory(
         weights=held,
         gathered=whole if mesh.shape["fsdp"] > 1 else 0,

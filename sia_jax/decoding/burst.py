@@ -51,7 +51,7 @@ def run_burst(
     A scan of rounds. A round is a loop of policy steps, which ends when a value pass is due, and a loop of
     one value pass or none. What has nothing to do takes no trip: masks decide, and there is no branch.
     """
-    net = params.value_net(config)
+    net, pass_net = params.value_net(config), params.pass_net(config)
 
     def due(state: DecodeState) -> Bool[Array, ""]:
         return _due(_count(state, schedule), schedule)
@@ -63,16 +63,16 @@ def run_burst(
 
     def advance(carry: tuple[DecodeState, Array]) -> tuple[DecodeState, Array]:
         state, left = carry
-        return policy_step(params.policy, state, config), left - 1
+        return policy_step(params.policy, state, config, net), left - 1
 
     def round_(carry: tuple[DecodeState, Array], _: None) -> tuple[tuple[DecodeState, Array], None]:
         with jax.named_scope("policy"):
             state, left = jax.lax.while_loop(advances, advance, carry)
-        if net is not None:
+        if pass_net is not None:
             with jax.named_scope("value"):
                 if unread_width:
-                    state = read_unread(net, state, due(state), unread_width, config)
-                state = run_if(due(state), lambda s: value_pass(net, s, config), state)
+                    state = read_unread(pass_net, state, due(state), unread_width, config)
+                state = run_if(due(state), lambda s: value_pass(pass_net, s, config), state)
         return (state, left), None
 
     carry = (state, jnp.asarray(steps, jnp.int32))

@@ -32,7 +32,7 @@ def check_params(policy: Params, value: Params | None, config: SamplerConfig) ->
     Raises:
       TypeError: a tree that is no dict, such as the model it belongs to.
       ValueError: a value model without its configuration or the other way round; tensors that are missing,
-        too many or of another shape; an adapter over another backbone than the policy's.
+        too many or of another shape; an adapter or a head over another backbone than the policy's.
     """
     if (value is None) != (config.value is None):
         given, missing = ("params", "config") if config.value is None else ("config", "params")
@@ -44,7 +44,15 @@ def check_params(policy: Params, value: Params | None, config: SamplerConfig) ->
     if value is None or config.value is None:
         return
     _check_tree("value model", value, _value_shapes(config.value, value))
-    if config.value.lora is not None and config.value.backbone.network != config.policy.network:
+    if config.value.backbone.network == config.policy.network:
+        return
+    if not config.value_passes:
+        raise ValueError(
+            "a head on the policy's hidden states steers the policy that it was trained on, so its backbone "
+            f"must be the policy's, got {_differences(config.value.backbone, config.policy)}; take that "
+            "policy, or a value model that runs passes"
+        )
+    if config.value.lora is not None:
         raise ValueError(
             "a value model that is an adapter lies over the policy's weights, so its backbone must be the "
             f"policy's, got {_differences(config.value.backbone, config.policy)}; merge it into its own base "
@@ -153,6 +161,8 @@ def _value_shapes(config: ValueConfig, value: Params) -> Shapes:
     head = flatten_names({"value_head": abstract_value_head(config)})
     shapes: Shapes = {name: leaf.shape for name, leaf in head.items()}
     backbone = _backbone_shapes(config.backbone)
+    if not config.runs_passes:
+        return shapes
     if config.lora is None:
         return shapes | {f"model.{name}": shape for name, shape in backbone.items()}
     return shapes | _adapter_shapes(config.lora, value, backbone)
@@ -196,7 +206,7 @@ def check_prompt(prompt: Prompt, config: SamplerConfig) -> Prompt:
             arrays[name] = read_numbers(name, array, "an array of integers")
     prompt = Prompt(**arrays)
     models = [("policy", prompt.policy_ids, prompt.policy_lengths, config.policy)]
-    if config.value is not None:
+    if config.value is not None and config.value_passes:
         models.append(("value", prompt.value_ids, prompt.value_lengths, config.value.backbone))
     rows = np.shape(prompt.policy_ids)[0] if np.ndim(prompt.policy_ids) else 0
     for name, tokens, lengths, model in models:

@@ -101,7 +101,7 @@ class SamplerConfig:
                 f"the value model knows {self.value.backbone.vocab_size} ids and the policy "
                 f"{self.real_tokens}: they need one tokenizer; if only the padding differs, set num_tokens"
             )
-        need = self.candidate_tokens + 1
+        need = self.candidate_tokens + 1 if self.value_passes else 1
         for name in ("pass_tokens", "row_tokens"):
             size = getattr(self, name)
             if size is not None and size < need:
@@ -109,10 +109,10 @@ class SamplerConfig:
 
     def _check_shared(self, schedule: Shared) -> None:
         if self.value is None or self.value.lora is None:
+            other = "one with weights of its own" if self.value_passes else "a head on its hidden states"
             raise ValueError(
                 "Shared serves a value model that is a LoRA over the policy's own weights, got "
-                f"{'none' if self.value is None else 'one with weights of its own'}; load it over the "
-                "policy, or take Burst"
+                f"{'none' if self.value is None else other}; load it over the policy, or take Burst"
             )
         if schedule.look_ahead and not self.reads_candidates:
             raise ValueError(
@@ -155,6 +155,11 @@ class SamplerConfig:
         return self.value is not None and self.value.reads_candidates
 
     @property
+    def value_passes(self) -> bool:
+        """Whether there is a value model that runs passes; without them no row ever waits."""
+        return self.value is not None and self.value.runs_passes
+
+    @property
     def decision(self) -> DecisionConfig:
         """What a position's decision is compiled for."""
         return DecisionConfig(
@@ -164,13 +169,14 @@ class SamplerConfig:
             steered=self.value is not None,
             record_candidates=self.record == "candidates",
             reads_candidates=self.reads_candidates or self.value is None,
+            reads_all=self.value is not None and not self.value_passes,
         )
 
     def value_tokens(self, prompt: Any, tokens: Any, readings: Any, values_read: Any) -> Any:
         """Tokens that the value model must read up to and with a junction: prompt, spans and candidates.
 
         P' + (t - m) + n, for a token chosen among candidates that were read was one of them; with a vocab
-        head P' + t.
+        head P' + t, and with one on the policy's hidden states none.
 
         Args:
           prompt: P', ids of its prompt; an integer, or an array of them, as all four.
@@ -178,6 +184,8 @@ class SamplerConfig:
           readings: m, those among them that are of junctions at which values were read.
           values_read: n, candidates that were read at those junctions and at this one.
         """
+        if self.value is not None and not self.value_passes:
+            return 0 * tokens
         if self.value is not None and not self.reads_candidates:
             return prompt + tokens
         return prompt + tokens - readings + values_read

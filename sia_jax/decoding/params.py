@@ -18,7 +18,8 @@ class SteeringParams:
     policy: Params
     """{"model": ..., "lm_head": ...}."""
     value: Params | None = None
-    """{"model" or "lora": ..., "value_head": ...}; None: nothing is steered."""
+    """{"model" or "lora": ..., "value_head": ...}, or {"value_head": ...} on the policy's hidden states;
+    None: nothing is steered."""
 
     def __repr__(self) -> str:
         return f"SteeringParams(policy: {weights(self.policy)}; value: {weights(self.value)})"
@@ -28,3 +29,7 @@ class SteeringParams:
         if self.value is None or config.value is None:
             return None
         return value_net(self.value, config.value, self.policy)
+
+    def pass_net(self, config: SamplerConfig) -> ValueNet | None:
+        """The value model, if it runs passes of its own; else None."""
+        return self.value_net(config) if config.value_passes else None

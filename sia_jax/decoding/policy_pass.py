@@ -1,4 +1,8 @@
-"""One policy step: every running row reads a token, and then speaks, or waits at a junction."""
+"""One policy step: every running row reads a token, and then speaks, or waits at a junction.
+
+Where the value model is a head on the policy's hidden states, a row at a junction speaks too: its values are
+read in the same step.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,9 +17,10 @@ from sia_jax.models.attention import CachedAttention
 from sia_jax.models.cache import KVCache
 from sia_jax.models.heads import lm_head
 from sia_jax.models.transformer import forward
+from sia_jax.models.value_model import ValueNet
 from sia_jax.parallel.rows import whole
 from sia_jax.steering.arrays import pick
-from sia_jax.steering.decision import decide, neutral
+from sia_jax.steering.decision import decide, neutral, steer
 from sia_jax.steering.types import TokenRecord
 from sia_jax.types import Params
 
@@ -31,7 +36,9 @@ class PolicyTokens:
     mask: Bool[Array, "B 1 S"]
 
 
-def policy_step(policy: Params, state: DecodeState, config: SamplerConfig) -> DecodeState:
+def policy_step(
+    policy: Params, state: DecodeState, config: SamplerConfig, net: ValueNet | None = None
+) -> DecodeState:
     """Advance every running row by one token, or to its junction: gather, one forward pass, settle.
 
     The first step of a reply reads the prompt's last token (once more, prefill has read it too), so that
@@ -41,13 +48,14 @@ def policy_step(policy: Params, state: DecodeState, config: SamplerConfig) -> De
       policy: the policy's tree.
       state: rows that wait or are done stay as they are.
       config: static.
+      net: the value model; it has a part here only if it reads the policy's hidden states.
     """
     tokens = gather(state)
     attend = CachedAttention(tokens.columns, tokens.mask)
     hidden, cache = forward(
         policy["model"], tokens.ids, tokens.positions, state.policy_cache, attend, config=config.policy
     )
-    return settle(policy, hidden[:, 0], cache, state, config)
+    return settle(policy, hidden[:, 0], cache, state, config, net=net)
 
 
 def gather(state: DecodeState) -> PolicyTokens:
@@ -74,6 +82,7 @@ def settle(
     state: DecodeState,
     config: SamplerConfig,
     running: Bool[Array, " B"] | None = None,
+    net: ValueNet | None = None,
 ) -> DecodeState:
     """From the tokens' hidden states to decisions: running rows speak, wait for values, or fail.
 
@@ -84,6 +93,7 @@ def settle(
       state: before the step.
       config: static.
       running: the rows whose last token was read; None: all that run.
+      net: the value model, or None, as in `policy_step`.
     """
     running = state.running if running is None else running
     # Rows that do not run ask for nothing: a filter or a penalty runs if any row asks for it.
@@ -104,7 +114,55 @@ def settle(
         policy_steps=state.policy_steps + 1,
         policy_computed=state.policy_computed + state.rows,
     )
-    return append(state, decision.entry, speaks)
+    if config.value is None or config.value_passes:
+        return append(state, decision.entry, speaks)
+    assert net is not None
+    values = net.values_of(hidden, decision.pending.ids)
+    state, _, entry, steered = serve(values, waits, state.prefix_value, state, config)
+    return append(state, where_rows(steered, entry, decision.entry), speaks | steered)
+
+
+def serve(
+    values: Float[Array, "B C"],
+    served: Bool[Array, " B"],
+    prefix_value: Float[Array, " B"],
+    state: DecodeState,
+    config: SamplerConfig,
+) -> tuple[DecodeState, Int[Array, " B"], TokenRecord, Bool[Array, " B"]]:
+    """What the values of their candidates make of rows at a junction: steered tokens, or failures.
+
+    Args:
+      values: [B, C] V(s, a), finite or not; what stands where none was read means nothing.
+      served: [B] the rows that have them; what stands in the others means nothing.
+      prefix_value: [B] V(s), as `steer` takes it.
+      state: with what is pending.
+      config: static.
+
+    Returns:
+      (the state in which they wait no more, [B] the place of each choice among the candidates, what is to be
+      appended, [B] the rows for which it is).
+    """
+    finite = jnp.all(jnp.isfinite(values) | ~state.pending.reads, axis=-1)
+    values = jnp.where(finite[:, None], values, 0)
+    choice, entry, sound = steer(
+        values, state.pending, state.lengths, prefix_value, state.numbers, config.decision
+    )
+    speaks, failed = served & finite & sound, served & ~(finite & sound)
+    values_read = state.values_read + jnp.where(served, entry.values_read, 0)
+    needed = config.value_tokens(state.value_prompts, state.lengths, state.readings, values_read)
+    state = replace(
+        state,
+        prefix_value=jnp.where(speaks, entry.value, prefix_value),
+        value_tokens=jnp.where(served, needed, state.value_tokens),
+        readings=state.readings + served,
+        values_read=values_read,
+        waited=jnp.where(served, -1, state.waited),
+        # The position is decided: only now does the row's past move on.
+        previous_entropy=jnp.where(speaks, state.pending.entropy, state.previous_entropy),
+        gate=where_rows(speaks, state.pending.gate, state.gate),
+        finish_reason=jnp.where(failed, FinishReason.NON_FINITE, state.finish_reason),
+    )
+    return state, choice, entry, speaks
 
 
 def append(state: DecodeState, entry: TokenRecord, speaks: Bool[Array, " B"]) -> DecodeState:

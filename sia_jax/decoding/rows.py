@@ -47,7 +47,7 @@ def allocate(
     """
     rows = numbers.keys.shape[0]
     columns, value_columns = cache_columns(config, policy_tokens, value_tokens)
-    net = params.value_net(config)
+    net = params.pass_net(config)
     ids, lengths = jnp.zeros((rows, 1), jnp.int32), jnp.ones(rows, jnp.int32)
     state = begin(Prompt(ids, lengths, ids, lengths), numbers, config, policy_tokens, value_tokens)
     return replace(
@@ -91,7 +91,7 @@ def admit(
         _check_widths(numbers, state.numbers)
         fresh = map_rows(lambda old, new: _put(old, rows, new), _without_caches(state), fresh)
     state = _read_policy_prompts(params, state, fresh, ids, config, rows)
-    net = params.value_net(config)
+    net = params.pass_net(config)
     if net is None or not read_values:
         return state
     return read_prompts(net, state, value_ids, config, rows)
@@ -145,7 +145,7 @@ def extend(
         fresh = replace(fresh, value_lengths=value_kept, value_read=value_kept > 0)
     fresh = map_rows(lambda old, new: _put(old, rows, new), _without_caches(state), fresh)
     state = _read_policy_prompts(params, state, fresh, prompts.policy_ids, config, rows, kept)
-    net = params.value_net(config)
+    net = params.pass_net(config)
     if net is None or not read_values:
         return state
     return read_prompts(net, state, prompts.value_ids, config, rows, value_kept)

@@ -139,7 +139,10 @@ def last_values(
     """
     net = params.value_net(config)
     assert net is not None
-    tokens, lengths = jnp.asarray(prompt.value_ids), jnp.asarray(prompt.value_lengths)
+    prompts = (prompt.value_ids, prompt.value_lengths)
+    if not config.value_passes:  # whose hidden states are the policy's, behind the policy's prompt
+        prompts = (prompt.policy_ids, prompt.policy_lengths)
+    tokens, lengths = map(jnp.asarray, prompts)
     return _last_values(net, tokens, lengths, samples.tokens, samples.lengths, mesh=config.mesh)
 
 
@@ -169,7 +172,8 @@ def sequence_values(
 
     Args:
       params: weights; the value model's must be there.
-      tokens: [R, L] ids of prompt and reply, padded on the right.
+      tokens: [R, L] ids of prompt and reply, padded on the right, as the value model sees them; where it
+        reads the policy's hidden states, as the policy does.
       lengths: [R].
       config: says what the value model is, and the mesh.
 

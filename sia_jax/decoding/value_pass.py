@@ -15,14 +15,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from sia_jax.decoding.config import SamplerConfig
-from sia_jax.decoding.policy_pass import append, where_rows
-from sia_jax.decoding.state import DecodeState, FinishReason
+from sia_jax.decoding.policy_pass import append, serve
+from sia_jax.decoding.state import DecodeState
 from sia_jax.models.attention import Attend, ExtendAttention, FlatAttention, PrefillAttention, block_length
 from sia_jax.models.cache import KVCache
 from sia_jax.models.transformer import forward
 from sia_jax.models.value_model import ValueNet
 from sia_jax.steering.arrays import pick, run_if
-from sia_jax.steering.decision import steer
 
 
 @jax.tree_util.register_dataclass
@@ -217,13 +216,7 @@ def settle(
     if config.reads_candidates:
         brings = jnp.where(layout.spans > 0, layout.rows, state.rows)
         prefix_value = prefix_value.at[brings].set(net.values(before), mode="drop")
-    finite = jnp.all(jnp.isfinite(row_values) | ~reads, axis=-1)
-    values = jnp.where(finite[:, None], row_values, 0)
-    choice, entry, sound = steer(
-        values, state.pending, state.lengths, prefix_value, state.numbers, config.decision
-    )
-    finite &= sound
-    speaks = served & finite
+    after, choice, entry, speaks = serve(row_values, served, prefix_value, state, config)
 
     chosen = pick(number, choice)
     if config.reads_candidates:
@@ -233,25 +226,14 @@ def settle(
             layout.complete & speaks[layout.rows], state.value_totals[layout.rows], cache.columns
         )
         cache = cache.move(layout.rows, scratch + chosen[layout.rows], target)
-    values_read = state.values_read + jnp.where(served, entry.values_read, 0)
-    needed = config.value_tokens(state.value_prompts, state.lengths, state.readings, values_read)
-    state = replace(
-        state,
+    after = replace(
+        after,
         value_cache=cache,
         value_lengths=state.value_lengths + caught_up + (speaks & config.reads_candidates),
-        prefix_value=jnp.where(speaks, entry.value, prefix_value),
-        value_tokens=jnp.where(served, needed, state.value_tokens),
-        readings=state.readings + served,
-        values_read=values_read,
-        waited=jnp.where(served, -1, state.waited),
-        # The position is decided: only now does the row's past move on.
-        previous_entropy=jnp.where(speaks, state.pending.entropy, state.previous_entropy),
-        gate=where_rows(speaks, state.pending.gate, state.gate),
-        finish_reason=jnp.where(served & ~finite, FinishReason.NON_FINITE, state.finish_reason),
         value_calls=state.value_calls + 1,
         value_computed=state.value_computed + (config.pass_tokens or 0),
     )
-    return append(state, entry, speaks), chosen
+    return append(after, entry, speaks), chosen
 
 
 def read_prompts(

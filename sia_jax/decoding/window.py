@@ -341,7 +341,7 @@ def _check_room(
     real = (rows >= 0) & (rows < state.rows)
     most = np.asarray(numbers.max_new_tokens)
     models = [("policy", prompts.policy_lengths, state.policy_ids.shape[1])]
-    if config.value is not None:
+    if config.value_passes:
         models.append(("value", prompts.value_lengths, state.value_ids.shape[1]))
     for name, lengths, room in models:
         needed = np.asarray(lengths) + most
@@ -373,7 +373,7 @@ def _check_kept(
 
 def _check_unsteered(rows: np.ndarray, numbers: RowParams, state: DecodeState, config: SamplerConfig) -> None:
     """That no row comes to a junction, where the value prompts stay unread."""
-    if config.value is None:
+    if not config.value_passes:
         return
     real = (rows >= 0) & (rows < state.rows)
     thresholds = np.asarray(numbers.threshold)

@@ -75,7 +75,7 @@ def make_job(request: Request, terms: Terms) -> Job:
         policy_ids, value_ids = _prompts(request, terms)
         special, stops = split_stops(terms.policy.tokenizer, tuple(request.stop))
     models = [("policy", policy_ids, config.policy)]
-    if config.value is not None:
+    if config.value is not None and config.value_passes:
         models.append(("value model", value_ids, config.value.backbone))
     for name, ids, model in models:
         _check_ids(name, ids, model)
@@ -109,7 +109,7 @@ def make_job(request: Request, terms: Terms) -> Job:
     )
     key = key_of_seed(request.seed) if request.key is None else words_of(request.key)
     numbers = row_params_of(threshold, key[None], knobs, 1, config)
-    steered = config.value is not None and not (threshold == math.inf and shut_at_infinity(steering.gate))
+    steered = config.value_passes and not (threshold == math.inf and shut_at_infinity(steering.gate))
     return Job(
         request=request,
         policy_ids=np.asarray(policy_ids, np.int32),
@@ -149,9 +149,9 @@ def _gate(request: Request, own: Gate, ids: Sequence[int]) -> Any:
 
 
 def _prompts(request: Request, terms: Terms) -> tuple[Sequence[int], Sequence[int]]:
-    policy, value = terms.policy, terms.value
+    policy, value = terms.policy, terms.value if terms.config.value_passes else None
     if request.prompt_ids is not None:
-        value_ids = request.prompt_ids if request.value_ids is None else request.value_ids
+        value_ids = request.prompt_ids if value is None or request.value_ids is None else request.value_ids
         return request.prompt_ids, value_ids
     if request.messages is not None:
         ids = policy.prompt_ids(request.messages, request.form, **request.template)

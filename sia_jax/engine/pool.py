@@ -135,7 +135,7 @@ class Pool:
           extending: whether requests go on from what rows hold.
         """
         if jobs is None:
-            reads = (True, False) if self.config.value is not None else (False,)
+            reads = (True, False) if self.config.value_passes else (False,)
             asked = {(bucket, read) for bucket in self.buckets for read in reads}
         else:
             own = [job for job in jobs if job.length == self.length]

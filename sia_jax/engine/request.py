@@ -34,7 +34,8 @@ class Request(SamplingNumbers):
     prompt_ids: Sequence[int] | None = None
     """The ids that the policy reads."""
     value_ids: Sequence[int] | None = None
-    """With `prompt_ids`: those that the value model reads; None: the same."""
+    """With `prompt_ids`: those that the value model reads; None: the same. Not looked at where it reads the
+    policy's hidden states."""
     form: PromptForm | None = None
     """Of `messages`: "chat", the policy's template, or "raw"; None: `sia_jax.text.forms.prompt_form`."""
     template: Mapping[str, Any] = field(default_factory=dict)

@@ -128,19 +128,28 @@ class ModelConfig:
 
 
 HeadKind = Literal["scalar", "vocab"]
+States = Literal["own", "policy"]
 
 
 @dataclass(frozen=True, repr=False)
 class ValueConfig:
-    """Shapes of a value model: a backbone, an adapter that is kept apart (or none), and a head."""
+    """Shapes of a value model: a backbone, an adapter that is kept apart (or none), and a head.
+
+    A head on the policy's hidden states is all of its value model: `ValueConfig(policy.config, "vocab", R,
+    states="policy")` has no backbone of its own and runs no pass.
+    """
 
     backbone: ModelConfig
+    """What makes the hidden states that the head reads; with `states="policy"` the policy's own."""
     head: HeadKind = "scalar"
     """"scalar": V(s, a) at the candidate token. "vocab": Q(s, a) of every a from the prefix alone."""
     head_rank: int | None = None
     """R, the inner width of the vocab head; None for the scalar head."""
     lora: LoraConfig | None = None
     """Set when the parameters are an adapter over somebody else's weights; None when merged."""
+    states: States = "own"
+    """"own": the head reads hidden states of passes that the value model runs. "policy": those that the
+    policy has anyway, behind the prompt as the policy sees it; a vocab head, and no adapter."""
 
     def __post_init__(self) -> None:
         check_kind("backbone", self.backbone, ModelConfig, "a ModelConfig, such as policy.config")
@@ -150,6 +159,13 @@ class ValueConfig:
             raise ValueError(
                 f"head_rank belongs to the vocab head, got head={self.head!r} with head_rank={self.head_rank}"
             )
+        if not isinstance(self.states, str) or self.states not in get_args(States):
+            raise ValueError(f"states must be one of {get_args(States)}, got {told(self.states)}")
+        if self.states == "policy" and (self.reads_candidates or self.lora is not None):
+            raise ValueError(
+                "a head on the policy's states is a vocab head without an adapter, got states='policy' with "
+                f"head={self.head!r} and lora={self.lora}; take head='vocab' and lora=None, or states='own'"
+            )
 
     def __repr__(self) -> str:
         return changed(self, always=("backbone", "head"))
@@ -158,3 +174,8 @@ class ValueConfig:
     def reads_candidates(self) -> bool:
         """Whether a candidate's value is read at the candidate itself; else the prefix tells all values."""
         return HEADS[self.head].reads_candidates
+
+    @property
+    def runs_passes(self) -> bool:
+        """Whether the value model reads tokens in passes of its own; else the policy's states are enough."""
+        return self.states == "own"

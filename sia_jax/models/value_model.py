@@ -1,8 +1,9 @@
 """A value model as a network: a backbone, an adapter over it or none, and a head; made and read in one place.
 
-The trees are those of checkpoints and optimisers, {"model" or "lora": ..., "value_head": ...}. `value_net`
-puts a `ValueNet` together from them, and whoever has hidden states reads values through its methods, whatever
-the kind of its head (`sia_jax.models.heads`).
+The trees are those of checkpoints and optimisers, {"model" or "lora": ..., "value_head": ...}, or of a head
+on the policy's states {"value_head": ...} alone. `value_net` puts a `ValueNet` together from them, and
+whoever has hidden states reads values through its methods, whatever the kind of its head
+(`sia_jax.models.heads`).
 """
 
 from dataclasses import dataclass, field
@@ -142,9 +143,11 @@ def abstract_value(config: ValueConfig, dtype: Any = jnp.float32) -> Params:
       dtype: of the backbone; adapter and head are float32.
 
     Returns:
-      {"model" or "lora": ..., "value_head": ...}.
+      {"model" or "lora": ..., "value_head": ...}; of a head on the policy's states {"value_head": ...}.
     """
     head, lora = abstract_value_head(config), config.lora
+    if not config.runs_passes:
+        return {"value_head": head}
     if lora is None:
         return {"model": abstract_model(config.backbone, dtype), "value_head": head}
     model = abstract_model(config.backbone)

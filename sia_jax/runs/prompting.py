@@ -112,8 +112,8 @@ def policy_ids(
 def value_ids(
     models: Models, prompt: PromptLine, policy_ids: Sequence[int], args: SamplingArgs
 ) -> Sequence[int]:
-    """The same prompt as the value model sees it; see `policy_ids`."""
-    if models.value is None:
+    """The same prompt as the value model sees it, or a head on the policy's states; see `policy_ids`."""
+    if models.value is None or not models.value.config.runs_passes:
         return policy_ids
     if prompt.messages is None:
         ids = policy_ids if prompt.value_ids is None else prompt.value_ids

@@ -73,8 +73,9 @@ def export(
 ) -> None:
     """Write a value model, and its backbone if that was trained.
 
-    Where no adapter was, it gets one that changes nothing, which both layouts need. Every process must call,
-    for each holds a part of what is trained; the first one writes.
+    Where no adapter was, it gets one that changes nothing, which both layouts need; not so a head on the
+    policy's hidden states. Every process must call, for each holds a part of what is trained; the first one
+    writes.
 
     Args:
       folder: where to.
@@ -90,11 +91,14 @@ def export(
     if jax.process_index() != 0:
         return
     model = (frozen | trained)["model"]
-    lora = config.value.lora or LoraConfig(1, 1.0, dropout=0.0)
-    adapter = trained.get("lora") or init_lora(model, lora, jax.random.key(0))
+    value_config, params = config.value, {"value_head": trained["value_head"]}
+    if value_config.runs_passes:
+        lora = value_config.lora or LoraConfig(1, 1.0, dropout=0.0)
+        value_config = replace(value_config, lora=lora)
+        params["lora"] = trained.get("lora") or init_lora(model, lora, jax.random.key(0))
     value = ValueModel(
-        replace(config.value, lora=lora),
-        {"lora": adapter, "value_head": trained["value_head"]},
+        value_config,
+        params,
         model,
         None,
         folder.name,

@@ -81,6 +81,9 @@ class DecisionConfig:
     """False: no position is a junction, whatever the gate says."""
     reads_candidates: bool = True
     """V(s, a) is read at the candidate; False: a vocabulary head's, read of the prefix alone."""
+    reads_all: bool = False
+    """Whether all of A are read at every junction, whatever contends: by a head on the policy's states, at no
+    price."""
     record_candidates: bool = False
     """Whether a `CandidateRecord` is written."""
 

@@ -51,7 +51,8 @@ def contest(
 
     Under a tilt without a bound all of A and N contend, and all of A are read. Under a bounded separable one
     the contenders are read; but at t = 0 all of A and N where it looks at V(s), which is the mean there.
-    Under any other bounded one all of A and N. A vocabulary head tells all values at once.
+    Under any other bounded one all of A and N. A vocabulary head tells all values at once, and one on the
+    policy's states at every junction.
 
     Args:
       logits: [B, C] l, processed, the largest first.
@@ -76,7 +77,7 @@ def contest(
         reads = jnp.where((index == 0)[:, None], allowed, contends)
     else:
         reads = contends
-    all_read = numbers.read_all > 0
+    all_read = (numbers.read_all > 0) | config.reads_all
     return Contest(
         contenders=count,
         decided=(count == 1) & ~all_read,

@@ -94,6 +94,11 @@ class TrainConfig:
                 f"trained={self.trained!r} with value.lora={self.value.lora}: give a LoraConfig to train an "
                 "adapter, and None to train something else"
             )
+        if not self.value.runs_passes and self.trained != "head":
+            raise ValueError(
+                f"a head on the policy's states leaves the policy as it is, got trained={self.trained!r}; "
+                "give trained='head'"
+            )
         if (self.objective == "distil") != (self.teacher is not None):
             raise ValueError(
                 f"objective {self.objective!r} with teacher {self.teacher}: distil needs one, others none"

@@ -40,7 +40,15 @@ from sia_jax.world.stages import REPLY_TOKENS, ROW_LENGTH, World
 from sia_jax.world.streams import draw, stream
 
 CARD = "MODEL_CARD.md"
-VALUE_MODELS = ("value", "value-token", "value-vocab", "value-small")
+VALUE_MODELS = (
+    "value",
+    "value-token",
+    "value-vocab",
+    "value-small",
+    "value-states",
+    "value-states-token",
+    "value-states-distil",
+)
 
 
 def scores(world: World) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from pathlib import Path
 def world_models() -> Path:
     """The folder of the embedded models, and of the prompts that they know.
 
-    Of policy/, reward/, value/, value-token/, value-vocab/, value-small/, prompts/ and thresholds.json.
+    Of policy/, reward/, prompts/, thresholds.json and the value models value/, value-token/, value-vocab/,
+    value-small/, value-states/, value-states-token/ and value-states-distil/.
     MODEL_CARD.md says how they were made and what they score.
 
     Raises:

@@ -180,6 +180,65 @@ def test_value_model_that_reads_other_tokens_is_refused(tmp_path):
         sia_jax.load_value_model(tmp_path / "value", backbone=tmp_path / "base", policy=policy)
 
 
+@pytest.fixture
+def on_states(tmp_path, policy):
+    """A folder with a head on the hidden states of `policy`."""
+    save_tiny_value_model(tmp_path / "states", policy, head="states")
+    return tmp_path / "states"
+
+
+def test_a_head_on_the_policys_states_needs_that_policy_loaded(on_states, base, policy, tmp_path):
+    telling = (on_states, "head on the hidden states of the policy that it steers", "pass the loaded policy")
+    for given, got in (({}, "got nothing"), ({"backbone": base}, f"got {base};")):
+        with refused(ValueError, *telling, "'tiny', and no other", got):
+            sia_jax.load_value_model(on_states, **given)
+    with refused(ValueError, *telling, "got Policy('tiny'"):
+        sia_jax.load_value_model(on_states, policy, policy=tiny_policy())
+    with refused(ValueError, *telling, f"got {base} and Policy('tiny'"):
+        sia_jax.load_value_model(on_states, base, policy=policy)
+    other = tiny_policy(seed=1)
+    with refused(
+        ValueError, on_states, "the head was trained on other weights (tiny) than tiny", "check_base=False"
+    ):
+        sia_jax.load_value_model(on_states, other)
+    sia_jax.load_value_model(on_states, other, check_base=False)
+
+
+def test_a_head_on_the_policys_states_fits_hidden_size_and_vocabulary(on_states):
+    with refused(ValueError, "hidden_size is 24", "the backbone's is 48"):
+        sia_jax.load_value_model(on_states, tiny_policy(hidden_size=48), check_base=False)
+    with refused(ValueError, on_states / "value_head.safetensors", "up.weight is (64, 3), expected (80, 3)"):
+        sia_jax.load_value_model(on_states, tiny_policy(vocab_size=80), check_base=False)
+
+
+@pytest.mark.parametrize("states", ["hidden", None, ["policy"]])
+def test_states_that_are_nobodys_are_refused(on_states, policy, states):
+    edit_json(on_states / "value_model.json", states=states)
+    with refused(ValueError, on_states / "value_model.json", "states must be one of ('own', 'policy'), got"):
+        sia_jax.load_value_model(on_states, policy)
+
+
+@pytest.mark.parametrize("name", ["lora_weights", "backbone"])
+def test_weights_beside_a_head_on_the_policys_states_are_refused(on_states, policy, name):
+    (on_states / name).mkdir()
+    with refused(ValueError, on_states, f"a head on the policy's hidden states, which has no {name}/"):
+        sia_jax.load_value_model(on_states, policy)
+
+
+def test_an_adapter_is_no_head_on_the_policys_states(value, policy):
+    edit_json(value / "value_model.json", states="policy")
+    with refused(ValueError, value, "which has no lora_weights/; move that away"):
+        sia_jax.load_value_model(value, policy)
+
+
+def test_a_scalar_head_reads_no_states_of_the_policy(on_states, policy):
+    edit_json(on_states / "value_model.json", head="scalar", head_rank=None)
+    head = {"weight": np.zeros((1, 24), np.float32), "bias": np.zeros(1, np.float32)}
+    save_file(head, on_states / "value_head.safetensors")
+    with refused(ValueError, "is a vocab head without an adapter, got states='policy' with head='scalar'"):
+        sia_jax.load_value_model(on_states, policy)
+
+
 def test_merged_value_model_is_not_saved(tmp_path):
     policy = save_tiny_policy(tmp_path / "base")
     save_tiny_value_model(tmp_path / "value", policy)
@@ -189,8 +248,9 @@ def test_merged_value_model_is_not_saved(tmp_path):
     assert not (tmp_path / "again").exists()
 
 
-def test_vocab_head_is_not_saved_in_the_official_layout(tmp_path, policy):
-    value = tiny_value_model(policy, head="vocab")
+@pytest.mark.parametrize("head", ["vocab", "states"])
+def test_vocab_head_is_not_saved_in_the_official_layout(tmp_path, policy, head):
+    value = tiny_value_model(policy, head=head)
     with refused(ValueError, "scalar head", "'vocab'", 'layout="sia_jax"'):
         sia_jax.save_value_model(value, tmp_path / "saved", base_model="tiny", layout="official")
     assert not (tmp_path / "saved/token_reward_head.pt").exists()

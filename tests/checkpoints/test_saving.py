@@ -86,6 +86,30 @@ def test_value_model_reads_back_bit_for_bit(tmp_path, family, name):
     assert loaded.name == "value"
 
 
+@pytest.mark.parametrize("family", ["qwen3", "llama"])
+def test_a_head_on_the_policys_states_reads_back_bit_for_bit(tmp_path, family):
+    policy = save_tiny_policy(tmp_path / "base", family)
+    value = tiny_value_model(policy, head="states")
+    sia_jax.save_value_model(value, tmp_path / "value", base_model="base")
+    assert {path.name for path in (tmp_path / "value").iterdir()} == {
+        "value_head.safetensors",
+        "value_model.json",
+    }
+    assert json.loads((tmp_path / "value/value_model.json").read_text())["states"] == "policy"
+    for given in ({"backbone": policy}, {"policy": policy}, {"backbone": policy, "policy": policy}):
+        loaded = sia_jax.load_value_model(tmp_path / "value", **given)
+        assert_same_trees(loaded.params, value.params)
+        assert loaded.config == value.config
+        assert loaded.base is policy.params["model"]
+    tokens, lengths = random_tokens(policy.config, 2, 9), [9, 6]
+    expected = value.values(tokens, lengths)
+    assert expected.shape == (2, 9, policy.config.vocab_size)
+    np.testing.assert_array_equal(loaded.values(tokens, lengths), expected)
+    rounded = sia_jax.load_policy(tmp_path / "base", dtype=jnp.bfloat16)
+    loaded = sia_jax.load_value_model(tmp_path / "value", rounded)  # the same weights by their fingerprint
+    assert_same_trees(loaded.params, value.params)
+
+
 @pytest.mark.parametrize("name", VALUE_MODELS)
 def test_value_model_over_a_policy_and_merged_agree(tmp_path, name):
     layout, head, lora = VALUE_MODELS[name]

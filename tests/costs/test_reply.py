@@ -51,12 +51,21 @@ def test_value_model_token_by_token(lora: LoraConfig | None) -> None:
     assert steering_flops(config, prompt, replies) == pytest.approx(expected, rel=1e-9)
 
 
-def test_a_vocab_head_reads_the_prefix_alone_and_knows_all_tokens() -> None:
+def test_a_vocab_head_reads_the_prefix_alone_and_its_own_rows_of_the_candidates() -> None:
     prompt, config = 6, ValueConfig(CONFIG, "vocab", 3)
     read = np.array([10, 0, 0, 10, 10, 0])
     expected = sum(token_flops(CONFIG, place + 1, head=False) for place in range(prompt + 4))
-    expected += 3 * 2 * (3 * CONFIG.hidden_size + CONFIG.vocab_size * 3)
+    expected += 3 * 2 * (3 * CONFIG.hidden_size + 10 * 3)
     assert steering_flops(config, prompt, [read]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_head_on_the_policys_states_costs_two_products_a_junction_and_no_pass() -> None:
+    config = ValueConfig(CONFIG, "vocab", 3, states="policy")
+    replies = [np.array([10, 0, 0, 10, 10, 0]), np.zeros(3, int), np.array([0, 10])]
+    expected = 4 * 2 * (3 * CONFIG.hidden_size + 10 * 3)
+    assert steering_flops(config, 6, replies) == expected
+    sampler = sia_jax.SamplerConfig(policy=CONFIG, value=config)
+    assert sampler.value_tokens(7, 5, 2, 20) == 0
 
 
 @pytest.mark.parametrize("places", [[0], [0, 1, 2], [3, 9, 10, 40]])

@@ -51,8 +51,7 @@ def placed(params: sia_jax.SteeringParams, mesh: Mesh) -> sia_jax.SteeringParams
         return replace(params, policy=shard_params(params.policy, mesh))
     value = dict(params.value)
     head = shard_params({"value_head": value.pop("value_head")}, mesh)
-    (name,) = value
-    value = head | {name: shard_params({"model": value[name]}, mesh)["model"]}
+    value = head | {name: shard_params({"model": tree}, mesh)["model"] for name, tree in value.items()}
     return sia_jax.SteeringParams(shard_params(params.policy, mesh), value)
 
 

@@ -23,6 +23,8 @@ COMMANDS = {
     "--frequency-penalty 0.1 --min-new-tokens 5 --stop again. --beta 2 --seed 3 --out numbers.jsonl",
     "generate with a vocabulary head": "decode.generate --policy models/policy --value models/value-vocab "
     f"{_ASKED} --out vocabulary.jsonl",
+    "generate with the policy's own states": "decode.generate --policy models/policy --value "
+    f"models/value-states-token {_ASKED} --out states.jsonl",
     "generate with another backbone": "decode.generate --policy models/policy --value models/value-small "
     f"{_ASKED} --out backbone.jsonl",
     "generate over a mesh": f"decode.generate {_STEERED} {_ASKED} --mesh 2 2 2 --batch 8 --out mesh.jsonl",

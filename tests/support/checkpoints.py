@@ -111,14 +111,23 @@ def random_lora(config: ModelConfig, lora: LoraConfig, seed: int = 0) -> Params:
 def tiny_value_model(
     policy: Policy, seed: int = 0, *, head: str = "scalar", lora: LoraConfig | None = None
 ) -> ValueModel:
-    """A value model over a policy's weights, whose adapter (no zero lora_B) and head are random."""
-    lora = lora or LoraConfig(rank=4, alpha=8.0)
-    config = ValueConfig(policy.config, head, 3 if head == "vocab" else None, lora)  # type: ignore[arg-type]
+    """A value model over a policy's weights, whose adapter (no zero lora_B) and head are random.
+
+    Args:
+      policy: gives the backbone.
+      seed: of adapter and head.
+      head: a kind of head; "states": a vocab head on the policy's own hidden states, without an adapter.
+      lora: of the adapter; None: of rank 4.
+    """
+    if head == "states":
+        config = ValueConfig(policy.config, "vocab", 3, states="policy")
+    else:
+        lora = lora or LoraConfig(rank=4, alpha=8.0)
+        config = ValueConfig(policy.config, head, 3 if head == "vocab" else None, lora)  # type: ignore[arg-type]
     value_head = jax.eval_shape(lambda: init_value_head(config, jax.random.key(0)))
-    params = {
-        "lora": random_lora(policy.config, lora, seed + 3000),
-        "value_head": random_like(value_head, seed + 4000),
-    }
+    params = {"value_head": random_like(value_head, seed + 4000)}
+    if config.lora is not None:
+        params["lora"] = random_lora(policy.config, config.lora, seed + 3000)
     return ValueModel(config, params, policy.params["model"], policy.tokenizer, "tiny-value")
 
 

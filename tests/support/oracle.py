@@ -195,11 +195,11 @@ class _Row:
         contends, near = contenders_of(view, tilt, key, s)
         distances |= near
         inside = view.keep[view.candidates]
-        if s.read_all or tilt[0] != "Clipped":
+        assert self.value is not None
+        if s.read_all or tilt[0] != "Clipped" or self.value.on_policy:
             return contends, ~none
         if contends.sum() == 1:
             return contends, none
-        assert self.value is not None
         if self.value.head_kind == "vocab":
             return contends, ~none
         mean = t == 0 and reads_prefix_value(tilt)
@@ -239,6 +239,9 @@ class _Row:
         s, reply = self.settings, self.reply
         if self.value is None or not is_junction:
             return np.full(len(candidates), math.nan)
+        if self.value.on_policy:  # whose prefix is the policy's, which has read it: no tokens
+            prompt = self.value_prompt if s.mutation == "value_prompt" else self.policy_prompt
+            return self.value.candidate_values(prompt + reply.tokens, candidates)
         prompt = self.policy_prompt if s.mutation == "policy_prompt" else self.value_prompt
         junctions = [len(prompt) + i for i, junction in enumerate(reply.junction) if junction]
         # Tokens chosen where values were read were candidates, and are in the cache since then.

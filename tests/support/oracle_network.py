@@ -25,12 +25,14 @@ class NumpyModel:
 
         Args:
           params: {"model", "lm_head"} of a policy (no lm_head if tied), {"model", "value_head"} of a merged
-            value model, or {"lora", "value_head"} of one over somebody else's weights.
-          config: of the policy, or of the value model with fields backbone, head and lora.
-          base: the backbone's tree under {"lora", ...}.
+            value model, {"lora", "value_head"} of one over somebody else's weights, or {"value_head"} of a
+            head on the policy's hidden states.
+          config: of the policy, or of the value model with fields backbone, head, lora and states.
+          base: the backbone's tree under {"lora", ...} or under the head.
         """
         self.config = getattr(config, "backbone", config)
         self.head_kind = getattr(config, "head", None)
+        self.on_policy = getattr(config, "states", None) == "policy"
         self.weights = dict(_named(params["model"] if base is None else base))
         if "lora" in params:
             _merge(self.weights, dict(_named(params["lora"])), config.lora)

@@ -22,6 +22,7 @@ The ids of an After are a list before its number, ("After", [1, 2], 0.0).
 MUTATIONS = (
     "candidate_position",  # the candidates' rotary position is one too high; no matter to a vocab head
     "policy_prompt",  # the value model has the policy's prompt in front
+    "value_prompt",  # a head on the policy's states has the value model's prompt in front
     "unwritten",  # later tokens of the value model do not see the tokens chosen at junctions
     "step_key",  # the key counts policy and value steps, not tokens
     "late_penalty",  # penalties come after the tilt; gates and candidates do not see them

@@ -115,7 +115,7 @@ def make_program(
     Args:
       steering: C = 6 and the defaults, if None.
       family: of the policy.
-      head: of the value model.
+      head: of the value model, as `tiny_value_model` takes it.
       merged: its LoRA is merged into weights of its own.
       backbone: what the value model is made over, if not over the policy; it is merged then.
       steered: whether there is a value model.

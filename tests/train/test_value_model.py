@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import sia_jax
-from sia_jax.data.records import Record, read_records, write_records
+from sia_jax.data.records import read_records, write_records
 from sia_jax.models.config import ValueConfig
 from sia_jax.models.value_model import init_value_head
 from sia_jax.reports import training_view
@@ -31,7 +31,6 @@ from sia_jax.training.step import init_state
 from sia_jax.types import flatten_names
 from tests.support.checkpoints import assert_close, assert_same_trees, random_tokens, save_tiny_policy
 from tests.support.marks import long
-from tests.support.trajectories import random_trajectories
 from train import value_model
 from train.value_model import Args, main
 from train.value_model_options import train_config
@@ -40,25 +39,10 @@ ROOT = Path(__file__).parents[2]
 QUICK = {"epochs": 2, "batch_size": 8, "row_length": 32, "rows": 2, "rank": 4, "learning_rate": 1e-2}
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> tuple[Path, Path]:
-    """(data, base)."""
-    folder = tmp_path_factory.mktemp("training")
-    policy = save_tiny_policy(folder / "base", num_layers=1)
-    records = [
-        Record(f"r{t.number}", t.group, (), t.prompt_ids, t.reply_ids, t.reward)
-        for t in random_trajectories(40, policy.config.vocab_size)
-    ]
-    records[3] = Record("long", "long", (), np.arange(30, dtype=np.int32), np.arange(9, dtype=np.int32), 1.0)
-    records[4] = Record("bare", "bare", (), np.arange(3, dtype=np.int32), np.arange(3, dtype=np.int32), None)
-    write_records(folder / "data", records, {})
-    return folder / "data", folder / "base"
-
-
 def train(folders: tuple[Path, Path], out: Path, **options) -> None:
     data, base = folders
     quick = QUICK | {"held_out": 0.2, "evaluate_every": 4} | options
-    if quick.get("trained", "lora") != "lora":
+    if quick.get("trained", "lora") != "lora" or "states" in quick:
         del quick["rank"]
     main(Args(data=data, base=str(base), out=out, **quick))
 
@@ -249,8 +233,11 @@ def test_other_things_to_train(options, folders, tmp_path):
     assert np.all(np.isfinite(losses))
 
 
+STATES = {"head": "vocab", "head_rank": 3, "states": "policy"}
+
+
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 @pytest.mark.parametrize("layout", ["sia_jax", long("official")])
@@ -376,6 +363,9 @@ def test_the_official_layout(folders, tmp_path):
         ({"seed": -1}, "--seed must be an integer in 0 .."),
         ({"head": "vocab"}, "--head vocab has an inner width: give --head-rank R"),
         ({"objective": "distil"}, "--objective distil learns from a value model: give --teacher DIR"),
+        ({"states": "policy"}, "is for a vocab head, which reads the prefix alone, got --head scalar; pass"),
+        (STATES | {"trained": "full"}, "--states policy trains the head alone, got --trained full"),
+        (STATES, "--rank is for --states own"),
         ({"row_length": 2}, "nothing to train on"),
         ({"trained": "full", "rank": 16, "dtype": "bfloat16"}, "pass --dtype float32"),
     ],

@@ -44,6 +44,8 @@ def case(
     policy, value = models(head, layers)
     model, adapter, weights = policy.params["model"], value.params["lora"], value.params["value_head"]
     value_config = value.config if trained == "lora" else replace(value.config, lora=None)
+    if trained == "states":  # a head on the policy's hidden states
+        trained, value_config = "head", replace(value_config, states="policy")
     teacher = teacher_frozen = None
     if objective_ == "distil":
         teacher = tiny_value_model(policy, seed=9, lora=LORA)
@@ -110,6 +112,9 @@ VARIANTS = [
     ("full", "scalar", "mean"),
     ("lora", "scalar", "token"),
     ("lora", "vocab", "distil"),
+    ("states", "vocab", "mean"),
+    ("states", "vocab", "token"),
+    ("states", "vocab", "distil"),
     long("full", "scalar", "distil"),
 ]
 
@@ -327,11 +332,16 @@ def test_the_learning_rate_rises_then_holds_or_falls():
     np.testing.assert_allclose([float(cosine(i)) for i in (0, 2, 7, 12)], [0.0, 2.0, 1.1, 0.2], rtol=1e-6)
 
 
+def on_states(config: ValueConfig) -> ValueConfig:
+    return ValueConfig(config.backbone, "vocab", 3, states="policy")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda c: TrainConfig(c, trained="head"), "value.lora"),
         (lambda c: TrainConfig(replace(c, lora=None)), "LoraConfig"),
+        (lambda c: TrainConfig(on_states(c), trained="full"), "got trained='full'; give trained='head'"),
         (lambda c: TrainConfig(c, objective="distil"), "teacher"),
         (lambda c: TrainConfig(c, teacher=c), "teacher"),
         (lambda c: TrainConfig(c, batch_size=0), "batch_size"),

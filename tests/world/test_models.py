@@ -4,6 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 import sia_jax
@@ -39,6 +41,18 @@ def test_every_value_model_steers_the_policy(name: str, head: str, policy: sia_j
     assert value.config.head == head
     ids = value.prompt_ids(prompts("test")[0].messages)
     assert ids == policy.prompt_ids(prompts("test")[0].messages)
+
+
+@pytest.mark.parametrize("name", ["value-states", "value-states-token", "value-states-distil"])
+def test_every_head_on_the_policys_states_steers_it_without_a_pass(name: str, policy: sia_jax.Policy) -> None:
+    value = sia_jax.load_value_model(MODELS / name, policy)
+    assert list(value.params) == ["value_head"]
+    config = sia_jax.SamplerConfig(policy.config, value.config, max_new_tokens=24)
+    params = sia_jax.SteeringParams(policy.params, value.params)
+    prompt = sia_jax.Prompt.pack([policy.prompt_ids(one.messages) for one in prompts("test")[:16]])
+    samples = sia_jax.sample(params, prompt, -np.inf, rng_key=jax.random.key(0), config=config)
+    assert samples.shifted.any()
+    assert (samples.value_calls, samples.policy_steps) == (0, samples.lengths.max())
 
 
 def test_the_thresholds_are_of_this_policy_and_of_training_prompts(policy: sia_jax.Policy) -> None:
