@@ -15,7 +15,7 @@ from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.row_params import make_row_params
-from sia_jax.decoding.schedule import Burst, Schedule, make_schedule
+from sia_jax.decoding.schedule import Burst, Schedule, Shared, make_schedule
 from sia_jax.decoding.state import FinishReason, Samples
 from sia_jax.models.config import Family, ValueConfig
 from sia_jax.models.lora import merge_lora
@@ -212,7 +212,7 @@ def run(
         bias=np.array([[*[b for _, b in row.bias], *[0.0] * (IDS - len(row.bias))] for row in rows]),
         gate=_of_rows(config.steering.gate, [row.gate for row in rows]),
         tilt=_of_rows(config.steering.tilt, [row.tilt for row in rows]),
-        schedule=Burst(min_waiting, max_wait) if isinstance(config.schedule, Burst) else None,
+        schedule=None if isinstance(config.schedule, Shared) else Burst(min_waiting, max_wait),
     )
     prompt = Prompt.pack(
         [row.prompt for row in rows],
