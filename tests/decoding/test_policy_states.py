@@ -13,6 +13,7 @@ import sia_jax
 from sia_jax.decoding.row_params import make_row_params
 from sia_jax.decoding.sample import start
 from sia_jax.models.config import ValueConfig
+from sia_jax.steering.tilts import Additive, Clipped
 from tests.decoding.test_over_a_mesh import placed
 from tests.support.checkpoints import assert_close, tiny_policy, tiny_value_model
 from tests.support.engines import (
@@ -60,13 +61,17 @@ def with_nan(token: int) -> sia_jax.SteeringParams:
     return params_of(value={"value_head": head | {"up": up}})
 
 
-@pytest.mark.parametrize("threshold", [-INF, THRESHOLD])
-def test_nobody_waits_and_no_pass_is_run(threshold):
-    samples = reply(threshold)
+@pytest.mark.parametrize(
+    ("threshold", "tilt"), [(-INF, Additive()), (THRESHOLD, Additive()), (THRESHOLD, Clipped(0.3))]
+)
+def test_nobody_waits_and_no_pass_is_run(threshold, tilt):
+    samples = reply(threshold, config=config_of(steering=sia_jax.SteeringConfig(tilt=tilt)))
     assert samples.junction[:, :3].mean() > 0.1
     assert samples.policy_steps == samples.lengths.max()
     assert samples.value_calls == samples.value_computed == samples.value_tokens.sum() == 0
     assert (samples.policy_tokens == samples.lengths + np.asarray(PROMPT.policy_lengths) - 1).all()
+    # Under a bounded tilt too, by which fewer candidates contend, all values are there.
+    np.testing.assert_array_equal(samples.values_read, 10 * samples.junction)
     steered = np.isfinite(samples.candidates.values).all(axis=-1)
     np.testing.assert_array_equal(steered, samples.junction)
     np.testing.assert_array_equal(np.isfinite(samples.value), samples.junction)
