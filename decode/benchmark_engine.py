@@ -4,7 +4,8 @@
     python -m decode.benchmark_engine --shape tiny --requests 40     # that everything runs
 
 Random weights; policy and value model are alike, with weights of their own. Replies end at lengths of their
-own, drawn from 16 .. 256, for stop ids are ignored; the share of junctions is pinned by the Bernoulli gate.
+own, drawn from 16 .. 256, for stop ids are ignored; the share of junctions is pinned by the Bernoulli gate,
+and the logits are scaled so that as many candidates contend as of a real model's.
 Both sides of a comparison run in turns. The record goes to docs/benchmarks/, and docs/benchmarks.md is made
 again.
 """
@@ -17,7 +18,15 @@ from typing import Literal
 from rich.markdown import Markdown
 
 import sia_jax
-from sia_jax.benchmarks.engine import SHORTEST, Load, against_lock_step, engine_targets, with_neighbours
+from sia_jax.benchmarks.contention import with_contenders
+from sia_jax.benchmarks.engine import (
+    BOUNDED,
+    SHORTEST,
+    Load,
+    against_lock_step,
+    engine_targets,
+    with_neighbours,
+)
 from sia_jax.costs.roofline import measure_device
 from sia_jax.costs.shapes import SHAPES, Models
 from sia_jax.files.lock import locked
@@ -70,7 +79,7 @@ def run(args: Args, console: Terminal) -> None:
     record = record_header(args.shape, config, measure_device(), args.out)
     record |= {"kind": "engine", "prompt_tokens": args.prompt_tokens, "new_tokens": args.new_tokens}
     record |= {"tries": args.tries, "rows": args.rows, "requests": args.requests}
-    models = Models.random(config)
+    models = with_contenders(Models.random(config))
     policy = sia_jax.Policy(config, models.policy)
     value_config = models.value_config("scalar")
     value = sia_jax.ValueModel(
@@ -81,6 +90,8 @@ def run(args: Args, console: Terminal) -> None:
     record["lock_step"] = against_lock_step(load, policy)
     console.print("steered neighbours ...")
     record |= with_neighbours(load, policy, value)
+    console.print("and under a bounded tilt ...")
+    record["bounded_neighbours"] = with_neighbours(load, policy, value, BOUNDED)["neighbours"]
     record["targets"] = engine_targets(record) if args.shape == "mini" else []
     path = args.out / f"{record['time'].replace(':', '')}-engine.json"
     write_text(path, json.dumps(record, indent=1) + "\n")

@@ -11,10 +11,13 @@ import jax
 import numpy as np
 
 import sia_jax
+from sia_jax.benchmarks.contention import BOUND
 from sia_jax.steering.gates import Bernoulli
+from sia_jax.steering.tilts import Additive, Advantage, Clipped, Tilt
 
 SHORTEST = 16
 """Tokens of the shortest reply."""
+ADDITIVE, BOUNDED = Additive(), Clipped(BOUND, Advantage())
 STREAMS = (1, 4, 16)
 """How many are handed in at once, for the time to a first token."""
 
@@ -50,13 +53,18 @@ def _requests(load: Load, count: int, lengths: Sequence[int] | None = None) -> l
     ]
 
 
-def _engine(load: Load, policy: sia_jax.Policy, value: sia_jax.ValueModel | None = None) -> sia_jax.Engine:
+def _engine(
+    load: Load,
+    policy: sia_jax.Policy,
+    value: sia_jax.ValueModel | None = None,
+    tilt: Tilt = ADDITIVE,
+) -> sia_jax.Engine:
     return sia_jax.Engine(
         policy,
         value,
         rows=load.rows,
         lengths=[load.prompt_tokens + load.new_tokens],
-        steering=sia_jax.SteeringConfig(gate=Bernoulli(0.2)) if value is not None else None,
+        steering=sia_jax.SteeringConfig(gate=Bernoulli(0.2), tilt=tilt) if value is not None else None,
     )
 
 
@@ -114,8 +122,13 @@ def against_lock_step(load: Load, policy: sia_jax.Policy) -> dict[str, Any]:
     }
 
 
-def with_neighbours(load: Load, policy: sia_jax.Policy, value: sia_jax.ValueModel) -> dict[str, Any]:
-    """All streams unsteered, and half of them steered; and the time to a first token."""
+def with_neighbours(
+    load: Load, policy: sia_jax.Policy, value: sia_jax.ValueModel, tilt: Tilt = ADDITIVE
+) -> dict[str, Any]:
+    """All streams unsteered, and half of them steered; and the time to a first token.
+
+    Under a bounded tilt contenders alone are read.
+    """
     length = load.new_tokens - SHORTEST
     requests = _requests(load, load.rows, [length] * load.rows)
     half = load.rows // 2
@@ -126,7 +139,7 @@ def with_neighbours(load: Load, policy: sia_jax.Policy, value: sia_jax.ValueMode
     found: dict[str, list[float]] = {name: [] for name in cases}
     first: dict[int, list[float]] = {streams: [] for streams in STREAMS if streams <= load.rows}
     between: dict[int, list[float]] = {streams: [] for streams in first}
-    with _engine(load, policy, value) as engine:
+    with _engine(load, policy, value, tilt) as engine:
         engine.warmup(requests[:1])
         for _ in range(load.tries):
             for name, rates in cases.items():
@@ -163,9 +176,11 @@ def engine_targets(record: dict[str, Any]) -> list[dict[str, Any]]:
     """What the design asks for, and what was measured."""
     engine, lock_step = (row["tokens_per_second"] for row in record["lock_step"]["systems"])
     alone, beside = (row["tokens_per_second"] for row in record["neighbours"])
+    alone_bounded, beside_bounded = (row["tokens_per_second"] for row in record["bounded_neighbours"])
     asked = (
         ("unsteered engine / sample in lock step", engine / lock_step, 1.4),
         ("unsteered half beside a half steered at 20% / all unsteered", beside / alone, 0.68),
+        ("the same, contenders alone read", beside_bounded / alone_bounded, 0.75),
     )
     return [
         {"name": name, "value": value, "target": target, "met": value >= target}

@@ -198,7 +198,11 @@ def _engine(record: dict[str, Any]) -> str:
         (str(row["streams"]), f"{row['first_token_ms']:.0f}", f"{row['between_tokens_ms']:.1f}")
         for row in record["first_tokens"]
     )
-    beside = ((row["streams"], f"{row['tokens_per_second']:.0f}") for row in record["neighbours"])
+    beside = (
+        (row["streams"], read, f"{row['tokens_per_second']:.0f}")
+        for name, read in (("neighbours", "all"), ("bounded_neighbours", "contenders"))
+        for row in record.get(name, [])
+    )
     return (
         f'## The engine, shape "{record["shape"]}"\n\n{_run(record)}\n{_targets(record)}\n'
         f"{record['requests']} unsteered requests over {record['rows']} rows, replies of 16 .. "
@@ -209,7 +213,7 @@ def _engine(record: dict[str, Any]) -> str:
         f"{found['warmup_seconds']:.1f} s.\n\n"
         f"{_table(('system', 'tokens/s (best)'), systems)}\n"
         f"The unsteered half of {record['rows']} streams, and what the other half is:\n\n"
-        f"{_table(('streams', 'tokens/s of the unsteered half'), beside)}\n"
+        f"{_table(('streams', 'values read', 'tokens/s of the unsteered half'), beside)}\n"
         "Streams that are handed in at once to an engine that is idle:\n\n"
         f"{_table(('streams', 'ms to the first token', 'ms between tokens'), first)}"
     )

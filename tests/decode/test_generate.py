@@ -22,7 +22,10 @@ from sia_jax.text.markup import CHATML
 from tests.support.marks import long
 from tests.support.replying import PROMPTS, after, generation_args, save_models
 
-ARRAYS = ("junction", "entropy", "policy_logprob", "logprob", "value", "shifted")
+ARRAYS = (
+    *("junction", "entropy", "policy_logprob", "logprob", "value", "shifted"),
+    *("contenders", "values_read"),
+)
 Run = Callable[..., list[dict[str, Any]]]
 
 
@@ -87,7 +90,11 @@ def test_lines(finished: Path, args: Args) -> None:
             "ratio": pytest.approx(sum(line["junction"]) / t, abs=1e-6),
             "junctions": sum(line["junction"]),
             "shifted": sum(line["shifted"]),
+            "decided": 0,
+            "values_read": sum(line["values_read"]),
         }
+        read = [n > 0 for n in line["values_read"]]
+        assert read == [n > 0 for n in line["contenders"]] == line["junction"]
         assert line["usage"]["value_tokens"] == value_tokens(line, args)
         assert line["settings"]["threshold"] == 2.1
         assert line["settings"]["max_new_tokens"] == 12

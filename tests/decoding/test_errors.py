@@ -532,14 +532,15 @@ def assert_stopped_at_junctions(actual: Samples, expected: Samples, candidates: 
 
 @pytest.mark.parametrize("top_k", [0, 1])
 @pytest.mark.parametrize("poison", POISONS)
-def test_a_value_that_is_not_finite_ends_its_row_even_of_a_candidate_that_is_filtered(poison, top_k):
+def test_a_value_that_is_read_and_not_finite_ends_its_row_even_of_a_filtered_candidate(poison, top_k):
     params, thresholds = clean(), np.array([-INF, -INF, 1.0, INF, 1.0, -INF])
     head = params.value["value_head"]
     weight = head["weight"].copy()
     weight[0, :2] = POISONS[poison]
     poisoned = replace(params, value=params.value | {"value_head": head | {"weight": weight}})
-    expected = run(params, thresholds, top_k=top_k, bias=[2.0])
-    assert_stopped_at_junctions(run(poisoned, thresholds, top_k=top_k, bias=[2.0]), expected, C)
+    knobs = {"top_k": top_k, "bias": [2.0], "read_all": 1}
+    expected = run(params, thresholds, **knobs)
+    assert_stopped_at_junctions(run(poisoned, thresholds, **knobs), expected, C)
     at = [(row, t) for row, t in enumerate(where_x_is_judged(expected)) if t < T]
     assert any(expected.candidates.ids[row, t, 0] != X for row, t in at)
 

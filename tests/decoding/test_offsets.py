@@ -203,7 +203,17 @@ def steered(values, logits, policy_logprobs, kept, numbers, config):
 
     ids = rows(jnp.array([30, 2, 8], jnp.int32))
     zeros = jnp.zeros(ROWS, jnp.int32)
-    pending = Pending(ids, rows(logits), rows(policy_logprobs), zeros + kept, zeros * 1.0, ids[:, 0], ())
+    pending = Pending(
+        ids=ids,
+        logits=rows(logits),
+        policy_logprobs=rows(policy_logprobs),
+        kept=zeros + kept,
+        contenders=zeros + kept,
+        reads=jnp.ones(ids.shape, bool),
+        entropy=zeros * 1.0,
+        policy_choice=ids[:, 0],
+        gate=(),
+    )
     return steer(rows(values), pending, zeros, jnp.zeros(ROWS), numbers, config.decision)
 
 

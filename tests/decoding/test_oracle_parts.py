@@ -554,6 +554,7 @@ BOUNDED = ("Clipped", 0.3, ("Advantage",))
 EXPOSING = {
     "candidate_position": {"threshold": -math.inf},
     "policy_prompt": {"threshold": -math.inf},
+    "value_prompt": {"head": "states", "threshold": -math.inf},
     "unwritten": {"threshold": -math.inf},
     "step_key": {},
     "late_penalty": {"repetition_penalty": 1.8, "presence_penalty": 1.0},
@@ -561,8 +562,14 @@ EXPOSING = {
     "waiting_gate": {"gate": ("Budget", 0.5)},
     "early_verdict": {"gate": ("And", ("And", ("Always",), ("Refractory", 2.0)), ("Budget", 0.4))},
     "late_marker": {"gate": ("After", [7], 0.0), "bias": {7: 3.0}},
-    "prefix_value_shifted": {"tilt": BOUNDED, "beta": 4.0},
-    "stale_prefix_value": {"tilt": BOUNDED, "beta": 4.0},
+    "prefix_value_shifted": {"tilt": BOUNDED, "beta": 4.0, "read_all": 1},
+    "stale_prefix_value": {"tilt": BOUNDED, "beta": 4.0, "read_all": 1},
+    "half_reach": {"tilt": BOUNDED, "threshold": -math.inf},
+    "own_where_decided": {"tilt": BOUNDED, "threshold": -math.inf, "temperature": 2.0},
+    "unread_as_read": {"tilt": BOUNDED, "threshold": -math.inf},
+    "adapted_policy": {"threshold": -math.inf},
+    "policy_unwritten": {"threshold": -math.inf},
+    "neighbour_state": {"threshold": -math.inf},
 }
 
 
@@ -577,6 +584,9 @@ def test_every_mutation_shows(mutation):
         true.junction[:agreed] != mutated.junction[:agreed],
         not np.allclose(true.value[:agreed], mutated.value[:agreed], rtol=1e-2, equal_nan=True),
         not np.allclose(true.gate_state[:agreed], mutated.gate_state[:agreed], rtol=1e-2),
-        not np.allclose(true.logprob[:agreed], mutated.logprob[:agreed], rtol=1e-2),
+        not np.allclose(true.logprob[:agreed], mutated.logprob[:agreed], rtol=1e-2, equal_nan=True),
+        not np.allclose(true.policy_logprob[:agreed], mutated.policy_logprob[:agreed], rtol=1e-2),
+        true.contenders[:agreed] != mutated.contenders[:agreed],
+        agreed == len(true.tokens) and true.value_tokens != mutated.value_tokens,
     ]
     assert any(differs)

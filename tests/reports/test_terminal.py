@@ -43,9 +43,11 @@ def make_reply(
         policy_logprob=numbers,
         logprob=numbers,
         value=np.where(junction, numbers, np.nan),
+        contenders=10 * np.array(junction),
+        values_read=10 * np.array(junction),
         candidates=candidates,
     )
-    usage = Usage(3, t, sum(junction), int(shifted.sum()), 9, 0, sum(junction))
+    usage = Usage(3, t, sum(junction), int(shifted.sum()), 9, 0, 10 * sum(junction), sum(junction))
     reply = Reply("".join(pieces), FinishReason.LENGTH, record, usage)
     vars(reply)["pieces"] = list(pieces)  # of a tokenizer that is not there
     return reply
