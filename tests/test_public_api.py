@@ -80,6 +80,7 @@ def samples_of(rows: int, length: int) -> sia_jax.Samples:
         junction=np.arange(length) < np.minimum(lengths, 2)[:, None],
         shifted=grid.astype(bool),
         **dict.fromkeys(("entropy", "policy_logprob", "logprob", "value"), grid),
+        **dict.fromkeys(("contenders", "values_read"), grid.astype(np.int32)),
         lengths=lengths,
         finish_reason=np.where(lengths == length, FinishReason.LENGTH, FinishReason.STOP),
         policy_tokens=lengths,
