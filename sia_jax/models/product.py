@@ -26,15 +26,16 @@ def project(
 ) -> Float[Array, "... O"]:
     """W x of every token.
 
-    A few tokens in float32 on a CPU become the columns of a product with W on the left. XLA's kernels pack
-    the operand on the right anew in each run, and of the two W is by far the larger.
+    The few tokens of a decoding pass, in float32 on a CPU, become the columns of a product with W on the
+    left. XLA's kernels pack the operand on the right anew in each run, and of the two W is by far the larger.
+    Blocks of whole sequences, as of prompts and of training, stay as they are.
 
     Args:
-      x: the tokens.
+      x: the tokens; of a decoding pass [T, I] or [B, 1, I].
       weight: W, [out, in].
       dtype: of the result; None: the operands'.
     """
-    few = 1 < math.prod(x.shape[:-1]) <= FEW
+    few = (x.ndim == 2 or x.shape[-2] == 1) and 1 < math.prod(x.shape[:-1]) <= FEW
     if few and x.dtype == weight.dtype == jnp.float32 and jax.default_backend() == "cpu":
         return _weight_left(x, weight)
     precision = precision_of(x.dtype)
