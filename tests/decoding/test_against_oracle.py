@@ -375,6 +375,10 @@ LONG = (
     "shared",
     "shared llama, looking ahead",
     "shared vocab head",
+    "nested gates",
+    "min_p",
+    "value model of its own shape",
+    "branches on the policy's states",
 )
 """Structures whose programs are compiled in the long tests alone."""
 

@@ -90,6 +90,7 @@ def test_the_prompt_of_the_value_model_is_not_looked_at():
         np.testing.assert_array_equal(one, another)
 
 
+@pytest.mark.long
 def test_the_replies_are_those_of_a_vocab_head_that_runs_passes_over_the_same_weights():
     policy, value = models()
     params = params_of(value=value.params | {"model": policy.params["model"]})
@@ -141,7 +142,7 @@ def pair_on_states() -> tuple[sia_jax.Policy, sia_jax.ValueModel]:
     return policy, tiny_value_model(policy, head="states")
 
 
-@pytest.mark.parametrize("options", [{}, {"prefix_caching": True}])
+@pytest.mark.parametrize("options", [{}, long({"prefix_caching": True})])
 def test_an_engine_gives_each_request_the_reply_of_sample(options):
     requests = random_requests(24)
     with make_engine(pair_on_states(), **options) as engine:

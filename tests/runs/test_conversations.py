@@ -171,6 +171,7 @@ def test_replies_that_are_dropped_are_asked_again_and_turns_are_taken_back(talk:
     talk.say(FIRST.replace("egg that it came from", "egg"))
 
 
+@pytest.mark.long
 def test_a_text_that_ends_a_reply_is_not_of_the_next_turn(talk: Talk) -> None:
     whole = talk.say(FIRST).text
     talk.messages = []
@@ -181,6 +182,7 @@ def test_a_text_that_ends_a_reply_is_not_of_the_next_turn(talk: Talk) -> None:
     assert talk.reused - before >= 64
 
 
+@pytest.mark.long
 def test_another_system_prompt_is_read(talk: Talk) -> None:
     for system in ("Be brief, and true.", "Be true, and brief."):
         talk.messages = [{"role": "system", "content": system}, *talk.messages[-2:]]
@@ -188,6 +190,7 @@ def test_another_system_prompt_is_read(talk: Talk) -> None:
         talk.say("Why?")
 
 
+@pytest.mark.long
 def test_a_conversation_that_outgrows_its_row_goes_on_in_a_longer_one(talk: Talk) -> None:
     assert talk.partner.engine().lengths == (SHORT, LENGTH)
     talk.say(FIRST)

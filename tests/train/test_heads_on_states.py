@@ -9,11 +9,12 @@ import sia_jax
 from sia_jax.data.records import Record, write_records
 from sia_jax.models.config import ValueConfig
 from tests.support.checkpoints import assert_same_trees, save_tiny_policy
+from tests.support.marks import long
 from tests.support.tokenizers import save_qwen3_tokenizer
 from tests.train.test_value_model import STATES, files, train
 
 
-@pytest.mark.parametrize("objective", ["mean", "token", "distil"])
+@pytest.mark.parametrize("objective", [long("mean"), long("token"), "distil"])
 def test_a_head_on_the_policys_states_is_all_that_is_trained_and_goes_on(objective, folders, tmp_path):
     options = STATES | {"objective": objective, "epochs": 1}
     if objective == "distil":
