@@ -5,9 +5,10 @@
     python -m decode.benchmark_gpu --shape tiny --tries 1   # on a CPU: that everything runs
 
 Random weights, made on the device; the value model is an adapter over the policy's. Stop ids are ignored, the
-share of junctions is pinned by the Bernoulli gate. A time is that of the whole call, prefill included; the
-median of some calls after the first, whose seconds are given too, for it compiles. The floor is that of the
-policy's step alone: its bytes over the bandwidth, or its FLOPs over the peak, both measured in the same run.
+share of junctions is pinned by the Bernoulli gate, and the logits are scaled so that as many candidates
+contend as of a real model's. A time is that of the whole call, prefill included; the median of some calls
+after the first, whose seconds are given too, for it compiles. The floor is that of the policy's step alone:
+its bytes over the bandwidth, or its FLOPs over the peak, both measured in the same run.
 
 What the targets are set for is measured first, and the record is written after each row, so that a run may
 be cut short. Beside the rows it holds the kernels of a call, as the device's profiler records them, and the
@@ -18,7 +19,7 @@ import functools
 import json
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,11 +27,13 @@ import jax
 import jax.numpy as jnp
 from rich.markdown import Markdown
 
+from sia_jax.benchmarks.contention import BOUND, with_contenders
 from sia_jax.benchmarks.kernels import record_kernels
 from sia_jax.benchmarks.parts import time_parts
 from sia_jax.benchmarks.systems import BareLoop, SamplerSystem, System
 from sia_jax.costs.roofline import DeviceRates, decode_step_cost, measure_device
 from sia_jax.costs.shapes import REAL_SHAPES, AdaptedModels
+from sia_jax.decoding.schedule import Shared
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
@@ -38,6 +41,7 @@ from sia_jax.reports.benchmarks import section, write_page
 from sia_jax.runs.cli import program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.provenance import record_header
+from sia_jax.steering.tilts import Advantage, Clipped
 
 TARGETS = {1: 0.5, 16: 0.65, 64: 0.5}
 """Batch -> the share of the floor that an unsteered call of the 1.7B shape is to reach."""
@@ -107,7 +111,7 @@ def run(args: Args, console: Terminal) -> None:
     dtype = jnp.dtype(jnp.float32 if args.shape == "tiny" else jnp.bfloat16)
     console.print("measuring the machine's bandwidth and peak ...")
     rates = measure_device(64, 512) if args.shape == "tiny" else measure_device(4096, 8192, dtype)
-    models = AdaptedModels.random(REAL_SHAPES[args.shape], dtype)
+    models = with_contenders(AdaptedModels.random(REAL_SHAPES[args.shape], dtype))
     record = record_header(args.shape, models.config, rates, args.out) | {
         "kind": "gpu",
         "dtype": dtype.name,
@@ -154,9 +158,19 @@ def run(args: Args, console: Terminal) -> None:
 def _jobs(models: AdaptedModels, args: Args) -> list[tuple[str, System, int]]:
     unsteered, sparse = SamplerSystem(models, None), SamplerSystem(models, 0.2)
     dense = SamplerSystem(models, 1.0, expected_ratio=1.0)
-    systems: dict[str, System] = {
-        _UNSTEERED: unsteered,
-        _SPARSE: sparse,
+    bounded = Clipped(BOUND, Advantage())
+    systems: dict[str, System] = {_UNSTEERED: unsteered, _SPARSE: sparse}
+    for what, schedule in (
+        ("one pass for both", Shared()),
+        ("one pass for both, looking ahead", Shared(look_ahead=True)),
+    ):
+        systems[f"{_SPARSE}, {what}"] = replace(sparse, fields=(("schedule", schedule),))
+        systems[f"{_SPARSE}, contenders, {what}"] = replace(
+            sparse, tilt=bounded, fields=(("schedule", schedule),)
+        )
+    systems |= {
+        f"{_SPARSE}, contenders": replace(sparse, tilt=bounded),
+        "dense, contenders": replace(dense, tilt=bounded),
         "dense": dense,
         _BARE: BareLoop(models),
     }

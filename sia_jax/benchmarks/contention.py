@@ -1,11 +1,14 @@
 """Random weights whose policy is as sure of itself as a real one: so that as many candidates contend."""
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
-from sia_jax.costs.shapes import Models
+from sia_jax.costs.shapes import AdaptedModels, Models
 from sia_jax.models.passes import batch_logits
+
+Kind = TypeVar("Kind", Models, AdaptedModels)
 
 CONTENDERS = 3.0
 """Candidates a token that contend at 2 b = 2 nats, as they do with SmolLM2-135M-Instruct at temperature 1."""
@@ -15,11 +18,11 @@ _CANDIDATES = 10
 _ROWS, _LENGTH = 4, 64
 
 
-def with_contenders(models: Models, wanted: float = CONTENDERS, bound: float = BOUND) -> Models:
+def with_contenders(models: Kind, wanted: float = CONTENDERS, bound: float = BOUND) -> Kind:
     """The same models, but that the logits are scaled so that `wanted` of ten candidates contend on average.
 
     Args:
-      models: with an lm_head of its own.
+      models: the last norm of the policy is scaled, and with it what an adapter's head reads.
       wanted: contenders a token.
       bound: b, nats, at temperature 1.
     """
@@ -27,8 +30,9 @@ def with_contenders(models: Models, wanted: float = CONTENDERS, bound: float = B
     logits = np.asarray(batch_logits(models.policy, tokens, config=models.config))
     best = -np.sort(-logits.reshape(-1, logits.shape[-1]), axis=-1)[:, :_CANDIDATES]
     scale = scale_for(best - best[:, :1], wanted, bound)
-    head = {"weight": models.policy["lm_head"]["weight"] * scale}
-    return replace(models, policy=models.policy | {"lm_head": head})
+    model = models.policy["model"]
+    norm = {"weight": (model["norm"]["weight"] * scale).astype(model["norm"]["weight"].dtype)}
+    return replace(models, policy=models.policy | {"model": model | {"norm": norm}})
 
 
 def scale_for(logits: np.ndarray, wanted: float, bound: float) -> float:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 import sia_jax
 from sia_jax.benchmarks import huggingface_baseline
 from sia_jax.benchmarks.contention import BOUND
 from sia_jax.benchmarks.systems import BareLoop, SamplerSystem, System, Timing
 from sia_jax.costs.roofline import DeviceRates, decode_step_cost, usable_cores
-from sia_jax.costs.shapes import Models
+from sia_jax.costs.shapes import AdaptedModels, Models
 from sia_jax.steering.tilts import Advantage, Clipped
 
 
@@ -71,6 +72,15 @@ def sweep_jobs(models: Models, new_tokens: int) -> list[Job]:
                 schedule = (("schedule", sia_jax.Burst(waiting)),)
                 system = SamplerSystem(models, 0.2, fields=shape, knobs=schedule)
                 jobs.append(Job(f"slots {slots}, {tokens} tokens, {waiting} waiting", system, 16, t))
+    adapted = AdaptedModels.random(replace(models.config, tie_word_embeddings=True), jnp.float32)
+    for ratio in (0.2, 1.0):
+        for name, of in (
+            ("a pass of its own", sia_jax.Burst()),
+            ("one pass for both", sia_jax.Shared()),
+            ("one pass for both, looking ahead", sia_jax.Shared(look_ahead=True)),
+        ):
+            system = SamplerSystem(adapted, ratio, expected_ratio=ratio, fields=(("schedule", of),))
+            jobs.append(Job(f"adapter, {ratio:.0%}, {name}", system, 16, t))
     for count in (2, 5, 10, 20):
         jobs.append(Job(f"C = {count}", SamplerSystem(models, 0.2, num_candidates=count), 16, t))
     for length in (t // 4, t, 4 * t):

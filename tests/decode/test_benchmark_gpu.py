@@ -74,7 +74,7 @@ def test_what_the_time_left_does_not_hold_is_left_out_and_named(tmp_path, fake_r
         ("unsteered, full record", 2),
         ("unsteered, full record", 1),
     ]
-    assert len(record["left_out"]) == 8
+    assert len(record["left_out"]) == 2 * 10
 
 
 def test_a_clock_asks_for_the_dearest_piece_so_far():
