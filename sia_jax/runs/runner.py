@@ -60,7 +60,7 @@ def check_options(args: SamplingArgs) -> None:
             )
         given = [
             name
-            for name in ("beta", "value_backbone", "gate", "tilt", "tilt_bound")
+            for name in ("beta", "value_backbone", "gate", "tilt", "tilt_bound", "read_all")
             if getattr(args, name) is not None
         ]
         given += [] if args.check_base else ["no_check_base"]

@@ -92,7 +92,7 @@ def sampled(
 ) -> list[Reply]:
     """The replies of `sample`, a batch of requests at a time, in one program that is none of the engine's."""
     terms = engine._terms
-    config = replace(terms.config, max_new_tokens=LENGTH - 1)
+    config = replace(terms.config, max_new_tokens=LENGTH - 1, schedule=None)
     params = sia_jax.SteeringParams(terms.policy.params, None if terms.value is None else terms.value.params)
     found: list[Reply] = []
     for start in range(0, len(requests), at_once):
