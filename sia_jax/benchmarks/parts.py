@@ -134,7 +134,11 @@ def _repeat(
         value_lengths=prompt.value_lengths + length - span,
         value_read=jnp.ones(rows, bool),
         waited=jnp.where(jnp.arange(rows) < (config.slots or 0), 0, -1),
-        pending=replace(state.pending, kept=jnp.full(rows, config.steering.num_candidates)),
+        pending=replace(
+            state.pending,
+            kept=jnp.full(rows, config.steering.num_candidates),
+            reads=jnp.ones_like(state.pending.reads),
+        ),
     )
 
     def body(carry: tuple[Any, DecodeState]) -> tuple[Any, DecodeState]:

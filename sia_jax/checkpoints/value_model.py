@@ -100,7 +100,7 @@ def load_value_model(
     folder = folder_of_value_model(path)
     name = checkpoint_name(path)
     saved = _read_saved_config(folder)
-    states = _states(folder, saved)
+    states = recorded_states_of(folder, saved)
     if states == "policy":
         backbone = _policy_of(folder, saved, backbone, policy)
     if backbone is None:
@@ -303,12 +303,13 @@ def _is_value_model(folder: Path) -> bool:
     )
 
 
-def _states(folder: Path, saved: dict[str, Any]) -> States:
+def recorded_states_of(folder: Path, saved: dict[str, Any] | None = None) -> States:
     """Whose hidden states the head reads, as our JSON file says; the official one knows of no choice.
 
     Raises:
       ValueError: a word that is none, or weights beside a head that has none.
     """
+    saved = _read_saved_config(folder) if saved is None else saved
     found: States = saved.get("states", "own") if (folder / OUR_CONFIG).is_file() else "own"
     if not isinstance(found, str) or found not in get_args(States):
         raise ValueError(

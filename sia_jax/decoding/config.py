@@ -209,8 +209,8 @@ class SamplerConfig:
         rows; the rows that wait are of all.
 
         Under a bounded tilt c candidates contend at a junction on average. As if c were geometric, 1 / c of
-        the junctions are decided without a value, and the others read c + 1 candidates: r is (1 - 1 / c)
-        times the share of junctions, and C is c + 1.
+        the junctions are decided without a value, and at the others c + 1 contend: r is (1 - 1 / c) times the
+        share of junctions, and C is c + 1 where contenders alone are read.
 
         The schedule is `Burst`. On a CPU, where the tokens of a pass decide and not its bytes, `Shared` was
         slower at every share of junctions; on an accelerator it has not been measured yet, and is there to be
@@ -219,8 +219,8 @@ class SamplerConfig:
         Args:
           batch: rows, branches included.
           expected_ratio: the share of tokens that are junctions; 1: dense.
-          expected_contenders: c, under a bounded tilt; C: all candidates are read. None: 3 b / T, at least 1
-            and at most C, of the configuration's own numbers: SmolLM2-135M has 3.0 at b = 1 and 6.2 at b = 2.
+          expected_contenders: c, for a bounded tilt alone. None: 3 b / T, at most C, of the configuration's
+            own numbers: SmolLM2-135M has 3.0 at b = 1 and 6.2 at b = 2.
           **fields: the other fields of the configuration.
 
         Raises:
@@ -240,6 +240,11 @@ class SamplerConfig:
                 raise ValueError(
                     f"expected_contenders must lie in 1 .. {most} (the candidates), got {expected_contenders}"
                 )
+            if not config.steering.tilt.bounded:
+                raise ValueError(
+                    f"expected_contenders is for a bounded tilt, got {config.steering.tilt}, under which all "
+                    "candidates are read; leave it out, or take Clipped(1.0, of=Advantage())"
+                )
         return _resolve(config, batch, expected_ratio, expected_contenders)
 
     def resolve(self, batch: int) -> "SamplerConfig":
@@ -251,13 +256,14 @@ class SamplerConfig:
 def _resolve(config: SamplerConfig, batch: int, ratio: float, contenders: float | None) -> SamplerConfig:
     candidates = most = config.candidate_tokens
     steering = config.steering
-    if contenders is None:
-        contenders = steering.num_candidates
-        if steering.tilt.bounded:
-            contenders = 3 * float(steering.tilt.limit()) / (steering.temperature or 1)
-    if steering.tilt.bounded and contenders < steering.num_candidates:
+    contends = steering.tilt.bounded and not steering.read_all
+    if contenders is None and contends:
+        contenders = 3 * float(steering.tilt.limit()) / (steering.temperature or 1)
+    if contends and contenders is not None and contenders < steering.num_candidates:
         contenders = max(contenders, 1.25)  # some are always read
-        ratio, candidates = ratio * (1 - 1 / contenders), min(math.ceil(contenders + 1), most)
+        ratio *= 1 - 1 / contenders
+        if steering.tilt.separable:
+            candidates = min(math.ceil(contenders + 1), most)
     schedule = (config.schedule or Burst()).resolve(ratio * batch)
     batch = -(-batch // config.row_groups)
     arrivals = ratio * batch

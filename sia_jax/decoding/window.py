@@ -253,7 +253,8 @@ def window(
       state: donated; value prompts have been read.
       schedule: numbers of config.schedule, [] int32 each.
       steps: [] policy steps at most, and no more than W = `config.chunk`. They are fewer where no row is left
-        that runs, and where value passes come so often that the W rounds of a window are used up.
+        that runs, and where value passes of `Burst` come so often that the W rounds of a window are used up.
+        Under `Shared` each pass is a step.
       cancel: [B] rows to be stopped before the first step.
       config: resolved.
 

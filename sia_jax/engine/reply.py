@@ -43,7 +43,7 @@ class Usage:
     values_read: int
     """Candidates whose values decided, of all its tokens."""
     value_passes: int
-    """Passes of the value model that decided one of its tokens: steered tokens less those decided without."""
+    """Of its tokens those that values decided: the steered ones less those decided without."""
 
 
 @dataclass(frozen=True)

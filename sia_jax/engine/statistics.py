@@ -35,7 +35,7 @@ class Statistics:
     values_read: int = 0
     """Candidates whose values decided."""
     value_passes: int = 0
-    """That decided a token, summed over replies."""
+    """Tokens that values decided, each by a pass but with a head on the policy's states."""
 
     admissions: int = 0
     """Calls in which prompts were read."""

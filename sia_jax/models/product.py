@@ -35,7 +35,7 @@ def project(
       weight: W, [out, in].
       dtype: of the result; None: the operands'.
     """
-    few = (x.ndim == 2 or x.shape[-2] == 1) and 1 < math.prod(x.shape[:-1]) <= FEW
+    few = 1 < math.prod(x.shape[:-1]) <= FEW and (x.ndim == 2 or x.shape[-2] == 1)
     if few and x.dtype == weight.dtype == jnp.float32 and jax.default_backend() == "cpu":
         return _weight_left(x, weight)
     precision = precision_of(x.dtype)

@@ -77,7 +77,7 @@ def _fields(record: Record, length: int) -> dict[str, tuple[str, Check]]:
     for name in ("contenders", "values_read"):  # records of earlier releases lack them
         if name in record:
             fields[name] = (f"{length} whole numbers, one a token", _list(_id, length))
-    if "decided" in (_at(record, "steering") or {}):
+    if isinstance(record.get("steering"), dict) and "decided" in record["steering"]:
         fields["steering.decided"] = ("a whole number from 0 on", _id)
     for name in ("gold", "proxy"):
         fields[name] = ("a number or null", _maybe)

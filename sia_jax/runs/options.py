@@ -64,7 +64,7 @@ class SteeringArgs:
     as in "clipped(1.0, advantage)". Default additive."""
     tilt_bound: Float = None
     """Bound the steering: no logit is moved by more than so many nats. It is --tilt "clipped(X, advantage)",
-    under which candidates that cannot win are not read: far cheaper, and the tokens are the same."""
+    under which candidates that cannot win are not read, which changes no token and is far cheaper."""
     num_candidates: Int = None
     """Tokens that the value model chooses among. Default 10."""
 

@@ -139,10 +139,12 @@ class Partner:
         Raises:
           Exception: what an engine failed of, such as a full memory; the next request has another.
         """
+        if self._last is not None:  # one that was dropped is written until the next border
+            with contextlib.suppress(EngineClosed):  # its engine failed; whoever asks that one next is told
+                self._last.result()
+            self._last = None
         engine = self.engine(alone)
         try:
-            if self._last is not None:  # one that was dropped is written until the next border
-                self._last.result()
             if not engine.is_warm(request):
                 with compiling():
                     engine.warmup([request], now=True)
@@ -152,6 +154,7 @@ class Partner:
             finally:
                 handle.cancel()
         except EngineClosed as error:
+            engine.close()
             self._last = None
             self._engines = {apart: other for apart, other in self._engines.items() if other is not engine}
             raise (error.__cause__ or error) from None

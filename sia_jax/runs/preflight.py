@@ -6,7 +6,7 @@ from contextlib import suppress
 import sia_jax
 from sia_jax.checkpoints.config_json import read_config
 from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
-from sia_jax.checkpoints.value_model import folder_of_value_model, recorded_markup_of
+from sia_jax.checkpoints.value_model import folder_of_value_model, recorded_markup_of, recorded_states_of
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.prompts import PromptLine
 from sia_jax.models.config import ValueConfig
@@ -76,7 +76,10 @@ def value_without_weights(args: SamplingArgs, policy: sia_jax.Policy) -> sia_jax
     config = policy.config if base is None else read_config(base).model
     tokenizer = load_tokenizer(folder) or (policy.tokenizer if base is None else load_tokenizer(base))
     name = checkpoint_name(args.value)
-    return sia_jax.ValueModel(ValueConfig(config), {}, None, tokenizer, name, recorded_markup_of(folder))
+    value = ValueConfig(config)
+    if recorded_states_of(folder) == "policy":
+        value = ValueConfig(config, "vocab", 1, states="policy")  # no prompt depends on the rank
+    return sia_jax.ValueModel(value, {}, None, tokenizer, name, recorded_markup_of(folder))
 
 
 def reward_template(path: str, date_string: str | None) -> dict[str, str]:

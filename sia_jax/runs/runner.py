@@ -84,8 +84,13 @@ def check_options(args: SamplingArgs) -> None:
     check_texts(args)
     check_seed(args.seed, "--seed")
     with named_as_options(args):
-        gate = steering(args).gate
+        gate, tilt = steering(args).gate, steering(args).tilt
         args.make_mesh()
+    if args.read_all and not tilt.bounded:
+        raise ValueError(
+            f"--read-all is for a bounded tilt, such as --tilt-bound 1; under {text_of(tilt)} all values are "
+            "read anyway"
+        )
     if args.threshold is not None and not reads_threshold(gate):
         raise ValueError(
             f"--threshold {args.threshold:g} is for a gate with entropy or budget in it, got --gate "

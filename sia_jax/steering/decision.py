@@ -161,7 +161,7 @@ def steer(
       pending: the position's candidates.
       index: [B] t.
       prefix_value: [B] V(s), as read of the prefix's last token; not looked at where t = 0, whose V(s) is the
-        mean of the values, nor with a vocabulary head, where it is their mean under the policy.
+        mean of the values, nor later with a vocabulary head, where it is their mean under the policy.
       numbers: theirs.
       config: static.
 

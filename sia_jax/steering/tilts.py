@@ -6,6 +6,7 @@ chosen, those in A and N. Like a gate it is a pytree whose numbers are the leave
 
 import abc
 import math
+import numbers
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -163,8 +164,9 @@ class Clipped(Tilt):
     def limit(self) -> PerRow:
         """See `Tilt`."""
         within = self.of.limit()
-        static = isinstance(self.bound, float | int) and isinstance(within, float | int)
-        return min(self.bound, within) if static else jnp.minimum(self.bound, within)
+        if isinstance(self.bound, numbers.Real) and isinstance(within, numbers.Real):  # of a configuration
+            return min(float(self.bound), float(within))
+        return jnp.minimum(self.bound, within)
 
     @property
     def separable(self) -> bool:

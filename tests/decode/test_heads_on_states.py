@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 from decode import chat, evaluate, generate
+from sia_jax.data.prompts import PromptLine
+from sia_jax.runs import preflight, prompting, runner
+from sia_jax.runs.options import Models
 from tests.support.checkpoints import save_tiny_value_model, tiny_policy
 from tests.support.evaluating import evaluation_args, save_models_and_prompts, save_thresholds
 
@@ -42,6 +45,17 @@ def generation_args(folder: Path) -> generate.Args:
         batch=5,
         max_new_tokens=12,
     )
+
+
+def test_before_its_weights_are_read_it_is_known_to_have_no_prompt_of_its_own(folder: Path) -> None:
+    args = generation_args(folder)
+    policy = runner.prepare(args)
+    value = preflight.value_without_weights(args, policy)
+    assert value is not None
+    assert not value.config.runs_passes
+    models = Models(policy, value)
+    prompt = PromptLine(0, 0, ({"role": "user", "content": "Is it hot?"},))
+    assert prompting.value_ids(models, prompt, [5, 6, 7], args) == [5, 6, 7]
 
 
 def test_generate_and_chat_steer_with_it(

@@ -5,6 +5,7 @@ import sia_jax
 from sia_jax import Burst
 from sia_jax.models.config import ValueConfig
 from sia_jax.steering import gates, tilts
+from sia_jax.steering.tilts import Additive, Advantage, Clipped, Standardised
 from tests.support.checkpoints import tiny_config
 
 MODEL = tiny_config()
@@ -85,3 +86,26 @@ def test_numbers_of_expressions_are_leaves_from_left_to_right():
     gate = (gates.Position(3) & ~gates.Bernoulli(0.5)) | gates.Budget(0.2)
     assert jax.tree.leaves(gate) == [3, 0.5, 0.2]
     assert jax.tree.leaves(tilts.Clipped(2.0, tilts.Clipped(1.0, tilts.Centred()))) == [2.0, 1.0]
+
+
+def test_passes_are_laid_out_for_contenders_where_a_bound_leaves_the_others_unread():
+    def sizes(tilt, contenders=None, **steering):
+        config = sia_jax.SamplerConfig.auto(
+            16,
+            0.2,
+            contenders,
+            policy=MODEL,
+            value=ValueConfig(MODEL),
+            steering=sia_jax.SteeringConfig(tilt=tilt, **steering),
+        )
+        return config.slots, config.pass_tokens, config.schedule.min_waiting
+
+    every = sizes(Additive())
+    assert sizes(Clipped(1.0, Advantage()))[1] < 0.6 * every[1]
+    assert sizes(Clipped(1.0, Advantage()), 10.0) == sizes(Clipped(9.0, Advantage())) == every
+    assert sizes(Clipped(1.0, Advantage()), read_all=1) == every
+    assert sizes(Clipped(1.0, Advantage()))[1] < sizes(Clipped(1.0, Standardised()))[1]
+    with pytest.raises(ValueError, match=r"expected_contenders must lie in 1 .. 10 .* got 11"):
+        sizes(Clipped(1.0), 11)
+    with pytest.raises(ValueError, match="expected_contenders is for a bounded tilt, got Additive"):
+        sizes(Additive(), 3.0)

@@ -270,6 +270,9 @@ def test_a_text_in_a_record_is_a_text_on_the_page(text: str, field: str) -> None
     [
         ({"threshold": "<b>"}, "threshold must be a number, 'inf' or '-inf', got '<b>'"),
         ({"finish_reason": 3}, "finish_reason must be a text, got 3"),
+        ({"steering": 5}, "steering.ratio must be a number, got None"),
+        ({"contenders": [1, 2]}, "contenders must be 3 whole numbers, one a token"),
+        ({"values_read": [1, -2, 0]}, "values_read must be 3 whole numbers, one a token"),
         ({"pieces": ["a"]}, "pieces must be 3 texts, one a token"),
         ({"entropy": [1.0, math.inf, 1.0]}, "entropy must be 3 numbers, or null"),
         ({"names": {"1": "yes"}}, "names has no text for"),

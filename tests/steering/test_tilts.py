@@ -1,6 +1,7 @@
 """Each tilt on values that fit on a line."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -146,3 +147,19 @@ def test_a_tilt_of_one_s_own_works_like_the_others() -> None:
     np.testing.assert_allclose(tilted(Surprising(0.5)), expected, rtol=1e-6)
     bounded = SteeringConfig(tilt=Clipped(1.0, of=Surprising(0.5))).tilt
     np.testing.assert_allclose(tilted(bounded), np.clip(expected, -1, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("bound", [1.5, 2, np.float32(1.5), np.int64(2)])
+def test_the_limit_of_a_configuration_is_a_number_under_anybody_s_jit(bound: float) -> None:
+    tilt = Clipped(3.0, of=Clipped(bound, of=Advantage()))
+    assert jax.eval_shape(lambda: jnp.zeros(int(float(tilt.limit())))).shape == (int(bound),)
+    assert (tilt.bounded, tilt.separable, tilt.reads_prefix_value) == (True, True, True)
+
+
+def test_the_limit_of_rows_is_the_nearest_bound_and_of_what_has_none_infinite() -> None:
+    rows = Clipped(jnp.array([1.0, 4.0]), of=Clipped(jnp.array([2.0, 3.0])))
+    np.testing.assert_array_equal(rows.limit(), [1, 3])
+    assert Additive().limit() == math.inf
+    assert not Additive().bounded
+    assert not Clipped(1.0, of=Standardised()).separable
+    assert not Surprising(0.5).separable
