@@ -282,7 +282,8 @@ def test_a_row_that_failed_leaves_nothing_to_the_next_one(model):
     params = replace(
         params, value={"model": params.policy["model"], "value_head": params.value["value_head"]}
     )
-    steering = replace(config.steering, gate=Entropy() & ~Position(1))
+    # Of a bounded tilt no value would be read, for nothing contends with that id.
+    steering = replace(config.steering, gate=Entropy() & ~Position(1), tilt=Additive())
     config = replace(config, steering=steering, value=replace(config.value, lora=None))
     # The id is said first, unsteered, and read by both models in the second column of the reply.
     fails = Request((5,) * 8, (5,) * 8, seed=0, threshold=-np.inf, bias=(60, 99.0))
