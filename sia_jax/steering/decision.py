@@ -88,11 +88,10 @@ def decide(
         numbers.min_p,
     )
     kept = jnp.sum(allowed.holds(candidate_logits, ids) & (candidate_logits > -jnp.inf), axis=-1)
-    uniform = _uniform(token_keys, ids)
-    choice = _policy_choice(processed, candidate_logits, ids, kept, allowed, uniform, numbers, config)
-    noise = jnp.where(numbers.temperature[:, None] > 0, gumbel.gumbel(uniform[:, :c]), 0)
-    open_ = contest(candidate_logits, kept, noise, index, numbers, config)
-    decided = junction & open_.decided
+    draws = _draws(token_keys, ids, numbers)
+    choice = _policy_choice(processed, candidate_logits, ids, kept, allowed, draws, numbers, config)
+    found = contest(candidate_logits, kept, draws.candidates, index, numbers, config)
+    decided = junction & found.decided
 
     m_top = jnp.max(m, axis=-1, keepdims=True)
     log_normaliser = jnp.log(jnp.sum(jnp.exp(m - m_top), axis=-1, keepdims=True))
@@ -100,7 +99,7 @@ def decide(
     def policy_logprobs(logits: Array) -> Array:
         return logits - m_top - log_normaliser
 
-    token = jnp.where(decided, pick(ids, open_.winner), choice.token)
+    token = jnp.where(decided, pick(ids, found.winner), choice.token)
     asked = jnp.concatenate([ids, token[:, None]], axis=-1)
     logprobs = policy_logprobs(jnp.take_along_axis(m, asked, axis=-1))
     pending = Pending(
@@ -108,8 +107,8 @@ def decide(
         logits=candidate_logits,
         policy_logprobs=logprobs[:, :-1],
         kept=kept,
-        contenders=jnp.where(junction, open_.contenders, 0),
-        reads=open_.reads,
+        contenders=jnp.where(junction, found.contenders, 0),
+        reads=found.reads,
         entropy=entropy,
         policy_choice=choice.token,
         gate=gate,
@@ -264,11 +263,21 @@ def _process(m: Array, history: History, numbers: RowParams) -> Array:
     return run_if(biased | repeats | counts | short, apply, m)
 
 
-def _uniform(token_keys: Array, ids: Array) -> Array:
-    """[B, C + 2] of the candidates, of the rest as one, and of the place in the rest."""
+@dataclass(frozen=True)
+class _Draws:
+    """A position's random numbers: Gumbel ones, 0 at temperature 0, and a uniform one."""
+
+    candidates: Float[Array, "B C"]
+    rest: Float[Array, " B"]  # of all ids outside A as one
+    place: Float[Array, " B"]  # uniform, of the place in the rest
+
+
+def _draws(token_keys: Array, ids: Array, numbers: RowParams) -> _Draws:
     special = jnp.array([gumbel.REST, gumbel.PLACE_IN_REST], jnp.uint32)
     keys = jnp.concatenate([ids.astype(jnp.uint32), jnp.broadcast_to(special, (ids.shape[0], 2))], axis=-1)
-    return gumbel.uniform(token_keys, keys)
+    uniform = gumbel.uniform(token_keys, keys)
+    noise = jnp.where(numbers.temperature[:, None] > 0, gumbel.gumbel(uniform[:, :-1]), 0)
+    return _Draws(noise[:, :-1], noise[:, -1], uniform[:, -1])
 
 
 def _unread(known: Array, kept: Array, numbers: RowParams) -> Array:
@@ -288,18 +297,18 @@ def _policy_choice(
     ids: Array,
     kept: Array,
     allowed: filters.Prefix,
-    uniform: Array,
+    draws: _Draws,
     numbers: RowParams,
     config: DecisionConfig,
 ) -> _PolicyChoice:
-    """The race of the candidates in N, and of the rest of N as one runner; `uniform` is of `_uniform`."""
+    """The race of the candidates in N, and of the rest of N as one runner."""
     divisor, sampled = _divisor(numbers)
     top = candidate_logits[:, :1]
     inside = jnp.where(
         jnp.arange(ids.shape[-1]) < kept[:, None], (candidate_logits - top) / divisor[:, None], -jnp.inf
     )
-    noise = jnp.where(sampled[:, None], gumbel.gumbel(uniform[:, :-1]), 0)
-    place, token = gumbel.lowest_best(inside + noise[:, :-1], ids)
+    scores = inside + draws.candidates
+    place, token = gumbel.lowest_best(scores, ids)
 
     log_inside = jax.nn.logsumexp(inside, axis=-1)
     if config.steering.unsteered == "candidates":
@@ -315,10 +324,10 @@ def _policy_choice(
 
     log_rest = jnp.log(jnp.sum(masses(), axis=-1)) + (last.logit - top[:, 0]) / divisor
     log_rest = jnp.where(last.logit > -jnp.inf, log_rest, -jnp.inf)
-    rest_wins = sampled & (log_rest + noise[:, -1] > pick(inside + noise[:, :-1], place))
+    rest_wins = sampled & (log_rest + draws.rest > pick(scores, place))
 
     def draw(token: Array) -> Array:
-        return jnp.where(rest_wins, gumbel.place_in(masses(), uniform[:, -1]), token)
+        return jnp.where(rest_wins, gumbel.place_in(masses(), draws.place), token)
 
     token = run_if(jnp.any(rest_wins), draw, token)
     log_normaliser = jnp.logaddexp(log_inside, log_rest)
