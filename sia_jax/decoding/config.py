@@ -212,9 +212,8 @@ class SamplerConfig:
         the junctions are decided without a value, and at the others c + 1 contend: r is (1 - 1 / c) times the
         share of junctions, and C is c + 1 where contenders alone are read.
 
-        The schedule is `Burst`. On a CPU, where the tokens of a pass decide and not its bytes, `Shared` was
-        slower at every share of junctions; on an accelerator it has not been measured yet, and is there to be
-        asked for.
+        The schedule is `Burst`. `Shared`, which takes the bytes of the weights once for more tokens, is there
+        to be asked for: on a CPU the tokens decide, and on an accelerator it has not been measured yet.
 
         Args:
           batch: rows, branches included.

@@ -84,14 +84,14 @@ def check_options(args: SamplingArgs) -> None:
     check_texts(args)
     check_seed(args.seed, "--seed")
     with named_as_options(args):
-        gate, tilt = steering(args).gate, steering(args).tilt
+        structure = steering(args)
         args.make_mesh()
-    if args.read_all and not tilt.bounded:
+    if args.read_all and not structure.tilt.bounded:
         raise ValueError(
-            f"--read-all is for a bounded tilt, such as --tilt-bound 1; under {text_of(tilt)} all values are "
-            "read anyway"
+            f"--read-all is for a bounded tilt, such as --tilt-bound 1; under {text_of(structure.tilt)} all "
+            "values are read anyway"
         )
-    if args.threshold is not None and not reads_threshold(gate):
+    if args.threshold is not None and not reads_threshold(structure.gate):
         raise ValueError(
             f"--threshold {args.threshold:g} is for a gate with entropy or budget in it, got --gate "
             f"{args.gate!r}"

@@ -481,7 +481,7 @@ def test_the_official_preset_and_candidates(args: Args, tmp_path: Path) -> None:
         ({"value": None, "threshold": None, "tilt_bound": 1.0}, "--tilt-bound needs a value model"),
         ({"tilt": "centred", "tilt_bound": 1.0}, r"leave --tilt out, .* --tilt 'clipped\(1, centred\)'"),
         ({"tilt_bound": -1.0}, "bound of Clipped|a number of the tilt must lie in 0 .. inf"),
-        ({"read_all": 1}, "--read-all is for a bounded tilt, .*; under additive all values are read"),
+        ({"read_all": 1}, "--read-all is for a bounded tilt, .*; under additive all .*values are read"),
         ({"gate": "bernoulli(0.2)"}, r"--threshold 2.1 is for a gate .*, got --gate 'bernoulli\(0.2\)'"),
         ({"threshold": math.nan}, "--threshold must not be NaN"),
         ({"threshold": math.inf, "compare": True}, "compare the policy with itself"),
