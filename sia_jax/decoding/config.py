@@ -14,6 +14,9 @@ from sia_jax.reprs import changed
 from sia_jax.steering.config import DecisionConfig, SteeringConfig
 from sia_jax.steering.gates import markers
 
+_TILE, _FEW = 32, 24
+"""Tokens that the kernels of a product take at a time, of which two cost little more than one; and up to how
+many a pass stays as small as it is."""
 _OPTIONAL = ("num_tokens", "slots", "pass_tokens", "row_tokens")
 
 
@@ -202,11 +205,11 @@ class SamplerConfig:
 
         The rule, with r the share of positions at which values are read. Between two lie (1 - r) / r tokens
         on average, so a row brings n = C + (1 - r) / r tokens to a pass, and r B rows come to one in a policy
-        step: so many wait before a pass. It takes 1.25 n r B tokens, for rows that find no room are dearer
-        than a fifth of padding, and idle slots fill that with spans of rows that will come to a junction
-        later; hence 2.5 r B slots. One row may bring twice its usual span, and a longer one takes several
-        passes. With a mesh, slots and tokens are of each group along "tensor", whose B is its share of the
-        rows; the rows that wait are of all.
+        step. For these, or for the k that wait (see `Burst`) if they are more, a pass takes n tokens each,
+        rounded up to whole 32s and to 64 at least, as the kernels take them; 24 or fewer stay. Idle slots
+        fill what is left with spans of rows that will come to a junction later; hence twice as many slots.
+        One row may bring twice its usual span, and a longer one takes several passes. With a mesh, slots and
+        tokens are of each group along "tensor", which has its share of the rows; those that wait are of all.
 
         Under a bounded tilt c candidates contend at a junction on average. As if c were geometric, 1 / c of
         the junctions are decided without a value, and at the others c + 1 contend: r is (1 - 1 / c) times the
@@ -263,14 +266,17 @@ def _resolve(config: SamplerConfig, batch: int, ratio: float, contenders: float 
         ratio *= 1 - 1 / contenders
         if steering.tilt.separable:
             candidates = min(math.ceil(contenders + 1), most)
-    schedule = (config.schedule or Burst()).resolve(ratio * batch)
+    schedule = (config.schedule or Burst()).resolve(batch, ratio)
+    at_once = schedule.rows_a_pass(batch, ratio) / config.row_groups
     batch = -(-batch // config.row_groups)
-    arrivals = ratio * batch
     span = math.ceil((1 - ratio) / ratio)
     usual = candidates + span if candidates else span + 1  # a vocabulary head reads the last token anew
-    slots = min(batch, config.slots or math.ceil(2.5 * arrivals))
+    slots = min(batch, config.slots or math.ceil(2 * at_once))
     row_tokens = config.row_tokens or most + max(1, 2 * span)
-    pass_tokens = config.pass_tokens or max(row_tokens, math.ceil(min(1.25 * arrivals, slots) * usual))
+    tokens = math.ceil(min(at_once, slots) * usual)
+    if tokens > _FEW:
+        tokens = min(max(2 * _TILE, -(-tokens // _TILE) * _TILE), batch * usual)
+    pass_tokens = config.pass_tokens or max(row_tokens, tokens)
     return replace(
         config,
         schedule=schedule,
