@@ -14,7 +14,7 @@ import pytest
 
 import decode.benchmark
 import train.benchmark
-from decode import calibrate, chat, coverage, demo, entropy_study, evaluate, generate, trace
+from decode import calibrate, chat, compare, coverage, demo, entropy_study, evaluate, generate, trace
 from sia_jax.data.records import unfinished_folder, write_records
 from sia_jax.files.lock import locked
 from tests.reports.test_trace import make_record
@@ -230,6 +230,11 @@ def test_no_program_writes_over_what_it_reads_under_whatever_name(
             "--out must be a .html file",
         ),
         (coverage.main, lambda path: coverage.Args(out=path), "--out must be a .md file"),
+        (
+            compare.main,
+            lambda path: compare.Args(folders=("none",), page=str(path)),
+            "--page must be a .md file",
+        ),
         (
             label.main,
             lambda path: label.Args(input="none", reward_model="none", out="other", plot=str(path)),
