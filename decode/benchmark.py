@@ -2,11 +2,13 @@
 
     make bench                                        # speed and sweep at shape "mini", with the baselines
     python -m decode.benchmark --parts speed --tries 9
+    python -m decode.benchmark --shape smollm2-135m --parts speed --new-tokens 64 --tries 2
     python -m decode.benchmark --shape tiny --tries 1 # a minute: that everything runs
 
 Random weights of the given shape in float32, prompts of 16 tokens, stop ids ignored, temperature 1; policy
-and value model have one shape and separate weights. The share of junctions is pinned by the Bernoulli gate,
-and the logits are scaled so that 3.0 candidates contend under a bound of 1 nat, as a real model's do.
+and value model have one shape and separate weights, but for smollm2-135m. The share of junctions is pinned by
+the Bernoulli gate, and the logits are scaled so that 3.0 candidates contend under a bound of 1 nat, as a real
+model's do.
 A call's time is that of the whole call, prefill included. The systems take turns; the median is reported.
 
 "speed" is the table that targets are set for, with where the time of a steered call goes. "sweep" varies the
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from rich.markdown import Markdown
 from rich.progress import (
     BarColumn,
@@ -45,7 +48,7 @@ from sia_jax.benchmarks.sampler import (
 )
 from sia_jax.benchmarks.systems import SamplerSystem, Timing
 from sia_jax.costs.roofline import DeviceRates, measure_device
-from sia_jax.costs.shapes import SHAPES, Models
+from sia_jax.costs.shapes import ADAPTED_SHAPES, SHAPES, AdaptedModels, Models, Weights
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
@@ -59,8 +62,9 @@ from sia_jax.runs.provenance import record_header
 class Args:
     """Time the sampler."""
 
-    shape: Literal["mini", "tiny"] = "mini"
-    """Shape of both models; "tiny" only shows that everything runs."""
+    shape: Literal["mini", "smollm2-135m", "tiny"] = "mini"
+    """Of the models. smollm2-135m: that of a real policy, and a value model that is an adapter over its
+    weights; tiny only shows that everything runs."""
     parts: tuple[Literal["speed", "sweep"], ...] = ("speed", "sweep")
     """What to measure."""
     prompt_tokens: int = 16
@@ -89,7 +93,15 @@ def main(args: Args) -> None:
 
 def run(args: Args, console: Terminal) -> None:
     """`main`, once the options are checked."""
-    models = with_contenders(Models.random(SHAPES[args.shape]))
+    if args.shape in ADAPTED_SHAPES and "sweep" in args.parts:
+        raise ValueError(
+            f"the sweep is of models with weights of their own, got --shape {args.shape}; take --parts speed"
+        )
+    models: Models | AdaptedModels
+    if args.shape in ADAPTED_SHAPES:
+        models = with_contenders(AdaptedModels.random(ADAPTED_SHAPES[args.shape], jnp.float32))
+    else:
+        models = with_contenders(Models.random(SHAPES[args.shape]))
     console.print("measuring the machine's bandwidth and peak ...")
     rates = measure_device()
     for part in args.parts:
@@ -107,15 +119,16 @@ def run(args: Args, console: Terminal) -> None:
 
 
 def _speed(
-    args: Args, models: Models, rates: DeviceRates, console: Terminal
+    args: Args, models: Weights, rates: DeviceRates, console: Terminal
 ) -> tuple[dict[str, Any], DeviceRates]:
     """The systems that targets are set for, at batch 16 and 1."""
-    jobs = speed_jobs(models, args.new_tokens)
+    own = args.shape not in ADAPTED_SHAPES
+    jobs = speed_jobs(models, args.new_tokens, long=own)
     versions: dict[str, str] = {}
     if jax.default_backend() != "cpu":
         console.say("the baselines run on the CPU: they are left out beside another device", "yellow")
     elif huggingface_baseline.is_available():
-        jobs += baseline_jobs(models, args.new_tokens)
+        jobs += baseline_jobs(models, args.new_tokens, official_loop=own)
         versions = huggingface_baseline.versions()
     else:
         console.say("torch is not installed here: no baselines; `make bench` installs it", "yellow")
@@ -132,16 +145,17 @@ def _speed(
     body = {
         "kind": "sampler",
         "rows": rows,
-        "targets": sampler_targets(rows, args.new_tokens),
+        "targets": sampler_targets(rows, args.new_tokens, args.shape),
         "parts": parts,
     }
     return body | {"baseline_versions": versions, "tries": args.tries}, rates
 
 
 def _sweep(
-    args: Args, models: Models, rates: DeviceRates, console: Terminal
+    args: Args, models: Weights, rates: DeviceRates, console: Terminal
 ) -> tuple[dict[str, Any], DeviceRates]:
     """One thing varied at a time, around batch 16 at 20%."""
+    assert isinstance(models, Models)  # `run` refuses the others
     jobs = sweep_jobs(models, args.new_tokens)
     timings = _run(jobs, args, models, console, tries=2)
     rates = rates.best_of(measure_device())
@@ -153,7 +167,7 @@ def _sweep(
 
 
 def _run(
-    jobs: list[Job], args: Args, models: Models, console: Terminal, tries: int | None = None
+    jobs: list[Job], args: Args, models: Weights, console: Terminal, tries: int | None = None
 ) -> dict[Job, list[Timing]]:
     """Time every job, the jobs taking turns; the first turn compiles and warms up, and is not counted."""
     tries = tries or args.tries

@@ -2,7 +2,8 @@ r"""Several evaluations on one page: other value models, tilts or strengths, pro
 
     python -m decode.evaluate ... --methods base dense entropy --out out/additive
     python -m decode.evaluate ... --methods dense --tilt "clipped(1, advantage)" --out out/bounded
-    python -m decode.compare out/additive out/bounded --against additive/entropy-0.2 --page out/bounds.md
+    python -m decode.compare --folders out/additive out/bounded --against additive/entropy-0.2 \
+        --page out/bounds.md
 
 The evaluations must have replied to the same prompts under the same seeds, and have been scored by the same
 reward model; in what else they differ, the table says. A method is named by its folder and its key:
@@ -34,7 +35,7 @@ from sia_jax.runs.provenance import head_commit
 class Args:
     """Compare evaluations."""
 
-    folders: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    folders: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR")]
     """What decode.evaluate was given as --out; runs that have ended."""
     against: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
     """Methods that all are held against, as FOLDER/KEY."""

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import sia_jax
-from sia_jax.costs.shapes import Weights
+from sia_jax.costs.shapes import Head, Weights
 from sia_jax.models import passes
 from sia_jax.models.cache import KVCache, Layout
-from sia_jax.models.config import HeadKind, ModelConfig
+from sia_jax.models.config import ModelConfig
 from sia_jax.models.heads import lm_head
 from sia_jax.steering import gates
 from sia_jax.steering.tilts import Additive, Tilt
@@ -45,7 +45,7 @@ class SamplerSystem:
     models: Weights
     ratio: float | None
     """Share of junctions; None: no value model. 0 keeps the value model in a program that never meets one."""
-    head: HeadKind = "scalar"
+    head: Head = "scalar"
     expected_ratio: float = 0.2
     """What `SamplerConfig.auto` is told."""
     num_candidates: int = 10

@@ -1,7 +1,7 @@
 """The shapes that figures are quoted for, and random weights of them."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 
@@ -49,12 +49,33 @@ NARROW = replace(
 """As deep as real models, and soon computed: for the time that compiling takes."""
 SHAPES = {"mini": _MINI, "tiny": _TINY}
 """"tiny" only shows that the programs run."""
+ADAPTED_SHAPES = {
+    "smollm2-135m": ModelConfig(
+        family="llama",
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_layers=30,
+        num_heads=9,
+        num_kv_heads=3,
+        head_dim=64,
+        rope=RopeConfig(1e5),
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        max_position_embeddings=8192,
+    )
+}
+"""Whose value model is timed as an adapter over the policy's own weights: HuggingFaceTB/SmolLM2-135M."""
 REAL_SHAPES = {
     "1.7B": QWEN3_1_7B,
     "0.6B": replace(QWEN3_1_7B, hidden_size=1024, intermediate_size=3072),
     "tiny": replace(_TINY, tie_word_embeddings=True),
 }
 """Of Qwen3 models that there are; "tiny" again only shows that the programs run."""
+
+
+Head = HeadKind | Literal["states"]
+"""A value model's head; "states": one over the policy's own hidden states, and nothing else."""
 
 
 class Weights(Protocol):
@@ -68,10 +89,10 @@ class Weights(Protocol):
     def policy(self) -> Params:
         """The policy's tree."""
 
-    def value_config(self, head: HeadKind) -> ValueConfig:
+    def value_config(self, head: Head) -> ValueConfig:
         """Of the value model with that head."""
 
-    def params(self, head: HeadKind | None) -> sia_jax.SteeringParams:
+    def params(self, head: Head | None) -> sia_jax.SteeringParams:
         """The weights of a sampler; None: of an unsteered one."""
 
 
@@ -82,7 +103,7 @@ class Models:
     config: ModelConfig
     policy: Params
     value_model: Params
-    heads: dict[HeadKind, Params]
+    heads: dict[Head, Params]
 
     @staticmethod
     def random(config: ModelConfig) -> "Models":
@@ -93,18 +114,16 @@ class Models:
             "model": init_model(config, policy_key),
             "lm_head": {"weight": lm_head * config.initializer_range},
         }
-        kinds: tuple[HeadKind, ...] = ("scalar", "vocab")
-        heads = {kind: init_value_head(_value_config(config, kind), head_key) for kind in kinds}
+        heads = _random_heads(config, head_key)
         return Models(config, policy, init_model(config, value_key), heads)
 
-    def value_config(self, head: HeadKind) -> ValueConfig:
+    def value_config(self, head: Head) -> ValueConfig:
         """Of the value model with that head."""
         return _value_config(self.config, head)
 
-    def params(self, head: HeadKind | None) -> sia_jax.SteeringParams:
+    def params(self, head: Head | None) -> sia_jax.SteeringParams:
         """The weights of a sampler; None: of an unsteered one."""
-        value = None if head is None else {"model": self.value_model, "value_head": self.heads[head]}
-        return sia_jax.SteeringParams(self.policy, value)
+        return sia_jax.SteeringParams(self.policy, _tree(self.heads, head, {"model": self.value_model}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +133,7 @@ class AdaptedModels:
     config: ModelConfig
     policy: Params
     lora: Params
-    heads: dict[HeadKind, Params]
+    heads: dict[Head, Params]
 
     @staticmethod
     def random(config: ModelConfig, dtype: Any) -> "AdaptedModels":
@@ -122,22 +141,35 @@ class AdaptedModels:
         policy_key, lora_key, head_key = jax.random.split(jax.random.key(0), 3)
         model = init_model(config, policy_key, dtype)  # not jitted: on a GPU that took XLA two minutes
         lora = init_lora(model, _ADAPTER, lora_key)
-        kinds: tuple[HeadKind, ...] = ("scalar", "vocab")
-        heads = {kind: init_value_head(_value_config(config, kind), head_key) for kind in kinds}
+        heads = _random_heads(config, head_key)
         return AdaptedModels(config, {"model": model}, lora, heads)
 
-    def value_config(self, head: HeadKind) -> ValueConfig:
+    def value_config(self, head: Head) -> ValueConfig:
         """Of the value model with that head."""
-        return replace(_value_config(self.config, head), lora=_ADAPTER)
+        config = _value_config(self.config, head)
+        return config if head == "states" else replace(config, lora=_ADAPTER)
 
-    def params(self, head: HeadKind | None) -> sia_jax.SteeringParams:
+    def params(self, head: Head | None) -> sia_jax.SteeringParams:
         """The weights of a sampler; None: of an unsteered one."""
-        value = None if head is None else {"lora": self.lora, "value_head": self.heads[head]}
-        return sia_jax.SteeringParams(self.policy, value)
+        return sia_jax.SteeringParams(self.policy, _tree(self.heads, head, {"lora": self.lora}))
 
 
 _ADAPTER = LoraConfig()
 
 
-def _value_config(config: ModelConfig, head: HeadKind) -> ValueConfig:
+def _random_heads(config: ModelConfig, key: jax.Array) -> dict[Head, Params]:
+    kinds: tuple[Head, ...] = ("scalar", "vocab", "states")
+    return {kind: init_value_head(_value_config(config, kind), key) for kind in kinds}
+
+
+def _tree(heads: dict[Head, Params], head: Head | None, backbone: Params) -> Params | None:
+    """The value model's tree with a head; one over the policy's states needs no backbone."""
+    if head is None:
+        return None
+    return {"value_head": heads[head]} | ({} if head == "states" else backbone)
+
+
+def _value_config(config: ModelConfig, head: Head) -> ValueConfig:
+    if head == "states":
+        return ValueConfig(config, "vocab", 64, states="policy")
     return ValueConfig(config, head, 64 if head == "vocab" else None)
