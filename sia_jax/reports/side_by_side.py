@@ -53,17 +53,23 @@ def table(found: SideBySide, rivals: Sequence[Entry]) -> str:
 
 def verdicts(found: SideBySide, rivals: Sequence[Entry]) -> str:
     """What matches each rival, and at how many tokens/s, as Markdown: computed from the intervals alone."""
-    parts = []
+    parts, main = [], found.measures[0]
     for rival in rivals:
-        lines = []
+        lines, faster = [], []
         for entry in found.entries:
             if entry is rival or not entry.measured.method.is_steered:
                 continue
-            outcomes = [f"{measure} {_outcome(found, entry, rival, measure)}" for measure in found.measures]
+            outcomes = {measure: _outcome(found, entry, rival, measure) for measure in found.measures}
             speed = _ratio(entry.tokens_per_second, rival.tokens_per_second)
             times = "" if speed is None else f", at {speed:.2f} times its tokens/s"
-            lines.append(f"- {entry.key}: {', '.join(outcomes)}{times}\n")
-        parts.append(f"### Against {rival.key}\n\n{''.join(lines)}")
+            said = ", ".join(f"{measure} {word} ({why})" for measure, (word, why) in outcomes.items())
+            lines.append(f"- {entry.key}: {said}{times}\n")
+            if speed is not None and speed > 1 and outcomes[main][0] in ("better", "matched"):
+                faster.append(entry.key)
+        parts.append(
+            f"### Against {rival.key}\n\nMatched or beaten on {main} reward, at more tokens/s, by: "
+            f"{', '.join(faster) or 'none'}.\n\n{''.join(lines)}"
+        )
     return "\n".join(parts)
 
 
@@ -131,22 +137,19 @@ def _points(axes: Any, found: SideBySide, own: Sequence[Entry], colour: str, mar
         label = None
 
 
-def _outcome(found: SideBySide, entry: Entry, rival: Entry, measure: Measure) -> str:
+def _outcome(found: SideBySide, entry: Entry, rival: Entry, measure: Measure) -> tuple[str, str]:
+    """('matched', and the intervals that say so)."""
     difference = found.difference(entry, rival, measure)
     text = difference.text(signed=True, digits=3)
     if difference.is_known and difference.low > 0:
-        return f"better ({text})"
+        return "better", text
     kept = found.kept(entry, rival, measure)
     if kept is not None and kept.is_known:
         beyond = f"{text}; {kept.text(signed=True, digits=3)} beyond nine tenths of the gain"
         if kept.low >= 0:
-            return f"matched ({beyond})"
-        if kept.high < 0:
-            return f"worse ({beyond})"
-        return f"undecided ({beyond})"
-    if difference.is_known and difference.high < 0:
-        return f"worse ({text})"
-    return f"undecided ({text})"
+            return "matched", beyond
+        return ("worse" if kept.high < 0 else "undecided"), beyond
+    return ("worse" if difference.is_known and difference.high < 0 else "undecided"), text
 
 
 def _ratio(one: float | None, other: float | None) -> float | None:

@@ -120,6 +120,7 @@ def test_a_table_tells_what_differs_and_what_was_read(two):
     said = verdicts(found, [found.find("all/dense")])
     assert "- bounded/dense: gold better (" in said
     assert "at 2.00 times its tokens/s" in said
+    assert "Matched or beaten on gold reward, at more tokens/s, by: bounded/dense." in said
     assert "all/base" not in said
 
 
