@@ -3,6 +3,7 @@
     make bench                                        # speed and sweep at shape "mini", with the baselines
     python -m decode.benchmark --parts speed --tries 9
     python -m decode.benchmark --shape smollm2-135m --parts speed --new-tokens 64 --tries 2
+    python -m decode.benchmark --suite accelerator    # on a GPU, in eight minutes
     python -m decode.benchmark --shape tiny --tries 1 # a minute: that everything runs
 
 Random weights of the given shape in float32, prompts of 16 tokens, stop ids ignored, temperature 1; policy
@@ -34,6 +35,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from decode.benchmark_gpu import run_suite
 from sia_jax.benchmarks import huggingface_baseline
 from sia_jax.benchmarks.contention import with_contenders
 from sia_jax.benchmarks.parts import time_parts
@@ -65,6 +67,11 @@ class Args:
     shape: Literal["mini", "smollm2-135m", "tiny"] = "mini"
     """Of the models. smollm2-135m: that of a real policy, and a value model that is an adapter over its
     weights; tiny only shows that everything runs."""
+    suite: Literal["sampler", "accelerator"] = "sampler"
+    """accelerator: that of decode.benchmark_gpu, for Qwen3-1.7B, 8B and 14B with a 4B, what tells most first;
+    with --shape tiny a rehearsal on a CPU."""
+    minutes: float = 8.0
+    """For the accelerator's suite: nothing is begun that the time left would not hold."""
     parts: tuple[Literal["speed", "sweep"], ...] = ("speed", "sweep")
     """What to measure."""
     prompt_tokens: int = 16
@@ -88,7 +95,10 @@ def main(args: Args) -> None:
             )
         check_outputs(inputs={}, files={"--out's page": args.out.with_suffix(".md")})
         with locked(folders=(args.out,), files=(args.out.with_suffix(".md"),)):
-            run(args, console)
+            if args.suite == "accelerator":
+                run_suite(args.minutes, args.out, args.tries, console, rehearse=args.shape == "tiny")
+            else:
+                run(args, console)
 
 
 def run(args: Args, console: Terminal) -> None:

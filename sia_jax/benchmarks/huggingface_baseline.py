@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 
 
-def is_available() -> bool:
-    """Whether torch can be imported."""
+def is_available(device: str = "cpu") -> bool:
+    """Whether torch can be imported, and sees the device: "cpu" or "cuda"."""
     import importlib.util
 
-    return importlib.util.find_spec("torch") is not None
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return device == "cpu" or torch.cuda.is_available()
 
 
 def versions() -> dict[str, str]:
@@ -26,17 +30,26 @@ def versions() -> dict[str, str]:
 
 
 class HuggingFaceBaseline:
-    """A ForCausalLM checkpoint in float32 with sdpa attention on all cores."""
+    """A ForCausalLM checkpoint with sdpa attention on all cores, or on a GPU.
 
-    def __init__(self, folder: Path, threads: int):
+    Args:
+      folder: of the checkpoint.
+      threads: of the CPU.
+      device: "cpu" or "cuda".
+      dtype: "float32" or "bfloat16".
+    """
+
+    def __init__(self, folder: Path, threads: int, device: str = "cpu", dtype: str = "float32"):
         import torch
         from transformers import AutoModelForCausalLM
 
         torch.set_num_threads(threads)
         self._torch = torch
-        self._model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="sdpa"
-        ).eval()
+        self._device = device
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), attn_implementation="sdpa"
+        )
+        self._model = model.to(device).eval()
 
     def sample(self, prompts: list[list[int]], new_tokens: int, cache: str) -> float:
         """Seconds for sampled replies of exactly `new_tokens` ids, at temperature 1 over all ids.
@@ -46,7 +59,7 @@ class HuggingFaceBaseline:
           new_tokens: ids a reply.
           cache: "dynamic" or "static".
         """
-        ids = self._torch.tensor(prompts)
+        ids = self._torch.tensor(prompts, device=self._device)
         self._torch.manual_seed(0)
         start = time.perf_counter()
         with self._torch.no_grad():
@@ -61,6 +74,8 @@ class HuggingFaceBaseline:
                 pad_token_id=0,
                 eos_token_id=None,
             )
+        if self._device == "cuda":
+            self._torch.cuda.synchronize()
         return time.perf_counter() - start
 
     def official_pattern(

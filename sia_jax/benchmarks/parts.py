@@ -50,11 +50,13 @@ def time_parts(
     steps, calls = timing.counts["policy_steps"], timing.counts["value_calls"]
     assert config.pass_tokens is not None
     assert config.slots is not None
+    assert config.value is not None
+    backbone = config.value.backbone
     prefilled = prompt.value_ids.size if calls else 0
     needed = (timing.counts["value_needed"] - prefilled) / max(calls, 1)
     served = timing.counts["steered"] * timing.tokens / max(calls, 1)
     pass_floor = rates.floor_seconds(
-        pass_cost(model, needed, columns_seen=columns, columns_read=served * columns, itemsize=itemsize)
+        pass_cost(backbone, needed, columns_seen=columns, columns_read=served * columns, itemsize=itemsize)
     )
     prefill = pass_cost(
         model,

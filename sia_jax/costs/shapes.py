@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import jax
+import jax.numpy as jnp
 
 import sia_jax
 from sia_jax.costs.tpu import QWEN3_1_7B
@@ -69,6 +70,23 @@ ADAPTED_SHAPES = {
 REAL_SHAPES = {
     "1.7B": QWEN3_1_7B,
     "0.6B": replace(QWEN3_1_7B, hidden_size=1024, intermediate_size=3072),
+    "4B": replace(QWEN3_1_7B, hidden_size=2560, intermediate_size=9728, num_layers=36, num_heads=32),
+    "8B": replace(
+        QWEN3_1_7B,
+        hidden_size=4096,
+        intermediate_size=12288,
+        num_layers=36,
+        num_heads=32,
+        tie_word_embeddings=False,
+    ),
+    "14B": replace(
+        QWEN3_1_7B,
+        hidden_size=5120,
+        intermediate_size=17408,
+        num_layers=40,
+        num_heads=40,
+        tie_word_embeddings=False,
+    ),
     "tiny": replace(_TINY, tie_word_embeddings=True),
 }
 """Of Qwen3 models that there are; "tiny" again only shows that the programs run."""
@@ -98,28 +116,39 @@ class Weights(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """A policy and value models of one shape, with separate random weights."""
+    """A policy and a value model with random weights of its own, of the same shape or another."""
 
     config: ModelConfig
     policy: Params
+    backbone: ModelConfig
     value_model: Params
     heads: dict[Head, Params]
 
     @staticmethod
-    def random(config: ModelConfig) -> "Models":
-        """The same weights every time."""
+    def random(
+        config: ModelConfig, backbone: ModelConfig | None = None, dtype: Any = jnp.float32
+    ) -> "Models":
+        """The same weights every time; the heads are float32.
+
+        Args:
+          config: of the policy.
+          backbone: of the value model; None: as the policy.
+          dtype: of both networks.
+        """
+        backbone = config if backbone is None else backbone
         policy_key, value_key, head_key, lm_key = jax.random.split(jax.random.key(0), 4)
-        lm_head = jax.random.normal(lm_key, (config.vocab_size, config.hidden_size))
-        policy = {
-            "model": init_model(config, policy_key),
-            "lm_head": {"weight": lm_head * config.initializer_range},
-        }
-        heads = _random_heads(config, head_key)
-        return Models(config, policy, init_model(config, value_key), heads)
+        policy = {"model": init_model(config, policy_key, dtype)}
+        return Models(
+            config,
+            policy | _random_lm_head(config, lm_key, dtype),
+            backbone,
+            init_model(backbone, value_key, dtype),
+            _random_heads(config, backbone, head_key),
+        )
 
     def value_config(self, head: Head) -> ValueConfig:
         """Of the value model with that head."""
-        return _value_config(self.config, head)
+        return _value_config(self.config if head == "states" else self.backbone, head)
 
     def params(self, head: Head | None) -> sia_jax.SteeringParams:
         """The weights of a sampler; None: of an unsteered one."""
@@ -128,7 +157,7 @@ class Models:
 
 @dataclass(frozen=True, eq=False)
 class AdaptedModels:
-    """A policy with tied embeddings, and a value model that is an adapter over its weights."""
+    """A policy, and a value model that is an adapter over its weights."""
 
     config: ModelConfig
     policy: Params
@@ -141,8 +170,10 @@ class AdaptedModels:
         policy_key, lora_key, head_key = jax.random.split(jax.random.key(0), 3)
         model = init_model(config, policy_key, dtype)  # not jitted: on a GPU that took XLA two minutes
         lora = init_lora(model, _ADAPTER, lora_key)
-        heads = _random_heads(config, head_key)
-        return AdaptedModels(config, {"model": model}, lora, heads)
+        lm_head = _random_lm_head(config, jax.random.fold_in(policy_key, 1), dtype)
+        return AdaptedModels(
+            config, {"model": model} | lm_head, lora, _random_heads(config, config, head_key)
+        )
 
     def value_config(self, head: Head) -> ValueConfig:
         """Of the value model with that head."""
@@ -157,9 +188,17 @@ class AdaptedModels:
 _ADAPTER = LoraConfig()
 
 
-def _random_heads(config: ModelConfig, key: jax.Array) -> dict[Head, Params]:
-    kinds: tuple[Head, ...] = ("scalar", "vocab", "states")
-    return {kind: init_value_head(_value_config(config, kind), key) for kind in kinds}
+def _random_lm_head(config: ModelConfig, key: jax.Array, dtype: Any) -> Params:
+    """The output head, unless it is the embedding."""
+    if config.tie_word_embeddings:
+        return {}
+    weight = jax.random.normal(key, (config.vocab_size, config.hidden_size)) * config.initializer_range
+    return {"lm_head": {"weight": weight.astype(dtype)}}
+
+
+def _random_heads(policy: ModelConfig, backbone: ModelConfig, key: jax.Array) -> dict[Head, Params]:
+    kinds: dict[Head, ModelConfig] = {"scalar": backbone, "vocab": backbone, "states": policy}
+    return {kind: init_value_head(_value_config(config, kind), key) for kind, config in kinds.items()}
 
 
 def _tree(heads: dict[Head, Params], head: Head | None, backbone: Params) -> Params | None:

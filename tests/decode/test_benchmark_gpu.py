@@ -1,16 +1,18 @@
 """decode.benchmark_gpu at a tiny shape: rows, targets, what is left out."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
 
-from decode import benchmark_gpu
+from decode import benchmark, benchmark_gpu
 from decode.benchmark_gpu import Args, Clock, main
-from sia_jax.benchmarks.systems import BareLoop, Timing
+from sia_jax.benchmarks.systems import BareLoop, SamplerSystem, Timing
 from sia_jax.costs.roofline import DeviceRates
-from sia_jax.costs.shapes import REAL_SHAPES, AdaptedModels
+from sia_jax.costs.shapes import REAL_SHAPES, AdaptedModels, Models
+from sia_jax.decoding.checks import check_params
 from sia_jax.models.config import ModelConfig
 
 
@@ -74,7 +76,32 @@ def test_what_the_time_left_does_not_hold_is_left_out_and_named(tmp_path, fake_r
         ("unsteered, full record", 2),
         ("unsteered, full record", 1),
     ]
-    assert len(record["left_out"]) == 2 * 10
+    assert len(record["left_out"]) == 2 * 12
+
+
+def test_a_suite_goes_through_its_shapes_and_leaves_out_what_there_is_no_time_for(
+    tmp_path, monkeypatch, fake_rates, capsys
+):
+    def jobs(models, args):
+        return [("bare greedy loop", BareLoop(models), batch) for batch in args.batches]
+
+    monkeypatch.setattr(benchmark_gpu, "_jobs", jobs)
+    out = tmp_path / "benchmarks"
+    benchmark.main(benchmark.Args(suite="accelerator", shape="tiny", tries=1, minutes=60, out=out))
+    records = [json.loads(path.read_text()) for path in sorted(out.glob("*-gpu.json"))]
+    assert [[row["batch"] for row in record["rows"]] for record in records] == [[2], [1, 4], [2]]
+    assert [record["shape"] for record in records] == ["tiny", "tiny", "tiny+tiny"]
+    capsys.readouterr()
+    benchmark.main(benchmark.Args(suite="accelerator", shape="tiny", minutes=0.1, out=tmp_path / "none"))
+    assert "no time is left for tiny+tiny at batch 2" in capsys.readouterr().out
+    assert not list((tmp_path / "none").glob("*.json"))
+
+
+def test_models_of_two_sizes_make_one_sampler():
+    models = Models.random(REAL_SHAPES["tiny"], replace(REAL_SHAPES["tiny"], hidden_size=32), jnp.bfloat16)
+    for head in ("scalar", "states"):
+        params = models.params(head)
+        check_params(params.policy, params.value, SamplerSystem(models, 0.2, head).config(2, 4))
 
 
 def test_a_clock_asks_for_the_dearest_piece_so_far():
@@ -87,7 +114,16 @@ def test_a_clock_asks_for_the_dearest_piece_so_far():
     assert not clock.allows(5)
 
 
-@pytest.mark.parametrize(("shape", "parameters"), [("1.7B", 1_720_574_976), ("0.6B", 596_049_920)])
+@pytest.mark.parametrize(
+    ("shape", "parameters"),
+    [
+        ("0.6B", 596_049_920),
+        ("1.7B", 1_720_574_976),
+        ("4B", 4_022_468_096),
+        ("8B", 8_190_735_360),
+        ("14B", 14_768_307_200),
+    ],
+)
 def test_the_shapes_have_the_sizes_of_the_published_models(shape: str, parameters: int):
     config: ModelConfig = REAL_SHAPES[shape]
     assert config.num_parameters == parameters
