@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from sia_jax.benchmarks.systems import System, Timing
+
 
 def is_available(device: str = "cpu") -> bool:
     """Whether torch can be imported, and sees the device: "cpu" or "cuda"."""
@@ -77,6 +79,14 @@ class HuggingFaceBaseline:
         if self._device == "cuda":
             self._torch.cuda.synchronize()
         return time.perf_counter() - start
+
+    def system(self, cache: str) -> System:
+        """`sample` as one of the systems that are timed."""
+
+        def call(prompts: list[list[int]], new_tokens: int) -> Timing:
+            return Timing(self.sample(prompts, new_tokens, cache), len(prompts) * new_tokens)
+
+        return call
 
     def official_pattern(
         self, prompt: list[int], new_tokens: int, ratio: float, num_candidates: int = 10

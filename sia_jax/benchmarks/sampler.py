@@ -103,12 +103,6 @@ def baseline_jobs(models: Weights, tokens: int, *, official_loop: bool = True) -
         sia_jax.save_policy(sia_jax.Policy(models.config, models.policy), folder)
         baseline = huggingface_baseline.HuggingFaceBaseline(Path(folder), threads=usable_cores())
 
-    def generate(cache: str) -> System:
-        def call(prompts: list[list[int]], new_tokens: int) -> Timing:
-            return Timing(baseline.sample(prompts, new_tokens, cache), len(prompts) * new_tokens)
-
-        return call
-
     def official(ratio: float) -> System:
         def call(prompts: list[list[int]], new_tokens: int) -> Timing:
             return Timing(baseline.official_pattern(prompts[0], new_tokens, ratio), new_tokens)
@@ -117,7 +111,7 @@ def baseline_jobs(models: Weights, tokens: int, *, official_loop: bool = True) -
 
     for batch in (16, 1):
         for cache in ("dynamic", "static"):
-            yield Job(f"Hugging Face, {cache} cache", generate(cache), batch, tokens)
+            yield Job(f"Hugging Face, {cache} cache", baseline.system(cache), batch, tokens)
     for ratio in (0.0, 0.2, 1.0) if official_loop else ():
         yield Job(f"official pattern, {ratio:.0%} steered", official(ratio), 1, tokens, once=True)
 

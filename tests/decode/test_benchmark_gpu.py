@@ -2,13 +2,14 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import jax.numpy as jnp
 import pytest
 
 from decode import benchmark, benchmark_gpu
-from decode.benchmark_gpu import Args, Clock, main
+from decode.benchmark_gpu import Args, main
+from sia_jax.benchmarks import gpu
+from sia_jax.benchmarks.gpu import Clock
 from sia_jax.benchmarks.systems import BareLoop, SamplerSystem, Timing
 from sia_jax.costs.roofline import DeviceRates
 from sia_jax.costs.shapes import REAL_SHAPES, AdaptedModels, Models
@@ -19,7 +20,7 @@ from sia_jax.models.config import ModelConfig
 @pytest.fixture
 def fake_rates(monkeypatch):
     monkeypatch.setattr(benchmark_gpu, "measure_device", lambda *_: DeviceRates(1e6, 1e12))
-    monkeypatch.setattr(benchmark_gpu, "time_parts", lambda *_: [])
+    monkeypatch.setattr(gpu, "time_parts", lambda *_: [])
 
 
 def record_of(folder):
@@ -28,7 +29,7 @@ def record_of(folder):
 
 
 def test_a_run_is_recorded_and_drawn(tmp_path, monkeypatch, fake_rates):
-    monkeypatch.setattr(benchmark_gpu, "_jobs", lambda models, _: [("bare greedy loop", BareLoop(models), 2)])
+    monkeypatch.setattr(gpu, "jobs", lambda models, _: [("bare greedy loop", BareLoop(models), 2)])
     out = tmp_path / "benchmarks"
     main(Args(shape="tiny", batches=(2,), prompt_tokens=4, new_tokens=4, tries=1, commit="abc", out=out))
     record = record_of(out)
@@ -50,10 +51,10 @@ def test_the_first_call_is_apart_and_ratios_are_to_the_unsteered_at_a_batch(
         ("unsteered, full record", system(0.5), 1),
         ("dense", system(4.0), 16),
     ]
-    monkeypatch.setattr(benchmark_gpu, "_jobs", lambda *_: jobs)
-    monkeypatch.setattr(benchmark_gpu, "_kernels", lambda *_: {})
+    monkeypatch.setattr(gpu, "jobs", lambda *_: jobs)
+    monkeypatch.setattr(gpu, "kernels_of", lambda *_: {})
     tiny = AdaptedModels.random(REAL_SHAPES["tiny"], jnp.bfloat16)
-    monkeypatch.setattr(benchmark_gpu, "AdaptedModels", SimpleNamespace(random=lambda *_: tiny))
+    monkeypatch.setattr(gpu, "models_of", lambda *_: tiny)
     out = tmp_path / "benchmarks"
     main(Args(batches=(16, 1), new_tokens=4, out=out))
     record = record_of(out)
@@ -85,7 +86,7 @@ def test_a_suite_goes_through_its_shapes_and_leaves_out_what_there_is_no_time_fo
     def jobs(models, args):
         return [("bare greedy loop", BareLoop(models), batch) for batch in args.batches]
 
-    monkeypatch.setattr(benchmark_gpu, "_jobs", jobs)
+    monkeypatch.setattr(gpu, "jobs", jobs)
     out = tmp_path / "benchmarks"
     benchmark.main(benchmark.Args(suite="accelerator", shape="tiny", tries=1, minutes=60, out=out))
     records = [json.loads(path.read_text()) for path in sorted(out.glob("*-gpu.json"))]
