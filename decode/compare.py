@@ -20,12 +20,11 @@ from typing import Annotated
 import tyro
 
 from sia_jax.evaluation.side_by_side import Entry, SideBySide
-from sia_jax.evaluation.statistics import LEVEL
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.writing import write_text
 from sia_jax.reports.evaluation import read_markdown
-from sia_jax.reports.side_by_side import draw, pairs_table, table, verdicts
+from sia_jax.reports.side_by_side import draw, page_text
 from sia_jax.runs.cli import Count, File, command, program, read_options
 from sia_jax.runs.progress import waiting
 from sia_jax.runs.provenance import head_commit
@@ -76,7 +75,13 @@ def main(args: Args) -> None:
             rivals = [found.find(key) for key in args.against]
             pairs = [_pair(found, text) for text in args.pairs]
             draw(found, picture)
-            write_text(page, _page(args, found, rivals, pairs, introduction, picture.name))
+            made = {
+                "command": command("decode.compare", args),
+                "commit": head_commit(ignored=(page.absolute().parent,)),
+                "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            }
+            titles = {"title": args.title, "introduction": introduction, "picture": picture.name}
+            write_text(page, page_text(found, rivals, pairs, **titles, **made))
         console.say(f"{len(found.entries)} methods of {len(args.folders)} evaluations: {page}")
 
 
@@ -85,54 +90,6 @@ def _pair(found: SideBySide, text: str) -> tuple[Entry, Entry]:
     if not colon:
         raise ValueError(f"--pairs must be ONE:OTHER, each a FOLDER/KEY, got {text!r}")
     return found.find(one), found.find(other)
-
-
-def _page(
-    args: Args,
-    found: SideBySide,
-    rivals: list[Entry],
-    pairs: list[tuple[Entry, Entry]],
-    introduction: str,
-    picture: str,
-) -> str:
-    settings = found.entries[0].settings
-    records = found.entries[0].measured.records
-    seeds = sorted({record["seed"] for record in records})
-    made = (
-        f"policy `{settings['policy']}`, reward model `{settings['reward']}`, "
-        f"{len(records) // len(seeds)} prompts (sha256 {str(settings['prompts_sha256'])[:16]}), seeds "
-        f"{', '.join(map(str, seeds))}: {len(records):,} replies a method",
-        f"sampled at commit {', '.join(sorted(found.commits))} on {'; '.join(sorted(found.machines))}",
-        f"this page: commit {head_commit(ignored=(Path(args.page).absolute().parent,))}, "
-        f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-    )
-    sections = [
-        f"# {args.title}\n",
-        "Made by `decode.compare`; not edited by hand.\n",
-        *([introduction.rstrip() + "\n"] if introduction else []),
-        "## All methods\n",
-        table(found, rivals),
-        _explanations(found),
-        f"![Reward over tokens/s]({picture})\n",
-        *(["## What matches what\n", verdicts(found, rivals)] if rivals else []),
-        *(["## Differences\n", pairs_table(found, pairs)] if pairs else []),
-        "## How it was made\n",
-        f"```\n{command('decode.compare', args)}\n```\n",
-        "".join(f"- {line}\n" for line in made),
-    ]
-    return "\n".join(sections)
-
-
-def _explanations(found: SideBySide) -> str:
-    return (
-        f"Intervals are of {LEVEL:.0%}, over prompts, each with its replies under all seeds; differences are "
-        "paired, and nothing is corrected for their number. Contenders are candidates of a steered token "
-        "that may win under a bounded tilt, whatever the values; values a token are those read for each "
-        "sampled token, and decided without the share of steered tokens at which one alone contended. "
-        "Matched is what is shown to keep nine tenths of the other's gain over the base. "
-        "Tokens/s are of one machine and one run each: a few hundredths are noise. In the picture filled "
-        "marks are dense, empty ones entropy-gated, white ones the policy alone.\n"
-    )
 
 
 if __name__ == "__main__":

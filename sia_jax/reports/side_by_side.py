@@ -6,9 +6,19 @@ from typing import Any
 
 from sia_jax.evaluation.comparison import Measure
 from sia_jax.evaluation.side_by_side import Entry, SideBySide
+from sia_jax.evaluation.statistics import LEVEL
 from sia_jax.files.shown import shown
 from sia_jax.files.writing import make_folder, replacing
 
+_EXPLANATIONS = (
+    f"Intervals are of {LEVEL:.0%}, over prompts, each with its replies under all seeds; differences are "
+    "paired, and nothing is corrected for their number. Contenders are candidates of a steered token that "
+    "may win under a bounded tilt, whatever the values; values a token are those read for each sampled "
+    "token, and decided without the share of steered tokens at which one alone contended. Matched is what is "
+    "shown to keep nine tenths of the other's gain over the base. Tokens/s are of one machine and one run "
+    "each: a few hundredths are noise. In the picture filled marks are dense, empty ones entropy-gated, "
+    "white ones the policy alone.\n"
+)
 _COLOURS = ("#1f6fb4", "#d9822b", "#7b3fa0", "#2e8b57", "#b03060", "#555555", "#0b7a75", "#a05d1a")
 
 
@@ -89,6 +99,57 @@ def pairs_table(found: SideBySide, pairs: Sequence[tuple[Entry, Entry]]) -> str:
         speed = _ratio(one.tokens_per_second, other.tokens_per_second)
         lines.append([one.key, other.key, *differences, _number(speed)])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def page_text(
+    found: SideBySide,
+    rivals: Sequence[Entry],
+    pairs: Sequence[tuple[Entry, Entry]],
+    *,
+    title: str,
+    introduction: str,
+    picture: str,
+    command: str,
+    commit: str,
+    time: str,
+) -> str:
+    """The Markdown page.
+
+    Args:
+      found: the evaluations.
+      rivals: what all are held against.
+      pairs: of `pairs_table`.
+      title: of the page.
+      introduction: what it begins with; may be empty.
+      picture: link to it, relative to the page.
+      command: by which the page is made.
+      commit: at which it is.
+      time: when.
+    """
+    settings, records = found.entries[0].settings, found.entries[0].measured.records
+    seeds = sorted({record["seed"] for record in records})
+    made = (
+        f"policy `{settings['policy']}`, reward model `{settings['reward']}`, "
+        f"{len(records) // len(seeds)} prompts (sha256 {str(settings['prompts_sha256'])[:16]}), seeds "
+        f"{', '.join(map(str, seeds))}: {len(records):,} replies a method",
+        f"sampled at commit {', '.join(sorted(found.commits))} on {'; '.join(sorted(found.machines))}",
+        f"this page: commit {commit}, {time}",
+    )
+    sections = [
+        f"# {title}\n",
+        "Made by `decode.compare`; not edited by hand.\n",
+        *([introduction.rstrip() + "\n"] if introduction else []),
+        "## All methods\n",
+        table(found, rivals),
+        _EXPLANATIONS,
+        f"![Reward over tokens/s]({picture})\n",
+        *(["## What matches what\n", verdicts(found, rivals)] if rivals else []),
+        *(["## Differences\n", pairs_table(found, pairs)] if pairs else []),
+        "## How it was made\n",
+        f"```\n{command}\n```\n",
+        "".join(f"- {line}\n" for line in made),
+    ]
+    return "\n".join(sections)
 
 
 def draw(found: SideBySide, path: Path) -> None:
