@@ -23,8 +23,8 @@ for what is alike in several layers. With fewer --layers it is a network of so m
 whose difference is what a layer adds; from that the whole is reckoned.
 
 Exits with 1 if the arguments are not as counted, or the whole does not fit; if in a loop groups of chips send
-each other anything but counts of rows, or any chips a part of a cache; if a pass lays a cache out anew; or
-if a window gives its state back elsewhere than where it lay.
+each other anything but counts of rows, or any chips a part of a cache; if a pass lays a cache out anew, or a
+window one in any of its loops; or if a window gives its state back elsewhere than where it lay.
 """
 
 import sys

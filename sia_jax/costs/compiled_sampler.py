@@ -149,10 +149,11 @@ def amiss(found: CompiledSampler) -> list[str]:
     counted, given = found.arguments, found.memory.arguments
     if abs(given - counted) > TOLERANCE * counted:
         wrong.append(f"expected arguments of {counted:,} bytes, got {given:,}")
+    loops = PASSES if found.in_place is None else (*PASSES, "")  # a call reads value prompts in between
     wrong += [
-        f"expected the passes to leave caches as they lie, {found.moved[name]:,} elements of {name} do not"
-        for name in PASSES
-        if found.moved[name]
+        f"expected loops to leave caches as they lie, {moved:,} elements of {name or 'all'} do not"
+        for name, moved in found.moved.items()
+        if name in loops and moved
     ]
     state = found.counted.caches + found.counted.ids
     if found.in_place is not None and found.in_place < state:

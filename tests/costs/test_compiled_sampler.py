@@ -21,6 +21,14 @@ FINE = CompiledSampler(
     moved={"policy": 0, "value": 0, "shared": 0, "": 99, "once": 99},
 )
 
+WINDOW = replace(
+    FINE,
+    memory=ChipMemory(arguments=1_000_520, temporary=0, program=0),
+    moved=FINE.moved | {"": 0},
+    in_place=520,
+)
+"""It is handed its state, and reads no prompts."""
+
 
 def with_exchange(shape: str, axis: str) -> CompiledSampler:
     return replace(FINE, exchanges=[Collective("all-gather", (shape,), (axis,), 3, "value")])
@@ -36,16 +44,14 @@ def with_exchange(shape: str, axis: str) -> CompiledSampler:
         ),
         (
             replace(FINE, moved=FINE.moved | {"shared": 7}),
-            "the passes to leave caches as they lie, 7 elements of shared",
+            "loops to leave caches as they lie, 7 elements of shared",
         ),
+        (WINDOW, None),
+        (replace(WINDOW, in_place=519), "520 bytes of the state to stay where they lie, got 519"),
+        (replace(WINDOW, moved=FINE.moved), "loops to leave caches as they lie, 99 elements of all"),
         (
-            replace(FINE, memory=ChipMemory(1_000_520, 0, 0), in_place=519),
-            "520 bytes of the state to stay where they lie, got 519",
-        ),
-        (replace(FINE, memory=ChipMemory(1_000_520, 0, 0), in_place=520), None),
-        (
-            replace(FINE, counted=replace(FINE.counted, caches=500_000), in_place=500_020),
-            "expected arguments of 1,500,020 bytes, got 1,009,000",
+            replace(WINDOW, counted=replace(FINE.counted, caches=500_000), in_place=500_020),
+            "expected arguments of 1,500,020 bytes, got 1,000,520",
         ),
         (with_exchange("s32[5]", "data"), "expected counts between groups"),
         (with_exchange("bf16[16,1040,2,128]", "tensor"), "no part of a cache of [1040, 1056] columns"),
