@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from sia_jax.costs.passes import adapter_size
 from sia_jax.costs.roofline import pass_cost
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import LoraConfig
@@ -103,29 +104,7 @@ def _tokens(
     if tokens < 1:
         return 0.0
     cost = pass_cost(config, tokens, columns_seen=columns / tokens, columns_read=0, head_rows=heads)
-    return cost.flops + (0.0 if lora is None else tokens * _adapter(config, lora))
-
-
-def _adapter(config: ModelConfig, lora: LoraConfig) -> float:
-    """FLOPs of an adapter for one token: A x and B (A x) in every module that it changes."""
-    d, f = config.hidden_size, config.intermediate_size
-    q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    shapes = {
-        "self_attn.q_proj": d + q,
-        "self_attn.k_proj": d + kv,
-        "self_attn.v_proj": d + kv,
-        "self_attn.o_proj": q + d,
-        "mlp.gate_proj": d + f,
-        "mlp.up_proj": d + f,
-        "mlp.down_proj": f + d,
-    }
-    widths = sum(
-        lora.rank_of(f"layers.{layer}.{module}") * width
-        for layer in range(config.num_layers)
-        for module, width in shapes.items()
-        if module.rpartition(".")[2] in lora.target_modules
-    )
-    return 2 * widths
+    return cost.flops + (0.0 if lora is None else 2 * tokens * adapter_size(config, lora))
 
 
 def _head(config: ValueConfig, tokens: int = 1) -> float:

@@ -21,7 +21,9 @@ from sia_jax.types import Params, flatten_names
 
 COUNTS = (("s32[4]",), ("s32[]",))
 """What the groups tell each other: before a pass, rows that live, run, wait, and have waited long enough; and
-before a chunk, rows that live."""
+before a chunk, rows that live. `Shared` tells rows that live and rows that wait one by one."""
+PASSES = ("policy", "value", "shared")
+"""What runs in the loops, by the scope in the names of its operations."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,8 @@ def unexpected_exchanges(found: Sequence[Collective], columns: Sequence[int]) ->
 
 
 def cache_moves(text: str, columns: int, least: int) -> dict[str, int]:
-    """Elements of caches that are laid out anew in the loops, by the pass that does: "policy", "value"; and
-    under "" what the compiler made up between them.
+    """Elements of caches that are laid out anew: in the loops by the pass that does, one of `PASSES`, with
+    under "" what the compiler made up between them; and under "once" all that is in no loop.
 
     Moves between a chip's two memories are none of these.
 
@@ -110,16 +112,22 @@ def cache_moves(text: str, columns: int, least: int) -> dict[str, int]:
       columns: S of that cache.
       least: elements of a move that counts, such as those of a layer's keys.
     """
-    moved = {"policy": 0, "value": 0, "": 0}
-    seen = {line for body in while_bodies(text).values() for line in moves_of_at_least(body, least)}
-    for line in seen:
+    moved = dict.fromkeys((*PASSES, "", "once"), 0)
+    in_loops = {line for body in while_bodies(text).values() for line in moves_of_at_least(body, least)}
+    for line in {*in_loops, *moves_of_at_least(text, least)}:
         shape = re.search(r"= ([a-z]\w*\[[\d,]*\])\S* (?:copy|transpose)\(", line)
         if shape is None or str(columns) not in re.findall(r"\d+", shape[1].partition("[")[2]):
             continue
         source = re.search(r'op_name="([^"]*)"', line)
-        parts = [] if source is None else source[1].split("/")
-        moved[next((name for name in ("policy", "value") if name in parts), "")] += elements(shape[1])
+        name = pass_of("" if source is None else source[1]) if line in in_loops else "once"
+        moved[name] += elements(shape[1])
     return moved
+
+
+def pass_of(source: str) -> str:
+    """Which of `PASSES` an operation is of, by its name in the traced program; "": of none."""
+    parts = source.split("/")
+    return next((name for name in PASSES if name in parts), "")
 
 
 def _cached(model: ModelConfig, mesh: Mesh) -> int:

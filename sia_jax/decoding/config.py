@@ -255,6 +255,19 @@ class SamplerConfig:
         return _resolve(self, batch, 0.2, None)
 
 
+def expected_reads(ratio: float, contenders: float, candidates: int) -> tuple[float, float]:
+    """The share of positions at which values are read, and how many are: (1 - 1 / c) ratio and c + 1.
+
+    As if the contenders of a junction were geometric: 1 / c of the junctions have one alone.
+
+    Args:
+      ratio: the share of positions that are junctions.
+      contenders: c, on average, 1 or more.
+      candidates: C, of which no more are read.
+    """
+    return ratio * (1 - 1 / contenders), min(contenders + 1, candidates)
+
+
 def _resolve(config: SamplerConfig, batch: int, ratio: float, contenders: float | None) -> SamplerConfig:
     candidates = most = config.candidate_tokens
     steering = config.steering
@@ -262,10 +275,9 @@ def _resolve(config: SamplerConfig, batch: int, ratio: float, contenders: float 
     if contenders is None and contends:
         contenders = 3 * float(steering.tilt.limit()) / (steering.temperature or 1)
     if contends and contenders is not None and contenders < steering.num_candidates:
-        contenders = max(contenders, 1.25)  # some are always read
-        ratio *= 1 - 1 / contenders
+        ratio, read = expected_reads(ratio, max(contenders, 1.25), steering.num_candidates)  # some always are
         if steering.tilt.separable:
-            candidates = min(math.ceil(contenders + 1), most)
+            candidates = min(math.ceil(read), most)
     schedule = (config.schedule or Burst()).resolve(batch, ratio)
     at_once = schedule.rows_a_pass(batch, ratio) / config.row_groups
     batch = -(-batch // config.row_groups)

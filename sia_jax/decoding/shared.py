@@ -53,8 +53,10 @@ def run_shared(
         state, left = carry
         if unread_width:
             waiting = sum_over_rows(jnp.sum(state.waiting & state.alive)) > 0
-            state = value_pass.read_unread(net, state, waiting, unread_width, config)
-        return shared_pass(params, net, state, schedule, config), left - 1
+            with jax.named_scope("value"):
+                state = value_pass.read_unread(net, state, waiting, unread_width, config)
+        with jax.named_scope("shared"):
+            return shared_pass(params, net, state, schedule, config), left - 1
 
     return jax.lax.while_loop(goes_on, step, (state, jnp.asarray(steps, jnp.int32)))[0]
 

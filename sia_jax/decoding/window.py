@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Int, UInt32
 
@@ -265,6 +265,38 @@ def window(
     return _window(params, state, schedule, steps, cancel, config=config)
 
 
+def lower(
+    params: SteeringParams,
+    numbers: RowParams,
+    schedule: Schedule,
+    *,
+    config: SamplerConfig,
+    policy_tokens: int,
+    value_tokens: int,
+) -> Any:
+    """The program of `window`, lowered and not compiled: a `jax.stages.Lowered`.
+
+    Args:
+      params: arrays, or shapes.
+      numbers: of `make_row_params` for all rows, or their shapes.
+      schedule: of `make_schedule`, or its shapes.
+      config: resolved.
+      policy_tokens: as of `allocate`, whose state this is for; it lies on the mesh as `window` returns it.
+      value_tokens: the same of the value model.
+    """
+    make = functools.partial(allocate, config=config, policy_tokens=policy_tokens, value_tokens=value_tokens)
+    state = jax.eval_shape(make, params, numbers)
+    steps, cancel = jax.ShapeDtypeStruct((), jnp.int32), jax.ShapeDtypeStruct((state.rows,), bool)
+    mesh = config.mesh
+    if mesh is not None:
+        state, steps, cancel = jax.tree.map(
+            lambda x, spec: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec)),
+            (state, steps, cancel),
+            (_placed_specs(state, mesh), WHOLE, BY_ROW),
+        )
+    return _window.lower(params, state, schedule, steps, cancel, config=config)
+
+
 @functools.partial(jax.jit, static_argnames="config", donate_argnames="state")
 def _window(
     params: SteeringParams,
@@ -421,15 +453,20 @@ def _pinned(state: DecodeState, config: SamplerConfig) -> DecodeState:
     mesh = config.mesh
     if mesh is None:
         return state
-    specs, tensor = state_specs(state), mesh.shape["tensor"]
-    specs = replace(specs, policy_cache=_cache_specs(state.policy_cache, tensor))
-    if state.value_cache is not None:
-        specs = replace(specs, value_cache=_cache_specs(state.value_cache, tensor))
 
     def pin(x: Array, spec: P) -> Array:
         return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
 
-    return jax.tree.map(pin, state, specs)
+    pinned: DecodeState = jax.tree.map(pin, state, _placed_specs(state, mesh))
+    return pinned
+
+
+def _placed_specs(state: DecodeState, mesh: Mesh) -> DecodeState:
+    specs, tensor = state_specs(state), mesh.shape["tensor"]
+    specs = replace(specs, policy_cache=_cache_specs(state.policy_cache, tensor))
+    if state.value_cache is None:
+        return specs
+    return replace(specs, value_cache=_cache_specs(state.value_cache, tensor))
 
 
 def _cache_specs(cache: KVCache, tensor: int) -> KVCache:

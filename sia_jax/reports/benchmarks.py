@@ -1,11 +1,11 @@
 """docs/benchmarks.md, made from the recorded runs."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sia_jax.files.writing import write_text
+from sia_jax.reports.markdown import table
 
 
 def write_page(records: Path, page: Path) -> None:
@@ -52,7 +52,7 @@ def _parts(record: dict[str, Any]) -> str:
     columns = ("part", "runs", "ms each", "floor, ms", "share of the call")
     return "".join(
         f"\nWhere the time goes: {name}, batch {record.get('parts_batch', 16)}\n\n"
-        + _table(
+        + table(
             columns,
             (
                 (
@@ -107,7 +107,7 @@ def _gpu(record: dict[str, Any]) -> str:
         f'## Decoding on a GPU, shape "{record["shape"]}"\n\n{_run(record)}'
         "The value model is an adapter over the policy's weights; the floor is of the policy's step alone.\n"
         + (f"Not timed, for the run was cut short: {missing}.\n" if missing else "")
-        + f"\n{targets}{_table(columns, rows)}{_kernels(record)}{_parts(record)}"
+        + f"\n{targets}{table(columns, rows)}{_kernels(record)}{_parts(record)}"
     )
 
 
@@ -116,7 +116,7 @@ def _kernels(record: dict[str, Any]) -> str:
         f"\nKernels of a call under the profiler, for which they are launched one by one: {name}. "
         f"{found['launches']} kernels; one ran for {found['busy_ms']:.1f} of {found['span_ms']:.1f} ms. "
         "The dearest:\n\n"
-        + _table(
+        + table(
             ("kernel", "runs", "µs each", "share of the kernels' time"),
             (
                 (f"`{kernel}`", str(runs), f"{1e3 * ms / runs:.1f}", f"{ms / found['busy_ms']:.0%}")
@@ -147,12 +147,12 @@ def _training(record: dict[str, Any]) -> str:
     )
     return (
         f'## Training a value model, shape "{record["shape"]}"\n\n{_run(record)}\n{_targets(record)}\n'
-        f"{_table(columns, rows)}"
+        f"{table(columns, rows)}"
     )
 
 
 def _targets(record: dict[str, Any]) -> str:
-    return _table(
+    return table(
         ("measured against", "measured", "target", ""),
         (
             (row["name"], "", f"{row['target']:g}", "not timed")
@@ -179,7 +179,7 @@ def _compile(record: dict[str, Any]) -> str:
         f'## The first call of the sampler, shape "{record["shape"]}"\n\n{_run(record)}'
         "The value model is an adapter over the policy's weights. XLA's seconds have those of loading in "
         "them; the programs are those that were compiled or loaded.\n"
-        f"\n{targets}{_table(columns, rows)}"
+        f"\n{targets}{table(columns, rows)}"
     )
 
 
@@ -211,11 +211,11 @@ def _engine(record: dict[str, Any]) -> str:
         f"windows of {found['policy_steps'] / found['windows']:.1f} policy steps. Of the engine's thread "
         f"the host takes: {host}; the rest waits for the device. Compiling took "
         f"{found['warmup_seconds']:.1f} s.\n\n"
-        f"{_table(('system', 'tokens/s (best)'), systems)}\n"
+        f"{table(('system', 'tokens/s (best)'), systems)}\n"
         f"The unsteered half of {record['rows']} streams, and what the other half is:\n\n"
-        f"{_table(('streams', 'values read', 'tokens/s of the unsteered half'), beside)}\n"
+        f"{table(('streams', 'values read', 'tokens/s of the unsteered half'), beside)}\n"
         "Streams that are handed in at once to an engine that is idle:\n\n"
-        f"{_table(('streams', 'ms to the first token', 'ms between tokens'), first)}"
+        f"{table(('streams', 'ms to the first token', 'ms between tokens'), first)}"
     )
 
 
@@ -234,7 +234,7 @@ def _decode_step(record: dict[str, Any]) -> str:
     columns = ("batch", "system", "ms a step (best)", "tokens/s", "floor, ms", "floor / time")
     return (
         f'## One decoding step of a bare greedy loop, shape "{record["shape"]}"\n\n'
-        f"{_run(record)}\n{_table(columns, rows)}"
+        f"{_run(record)}\n{table(columns, rows)}"
     )
 
 
@@ -251,7 +251,7 @@ def _systems(record: dict[str, Any]) -> str:
         "value passes",
         "of their places used",
     )
-    return _table(columns, map(_system, record["rows"]))
+    return table(columns, map(_system, record["rows"]))
 
 
 def _system(row: dict[str, Any]) -> tuple[str, ...]:
@@ -298,11 +298,6 @@ def _sizes(record: dict[str, Any]) -> str:
         )
     calls = "one call each" if record["kind"] == "compile" else f"median of {record['tries']}"
     return f"prompt {record['prompt_tokens']}, {record['new_tokens']} new tokens; {calls}"
-
-
-def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [columns, tuple("---" for _ in columns), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 _SECTIONS = {

@@ -18,8 +18,16 @@ FINE = CompiledSampler(
         Collective("all-gather", ("bf16[2048,1040]",), ("fsdp",), 0, ""),
     ],
     columns=(1040, 1056),
-    moved={"policy": 0, "value": 99, "": 99},
+    moved={"policy": 0, "value": 0, "shared": 0, "": 99, "once": 99},
 )
+
+WINDOW = replace(
+    FINE,
+    memory=ChipMemory(arguments=1_000_520, temporary=0, program=0),
+    moved=FINE.moved | {"": 0},
+    in_place=520,
+)
+"""It is handed its state, and reads no prompts."""
 
 
 def with_exchange(shape: str, axis: str) -> CompiledSampler:
@@ -35,8 +43,15 @@ def with_exchange(shape: str, axis: str) -> CompiledSampler:
             "expected arguments of 1,000,000 bytes, got 1,011,000",
         ),
         (
-            replace(FINE, moved={"policy": 7, "value": 0, "": 0}),
-            "policy steps to leave caches as they lie, 7 elements",
+            replace(FINE, moved=FINE.moved | {"shared": 7}),
+            "loops to leave caches as they lie, 7 elements of shared",
+        ),
+        (WINDOW, None),
+        (replace(WINDOW, in_place=519), "520 bytes of the state to stay where they lie, got 519"),
+        (replace(WINDOW, moved=FINE.moved), "loops to leave caches as they lie, 99 elements of all"),
+        (
+            replace(WINDOW, counted=replace(FINE.counted, caches=500_000), in_place=500_020),
+            "expected arguments of 1,500,020 bytes, got 1,000,520",
         ),
         (with_exchange("s32[5]", "data"), "expected counts between groups"),
         (with_exchange("bf16[16,1040,2,128]", "tensor"), "no part of a cache of [1040, 1056] columns"),
@@ -56,6 +71,7 @@ PROGRAM = """HloModule m
   %copy.2 = bf16[16,2,128,1040]{3,2,1,0} copy(%x), metadata={op_name="jit(f)/policy/layer_0/scatter"}
   %copy.3 = bf16[16,2,128,1000]{3,2,1,0} copy(%x), metadata={op_name="jit(f)/policy/other"}
   %copy.8 = bf16[16,2,128,1040]{3,2,1,0} copy(%x), backend_config={}
+  %copy.9 = bf16[16,2,128,1040]{3,2,1,0} copy(%x), metadata={op_name="jit(f)/while/shared/layer_0/scatter"}
   %copy.4 = bf16[2,128,1040]{2,1,0} copy(%x), metadata={op_name="jit(f)/policy/small"}
   %copy-start.5 = (bf16[16,2,128,1040]{3,2,1,0}, bf16[16,2,128,1040]{3,2,1,0}, u32[]) copy-start(%x)
 }
@@ -69,5 +85,6 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 
 def test_caches_that_are_laid_out_anew_in_a_loop_are_counted_by_pass():
     layer = 16 * 2 * 128 * 1040
-    assert cache_moves(PROGRAM, 1040, layer) == {"policy": layer, "value": layer, "": layer}
-    assert cache_moves(PROGRAM, 1056, layer) == {"policy": 0, "value": 0, "": 0}
+    names = ("policy", "value", "shared", "", "once")
+    assert cache_moves(PROGRAM, 1040, layer) == dict.fromkeys(names, layer)
+    assert cache_moves(PROGRAM, 1056, layer) == dict.fromkeys(names, 0)

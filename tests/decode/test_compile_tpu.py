@@ -23,6 +23,7 @@ def test_layers_that_are_not_compiled_take_what_the_last_one_added():
     [
         (Args(mesh=(1, 4, 1)), "needs 4 devices, got 8"),
         (Args(layers=2), "--layers must lie in 3 .. 28, got 2"),
+        (Args(programs=()), "--programs must name some of burst, shared, look-ahead, window"),
         (Args(rows=7), "--rows must be a multiple of 2, data times fsdp, got 7"),
         (Args(topology="v9:1x1"), "of a generation in"),
     ],

@@ -263,6 +263,26 @@ def test_a_window_takes_every_leaf_of_the_state_over_and_copies_no_cache(shape):
     assert not re.search(pattern, text)
 
 
+@pytest.mark.parametrize("shape", [None, long((2, 2, 2))])
+def test_a_window_lowered_from_shapes_alone_takes_the_state_that_windows_return(shape):
+    rows = spread(shape) if shape else Rows(*models("scalar"), ROWS)
+    rows.admit({row: (row, requests()[row]) for row in range(ROWS)})
+    rows.window(1)
+    program = programs.lower(
+        rows.params,
+        rows.state.numbers,
+        rows.schedule,
+        config=rows.config,
+        policy_tokens=rows.state.policy_ids.shape[1],
+        value_tokens=rows.state.value_ids.shape[1],
+    ).compile()
+    taken = jax.tree.leaves(program.input_shardings[0][1]), jax.tree.leaves(program.args_info[0][1])
+    for leaf, sharding, info in zip(jax.tree.leaves(rows.state), *taken, strict=True):
+        assert (leaf.shape, leaf.dtype) == (info.shape, info.dtype)
+        assert leaf.size == 0 or sharding.is_equivalent_to(leaf.sharding, leaf.ndim)
+        assert info.donated
+
+
 # What rows must not hand on, and what is refused
 
 

@@ -1,0 +1,35 @@
+"""Pieces of Markdown pages: tables, and a page's section made anew."""
+
+import re
+from collections.abc import Iterable
+
+
+def table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table, each line with its end.
+
+    Args:
+      columns: their titles.
+      rows: cells, as many a row as there are columns.
+    """
+    lines = [columns, tuple("---" for _ in columns), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def with_section(page: str, section: str) -> str:
+    """The page with the section of the same "## " heading replaced, up to the next such heading or the end.
+
+    Args:
+      page: its text.
+      section: begins with its heading.
+
+    Raises:
+      ValueError: the page has no such heading, or has it twice.
+    """
+    heading = section.partition("\n")[0]
+    found = list(re.finditer(rf"^{re.escape(heading)}\n(?:(?!## ).*\n?)*?(?=^## |\Z)", page, re.MULTILINE))
+    if not heading.startswith("## ") or len(found) != 1:
+        raise ValueError(
+            f"expected a page with the heading {heading!r} once, got it {len(found)} times; add the line"
+        )
+    rest = page[found[0].end() :]
+    return page[: found[0].start()] + section.rstrip("\n") + "\n" + ("\n" if rest else "") + rest
