@@ -26,29 +26,21 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from rich.markdown import Markdown
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from decode.benchmark_gpu import run_suite
 from sia_jax.benchmarks import huggingface_baseline
 from sia_jax.benchmarks.contention import with_contenders
 from sia_jax.benchmarks.parts import time_parts
 from sia_jax.benchmarks.sampler import (
-    Job,
     baseline_jobs,
     job_row,
     random_prompts,
     sampler_targets,
     speed_jobs,
     sweep_jobs,
+    take_turns,
 )
-from sia_jax.benchmarks.systems import SamplerSystem, Timing
+from sia_jax.benchmarks.systems import SamplerSystem
 from sia_jax.costs.roofline import DeviceRates, measure_device
 from sia_jax.costs.shapes import ADAPTED_SHAPES, SHAPES, AdaptedModels, Models, Weights
 from sia_jax.files.lock import locked
@@ -142,7 +134,7 @@ def _speed(
         versions = huggingface_baseline.versions()
     else:
         console.say("torch is not installed here: no baselines; `make bench` installs it", "yellow")
-    timings = _run(jobs, args, models, console)
+    timings = take_turns(jobs, models, args.prompt_tokens, args.tries, console)
     rates = rates.best_of(measure_device())
     rows = [job_row(job, timings[job], models, rates, args.prompt_tokens) for job in jobs]
     parts = {}
@@ -167,40 +159,13 @@ def _sweep(
     """One thing varied at a time, around batch 16 at 20%."""
     assert isinstance(models, Models)  # `run` refuses the others
     jobs = sweep_jobs(models, args.new_tokens)
-    timings = _run(jobs, args, models, console, tries=2)
+    timings = take_turns(jobs, models, args.prompt_tokens, 2, console)
     rates = rates.best_of(measure_device())
     rows = [job_row(job, timings[job], models, rates, args.prompt_tokens) for job in jobs]
     speeds = [row["tokens_per_second"] for row in rows if row["system"].startswith("slots")]
     auto = max(row["tokens_per_second"] for row in rows if row["system"] in ("batch 16, 20%", "20% steered"))
     body = {"kind": "sampler_sweep", "rows": rows, "auto_of_best": auto / max([*speeds, auto])}
     return body | {"baseline_versions": {}, "tries": 2}, rates
-
-
-def _run(
-    jobs: list[Job], args: Args, models: Weights, console: Terminal, tries: int | None = None
-) -> dict[Job, list[Timing]]:
-    """Time every job, the jobs taking turns; the first turn compiles and warms up, and is not counted."""
-    tries = tries or args.tries
-    timings: dict[Job, list[Timing]] = {job: [] for job in jobs}
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("timing", total=sum(1 if job.once else tries + 1 for job in jobs))
-        for attempt in range(tries + 1):
-            for job in jobs:
-                if job.once and attempt:
-                    continue
-                progress.update(task, description=f"batch {job.batch}: {job.name}"[:48].ljust(48))
-                timing = job.system(random_prompts(models, job.batch, args.prompt_tokens), job.new_tokens)
-                if attempt or job.once:
-                    timings[job].append(timing)
-                progress.advance(task)
-    return timings
 
 
 if __name__ == "__main__":

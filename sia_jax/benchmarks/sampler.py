@@ -2,13 +2,22 @@
 
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 import sia_jax
 from sia_jax.benchmarks import huggingface_baseline
@@ -196,6 +205,40 @@ def sampler_targets(rows: list[dict[str, Any]], tokens: int, shape: str) -> list
         for name, value, target, at_least in asked
         if value is not None
     ]
+
+
+def take_turns(
+    jobs: Sequence[Job], models: Weights, prompt_tokens: int, tries: int, console: Console
+) -> dict[Job, list[Timing]]:
+    """Time every job, the jobs taking turns; the first turn compiles and warms up, and is not counted.
+
+    Args:
+      jobs: what is timed.
+      models: their weights.
+      prompt_tokens: ids a prompt.
+      tries: turns that count.
+      console: shows how far it is.
+    """
+    timings: dict[Job, list[Timing]] = {job: [] for job in jobs}
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("timing", total=sum(1 if job.once else tries + 1 for job in jobs))
+        for attempt in range(tries + 1):
+            for job in jobs:
+                if job.once and attempt:
+                    continue
+                progress.update(task, description=f"batch {job.batch}: {job.name}"[:48].ljust(48))
+                timing = job.system(random_prompts(models, job.batch, prompt_tokens), job.new_tokens)
+                if attempt or job.once:
+                    timings[job].append(timing)
+                progress.advance(task)
+    return timings
 
 
 def job_row(
