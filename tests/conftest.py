@@ -83,6 +83,21 @@ def few_programs() -> Iterator[None]:
         gc.collect()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def optimisation(request: pytest.FixtureRequest) -> None:
+    """The programs of a file that is marked `unoptimised` are compiled in little more than half of the time.
+
+    XLA then spares LLVM's optimisations: a program computes the same, but for roundings, and takes longer to.
+    So no file has the mark that holds one program to another to the bit, or looks into programs; nor does
+    such a file meet a program of the others.
+    """
+    option = "jax_disable_most_optimizations"
+    spared = request.node.get_closest_marker("unoptimised") is not None
+    if jax.config.values[option] != spared:
+        jax.clear_caches()
+        jax.config.update(option, spared)
+
+
 @pytest.fixture
 def no_loading(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever loads the models of a run fails."""

@@ -20,6 +20,8 @@ from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
 from tests.support.engines import assert_same, is_beginning
 from tests.support.tokenizers import save_qwen3_tokenizer
 
+pytestmark = pytest.mark.unoptimised
+
 SHORT, LENGTH = 256, 512
 """Tokens of the rows that conversations begin in, and of the longest."""
 REPLY = 8
