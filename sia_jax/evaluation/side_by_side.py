@@ -47,6 +47,12 @@ class Entry:
         return tokens_per_second(self.measured.tokens, seconds)
 
     @property
+    def flops_per_token(self) -> float:
+        """Of all models, for each token of the replies that were chosen; without padding."""
+        total = sum(sum(record["flops"].values()) for record in self.measured.records)
+        return float(total) / max(self.measured.tokens, 1)
+
+    @property
     def contenders(self) -> float | None:
         """Candidates of a steered token that may win under a bounded tilt; None where all are read.
 

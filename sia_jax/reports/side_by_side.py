@@ -15,9 +15,9 @@ _EXPLANATIONS = (
     "paired, and nothing is corrected for their number. Contenders are candidates of a steered token that "
     "may win under a bounded tilt, whatever the values; values a token are those read for each sampled "
     "token, and decided without the share of steered tokens at which one alone contended. Matched is what is "
-    "shown to keep nine tenths of the other's gain over the base. Tokens/s are of one machine and one run "
-    "each: a few hundredths are noise. In the picture filled marks are dense, empty ones entropy-gated, "
-    "white ones the policy alone.\n"
+    "shown to keep nine tenths of the other's gain over the base. FLOPs are of all models, without padding. "
+    "Tokens/s are of one machine and one run each: a few hundredths are noise. In the picture filled marks "
+    "are dense, empty ones entropy-gated, white ones the policy alone.\n"
 )
 _COLOURS = ("#1f6fb4", "#d9822b", "#7b3fa0", "#2e8b57", "#b03060", "#555555", "#0b7a75", "#a05d1a")
 
@@ -33,7 +33,8 @@ def table(found: SideBySide, rivals: Sequence[Entry]) -> str:
     columns = ["evaluation", *names, "method", f"{main} reward"]
     columns += [f"minus {rival.key}" for rival in rivals]
     columns += [f"{measure} reward" for measure in found.measures[1:]]
-    columns += ["steered", "contenders", "values a token", "decided without", "tokens/s"]
+    columns += ["steered", "contenders", "values a token", "decided without"]
+    columns += ["MFLOP a token", "tokens/s"]
     columns += [f"/ {rival.key}" for rival in rivals]
     lines = [columns, ["---"] * (len(names) + 2) + ["---:"] * (len(columns) - len(names) - 2)]
     for entry in found.entries:
@@ -54,6 +55,7 @@ def table(found: SideBySide, rivals: Sequence[Entry]) -> str:
                 _number(entry.contenders),
                 _number(one.values_per_token) if steered else "",
                 f"{one.decided:.0%}" if steered and one.decided else "",
+                f"{entry.flops_per_token / 1e6:.2f}",
                 "" if speed is None else f"{speed:,.0f}",
                 *(_number(_ratio(speed, rival.tokens_per_second)) for rival in rivals),
             ]

@@ -42,7 +42,7 @@ def reply(method: Method, seed: int, index: int, gold: float, **fields: Any) -> 
         "sampled_decided": 0,
         "values_read": 80,
         "seconds": 1.0,
-        "flops": {"policy": 1, "value": 1, "reward": 0},
+        "flops": {"policy": 1e6, "value": 1e6, "reward": 0},
         "commit": "0123",
         "machine": "cpu",
     } | fields
@@ -113,6 +113,7 @@ def test_a_table_tells_what_differs_and_what_was_read(two):
     assert bounded["contenders"] == "1.75"  # (8 + 6) / 8
     assert bounded["values a token"] == "0.80"
     assert bounded["decided without"] == "75%"
+    assert bounded["MFLOP a token"] == "0.20"  # 2e6 for 10 tokens
     assert bounded["tokens/s"] == "20"  # 10 tokens in 0.5 s
     assert bounded["/ all/dense"] == "2.00"
     unbounded = dict(zip(head, rows[1], strict=True))
