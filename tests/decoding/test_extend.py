@@ -100,7 +100,7 @@ def conversations(head: str) -> tuple[Rows, dict[int, Request], list[tuple[int, 
     return rows, *converse(rows)
 
 
-@pytest.mark.parametrize("head", ["scalar", long("vocab")])
+@pytest.mark.parametrize("head", ["scalar", long("vocab"), long("shared"), long("look-ahead")])
 def test_turns_of_a_conversation_get_the_replies_of_sample_to_all_that_was_said(head):
     rows, asked, lags = conversations(head)
     numbers = sorted(asked)

@@ -11,6 +11,7 @@ import pytest
 
 import sia_jax
 from sia_jax.decoding import window as programs
+from sia_jax.decoding.schedule import Shared
 from sia_jax.decoding.state import FinishReason
 from sia_jax.parallel.mesh import make_mesh
 from sia_jax.steering.gates import After, Bernoulli, Budget, Entropy, Position
@@ -27,15 +28,25 @@ MARKER = (60, 60, 60)
 """Of the gate, which is shut after it; but for the test that asks for it, it is hardly ever said."""
 
 
+SCHEDULES = {"shared": Shared(), "look-ahead": Shared(look_ahead=True)}
+"""Of value models with a scalar head, in place of Burst."""
+
+
 @functools.cache
 def models(head: str) -> tuple[sia_jax.SteeringParams, sia_jax.SamplerConfig]:
     policy = tiny_policy(num_layers=1, **SIZES)
-    value = tiny_value_model(policy, head=head)
+    value = tiny_value_model(policy, head="scalar" if head in SCHEDULES else head)
     steering = sia_jax.SteeringConfig(
         num_candidates=4, gate=Entropy() & Budget(0.6) & ~After(MARKER), tilt=Clipped(0.5, Advantage())
     )
     config = sia_jax.SamplerConfig(
-        policy.config, value.config, steering, max_new_tokens=LENGTH, chunk=8, slots=3
+        policy.config,
+        value.config,
+        steering,
+        max_new_tokens=LENGTH,
+        chunk=8,
+        slots=3,
+        schedule=SCHEDULES.get(head),
     )
     return sia_jax.SteeringParams(policy.params, value.params), config
 
@@ -69,7 +80,7 @@ def lasting() -> Request:
     )
 
 
-@pytest.mark.parametrize("head", ["scalar", long("vocab")])
+@pytest.mark.parametrize("head", ["scalar", long("vocab"), long("shared"), long("look-ahead")])
 def test_requests_that_come_into_a_running_state_get_the_replies_of_sample(head):
     rows = Rows(*models(head), ROWS)
     found = rows.run([3, 1, 8, 2], requests(), at_once=3)
@@ -105,8 +116,9 @@ def test_the_row_and_what_it_held_before_change_no_bit():
 
 
 @pytest.mark.long
-def test_a_fork_at_the_first_token_is_a_branch_and_one_under_its_own_key_a_copy():
-    params, config = models("scalar")
+@pytest.mark.parametrize("head", ["scalar", "shared", "look-ahead"])
+def test_a_fork_at_the_first_token_is_a_branch_and_one_under_its_own_key_a_copy(head):
+    params, config = models(head)
     one = lasting()
     branches = sampled(params, replace(config, branches=3), [one])
     keys = [jax.random.fold_in(jax.random.key(one.seed, impl="threefry2x32"), j) for j in range(3)]
