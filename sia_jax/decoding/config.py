@@ -14,7 +14,7 @@ from sia_jax.reprs import changed
 from sia_jax.steering.config import DecisionConfig, SteeringConfig
 from sia_jax.steering.gates import markers
 
-_TILE, _FEW = 32, 24
+_TILE, _FEW = 32, 20
 """Tokens that the kernels of a product take at a time, of which two cost little more than one; and up to how
 many a pass stays as small as it is."""
 _OPTIONAL = ("num_tokens", "slots", "pass_tokens", "row_tokens")
@@ -206,7 +206,7 @@ class SamplerConfig:
         The rule, with r the share of positions at which values are read. Between two lie (1 - r) / r tokens
         on average, so a row brings n = C + (1 - r) / r tokens to a pass, and r B rows come to one in a policy
         step. For these, or for the k that wait (see `Burst`) if they are more, a pass takes n tokens each,
-        rounded up to whole 32s and to 64 at least, as the kernels take them; 24 or fewer stay. Idle slots
+        rounded up to whole 32s and to 64 at least, as the kernels take them; 20 or fewer stay. Idle slots
         fill what is left with spans of rows that will come to a junction later; hence twice as many slots.
         One row may bring twice its usual span, and a longer one takes several passes. With a mesh, slots and
         tokens are of each group along "tensor", which has its share of the rows; those that wait are of all.
