@@ -85,11 +85,11 @@ def few_programs() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def optimisation(request: pytest.FixtureRequest) -> None:
-    """The programs of a file that is marked `unoptimised` are compiled in little more than half of the time.
+    """The programs of a file that is marked `unoptimised` are compiled in some two thirds of the time.
 
     XLA then spares LLVM's optimisations: a program computes the same, but for roundings, and takes longer to.
-    So no file has the mark that holds one program to another to the bit, or looks into programs; nor does
-    such a file meet a program of the others.
+    No file has the mark that looks into programs, or that holds optimised code to be what it is to the bit;
+    nor does such a file meet a program of the others.
     """
     option = "jax_disable_most_optimizations"
     spared = request.node.get_closest_marker("unoptimised") is not None

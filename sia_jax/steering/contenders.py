@@ -90,7 +90,7 @@ def _contending(
     logits: Float[Array, "B C"], allowed: Bool[Array, "B C"], noise: Float[Array, "B C"], numbers: RowParams
 ) -> Bool[Array, "B C"]:
     """The members of A and N that may win; a few that might not, where rounding could tell otherwise."""
-    divisor = jnp.where(numbers.temperature > 0, numbers.temperature, 1)[:, None]
+    divisor = numbers.divisor[:, None]
     reach = 2 * jnp.broadcast_to(numbers.tilt.limit(), divisor.shape[:1])[:, None] / divisor
     relative = (logits - logits[:, :1]) / divisor
     scores = jnp.where(allowed, relative + noise, -jnp.inf)

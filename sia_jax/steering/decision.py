@@ -181,7 +181,7 @@ def steer(
     scores = jnp.where(allowed, pending.logits - pending.logits[:, :1] + relative, -jnp.inf)
     scores -= jnp.max(scores, axis=-1, keepdims=True)
     token_keys, _ = gumbel.position_keys(numbers.keys, index)
-    divisor, sampled = _divisor(numbers)
+    divisor, sampled = numbers.divisor, numbers.sampled
     noise = jnp.where(sampled[:, None], gumbel.gumbel(gumbel.uniform(token_keys, pending.ids)), 0)
     chosen, token = gumbel.lowest_best(scores / divisor[:, None] + noise, pending.ids)
     log_q = jax.nn.log_softmax(scores / divisor[:, None], axis=-1)
@@ -302,7 +302,7 @@ def _policy_choice(
     config: DecisionConfig,
 ) -> _PolicyChoice:
     """The race of the candidates in N, and of the rest of N as one runner."""
-    divisor, sampled = _divisor(numbers)
+    divisor, sampled = numbers.divisor, numbers.sampled
     top = candidate_logits[:, :1]
     inside = jnp.where(
         jnp.arange(ids.shape[-1]) < kept[:, None], (candidate_logits - top) / divisor[:, None], -jnp.inf
@@ -345,7 +345,7 @@ def _policy_kl(
     config: DecisionConfig,
 ) -> Array:
     """KL(the unsteered distribution || softmax(m)); at temperature 0 that of the one token."""
-    divisor, sampled = _divisor(numbers)
+    divisor, sampled = numbers.divisor, numbers.sampled
     if config.steering.unsteered == "candidates":
         divergence = _divergence(_policy_law(pending, choice, numbers), pending.policy_logprobs)
     else:
@@ -358,7 +358,7 @@ def _policy_kl(
 
 def _policy_law(pending: Pending, choice: _PolicyChoice, numbers: RowParams) -> Array:
     """log of the unsteered distribution at the candidates; -inf for those outside N."""
-    divisor, _ = _divisor(numbers)
+    divisor = numbers.divisor
     kept = jnp.arange(pending.ids.shape[-1]) < pending.kept[:, None]
     scaled = (pending.logits - pending.logits[:, :1]) / divisor[:, None]
     return jnp.where(kept, scaled - choice.log_normaliser[:, None], -jnp.inf)
@@ -368,9 +368,3 @@ def _divergence(log_q: Array, log_p: Array) -> Array:
     """sum_a q_a (log q_a - log p_a), over the ids that q may draw."""
     q = jnp.exp(log_q)
     return jnp.sum(jnp.where(q > 0, q * (log_q - log_p), 0), axis=-1)
-
-
-def _divisor(numbers: RowParams) -> tuple[Array, Array]:
-    """T, or 1 where it is 0; and where it is not."""
-    sampled = numbers.temperature > 0
-    return jnp.where(sampled, numbers.temperature, 1), sampled

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from sia_jax.steering.gates import Gate
@@ -28,6 +29,16 @@ class RowParams(SamplingNumbers):
     bias: Float[Array, "B X"]
     gate: Gate  # the configuration's, its numbers [B]
     tilt: Tilt
+
+    @property
+    def sampled(self) -> Bool[Array, " B"]:
+        """Where T is not 0."""
+        return self.temperature > 0
+
+    @property
+    def divisor(self) -> Float[Array, " B"]:
+        """T, what logits are divided by; 1 where it is 0."""
+        return jnp.where(self.sampled, self.temperature, 1)
 
 
 @jax.tree_util.register_dataclass
