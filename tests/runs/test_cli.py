@@ -133,7 +133,7 @@ def test_options_that_take_several_are_written_as_they_are_read(module: str) -> 
     kind = importlib.import_module(module).Args
     for name, hint in get_type_hints(kind, include_extras=True).items():
         if (value := several(hint)) is not None:
-            args = kind(**needed(kind), **{name: value})
+            args = kind(**needed(kind) | {name: value})
             words = shlex.split(command(module, args))
             assert words[:3] == ["python", "-m", module]
             assert read_options(kind, words[3:]) == args
