@@ -47,7 +47,7 @@ from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
 from sia_jax.reports.benchmarks import section, write_page
-from sia_jax.runs.cli import program, read_options
+from sia_jax.runs.cli import check_used, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.provenance import record_header
 
@@ -85,6 +85,12 @@ def main(args: Args) -> None:
                 "--tries and --prompt-tokens must be 1 or more and --new-tokens 4 or more, got "
                 f"{args.tries}, {args.prompt_tokens} and {args.new_tokens}"
             )
+        if args.suite == "sampler":
+            check_used(args, ("minutes",), "--suite accelerator")
+        else:
+            check_used(args, ("parts", "prompt_tokens", "new_tokens"), "--suite sampler")
+            if args.shape == "smollm2-135m":
+                raise ValueError("--suite accelerator has shapes of its own; leave --shape out, or take tiny")
         check_outputs(inputs={}, files={"--out's page": args.out.with_suffix(".md")})
         with locked(folders=(args.out,), files=(args.out.with_suffix(".md"),)):
             if args.suite == "accelerator":

@@ -11,6 +11,7 @@ from sia_jax.evaluation.statistics import FEWEST, FEWEST_OTHERS, LEVEL
 from sia_jax.files.reading import check_file
 from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import parse_object, stream_lines
+from sia_jax.reports import markdown
 from sia_jax.runs.journal import number_in, place_in
 
 
@@ -60,12 +61,12 @@ def page_text(rows: Sequence[tuple[Law, int, Cover]], trials: int, command: str)
       trials: of each.
       command: by which the page is made.
     """
-    lines = [("differences", "prompts", *KINDS, "no interval", "median width"), ("---", *["---:"] * 8)]
+    columns, lines = ("differences", "prompts", *KINDS, "no interval", "median width"), []
     for law, prompts, found in rows:
         held = [f"{found.held[kind]:.1%}" for kind in KINDS]
         width = "" if np.isnan(found.width) else f"{found.width:.2f}"
         lines.append((law.name, f"{prompts}", *held, f"{found.refused:.0%}", width))
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    table = markdown.table(columns, lines, labels=1)
     return f"""# Intervals of means, and how often they hold the mean
 
 Made by `decode.coverage`; not edited by hand.

@@ -16,6 +16,7 @@ from sia_jax.files import strict_json
 from sia_jax.files.reading import check_file, read_bytes
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import copy_file, make_folder, replacing, write_text
+from sia_jax.reports import markdown
 
 Results = Mapping[str, Any]
 """What `decode.evaluate` writes to results.json."""
@@ -63,7 +64,7 @@ def evaluation_table(results: Results) -> str:
     columns += [f"{measure} reward" for measure in measures[1:]]
     columns += ["tokens/s, by seed", *(f"{model}, MFLOP a token" for model in ("policy", "value", "reward"))]
     columns.append("tokens a reply")
-    lines = [columns, ["---"] + ["---:"] * (len(columns) - 1)]
+    lines = []
     for row in results["rows"]:
         differences = row["differences"]
         flops = row["flops_per_token"]
@@ -89,7 +90,7 @@ def evaluation_table(results: Results) -> str:
                 f"{row['length']:.1f}",
             ]
         )
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown.table(columns, lines, labels=1)
 
 
 def setting(row: Mapping[str, Any]) -> str:

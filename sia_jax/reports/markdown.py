@@ -1,17 +1,19 @@
 """Pieces of Markdown pages: tables, and a page's section made anew."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
-def table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, labels: int | None = None) -> str:
     """A table, each line with its end.
 
     Args:
       columns: their titles.
       rows: cells, as many a row as there are columns.
+      labels: of so many first columns; the others hold numbers, which stand to the right. None: all.
     """
-    lines = [columns, tuple("---" for _ in columns), *rows]
+    left = len(columns) if labels is None else labels
+    lines = [columns, ["---"] * left + ["---:"] * (len(columns) - left), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

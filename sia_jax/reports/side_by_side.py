@@ -9,6 +9,7 @@ from sia_jax.evaluation.side_by_side import Entry, SideBySide
 from sia_jax.evaluation.statistics import LEVEL
 from sia_jax.files.shown import shown
 from sia_jax.files.writing import make_folder, replacing
+from sia_jax.reports import markdown
 
 _EXPLANATIONS = (
     f"Intervals are of {LEVEL:.0%}, over prompts, each with its replies under all seeds; differences are "
@@ -36,7 +37,7 @@ def table(found: SideBySide, rivals: Sequence[Entry]) -> str:
     columns += ["steered", "contenders", "values a token", "decided without"]
     columns += ["MFLOP a token", "tokens/s"]
     columns += [f"/ {rival.key}" for rival in rivals]
-    lines = [columns, ["---"] * (len(names) + 2) + ["---:"] * (len(columns) - len(names) - 2)]
+    lines = []
     for entry in found.entries:
         one, speed = entry.measured, entry.tokens_per_second
         steered = one.method.is_steered
@@ -60,7 +61,7 @@ def table(found: SideBySide, rivals: Sequence[Entry]) -> str:
                 *(_number(_ratio(speed, rival.tokens_per_second)) for rival in rivals),
             ]
         )
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown.table(columns, lines, labels=len(names) + 2)
 
 
 def verdicts(found: SideBySide, rivals: Sequence[Entry]) -> str:
@@ -92,15 +93,13 @@ def pairs_table(found: SideBySide, pairs: Sequence[tuple[Entry, Entry]]) -> str:
       found: the evaluations.
       pairs: of each, the first minus the second.
     """
-    lines = [
-        ["one", "minus", *found.measures, "tokens/s, ratio"],
-        ["---", "---", *["---:"] * (len(found.measures) + 1)],
-    ]
+    lines = []
     for one, other in pairs:
         differences = [found.difference(one, other, measure).text(signed=True) for measure in found.measures]
         speed = _ratio(one.tokens_per_second, other.tokens_per_second)
         lines.append([one.key, other.key, *differences, _number(speed)])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    columns = ["one", "minus", *found.measures, "tokens/s, ratio"]
+    return markdown.table(columns, lines, labels=2)
 
 
 def page_text(

@@ -98,6 +98,20 @@ def test_a_suite_goes_through_its_shapes_and_leaves_out_what_there_is_no_time_fo
     assert not list((tmp_path / "none").glob("*.json"))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"suite": "accelerator", "new_tokens": 8}, "--new-tokens"),
+        ({"suite": "accelerator", "shape": "smollm2-135m"}, "has shapes of its own"),
+        ({"minutes": 3.0}, "--minutes"),
+        ({"shape": "smollm2-135m"}, "take --parts speed"),
+    ],
+)
+def test_options_that_a_suite_does_not_use_are_refused(options, message, tmp_path):
+    with pytest.raises(SystemExit, match=message):
+        benchmark.main(benchmark.Args(out=tmp_path / "out", **options))
+
+
 def test_models_of_two_sizes_make_one_sampler():
     models = Models.random(REAL_SHAPES["tiny"], replace(REAL_SHAPES["tiny"], hidden_size=32), jnp.bfloat16)
     for head in ("scalar", "states"):
