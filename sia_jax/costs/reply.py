@@ -39,12 +39,52 @@ def policy_flops(config: ModelConfig, prompt: int, replies: Sequence[int]) -> fl
       replies: tokens of each reply. Its token t is drawn from the logits at position P - 1 + t, which sees
         P + t columns.
     """
+    return drawn_flops(config, prompt, [(0, tokens) for tokens in replies])
+
+
+def drawn_flops(config: ModelConfig, prompt: int, draws: Sequence[tuple[int, int]]) -> float:
+    """FLOPs of a search over replies to one prompt, whose beginnings are read once.
+
+    Args:
+      config: the policy.
+      prompt: P, ids of the prompt, read once.
+      draws: (t, n) of each time that n tokens were drawn after the first t of a reply: from the logits at
+        positions P - 1 + t and on.
+    """
     flops = _sequence(config, 0, prompt - 1)
-    return flops + sum(_sequence(config, prompt - 1, tokens, heads=tokens) for tokens in replies)
+    return flops + sum(_sequence(config, prompt - 1 + t, n, heads=n) for t, n in draws)
+
+
+@dataclass(frozen=True)
+class ReadChunk:
+    """Some tokens of a reply, and what the value model reads of them."""
+
+    begin: int
+    """Tokens of the reply before them."""
+    values_read: np.ndarray  # [l] candidates that were read at each
+    whole: bool = False
+    """Whether values are read of what comes after them, so that each of them is read."""
+
+    @property
+    def last(self) -> int:
+        """How many of them are read, or are candidates' places: up to the last at which values were read."""
+        places = np.flatnonzero(self.values_read)
+        return len(self.values_read) if self.whole else int(places[-1]) + 1 if len(places) else 0
 
 
 def steering_flops(config: ValueConfig, prompt: int, values_read: Sequence[np.ndarray]) -> float:
-    """FLOPs of the value model at the junctions of the replies to one prompt.
+    """FLOPs of the value model at the junctions of the replies to one prompt; see `chunk_steering_flops`.
+
+    Args:
+      config: the value model.
+      prompt: P', ids of its prompt.
+      values_read: of each reply, the candidates that were read at each of its tokens [T].
+    """
+    return chunk_steering_flops(config, prompt, [ReadChunk(0, read) for read in values_read])
+
+
+def chunk_steering_flops(config: ValueConfig, prompt: int, chunks: Sequence[ReadChunk]) -> float:
+    """FLOPs of the value model at the junctions of replies that may share their beginnings.
 
     It reads its prompt once, if values are read of any reply; then of each reply the tokens before the last
     that they decided, and with a scalar head the candidates at each, one of which is the steered token. A
@@ -54,28 +94,29 @@ def steering_flops(config: ValueConfig, prompt: int, values_read: Sequence[np.nd
     Args:
       config: the value model.
       prompt: P', ids of its prompt.
-      values_read: of each reply, the candidates that were read at each of its tokens [T].
+      chunks: all tokens of all replies, those that replies share once.
     """
-    met = [(places, read[places]) for read in values_read if len(places := np.flatnonzero(read))]
-    if not met:
+    if not any(chunk.values_read.any() for chunk in chunks):
         return 0.0
-    if not config.runs_passes:
-        return sum(_head(config, int(count)) for _, read in met for count in read)
+    heads = [count for chunk in chunks for count in chunk.values_read[chunk.values_read > 0].tolist()]
+    if not config.reads_candidates:
+        flops = sum(_head(config, count) for count in heads)
+        if not config.runs_passes:
+            return flops
+    else:
+        flops = sum(heads) * _head(config)
     model = config.backbone
-    flops = _sequence(model, 0, prompt, lora=config.lora)
-    for places, read in met:
-        last, count = int(places[-1]), len(places)
+    flops += _sequence(model, 0, prompt, lora=config.lora)
+    for chunk in chunks:
+        read = chunk.values_read[: chunk.last]
         if not config.reads_candidates:
-            flops += _sequence(model, prompt, last, lora=config.lora)
-            flops += sum(_head(config, int(candidates)) for candidates in read)
+            before = chunk.last - (not chunk.whole)  # the last one's own state is not needed
+            flops += _sequence(model, prompt + chunk.begin, max(before, 0), lora=config.lora)
             continue
-        at_junctions = float(np.sum(prompt + places + 1))
-        at_candidates = float(np.sum((prompt + places + 1) * read))
-        before = last * prompt + last * (last + 1) / 2  # columns seen from the places 0 .. last - 1
-        before -= at_junctions - (prompt + last + 1)  # of which the steered ones were read as candidates
-        candidates = int(np.sum(read))
-        flops += _tokens(model, last - (count - 1) + candidates, before + at_candidates, lora=config.lora)
-        flops += candidates * _head(config)
+        # A token that values decided was read as a candidate, with the others.
+        times = np.where(read > 0, read, 1)
+        columns = np.sum((prompt + chunk.begin + np.arange(len(read)) + 1) * times)
+        flops += _tokens(model, int(times.sum()), float(columns), lora=config.lora)
     return flops
 
 
