@@ -36,6 +36,7 @@ PIP := -m pip --disable-pip-version-check --no-input install -qq $(CONSTRAINTS:%
 
 # The embedded models.
 WORLD := sia_jax/world/models
+GOLD := sia_jax.world.rewards:gold
 # glibc gives the buffers of each step back to the kernel, and the next one pays for their pages again.
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
@@ -99,10 +100,10 @@ world: $(STAMP)
 
 # One page for each way to train the value model; REPORT is called with the model, the page, and more options.
 REPORT = $(VENV)/bin/python -m decode.entropy_study --policy $(WORLD)/policy --value $(WORLD)/$(1) \
-	  --prompts $(WORLD)/prompts/test.jsonl --out out/world-report/$(1)/entropy && \
+	  --prompts $(WORLD)/prompts/test.jsonl --gold-function $(GOLD) --out out/world-report/$(1)/entropy && \
 	$(VENV)/bin/python -m decode.evaluate --policy $(WORLD)/policy --value $(WORLD)/$(1) \
 	  --reward $(WORLD)/reward --prompts $(WORLD)/prompts/test.jsonl --thresholds $(WORLD)/thresholds.json \
-	  --max-new-tokens 160 --gold --out out/world-report/$(1)/evaluation --page docs/$(2).md \
+	  --max-new-tokens 160 --gold-function $(GOLD) --out out/world-report/$(1)/evaluation --page docs/$(2).md \
 	  --introduction sia_jax/world/README.md --appendix out/world-report/$(1)/entropy/entropy_study.md $(3)
 
 world-report: $(STAMP)
@@ -117,7 +118,7 @@ evaluate() { \
   name=$$1 value=$$2 methods=$$3; shift 3; \
   $(KEEP_MEMORY) $(VENV)/bin/python -m decode.evaluate --policy $(WORLD)/policy --value $(WORLD)/$$value \
     --reward $(WORLD)/reward --prompts $(WORLD)/prompts/test.jsonl --thresholds $(WORLD)/thresholds.json \
-    --ratios 0.2 --combined 0 --max-new-tokens 160 --gold --methods $$methods --out $(CONTENDERS)/$$name "$$@"; \
+    --ratios 0.2 --combined 0 --max-new-tokens 160 --gold-function $(GOLD) --methods $$methods --out $(CONTENDERS)/$$name "$$@"; \
 }
 endef
 BOUNDS := 0.5 1 1.5 2

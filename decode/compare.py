@@ -6,7 +6,7 @@ r"""Several evaluations on one page: other value models, tilts or strengths, pro
         --page out/bounds.md
 
 The evaluations must have replied to the same prompts under the same seeds, and have been scored by the same
-reward model; in what else they differ, the table says. A method is named by its folder and its key:
+rewards; in what else they differ, the table says. A method is named by its folder and its key:
 additive/entropy-0.2. Each is held against those of --against: by paired differences with 95% intervals, by
 whether it keeps nine tenths of what they gain over the base (of the first folder that has one), and by
 tokens/s. --pairs ONE:OTHER adds single differences. Nothing is corrected for how many comparisons there are.

@@ -2,7 +2,8 @@ r"""Does high entropy foretell value spread? What steering at junctions takes fo
 
     # On the embedded world, whose gold reward reads every finished text (about 5 minutes on 2 cores):
     python -m decode.entropy_study --policy sia_jax/world/models/policy --value sia_jax/world/models/value \
-        --prompts sia_jax/world/models/prompts/test.jsonl --out out/entropy
+        --prompts sia_jax/world/models/prompts/test.jsonl --gold-function sia_jax.world.rewards:gold \
+        --out out/entropy
 
     # The part that needs no gold reward, for any policy and value model:
     python -m decode.entropy_study --policy Qwen/Qwen3-1.7B-Base --value out/vm-1.7b/best \
@@ -13,9 +14,9 @@ r"""Does high entropy foretell value spread? What steering at junctions takes fo
    the candidates' values under the policy's distribution, renormalised over the candidates.
 2. Positions *branch* where two or more candidates have a probability of --floor. Those are parted into --bins
    bins of entropy with as many in each, and as many are drawn from each bin. There each such candidate (at
-   most --most) is followed by --continuations replies of the policy alone, and the world's gold reward reads
-   the finished texts. The gold variance is the variance of the candidates' expected rewards under the
-   policy's distribution, less what noise adds. Where a position does not branch it is 0.
+   most --most) is followed by --continuations replies of the policy alone, and --gold-function, a reward
+   that is a program, reads the finished texts. The gold variance is the variance of the candidates' expected
+   rewards under the policy's distribution, less what noise adds. Where a position does not branch it is 0.
    Where one candidate has nearly all mass, entropy and both spreads are small whatever the candidates are
    worth. So it is also reported what entropy says of the spread of values drawn by lot, and of spreads with
    equal weights.
@@ -49,6 +50,7 @@ from sia_jax.runs.cli import (
     Name,
     PromptFileArgs,
     check_texts,
+    check_used,
     command,
     goes_on,
     program,
@@ -59,6 +61,7 @@ from sia_jax.runs.engines import Row, make_request
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.options import SamplingArgs
 from sia_jax.runs.progress import RunProgress, waiting
+from sia_jax.runs.rewards import RewardSource, find_judge
 from sia_jax.studies.entropy.page import plot, section
 from sia_jax.studies.entropy.positions import Place, as_drawn, describe, draw_places
 from sia_jax.studies.entropy.records import (
@@ -78,9 +81,6 @@ from sia_jax.studies.entropy.sampling import (
 )
 from sia_jax.studies.entropy.study import Drawn, Population, study
 from sia_jax.text.forms import Prompting
-from sia_jax.world.gold import gold_reward
-from sia_jax.world.known import world_prompts
-from sia_jax.world.prompts import find_prompt
 
 JOURNAL, NAME, ENDS = "study.jsonl", "entropy_study", (".json", ".md", ".png")
 
@@ -100,7 +100,7 @@ class Args(PromptFileArgs):
     dtype: Literal["config", "float32", "bfloat16"] = "config"
     """Of the weights; config: as their config.json says. float32 is the fast one on a CPU."""
     prompts: Folder
-    """A file of prompts, as of decode.generate; for gold rewards, with the ids of the world's prompts."""
+    """A file of prompts, as of decode.generate."""
     out: Folder
     """Where everything is written."""
     overwrite: Flag = False
@@ -122,6 +122,8 @@ class Args(PromptFileArgs):
     """Candidates of a position that are followed."""
     continuations: Count = 24
     """Replies that follow each candidate; 0: values alone, no gold reward."""
+    gold_function: Annotated[str | None, tyro.conf.arg(metavar="FUNCTION", help_behavior_hint="")] = None
+    """The gold reward, as MODULE:FUNCTION; docs/reference.md says what it takes. Not with 0 continuations."""
     batch: Count = 288
     """Replies at a time. More is faster until the memory is full."""
     resamples: Count = 1000
@@ -161,25 +163,26 @@ def main(args: Args) -> None:
     with program("decode.entropy_study", interrupted=lambda: kept, smaller=smaller) as console:
         _check(args)
         with locked(folders=(Path(args.out),)):
+            gold = find_judge(None, args.gold_function)
             prompts = prompting.read_prompt_file(args.prompts, args.column)
             prompting.refuse_own_numbers(prompts, "the options")
             policy = runner.prepare(args.sampling)
             models = runner.Models(policy, preflight.value_without_weights(args.sampling, policy))
             settled = prompting.find_prompting(policy, args.sampling)
             prompting.announce(settled, prompts, console)
-            ids = preflight.policy_ids(prompts, models, args.sampling, settled)
-            if args.continuations:
-                _check_gold(prompts, has_tokenizer=policy.tokenizer is not None)
-            journal = StudyJournal(
-                Path(args.out) / JOURNAL, _settings(args, settled), prompts, overwrite=args.overwrite
-            )
+            checks = [] if gold is None else gold.checks(prompts, {}, None, args.max_new_tokens)
+            ids = preflight.policy_ids(prompts, models, args.sampling, settled, checks)
+            settings = _settings(args, settled)
+            if gold is not None:
+                settings["gold"] = gold.described()
+            journal = StudyJournal(Path(args.out) / JOURNAL, settings, prompts, overwrite=args.overwrite)
             rows = [
                 Row(own, value_ids, runner.prompt_key(args.seed, prompt.index), math.inf)
                 for prompt, own in zip(prompts, ids, strict=True)
                 for value_ids in [prompting.value_ids(models, prompt, own, args.sampling)]
             ]
             with Interruption() as interruption, journal:
-                found = _Sampling(args, prompts, rows, journal, interruption, console).run()
+                found = _Sampling(args, prompts, rows, gold, journal, interruption, console).run()
             if found is None:
                 console.say(kept)
                 sys.exit(interruption.exit_status)
@@ -193,6 +196,7 @@ class _Sampling:
     args: Args
     prompts: list[PromptLine]
     rows: list[Row]
+    gold: RewardSource | None
     journal: StudyJournal
     interruption: Interruption
     console: Terminal
@@ -253,6 +257,8 @@ class _Sampling:
     def _continue(self, tasks: list[Task], total: int) -> None:
         """Rewards of these positions, of so many."""
         args, tokenizer = self.args, self._models.policy.tokenizer
+        assert self.gold is not None
+        (reward,) = self.gold.functions
         with (
             RunProgress(self.console, total, total - len(tasks), "positions") as progress,
             continuing_engine(self._models, args.sampling, args.batch, self.rows) as engine,
@@ -262,7 +268,7 @@ class _Sampling:
                 continuations.warm_up(tasks)
             for task, found in continuations.run(tasks):
                 prompt = self.prompts[task.place.prompt]
-                self.journal.write(position_record(prompt, task, found, _gold, tokenizer))
+                self.journal.write(position_record(prompt, task, found, reward, tokenizer))
                 progress.advance(1, sum(len(ids) for each in found for ids in each))
                 if not self._wanted():
                     return
@@ -299,10 +305,6 @@ def _report(
     console.say(f"written to {out}: {NAME}.json, {NAME}.md, {NAME}.png")
 
 
-def _gold(id: str | int, text: str) -> float:
-    return gold_reward(find_prompt(str(id)), text)
-
-
 def _check(args: Args) -> None:
     check_texts(args)
     runner.check_options(args.sampling)
@@ -319,6 +321,13 @@ def _check(args: Args) -> None:
             "--continuations must be 4 or more, so that noise can be told in both halves of them, or 0 for "
             f"values alone; got {args.continuations}"
         )
+    if args.continuations and args.gold_function is None:
+        raise ValueError(
+            "continuations need a reward of the finished texts: give --gold-function MODULE:FUNCTION, or for "
+            "values alone --continuations 0"
+        )
+    if not args.continuations:
+        check_used(args, ("gold_function",), "--continuations N")
     if args.most < 2:
         raise ValueError(f"--most must be 2 or more, or nothing can differ; got {args.most}")
     if not 0 < args.floor <= 0.5:
@@ -330,12 +339,6 @@ def _check(args: Args) -> None:
             f"--batch must hold a position: --most x --continuations = {args.most * args.continuations}, "
             f"got {args.batch}"
         )
-
-
-def _check_gold(prompts: list[PromptLine], *, has_tokenizer: bool) -> None:
-    if not has_tokenizer:
-        raise ValueError("the gold reward reads texts, and the policy has no tokenizer; --continuations 0")
-    world_prompts(prompts, "the gold reward", "for values alone give --continuations 0")
 
 
 def _settings(args: Args, settled: Prompting | None) -> dict[str, Any]:

@@ -11,9 +11,13 @@ r"""Methods against each other on a file of prompts: rewards with intervals, sha
 The methods: the policy alone (base), alone with best-of-n, steered everywhere (dense), steered where the
 entropy reaches a calibrated threshold, steered at random at the share that the entropy gate came to, and
 entropy-gated steering with best-of-n. All use one engine, the same random numbers for the same prompt and
-seed, and are counted alike. The proxy reward is the reward model's; --gold adds the embedded world's own,
-whose prompts are found by their ids. Every prompt is checked against all three models before anything is
-sampled. A reply that the reward model cannot score is counted, and left out with its partners.
+seed, and are counted alike. The proxy reward, which best-of-n chooses by, is that of a reward model, of
+Python functions, or a weighted sum; --gold-function or --gold-reward adds another, the gold reward. Every
+prompt is checked against all of them before anything is sampled. A reply without a reward is counted, and
+left out with its partners.
+
+    python -m decode.evaluate --policy DIR --value DIR --prompts test.jsonl --methods base best-of dense \
+        --reward-function sia_jax.rewards.sentiment:vader --length-penalty 0.01 --out out/evaluation
 
 OUT/replies.jsonl gets every reply as it comes: the same command, started again after Ctrl-C or a crash, goes
 on from there, and one with other settings is refused. In the end OUT holds results.json, results.md (a
@@ -22,22 +26,21 @@ table) and pareto.png; --page writes all of it as a page, with what holds of the
 
 import hashlib
 import json
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import sia_jax
 from decode.evaluate_options import Args, check_options, methods_of, read
-from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
-from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
 from sia_jax.evaluation.calibration import read_calibration
 from sia_jax.evaluation.claims import to_json
 from sia_jax.evaluation.comparison import Comparison
 from sia_jax.evaluation.method_runner import Chosen, Job, MethodRunner
 from sia_jax.evaluation.methods import GateNumbers, plan_text
 from sia_jax.evaluation.records import Records, Unit, make_record
+from sia_jax.evaluation.scoring import Scorer
 from sia_jax.evaluation.statistics import FEWEST
 from sia_jax.files.lock import locked
 from sia_jax.files.writing import write_text
@@ -49,10 +52,9 @@ from sia_jax.runs.engines import Row
 from sia_jax.runs.journal import Journal
 from sia_jax.runs.progress import RunProgress, clock, waiting
 from sia_jax.runs.provenance import head_commit, host_description
+from sia_jax.runs.rewards import find_judge, find_reward
+from sia_jax.text.chat import Message
 from sia_jax.text.forms import Prompting
-from sia_jax.world.gold import gold_reward
-from sia_jax.world.known import world_prompts
-from sia_jax.world.provenance import world_commits
 
 
 def main(args: Args) -> None:
@@ -81,18 +83,21 @@ class _Evaluation:
 
     def __init__(self, args: Args, console: Terminal):
         self.args, self.console = args, console
+        self.reward = find_reward(args.reward, args)
+        self.gold = find_judge(args.gold_reward, args.gold_function)
         self.prompts = read(args)
-        self.subjects = world_prompts(self.prompts, "--gold", "leave it out") if args.gold else None
         self.policy = runner.prepare(args)
         self._prompting = settled = prompting.find_prompting(self.policy, args)
         prompting.announce(settled, self.prompts, console)
-        self._template = preflight.reward_template(args.reward, args.reward_date_string)
+        self._template = self.reward.template(args.reward_date_string)
+        self._gold_template = {} if self.gold is None else self.gold.template(args.reward_date_string)
         without_weights = runner.Models(self.policy, preflight.value_without_weights(args, self.policy))
-        scored = preflight.reward_check(
-            args.reward, args.reward_max_tokens, self._template, args.max_new_tokens
-        )
-        self.ids = preflight.policy_ids(self.prompts, without_weights, args, settled, scored)
-        self.settings = _settings(args, settled, self._template)
+        most = args.max_new_tokens
+        checks = self.reward.checks(self.prompts, self._template, args.reward_max_tokens, most)
+        if self.gold is not None:
+            checks += self.gold.checks(self.prompts, self._gold_template, None, most)
+        self.ids = preflight.policy_ids(self.prompts, without_weights, args, settled, checks)
+        self.settings = self._settings(settled)
         self.calibration = None
         if args.thresholds is not None:
             self.calibration = read_calibration(Path(args.thresholds))
@@ -103,8 +108,9 @@ class _Evaluation:
             range(args.seed, args.seed + args.seeds),
             [prompt.id for prompt in self.prompts],
             {} if self.calibration is None else self.calibration.thresholds,
-            gold=args.gold,
+            gold=self.gold is not None,
         )
+        self._judge: Scorer | None = None
         self.journal = Journal(
             Path(args.out) / "replies.jsonl", self.settings, self.records.take, overwrite=args.overwrite
         )
@@ -129,20 +135,17 @@ class _Evaluation:
             with waiting(self.console, "loading the models"):
                 models = runner.load_models(self.args)
                 dtype = None if self.args.dtype == "config" else self.args.dtype
-                reward = sia_jax.load_reward_model(self.args.reward, dtype=dtype, mesh=self.args.make_mesh())
+                options = {"dtype": dtype, "mesh": self.args.make_mesh()}
+                reward = self.reward.load(**options)
+                gold = None if self.gold is None else self.gold.load(**options)
             rows = self._rows(models)
             progress = RunProgress(self.console, total, done, work=self.records.work)
             with self.journal, progress:
-                methods = MethodRunner(
-                    models,
-                    reward,
-                    self.args,
-                    rows,
-                    self.args.batch,
-                    progress.aside,
-                    self._template,
-                    self.args.reward_max_tokens,
-                )
+                most, aside = self.args.reward_max_tokens, progress.aside
+                scorer = Scorer(reward, aside, self._template, most, self.reward.total)
+                if self.gold is not None:
+                    self._judge = Scorer(gold, aside, self._gold_template, total=self.gold.total)
+                methods = MethodRunner(models, scorer, self.args, rows, self.args.batch, aside)
                 with closing(methods):
                     for unit in units:
                         self._run_unit(unit, methods, rows, progress)
@@ -179,17 +182,28 @@ class _Evaluation:
         jobs = [self._job(rows[index], seed, index) for index in missing]
         for chosen in methods.run(method, gate, jobs) if jobs else ():
             first = progress.is_new
-            for place, one in chosen:
-                self._write(unit, gate, missing[place], one)
+            golds = self._golds([missing[place] for place, _ in chosen], [one for _, one in chosen])
+            for (place, one), gold in zip(chosen, golds, strict=True):
+                self._write(unit, gate, missing[place], one, gold)
             tokens = sum(one.sampled_tokens for _, one in chosen)
             progress.advance(len(chosen), tokens, len(chosen) * method.work)
             if first and (left := progress.left()) is not None:
                 self._say(f"about {clock(left)} left, by the time of the first batch, and without compiling")
 
     def _job(self, row: Row, seed: int, index: int) -> Job:
+        return Job(replace(row, key=runner.prompt_key(seed, index)), self._messages(index))
+
+    def _messages(self, index: int) -> tuple[Message, ...]:
         messages = self.prompts[index].messages
         assert messages is not None
-        return Job(replace(row, key=runner.prompt_key(seed, index)), messages)
+        return messages
+
+    def _golds(self, indices: Sequence[int], chosen: Sequence[Chosen]) -> Sequence[tuple[float | None, str]]:
+        """The gold reward of each, and why there is none, where one is asked for."""
+        if self._judge is None:
+            return [(None, "")] * len(chosen)
+        found = self._judge.score([self._messages(i) for i in indices], [[one.reply] for one in chosen])
+        return [(reward, why) for (reward,), (why,) in zip(found.rewards, found.why, strict=True)]
 
     def _gate(self, unit: Unit) -> GateNumbers:
         """The gate of a unit.
@@ -204,10 +218,9 @@ class _Evaluation:
                 f"{self.journal.path}: {error}; name another folder, or pass --overwrite"
             ) from None
 
-    def _write(self, unit: Unit, gate: GateNumbers, index: int, chosen: Chosen) -> None:
-        gold = None
-        if self.subjects is not None:
-            gold = gold_reward(self.subjects[index], chosen.reply.text)
+    def _write(
+        self, unit: Unit, gate: GateNumbers, index: int, chosen: Chosen, gold: tuple[float | None, str]
+    ) -> None:
         record = make_record(unit, gate, index, self.prompts[index].id, chosen, gold)
         self.journal.write(record | {"commit": self._commit, "machine": self._host})
 
@@ -256,27 +269,31 @@ class _Evaluation:
             "resamples": args.resamples,
             **to_json(comparison),
         }
-        return results | ({"world": world_commits()} if args.gold else {})
+        sources = [self.reward] if self.gold is None else [self.reward, self.gold]
+        provenance = {what: text for source in sources for what, text in source.provenance().items()}
+        return results | ({"provenance": provenance} if provenance else {})
+
+    def _settings(self, settled: Prompting | None) -> dict[str, Any]:
+        """What the replies and their rewards depend on, but for method and seed."""
+        args = self.args
+        whole = runner.run_identity(args, settled)
+        settings = {name: x for name, x in whole.items() if name not in ("threshold", "seed")}
+        return {
+            **settings,
+            "reward": self.reward.model_name,
+            "reward_fingerprint": self.reward.model_fingerprint(),
+            "reward_date_string": self._template.get("date_string"),
+            **self.reward.settings(),
+            "prompts_sha256": hashlib.sha256(Path(args.prompts).read_bytes()).hexdigest(),
+            "system": args.system,
+            "reward_max_tokens": args.reward_max_tokens,
+            "gold": False if self.gold is None else self.gold.described(),
+            **{f"gold_{name}": text for name, text in self._gold_template.items()},
+            "base_chooser": args.base_chooser,
+        }
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
-
-
-def _settings(args: Args, settled: Prompting | None, reward_template: dict[str, str]) -> dict[str, Any]:
-    """What the replies and their rewards depend on, but for method and seed."""
-    whole = runner.run_identity(args, settled)
-    settings = {name: x for name, x in whole.items() if name not in ("threshold", "seed")}
-    folder = resolve_checkpoint(args.reward)
-    return settings | {
-        "reward": checkpoint_name(args.reward),
-        "reward_fingerprint": fingerprint_of_reward_model(folder)[:16],
-        "reward_date_string": reward_template.get("date_string"),
-        "prompts_sha256": hashlib.sha256(Path(args.prompts).read_bytes()).hexdigest(),
-        "system": args.system,
-        "reward_max_tokens": args.reward_max_tokens,
-        "gold": args.gold,
-        "base_chooser": args.base_chooser,
-    }
 
 
 if __name__ == "__main__":

@@ -12,21 +12,22 @@ from sia_jax.evaluation.methods import GROUPS, NEED_THRESHOLDS, Chooser, Group, 
 from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.reports.evaluation import picture_of, read_appendix
 from sia_jax.runs import prompting, runner
-from sia_jax.runs.cli import Count, File, Flag, Float, Folder, Int, PromptFileArgs, check_used
+from sia_jax.runs.cli import Count, File, Flag, Float, Int, Name, PromptFileArgs, check_used
 from sia_jax.runs.options import SamplingArgs
+from sia_jax.runs.rewards import RewardArgs, weighted
 
 WRITTEN = ("replies.jsonl", "results.json", "results.md", "pareto.png")
 """What stands in OUT at the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(PromptFileArgs, SamplingArgs):
+class Args(PromptFileArgs, RewardArgs, SamplingArgs):
     """Compare methods."""
 
     value: Annotated[str, tyro.conf.arg(metavar="DIR")] = field()
     """The value model: a folder, or else a Hub id."""
-    reward: Folder
-    """The reward model, which gives the proxy reward: a folder, or else a Hub id."""
+    reward: Name = None
+    """The reward model, which gives the proxy reward: a folder, or else a Hub id. DIR=WEIGHT weights it."""
     reward_date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
     """The date that the reward model's chat template writes; must be given if it writes today's."""
     reward_max_tokens: Int = None
@@ -51,11 +52,13 @@ class Args(PromptFileArgs, SamplingArgs):
     combined_ratio: Float = None
     """At which of the ratios. Without: the one nearest to 0.2."""
     base_chooser: Chooser = "reward"
-    """What chooses among replies of the policy alone: the reward model, or the value of the last token."""
+    """What chooses among replies of the policy alone: the reward, or the value of the last token."""
     sia_chooser: Literal["reward", "value", "both"] = "both"
     """What chooses among steered replies; both: each is a method of its own."""
-    gold: Flag = False
-    """Also give the gold reward. Only for prompts of the embedded world."""
+    gold_function: Annotated[str | None, tyro.conf.arg(metavar="FUNCTION", help_behavior_hint="")] = None
+    """A second reward, which nothing learns from and nothing is chosen by: a program, as MODULE:FUNCTION."""
+    gold_reward: Name = None
+    """Or another reward model."""
     batch: Count = 64
     """Replies that are sampled at a time."""
     resamples: Count = 10_000
@@ -94,6 +97,8 @@ def check_options(args: Args) -> None:
         raise ValueError(f"--combined must be 2 or more, or 0 for none, got {args.combined}")
     if args.combined == 0:
         check_used(args, ("combined_ratio", "sia_chooser"), "--combined N")
+    if args.reward is None:
+        check_used(args, ("reward_date_string", "reward_max_tokens"), "--reward DIR")
     if args.page is None:
         check_used(args, ("title", "introduction", "appendix"), "--page FILE")
     check_suffix("--page", args.page, ".md")
@@ -109,7 +114,8 @@ def check_options(args: Args) -> None:
         inputs={
             "--prompts": args.prompts,
             "--thresholds": args.thresholds,
-            "--reward": args.reward,
+            "--reward": None if args.reward is None else weighted(args.reward, "--reward")[0],
+            "--gold-reward": args.gold_reward,
             "--introduction": args.introduction,
             "--appendix": args.appendix,
             **{f"--appendix's {picture}": picture for picture in pictures},
@@ -133,7 +139,7 @@ def read(args: Args) -> list[PromptLine]:
     prompts = prompting.read_prompt_file(args.prompts, args.column, args.system)
     for prompt in prompts:
         if prompt.messages is None:
-            raise ValueError(f"prompt {prompt.id!r} is one of ids, and a reward model scores conversations")
+            raise ValueError(f"prompt {prompt.id!r} is one of ids, and a reward is of conversations")
     prompting.refuse_own_numbers(prompts, "the methods")
     if len(prompts) < 2:
         raise ValueError(f"{args.prompts} has 1 prompt, and an interval takes 2 or more, better some hundred")

@@ -1,4 +1,4 @@
-r"""Conversations in, the same with the reward of a reward model out.
+r"""Conversations in, the same with rewards out: of a reward model, of Python functions, or a weighted sum.
 
     python -m train.label --input replies.jsonl --reward Skywork/Skywork-Reward-V2-Qwen3-8B \
         --out labelled.jsonl
@@ -7,21 +7,25 @@ r"""Conversations in, the same with the reward of a reward model out.
     python -m train.label --input replies.jsonl --reward Skywork/Skywork-Reward-V2-Llama-3.2-3B \
         --date-string "26 Jul 2024" --out labelled.jsonl --plot rewards.png
 
+    # A program as the reward, and a sum: functions of the current folder or an installed module.
+    python -m train.label --input replies.jsonl --reward-function sia_jax.rewards.sentiment:vader \
+        --length-penalty 0.01 --out labelled.jsonl
+
     # A set of train.prepare: another with the same ids, and rewards.
     python -m train.label --input data/sampled --reward Skywork/Skywork-Reward-V2-Qwen3-8B --out data/labelled
 
 A line is {"messages": [...]}, which ends with the assistant, {"prompt": text, "response": text}, or what
-decode.generate writes. Its other fields are carried over as they are; "reward" is added. Conversations
-without a reply, longer than --max-tokens or with a reward that is no number are left out, never cut, and
-listed in OUT.report.json. While it runs, OUT.partial.jsonl holds what is done, and the same command, started
-again, goes on from there; in the end OUT stands in the order of the input, the same bytes however often the
-run was interrupted.
+decode.generate writes. Its other fields are carried over as they are; "reward" is added, and of a sum its
+"reward_parts". Conversations without a reply, longer than --max-tokens or without a reward that is a number
+are left out, never cut, and listed in OUT.report.json. While it runs, OUT.partial.jsonl holds what is done,
+and the same command, started again, goes on from there; in the end OUT stands in the order of the input, the
+same bytes however often the run was interrupted.
 """
 
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,10 +34,6 @@ import tyro
 from rich.table import Table
 
 import sia_jax
-from sia_jax.checkpoints.config_json import read_config
-from sia_jax.checkpoints.fingerprint import fingerprint_of_reward_model
-from sia_jax.checkpoints.hub import checkpoint_name, resolve_checkpoint
-from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.labelled import Conversations, content_sha256, is_written, noun, read_rewards, survey
 from sia_jax.data.set_folder import set_folder
 from sia_jax.files.lock import locked
@@ -41,15 +41,17 @@ from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.reading import read_bytes
 from sia_jax.files.strict_json import parse_object
 from sia_jax.files.writing import write_text
-from sia_jax.reports.rewards import plot_rewards, reward_distribution
-from sia_jax.rewards.labelling import REASONS, Labeller, Outcome, check_tokenizer
+from sia_jax.reports.rewards import parts_distribution, plot_rewards, reward_distribution
+from sia_jax.rewards.labelling import REASONS, Labeller, Outcome
+from sia_jax.rewards.weighted import WeightedLabeller, check_parts, labeller_of
 from sia_jax.runs.cli import (
     Count,
     File,
     Flag,
-    Folder,
     Int,
+    Name,
     check_texts,
+    check_used,
     goes_on,
     memory_explained,
     program,
@@ -59,17 +61,17 @@ from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.journal import Journal
 from sia_jax.runs.progress import RunProgress, waiting
-from sia_jax.text.forms import date_variables
+from sia_jax.runs.rewards import RewardArgs, find_reward, model_settings, weighted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class Args(RewardArgs):
     """Label conversations."""
 
     input: Annotated[str, tyro.conf.arg(metavar="PATH")]
     """The conversations: a file, JSONL, or the folder of a set."""
-    reward_model: Annotated[Folder, tyro.conf.arg(aliases=["--reward"])]
-    """The reward model: a folder, or else a Hub id."""
+    reward_model: Annotated[Name, tyro.conf.arg(aliases=["--reward"])] = None
+    """The reward model: a folder, or else a Hub id. DIR=WEIGHT weights it."""
     out: Annotated[str, tyro.conf.arg(metavar="PATH")]
     """Where the labelled conversations go, a file or a folder as the input is."""
     dtype: Literal["config", "float32", "bfloat16"] = "config"
@@ -111,7 +113,9 @@ def run(args: Args, console: Terminal) -> None:
     """
     files = _Files(Path(args.out))
     mesh = None if args.mesh == (1, 1, 1) else sia_jax.make_mesh(*args.mesh)
-    settings = _settings(args)
+    reward = find_reward(args.reward_model, args)
+    settings, template = model_settings(reward.model, args.date_string, args.dtype, args.max_tokens)
+    settings |= reward.settings()
     if args.date_string is None and settings["date_string"] is not None:
         text = f"date: {settings['date_string']} (the chat template's own; --date-string sets another)"
         console.say(text, "dim")
@@ -131,8 +135,19 @@ def run(args: Args, console: Terminal) -> None:
     if done < total:
         with waiting(console, "loading the reward model"):
             dtype = None if args.dtype == "config" else args.dtype
-            model = sia_jax.load_reward_model(args.reward_model, dtype=dtype, mesh=mesh)
-        interruption = _score(args, model, source, journal, console)
+            model = reward.load(dtype=dtype, mesh=mesh)
+        progress = RunProgress(console, total, done, "conversations")
+        labeller = labeller_of(
+            reward.total,
+            model,
+            batch_tokens=args.batch_tokens,
+            max_tokens=args.max_tokens,
+            template=template,
+            compiling=lambda length: progress.aside(f"compiling for conversations of up to {length} tokens"),
+        )
+        interruption = _score(args, labeller, source, journal, progress)
+        scored = f"{len(journal.done) - done:,} scored, {progress.rates()}"
+        console.print(scored, highlight=False, soft_wrap=True)
         if interruption.wanted:
             kept = f"{len(journal.done):,} of {total:,} are in {files.partial}, and {goes_on(args.overwrite)}"
             console.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
@@ -168,7 +183,8 @@ class _Labels:
         Raises:
           ValueError: the record is of another conversation, or has neither a reward nor a reason.
         """
-        outcome = Outcome(*(record[name] for name in ("line", "tokens", "reward", "reason", "why")))
+        given = {name: record[name] for name in ("tokens", "reward", "reason", "why")}
+        outcome = Outcome(record["line"], **given, parts=record.get("parts"))
         if self._source.digests.get(outcome.index) != record["conversation"]:
             raise ValueError(
                 f"{noun(self._source.path)} {outcome.index} of {self._source.path} is not the conversation "
@@ -179,6 +195,8 @@ class _Labels:
             is_number if outcome.reason is None else outcome.reward is None and outcome.reason in REASONS
         ):
             raise ValueError(f"expected a reward or a reason, got {outcome.reward!r} and {outcome.reason!r}")
+        if outcome.parts is not None:
+            check_parts(outcome.parts)
         self.outcomes[outcome.index] = outcome
         return outcome.index
 
@@ -189,6 +207,9 @@ def _check(args: Args) -> None:
         number = getattr(args, name)
         if number is not None and number < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {number}")
+    model = None if args.reward_model is None else weighted(args.reward_model, "--reward")[0]
+    if model is None:
+        check_used(args, ("dtype", "date_string", "max_tokens", "batch_tokens", "mesh"), "--reward DIR")
     out = Path(args.out)
     is_set = Path(args.input).is_dir()
     if out.is_dir() and not is_set:
@@ -197,7 +218,7 @@ def _check(args: Args) -> None:
         raise ValueError(f"--out must be a folder, as --input is, {out} is a file")
     files, read = _Files(out), set_folder(Path(args.input)) if is_set else Path(args.input)
     check_outputs(
-        inputs={"--input": read, "--reward": args.reward_model},
+        inputs={"--input": read, "--reward": model},
         files={
             **({} if is_set else {"--out": out}),
             "--out's journal": files.partial,
@@ -209,55 +230,14 @@ def _check(args: Args) -> None:
     check_suffix("--plot", args.plot, ".png")
 
 
-def _settings(args: Args) -> dict[str, Any]:
-    """What the labels depend on, but for the conversations; found without the weights.
-
-    Raises:
-      FileNotFoundError, ValueError: a model or a template that cannot score conversations.
-    """
-    folder = resolve_checkpoint(args.reward_model)
-    checkpoint = read_config(folder)
-    if checkpoint.kind != "reward":
-        raise ValueError(
-            f"{folder} is a {checkpoint.architecture}, a reward model is a ForSequenceClassification; "
-            "name another --reward"
-        )
-    tokenizer = load_tokenizer(folder)
-    if tokenizer is None:
-        raise ValueError(f"{folder} has no tokenizer; copy it from the original checkpoint")
-    model = sia_jax.RewardModel(checkpoint.model, {}, tokenizer, checkpoint_name(args.reward_model))
-    check_tokenizer(model)
-    # A template that is missing, or that does not know a variable, would fail on every line.
-    sample = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    template = date_variables(tokenizer, args.date_string, str(folder))
-    model.conversation_ids(sample, **template)
-    return {
-        "reward_model": model.name,
-        "reward_model_fingerprint": fingerprint_of_reward_model(folder)[:16],
-        "dtype": checkpoint.dtype if args.dtype == "config" else args.dtype,
-        "max_tokens": min(args.max_tokens, checkpoint.model.max_position_embeddings),
-        "date_string": template.get("date_string"),
-    }
-
-
-def _template(settings: dict[str, Any]) -> dict[str, str]:
-    date = settings["date_string"]
-    return {} if date is None else {"date_string": date}
-
-
 def _score(
-    args: Args, model: sia_jax.RewardModel, source: Conversations, journal: Journal, console: Terminal
+    args: Args,
+    labeller: Labeller | WeightedLabeller,
+    source: Conversations,
+    journal: Journal,
+    progress: RunProgress,
 ) -> Interruption:
     """Everything that the journal lacks goes into it, unless a signal comes: then what is being computed."""
-    done, total = len(journal.done), len(source.digests)
-    progress = RunProgress(console, total, done, "conversations")
-    labeller = Labeller(
-        model,
-        batch_tokens=args.batch_tokens,
-        max_tokens=args.max_tokens,
-        template=_template(journal.settings),
-        compiling=lambda length: progress.aside(f"compiling for conversations of up to {length} tokens"),
-    )
 
     def save(outcomes: Sequence[Outcome]) -> None:
         if not outcomes:
@@ -271,6 +251,7 @@ def _score(
                     "reward": outcome.reward,
                     "reason": outcome.reason,
                     "why": outcome.why,
+                    **({} if outcome.parts is None else {"parts": dict(outcome.parts)}),
                 }
             )
         progress.advance(len(outcomes), sum(outcome.tokens for outcome in outcomes))
@@ -288,7 +269,6 @@ def _score(
                 if interruption.wanted:
                     break
         save(labeller.drain())
-    console.print(f"{len(journal.done) - done:,} scored, {progress.rates()}", highlight=False, soft_wrap=True)
     return interruption
 
 
@@ -306,6 +286,7 @@ def _finish(
       ValueError: the input has changed, or nothing could be labelled.
     """
     rewards: dict[int, float] = {}
+    parts: dict[int, Mapping[str, Any]] = {}
     tokens = 0
     left_out: dict[str, list[dict[str, Any]]] = {reason: [] for reason in REASONS}
     for number in source.digests:
@@ -315,9 +296,11 @@ def _finish(
             left_out[outcome.reason].append({"line": number, "why": outcome.why})
             continue
         rewards[number] = outcome.reward
+        if outcome.parts is not None:
+            parts[number] = outcome.parts
         tokens += outcome.tokens
     if rewards:
-        source.write(files.out, rewards, identity["settings"])
+        source.write(files.out, rewards, identity["settings"], parts)
     numbers = list(rewards.values())
     report = {
         **identity,
@@ -327,6 +310,7 @@ def _finish(
         "tokens": tokens,
         "output_sha256": content_sha256(files.out) if rewards else None,
         "rewards": reward_distribution(numbers).to_json() if rewards else None,
+        **parts_distribution(parts.values()),
         "left_out": {reason: rows for reason, rows in left_out.items() if rows},
     }
     write_text(files.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
@@ -377,7 +361,9 @@ def _show(args: Args, report: dict[str, Any], rewards: Sequence[float], console:
     described = reward_distribution(rewards).describe()
     console.print(f"rewards: {described}", highlight=False, soft_wrap=True)
     if args.plot is not None:
-        title = f"{report['settings']['reward_model']} on {report['input']}"
+        settings = report["settings"]
+        names = [settings["reward_model"], *settings.get("reward_functions", ())]
+        title = f"{', '.join(name for name in names if name)} on {report['input']}"
         plot_rewards(rewards, Path(args.plot), title)
         console.print(f"histogram in {args.plot}", highlight=False, soft_wrap=True)
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from sia_jax.data.forms import turns_of
 from sia_jax.data.tables import Table
 from sia_jax.files.reading import check_file
 from sia_jax.text.messages import MessageError
+
+PARTS = "reward_parts"
+"""The field that holds what a line's reward is the sum of."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +33,18 @@ class ConversationLine:
         """Of the conversation alone: two lines with the same one have the same reward."""
         return hashlib.sha256(json.dumps(self.messages, sort_keys=True).encode()).hexdigest()[:16]
 
-    def with_reward(self, reward: float) -> bytes:
-        """The line, all other fields as they were, with "reward" in it."""
-        text = json.dumps(self.fields | {"reward": reward}, ensure_ascii=False, allow_nan=False)
+    def with_reward(self, reward: float, parts: Mapping[str, Any] | None = None) -> bytes:
+        """The line, all other fields as they were, with "reward" in it.
+
+        Args:
+          reward: replaces one that the line has, with its parts.
+          parts: of a reward that is a sum, by their names: "reward_parts".
+        """
+        fields = self.fields
+        if "reward" in fields:
+            fields = {name: value for name, value in fields.items() if name != PARTS}
+        more = {"reward": reward} | ({} if parts is None else {PARTS: dict(parts)})
+        text = json.dumps(fields | more, ensure_ascii=False, allow_nan=False)
         return text.encode() + b"\n"
 
 

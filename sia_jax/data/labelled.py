@@ -34,13 +34,20 @@ class Conversations:
                 raise ValueError(f"{where}: changed while it was read; start again")
             yield line
 
-    def write(self, out: Path, rewards: Mapping[int, float], settings: dict[str, Any]) -> None:
+    def write(
+        self,
+        out: Path,
+        rewards: Mapping[int, float],
+        settings: dict[str, Any],
+        parts: Mapping[int, Mapping[str, Any]],
+    ) -> None:
         """Write those that have a reward, in their order; `out` is there when it is whole.
 
         Args:
           out: a file like the input, or the folder of a set; replaced if it exists.
           rewards: by number.
           settings: what the rewards depend on; a set keeps it as "labels".
+          parts: by number, of rewards that are sums; a set has no place for them.
 
         Raises:
           ValueError: the data are no longer what they were.
@@ -54,7 +61,7 @@ class Conversations:
         with replacing(out) as new, new.open("wb") as file:
             for line in self.lines():
                 if line.number in rewards:
-                    file.write(line.with_reward(rewards[line.number]))
+                    file.write(line.with_reward(rewards[line.number], parts.get(line.number)))
 
     def _records(self, rewards: Mapping[int, float]) -> Iterator[Record]:
         source = read_records(self.path)

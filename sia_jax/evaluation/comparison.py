@@ -1,7 +1,8 @@
 """Methods compared on the same prompts under the same seeds: means, differences, shares, costs.
 
-A reply that the reward model could not score has no proxy reward. It counts in no mean; of a difference both
-replies of the pair are left out; and it is said how many were.
+A reply may have no reward: one that a reward model could not score, or that a reward function has none for.
+It counts in no mean of that reward; of a difference both replies of the pair are left out; and it is said how
+many were.
 """
 
 import math
@@ -25,7 +26,7 @@ Record = Mapping[str, Any]
 """What became of one prompt under one seed and one method.
 
 Its "index" and "seed"; "gold" and "proxy", the rewards of the reply that was chosen ("gold" is None of all
-records or of none; "proxy" is None where the reward model could not score the reply);
+records where there is no gold reward; either is None where the reply has none);
 its "length" and "finish_reason"; "sampled_tokens", "sampled_junctions" and, unless an earlier release wrote
 it, "sampled_decided" and "values_read" of all replies that were sampled for it; "seconds", its share of the
 time; "flops" by model; "threshold" and "rate".
@@ -74,10 +75,9 @@ class Measured:
         """[n] gold or proxy; NaN where there is none."""
         return np.array([record[measure] for record in self.records], np.float64)
 
-    @property
-    def unscored(self) -> int:
-        """Replies without a proxy reward."""
-        return int(np.isnan(self.rewards("proxy")).sum())
+    def unscored(self, measure: Measure) -> int:
+        """Replies without a reward."""
+        return int(np.isnan(self.rewards(measure)).sum())
 
 
 class Comparison:
@@ -106,10 +106,12 @@ class Comparison:
                 raise ValueError(
                     f"{measured.method.name} has other prompts or seeds than {self.measured[0].method.name}"
                 )
-        given = {record["gold"] is not None for measured in self.measured for record in measured.records}
-        if len(given) != 1:
-            raise ValueError("some replies have a gold reward and others none")
-        self.measures: tuple[Measure, ...] = MEASURES if given == {True} else ("proxy",)
+        whole = [record for measured in self.measured for record in measured.records]
+        lacking = [record for record in whole if record["gold"] is None]
+        has_gold = len(lacking) < len(whole) or any("gold_unscored" in record for record in lacking)
+        if has_gold and not all("gold_unscored" in record for record in lacking):
+            raise ValueError("some replies have a gold reward and others none, and not why")
+        self.measures: tuple[Measure, ...] = MEASURES if has_gold else ("proxy",)
         """What there is of gold and proxy; the first one is what counts."""
 
     @property
@@ -184,7 +186,8 @@ class Comparison:
             "length": one.tokens / count,
             "cut": ends.count("length") / count,
             "non_finite": ends.count("non_finite"),
-            "unscored": one.unscored,
+            "unscored": one.unscored("proxy"),
+            **({"gold_unscored": one.unscored("gold")} if "gold" in self.measures else {}),
         }
 
 

@@ -13,7 +13,6 @@ from sia_jax.costs.reply import (
     ReplyFlops,
     last_value_flops,
     policy_flops,
-    reward_flops,
     steering_flops,
 )
 from sia_jax.decoding.config import SamplerConfig
@@ -22,7 +21,6 @@ from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request
 from sia_jax.evaluation.methods import GateNumbers, Method, gate_at
 from sia_jax.evaluation.scoring import Aside, LastValues, Rewards, Scorer, choose
-from sia_jax.pretrained import RewardModel
 from sia_jax.runs.engines import Row, make_engine, make_request
 from sia_jax.runs.options import Models, SamplingArgs
 from sia_jax.runs.runner import steering
@@ -47,8 +45,10 @@ class Chosen:
     scores: list[float | None] | None
     """Of all n replies, what was chosen by (None: one without); None if there was nothing to choose."""
     proxy: float | None
-    """Reward of the reply; None: the reward model could not score it, and `unscored` says why."""
+    """Reward of the reply; None: it has none, and `unscored` says why."""
     unscored: str
+    parts: Mapping[str, float | None] | None
+    """Of a reward that is a weighted sum."""
     sampled_tokens: int
     sampled_junctions: int
     sampled_decided: int
@@ -65,32 +65,28 @@ class MethodRunner:
 
     Args:
       models: policy and value model.
-      reward: the reward model, with a tokenizer.
+      reward: scores replies.
       args: sampling.
       prompts: all of the run's.
       batch: replies at a time, those of best-of-n among them.
       aside: entered while something is compiled.
-      template: variables of the reward model's chat template.
-      reward_tokens: of the longest conversation that is scored; None: as many as the reward model holds.
     """
 
     def __init__(
         self,
         models: Models,
-        reward: RewardModel,
+        reward: Scorer,
         args: SamplingArgs,
         prompts: Sequence[Row],
         batch: int,
         aside: Aside,
-        template: Mapping[str, str] | None = None,
-        reward_tokens: int | None = None,
     ):
         assert models.value is not None
         self._models, self._args, self._prompts = models, args, prompts
         self._batch, self._aside, self._value = batch, aside, models.value.config
         self._structure: tuple[bool, float, bool] | None = None
         self._engine: Engine | None = None
-        self._reward = Scorer(reward, aside, template, reward_tokens)
+        self._reward = reward
         config = SamplerConfig(
             policy=models.policy.config,
             value=self._value,
@@ -199,6 +195,7 @@ class MethodRunner:
                     scores=None if scores is None else scores[i],
                     proxy=found.rewards[i][kept[i]],
                     unscored=found.why[i][kept[i]],
+                    parts=found.parts[i][kept[i]],
                     sampled_tokens=sum(len(reply.tokens) for reply in group),
                     sampled_junctions=sum(reply.num_junctions for reply in group),
                     sampled_decided=sum(reply.num_decided for reply in group),
@@ -237,5 +234,5 @@ class MethodRunner:
         return ReplyFlops(
             policy=policy_flops(self._models.policy.config, len(row.policy_ids), lengths),
             value=value,
-            reward=reward_flops(self._reward.model.config, conversations),
+            reward=self._reward.flops(conversations),
         )

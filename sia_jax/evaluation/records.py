@@ -111,7 +111,12 @@ class Records:
 
 
 def make_record(
-    unit: Unit, gate: GateNumbers, index: int, name: str | int, chosen: Chosen, gold: float | None
+    unit: Unit,
+    gate: GateNumbers,
+    index: int,
+    name: str | int,
+    chosen: Chosen,
+    gold: tuple[float | None, str],
 ) -> dict[str, Any]:
     """A record, but for where it was made.
 
@@ -121,7 +126,7 @@ def make_record(
       index: of the prompt.
       name: its id.
       chosen: what the method gives.
-      gold: the gold reward of that; None: there are none.
+      gold: the gold reward of that, and why there is none, where one is asked for.
     """
     (method, seed), reply = unit, chosen.reply
     return {
@@ -136,9 +141,11 @@ def make_record(
         "length": len(reply.tokens),
         "junctions": reply.num_junctions,
         "shifted": reply.num_shifted,
-        "gold": gold,
+        "gold": gold[0],
+        **({"gold_unscored": gold[1]} if gold[1] else {}),
         "proxy": chosen.proxy,
         "unscored": chosen.unscored or None,
+        **({} if chosen.parts is None else {"parts": dict(chosen.parts)}),
         "branch": chosen.branch,
         "scores": chosen.scores,
         "sampled_tokens": chosen.sampled_tokens,
@@ -169,7 +176,7 @@ def check_record(record: Mapping[str, Any], *, gold: bool) -> None:
     numbers = {name: record[name] for name in _NUMBERS}
     numbers |= {name: record[name] for name in _LATER_NUMBERS if name in record}
     numbers |= {f"flops of the {model}": record["flops"][model] for model in ("policy", "value", "reward")}
-    if gold:
+    if gold and not (record["gold"] is None and isinstance(record.get("gold_unscored"), str)):
         numbers["gold"] = record["gold"]
     for name, number in numbers.items():
         if not is_finite(number) or (number < 0 and name != "gold"):

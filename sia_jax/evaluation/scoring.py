@@ -1,4 +1,4 @@
-"""What a reply is chosen by: the reward model's reward, or the value of its last token; and the choice."""
+"""What a reply is chosen by: its reward, or the value of its last token; and the choice."""
 
 import math
 import time
@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from sia_jax.costs.reply import reward_flops
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.search import best_branches, sequence_values
@@ -19,6 +20,7 @@ from sia_jax.models.passes import bucket_length
 from sia_jax.parallel.mesh import row_shards
 from sia_jax.pretrained import RewardModel
 from sia_jax.rewards.labelling import Labeller, Outcome
+from sia_jax.rewards.weighted import WeightedSum, model_alone
 from sia_jax.text.chat import Message
 from sia_jax.text.templates import TemplateRefusal
 
@@ -31,14 +33,16 @@ _BATCH_TOKENS = 2048
 
 @dataclass(frozen=True)
 class Rewards:
-    """What the reward model says of some replies to each prompt."""
+    """What is said of some replies to each prompt."""
 
     rewards: list[list[float | None]]
-    """None: a reply that it cannot score."""
+    """None: a reply without one."""
     why: list[list[str]]
     """Why not."""
+    parts: list[list[Mapping[str, float | None] | None]]
+    """Of a weighted sum, its parts by their names; None: it is no sum."""
     tokens: list[list[int]]
-    """Of the conversations; 0 where the template refuses one."""
+    """Of the conversations; 0 where the template refuses one, or no model reads it."""
     seconds: float
     """Those of compiling left out."""
 
@@ -47,27 +51,32 @@ class Scorer:
     """Rewards of replies, a batch of them at a time.
 
     Args:
-      model: with a tokenizer.
+      model: with a tokenizer; None: there is no model in the sum.
       aside: entered while a length is compiled.
       template: variables of its chat template.
       max_tokens: of the longest conversation that is scored; None: as many as the model holds.
+      total: the weighted sum that the model is a part of; None: it is the model's reward as it stands.
     """
 
     def __init__(
         self,
-        model: RewardModel,
+        model: RewardModel | None,
         aside: Aside,
         template: Mapping[str, str] | None = None,
         max_tokens: int | None = None,
+        total: WeightedSum | None = None,
     ):
-        self.model, self._template = model, dict(template or {})
+        self._model, self._template = model, dict(template or {})
+        self._total = model_alone("" if model is None else model.name) if total is None else total
         self._aside, self._compiling_seconds = aside, 0.0
-        self._labeller = Labeller(
-            model,
-            batch_tokens=_BATCH_TOKENS,
-            max_tokens=model.config.max_position_embeddings if max_tokens is None else max_tokens,
-            compiling=self._compiling,
-        )
+        self._labeller = None
+        if model is not None:
+            self._labeller = Labeller(
+                model,
+                batch_tokens=_BATCH_TOKENS,
+                max_tokens=model.config.max_position_embeddings if max_tokens is None else max_tokens,
+                compiling=self._compiling,
+            )
 
     def score(self, prompts: Sequence[Sequence[Message]], groups: Sequence[Sequence[Reply]]) -> Rewards:
         """Score some replies to each prompt; an empty reply has a reward too.
@@ -80,26 +89,44 @@ class Scorer:
           groups: replies to each.
         """
         begin, compiled = time.perf_counter(), self._compiling_seconds
-        places = [(i, j) for i, group in enumerate(groups) for j in range(len(group))]
+        whole: list[Sequence[Message]] = [
+            [*prompt, {"role": "assistant", "content": reply.text}]
+            for prompt, group in zip(prompts, groups, strict=True)
+            for reply in group
+        ]
+        terms = self._total.score(whole)
+        if self._labeller is not None:
+            terms = [[own, *others] for own, others in zip(self._read(whole), terms, strict=True)]
+        combined = (self._total.combine(number, own) for number, own in enumerate(terms))
+        outcomes = [[next(combined) for _ in group] for group in groups]
+        compiling = self._compiling_seconds - compiled
+        return Rewards(
+            rewards=[[one.reward for one in group] for group in outcomes],
+            why=[[one.why for one in group] for group in outcomes],
+            parts=[[one.parts for one in group] for group in outcomes],
+            tokens=[[one.tokens for one in group] for group in outcomes],
+            seconds=time.perf_counter() - begin - compiling,
+        )
+
+    def flops(self, tokens: Sequence[int]) -> float:
+        """FLOPs of conversations of so many tokens; a function's count for nothing."""
+        return 0.0 if self._model is None else reward_flops(self._model.config, tokens)
+
+    def _read(self, conversations: Sequence[Sequence[Message]]) -> list[Outcome]:
+        """The model's outcomes, in order."""
+        assert self._model is not None
+        assert self._labeller is not None
         found = []
-        for number, (i, j) in enumerate(places):
-            messages = [*prompts[i], {"role": "assistant", "content": groups[i][j].text}]
+        for number, messages in enumerate(conversations):
             try:
-                ids = self.model.conversation_ids(messages, **self._template)
+                ids = self._model.conversation_ids(messages, **self._template)
             except TemplateRefusal as error:
                 refused = f"the reward model's chat template refuses it: {error.why}"
                 found.append(Outcome(number, 0, None, "not a conversation", refused))
                 continue
             found += self._labeller.add_ids(number, ids)
         found += [outcome for batch in self._labeller.finish() for outcome in batch]
-        rewards: list[list[float | None]] = [[None] * len(group) for group in groups]
-        why = [[""] * len(group) for group in groups]
-        tokens = [[0] * len(group) for group in groups]
-        for outcome in found:
-            i, j = places[outcome.index]
-            rewards[i][j], tokens[i][j], why[i][j] = outcome.reward, outcome.tokens, outcome.why
-        compiling = self._compiling_seconds - compiled
-        return Rewards(rewards, why, tokens, time.perf_counter() - begin - compiling)
+        return sorted(found, key=lambda outcome: outcome.index)
 
     @contextmanager
     def _compiling(self, length: int) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """Methods of several evaluations beside one another: with other value models, tilts or strengths.
 
-What can be paired is paired: the evaluations replied to the same prompts under the same seeds, and one reward
-model and the same gold reward judge them all.
+What can be paired is paired: the evaluations replied to the same prompts under the same seeds, and the same
+rewards judge them all.
 """
 
 from collections import defaultdict
@@ -18,9 +18,10 @@ from sia_jax.evaluation.statistics import Interval
 from sia_jax.files.reading import check_file, read_bytes
 from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import parse_object, stream_lines
+from sia_jax.runs.rewards import SETTINGS
 from sia_jax.steering.numbers import with_absent
 
-SHARED = ("prompts_sha256", "reward_fingerprint", "gold")
+SHARED = ("prompts_sha256", "reward_fingerprint", *SETTINGS, "gold")
 """Settings in which evaluations that are compared are alike."""
 _OF_FILES = ("_fingerprint", "_files")
 

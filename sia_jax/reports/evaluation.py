@@ -3,7 +3,7 @@
 import itertools
 import posixpath
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -21,10 +21,6 @@ from sia_jax.reports import markdown
 Results = Mapping[str, Any]
 """What `decode.evaluate` writes to results.json."""
 
-_TITLES = {
-    "gold": "gold reward (a program that reads the text)",
-    "proxy": "proxy reward (the reward model's)",
-}
 _COLOURS = {
     "entropy": "#1f6fb4",
     "random": "#d9822b",
@@ -94,7 +90,7 @@ def evaluation_table(results: Results) -> str:
 
 
 def setting(row: Mapping[str, Any]) -> str:
-    """'H ≥ 1.21 nats', 'p = 0.193', 'every token, chosen by the reward model'."""
+    """'H ≥ 1.21 nats', 'p = 0.193', 'every token, chosen by the proxy reward'."""
     parts = []
     if row["kind"] == "entropy":
         parts.append(f"H ≥ {row['threshold']:.3g} nats")
@@ -104,7 +100,7 @@ def setting(row: Mapping[str, Any]) -> str:
     elif row["kind"] == "dense":
         parts.append("every token")
     if row["chooser"] is not None:
-        chooser = {"value": "the last value", "reward": "the reward model"}[row["chooser"]]
+        chooser = {"value": "the last value", "reward": "the proxy reward"}[row["chooser"]]
         parts.append(f"chosen by {chooser}")
     return ", ".join(parts)
 
@@ -115,6 +111,21 @@ def _values(row: Mapping[str, Any]) -> str:
     if row["kind"] == "base" or read is None:
         return ""
     return f"{read:.2f}" + (f" ({decided:.0%} without)" if decided else "")
+
+
+def _title(results: Results, measure: str) -> str:
+    """'gold reward (a program that reads the text)': whose reward a measure is."""
+    settings = results.get("settings", {})
+    if measure == "gold":
+        is_model = str(settings.get("gold")).startswith("reward model ")
+        whose = "another reward model's" if is_model else "a program that reads the text"
+    elif "reward_functions" not in settings:
+        whose = "the reward model's"
+    elif settings["reward"] is None:
+        whose = "a program that reads the text"
+    else:
+        whose = "a reward model's and a program's"
+    return f"{measure} reward ({whose})"
 
 
 def _rates(rates: Sequence[float | None]) -> str:
@@ -130,7 +141,7 @@ def claims_text(results: Results) -> str:
     """The claims and their evidence, measure by measure, as Markdown."""
     parts = []
     for measure in results["measures"]:
-        parts.append(f"### On the {_TITLES[measure]}\n")
+        parts.append(f"### On the {_title(results, measure)}\n")
         for number, claim in enumerate(results["claims"][measure], start=1):
             parts.append(f"{number}. **{claim['name']}: {claim['verdict']}.** {claim['statement']}\n")
             parts.append("".join(f"   - {finding}\n" for finding in claim["findings"]))
@@ -151,7 +162,7 @@ def draw_pareto(results: Results, path: Path) -> None:
     figure = Figure(figsize=(1 + 5.5 * len(measures), 5), dpi=120, layout="constrained")
     for place, measure in enumerate(measures):
         axes = figure.add_subplot(1, len(measures), place + 1)
-        _draw(axes, results["rows"], measure)
+        _draw(axes, results["rows"], measure, _title(results, measure))
         if place == 0:
             axes.legend(frameon=False, fontsize="small", loc="best")
     make_folder(path.parent)
@@ -159,7 +170,7 @@ def draw_pareto(results: Results, path: Path) -> None:
         figure.savefig(new, format="png")
 
 
-def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], measure: str) -> None:
+def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], measure: str, title: str) -> None:
     def points(chosen: Sequence[Mapping[str, Any]], label: str, colour: str, **style: Any) -> None:
         rewards = [Interval.from_json(row["rewards"][measure]) for row in chosen]
         means = [reward.mean for reward in rewards]
@@ -188,7 +199,7 @@ def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], measure: str) -> None:
         if row["n"] > 1:
             colour = _COLOURS["n" if row["kind"] == "base" else "steered n"]
             points([row], row["name"], colour, fmt=next(markers, "*"), markersize=8)
-    axes.set(xlabel="steered tokens, %", ylabel=_TITLES[measure], xlim=(-4, 104))
+    axes.set(xlabel="steered tokens, %", ylabel=title, xlim=(-4, 104))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -208,8 +219,8 @@ def evaluation_page(
     settings, calibration = results["settings"], results["calibration"]
     made = [
         f"policy `{settings['policy']}` ({settings['policy_fingerprint']}), value model "
-        f"`{settings['value']}` ({settings['value_fingerprint']}), reward model `{settings['reward']}` "
-        f"({settings['reward_fingerprint']})",
+        f"`{settings['value']}` ({settings['value_fingerprint']})",
+        *_rewards(settings),
         f"{results['prompts']['count']} prompts of `{results['prompts']['file']}` "
         f"(sha256 {results['prompts']['sha256'][:16]}), seeds {', '.join(map(str, results['seeds']))}: "
         f"{results['rows'][0]['replies']:,} replies a method",
@@ -226,7 +237,7 @@ def evaluation_page(
         ),
         f"sampled at commit {', '.join(results['commits'])} on {'; '.join(results['machines'])}",
         f"this page: commit {results['commit']}, {results['time']}",
-        *(f"{what}: commit {commit}" for what, commit in results.get("world", {}).items()),
+        *(f"{what}: {text}" for what, text in results.get("provenance", {}).items()),
     ]
     commands = "".join(
         f"{command}\n" for command in ((calibration or {}).get("command"), results["command"]) if command
@@ -371,6 +382,20 @@ def _linked_file(link: str) -> str | None:
     return posixpath.normpath(unquote(link))
 
 
+def _rewards(settings: Mapping[str, Any]) -> Iterator[str]:
+    """What gave the rewards of a run, as lines of its page."""
+    weight = f", weight {settings['reward_weight']:g}" if "reward_weight" in settings else ""
+    if settings["reward"] is not None:
+        yield f"reward model `{settings['reward']}` ({settings['reward_fingerprint']}){weight}"
+    for name, factor in settings.get("reward_functions", {}).items():
+        fingerprint = settings["reward_functions_fingerprint"][name]
+        yield f"reward function `{name}` ({fingerprint}), weight {factor:g}"
+    if "length_penalty" in settings:
+        yield f"less {settings['length_penalty']:g} for each word of the reply, as white space parts them"
+    if isinstance(settings.get("gold"), str):
+        yield f"gold reward: {settings['gold']}"
+
+
 def _verdicts(results: Results) -> str:
     """How intervals and verdicts come about, and what is not corrected."""
     count = results["comparisons"]
@@ -413,7 +438,11 @@ def _explanations(results: Results) -> str:
     if unscored:
         counts = ", ".join(f"{row['name']}: {row['unscored']}" for row in unscored)
         text += (
-            " Replies that the reward model could not score, which are left out of its means, and out of a "
-            f"difference with their partners: {counts}."
+            " Replies without a proxy reward, which are left out of its means, and out of a difference with "
+            f"their partners: {counts}."
         )
+    lacking = [row for row in rows if row.get("gold_unscored")]
+    if lacking:
+        counts = ", ".join(f"{row['name']}: {row['gold_unscored']}" for row in lacking)
+        text += f" Replies without a gold reward, left out likewise: {counts}."
     return text + "\n"

@@ -1,6 +1,6 @@
 """How rewards are distributed: numbers, and a picture."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,20 @@ def reward_distribution(rewards: Sequence[float]) -> RewardDistribution:
     quantiles = dict(zip(QUANTILES, np.quantile(array, QUANTILES).tolist(), strict=True))
     sd = float(array.std(ddof=1)) if len(array) > 1 else 0.0
     return RewardDistribution(len(array), float(array.mean()), sd, quantiles)
+
+
+def parts_distribution(parts: Iterable[Mapping[str, float]]) -> dict[str, Any]:
+    """How the parts of rewards that are sums are distributed, as a report's "reward_parts"; nothing of none.
+
+    Args:
+      parts: of each reward, by the same names.
+    """
+    columns: dict[str, list[float]] = {}
+    for one in parts:
+        for name, number in one.items():
+            columns.setdefault(name, []).append(number)
+    described = {name: reward_distribution(column).to_json() for name, column in columns.items()}
+    return {"reward_parts": described} if described else {}
 
 
 def plot_rewards(rewards: Sequence[float], path: Path, title: str) -> None:

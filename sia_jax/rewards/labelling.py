@@ -18,7 +18,7 @@ from sia_jax.text.chat import Message, check_messages
 from sia_jax.text.messages import read_messages
 from sia_jax.text.templates import TemplateRefusal
 
-Reason = Literal["no reply", "not a conversation", "too long", "not finite"]
+Reason = Literal["no reply", "not a conversation", "too long", "not finite", "not a number", "failed"]
 """Why a conversation has no reward."""
 
 REASONS: tuple[Reason, ...] = get_args(Reason)
@@ -37,6 +37,8 @@ class Outcome:
     reason: Reason | None = None
     why: str = ""
     """The reason with its numbers."""
+    parts: Mapping[str, float | None] | None = None
+    """Of a weighted sum, its parts by their names; None: it is no sum."""
 
 
 class Labeller:

@@ -10,14 +10,17 @@ from sia_jax.checkpoints.value_model import folder_of_value_model, recorded_mark
 from sia_jax.checkpoints.vocabulary import load_tokenizer
 from sia_jax.data.prompts import PromptLine
 from sia_jax.models.config import ValueConfig
+from sia_jax.rewards.functions import RewardFunction
 from sia_jax.rewards.labelling import check_tokenizer
 from sia_jax.runs import prompting, runner
 from sia_jax.runs.options import Models, SamplingArgs
 from sia_jax.text.forms import Prompting, date_variables
-from sia_jax.text.templates import TemplateRefusal
+from sia_jax.text.templates import TemplateRefusal, names_read
 
 TOLD = 20
 """Offenders that are told with what is wrong; of more than these the ids."""
+
+_REPLY = {"role": "assistant", "content": "a"}
 
 
 def policy_ids(
@@ -25,7 +28,7 @@ def policy_ids(
     models: Models,
     args: SamplingArgs,
     settled: Prompting | None,
-    reward: Callable[[PromptLine], None] = lambda prompt: None,
+    checks: Sequence[Callable[[PromptLine], None]] = (),
 ) -> list[Sequence[int]]:
     """The prompts as the policy sees them, each fit for the policy, the value and the reward model.
 
@@ -34,7 +37,7 @@ def policy_ids(
       models: with or without weights; without a value model it is not asked.
       args: of the run.
       settled: how prompts are made, `prompting.find_prompting`.
-      reward: raises ValueError for a prompt whose replies could not be scored.
+      checks: each raises ValueError for a prompt whose replies could not be scored.
 
     Raises:
       ValueError: prompts that do not fit, all of them by their ids; or options that none of them looks at.
@@ -50,10 +53,11 @@ def policy_ids(
             prompting.value_ids(models, prompt, own, args)
         except ValueError as error:
             problems.append(str(error))
-        try:
-            reward(prompt)
-        except ValueError as error:
-            problems.append(str(error))
+        for check in checks:
+            try:
+                check(prompt)
+            except ValueError as error:
+                problems.append(str(error))
         found.append(own)
         if problems:
             wrong[prompt.id] = problems
@@ -82,12 +86,13 @@ def value_without_weights(args: SamplingArgs, policy: sia_jax.Policy) -> sia_jax
     return sia_jax.ValueModel(value, {}, None, tokenizer, name, recorded_markup_of(folder))
 
 
-def reward_template(path: str, date_string: str | None) -> dict[str, str]:
+def reward_template(path: str, date_string: str | None, *, optional: bool = False) -> dict[str, str]:
     """Variables of a reward model's chat template.
 
     Args:
       path: of the reward model.
       date_string: that of --reward-date-string.
+      optional: whether a template that writes no date may be given one, and is left as it is.
 
     Raises:
       ValueError: no tokenizer, or a template that writes today's date.
@@ -96,6 +101,8 @@ def reward_template(path: str, date_string: str | None) -> dict[str, str]:
     tokenizer = load_tokenizer(folder)
     if tokenizer is None:
         raise ValueError(f"{folder} has no tokenizer; copy it from the original checkpoint")
+    if optional and tokenizer.chat_template and "date_string" not in names_read(tokenizer):
+        date_string = None
     return date_variables(tokenizer, date_string, str(folder), "--reward-date-string")
 
 
@@ -122,7 +129,7 @@ def reward_check(
     model = sia_jax.RewardModel(config, {}, load_tokenizer(folder), checkpoint_name(path))
     check_tokenizer(model)
     # What is wrong for every prompt is said once.
-    question, reply = {"role": "user", "content": "a"}, {"role": "assistant", "content": "a"}
+    question, reply = {"role": "user", "content": "a"}, _REPLY
     with suppress(TemplateRefusal):  # prompts of another form it may take
         model.conversation_ids([question, reply], **template)
     held = config.max_position_embeddings
@@ -146,6 +153,34 @@ def reward_check(
                 f"prompt {prompt.id!r} has {shortest:,} ids for the reward model, and with the longest reply "
                 f"{shortest + max_new_tokens:,}, of at most {most:,}; cut it, or lower --max-new-tokens{more}"
             )
+
+    return check
+
+
+def function_check(
+    functions: Sequence[RewardFunction], prompts: Sequence[PromptLine], option: str
+) -> Callable[[PromptLine], None]:
+    """What finds out whether reward functions know a prompt: all are asked at once, with a reply of a letter.
+
+    Args:
+      functions: any number of them.
+      prompts: all of them.
+      option: what gives the functions.
+    """
+    wrong: dict[int, str] = {}
+    known = [prompt for prompt in prompts if prompt.messages is not None]
+    for function in functions:
+        asked = [[*(prompt.messages or ()), _REPLY] for prompt in known]
+        for prompt, outcome in zip(known, function.score(asked), strict=True):
+            if outcome.reason == "failed":
+                why = f"prompt {prompt.id!r} has no reward of {option}: {outcome.why}"
+                wrong.setdefault(prompt.index, why)
+
+    def check(prompt: PromptLine) -> None:
+        if prompt.messages is None:
+            raise ValueError(f"prompt {prompt.id!r} is one of ids, and {option} scores conversations")
+        if prompt.index in wrong:
+            raise ValueError(wrong[prompt.index])
 
     return check
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,15 @@ from sia_jax.data.prompts import read_prompts
 from sia_jax.runs import runner
 from sia_jax.studies.entropy.records import StudyJournal
 from sia_jax.world.prompts import find_prompt
+from tests.support import judging
 from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
+from tests.support.judging import letters
 from tests.support.tokenizers import save_qwen3_tokenizer
 
 # Of one bucket with all their replies, so that one program serves them.
 IDS = ("helpful/bathe-a-dog/with-my-grandfather", "harmless/parcel/sister", "honest/bee/sound-and-home")
 M, MOST, LENGTH = 4, 2, 10
+GOLD = "sia_jax.world.rewards:gold"
 STOPS = (*range(40, 60), 90)
 """Ids that end a reply, so many that half of the replies of a random policy end by themselves."""
 
@@ -53,28 +55,17 @@ def args(tmp_path_factory: pytest.TempPathFactory) -> Args:
         floor=0.1,
         most=MOST,
         continuations=M,
+        gold_function="tests.support.judging:letters",
         batch=20,
         resamples=20,
     )
-
-
-def count_letters(id: str | int, text: str) -> float:
-    """A reward that random texts have."""
-    return float(len(text) % 5)
-
-
-@pytest.fixture(autouse=True)
-def gold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entropy_study, "_gold", count_letters)
 
 
 @pytest.fixture(scope="module")
 def finished(args: Args, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What an uninterrupted run has written."""
     out = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(entropy_study, "_gold", count_letters)
-        entropy_study.main(replace(args, out=str(out)))
+    entropy_study.main(replace(args, out=str(out)))
     return out
 
 
@@ -162,22 +153,24 @@ def test_continuations_are_the_policys_own(
     args: Args, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each text is a reply's beginning, a candidate, and what `sia_jax.sample` says after them."""
-    seen: list[tuple[str | int, str]] = []
+    seen: list[tuple[str, str]] = []
 
-    def note(id: str | int, text: str) -> float:
-        seen.append((id, text))
-        return count_letters(id, text)
+    def note(conversations: Any) -> list[float]:
+        seen.extend((asked["content"], reply["content"]) for asked, reply in conversations)
+        return letters(conversations)
 
     (tmp_path / JOURNAL).write_bytes(
         b"".join(line for line in (finished / JOURNAL).read_bytes().splitlines(True) if b'"reply"' in line)
     )
-    monkeypatch.setattr(entropy_study, "_gold", note)
+    note.__module__ = judging.__name__  # as a version of the same function
+    monkeypatch.setattr(judging, "letters", note)
     entropy_study.main(replace(args, out=str(tmp_path)))
     assert lines_of(tmp_path) == lines_of(finished)
     records = journal_of(tmp_path)
     replies = {r["index"]: r for r in records if r["kind"] == "reply"}
     policy = sia_jax.load_policy(args.policy)
     positions = [r for r in records if r["kind"] == "position"]
+    del seen[: len(seen) - len(positions) * MOST * M]  # what it was tried out on
     assert len(seen) == len(positions) * MOST * M
     texts = iter(seen)
     checked = 0
@@ -186,7 +179,7 @@ def test_continuations_are_the_policys_own(
         for candidate in record["candidates"]:
             before = [*reply["tokens"][:t], candidate]
             found = [next(texts) for _ in range(M)]
-            assert {id for id, _ in found} == {record["id"]}
+            assert {asked for asked, _ in found} == {record["prompt"][-1]["content"]}
             start = policy.tokenizer.decode(before, skip_special_tokens=True)
             if candidate in STOPS or len(before) == LENGTH:
                 assert {text for _, text in found} == {start}
@@ -230,16 +223,17 @@ def test_a_run_goes_on_where_it_stopped(
 def test_an_interruption_loses_nothing(
     args: Args, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    def interrupt(id: str | int, text: str) -> float:
-        signal.raise_signal(signal.SIGINT)
-        monkeypatch.setattr(entropy_study, "_gold", count_letters)
-        return count_letters(id, text)
+    interrupted: list[bool] = []
 
-    # The second call of the function would be a second Ctrl-C.
-    calls: list[Callable[[str | int, str], float]] = [interrupt]
-    monkeypatch.setattr(
-        entropy_study, "_gold", lambda id, text: (calls.pop() if calls else count_letters)(id, text)
-    )
+    def interrupt(conversations: Any) -> list[float]:
+        # The second time would be a second Ctrl-C.
+        if len(conversations) == MOST * M and not interrupted:
+            interrupted.append(True)
+            signal.raise_signal(signal.SIGINT)
+        return letters(conversations)
+
+    interrupt.__module__ = judging.__name__  # as a version of the same function
+    monkeypatch.setattr(judging, "letters", interrupt)
     with pytest.raises(SystemExit) as end:
         entropy_study.main(replace(args, out=str(tmp_path)))
     assert end.value.code == 130
@@ -303,7 +297,9 @@ def test_who_reads_the_first_lines_of_the_page_alone_is_told_of_no_error(
 def test_values_alone_need_no_world(args: Args, tmp_path: Path) -> None:
     texts = tmp_path / "prompts.txt"
     texts.write_text("\n".join(find_prompt(id).text for id in IDS))
-    entropy_study.main(replace(args, out=str(tmp_path), prompts=str(texts), continuations=0))
+    entropy_study.main(
+        replace(args, out=str(tmp_path), prompts=str(texts), continuations=0, gold_function=None)
+    )
     summary = summary_of(tmp_path)
     assert summary["drawn"] == 0
     assert not any("gold" in name for name in summary["figures"])
@@ -320,13 +316,19 @@ def test_values_alone_need_no_world(args: Args, tmp_path: Path) -> None:
         ({"threshold": float("inf")}, "--threshold must be a finite number of nats, got inf"),
         ({"batch": 7}, "must hold a position"),
         ({"bins": 0}, "--bins must be 1 or more"),
-        ({"prompts": "texts.txt"}, "--continuations 0"),
         (
-            {"prompts": "other.jsonl"},
-            "1 of 3 are none of them: .*another text than the world's.*--continuations 0",
+            {"gold_function": None},
+            "give --gold-function MODULE:FUNCTION, or for values alone --continuations 0",
         ),
+        ({"continuations": 0}, "--gold-function is for --continuations N; without that leave it out"),
+        ({"prompts": "texts.txt", "gold_function": GOLD}, "prompt 0 has no reward of --gold-function"),
+        ({"prompts": "other.jsonl", "gold_function": GOLD}, "none of the embedded world's"),
+        ({"gold_function": GOLD}, "other settings: gold 'tests.support.judging:letters"),
         ({"prompts": "seed.jsonl"}, "prompt 'a' brings a seed or a threshold, which the options set"),
-        ({"prompts": "threshold.jsonl", "continuations": 0}, "prompt 'a' brings a seed or a threshold"),
+        (
+            {"prompts": "threshold.jsonl", "continuations": 0, "gold_function": None},
+            "prompt 'a' brings a seed or a threshold",
+        ),
         ({"seed": 1}, "other settings: seed 0"),
     ],
 )

@@ -269,7 +269,7 @@ def test_a_finished_run_reports_again_without_models(folder: Path, no_loading: N
     [
         ({"beta": 2.0}, r"line 1: .*other settings: beta 1.0 \(now 2.0\).*--overwrite"),
         ({"tilt": "centred"}, r"other settings: tilt None \(now 'centred'\)"),
-        ({"gold": False}, r"gold True \(now False\)"),
+        ({"gold_function": None}, r"gold 'sia_jax.world.rewards:gold .*\(now False\)"),
         ({"max_new_tokens": 9}, r"max_new_tokens 10 \(now 9\)"),
         ({"policy": "other"}, "its thresholds are of another policy"),
         ({"temperature": 0.7}, "another policy or way to sample: temperature 1.0"),
@@ -300,8 +300,14 @@ def test_what_does_not_fit_is_refused_before_anything_is_loaded(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ({"id": "mine", "prompt": "Hello?"}, "--gold is for prompts of the embedded world"),
-        ({"id": "harmless/cards/brother", "prompt": "Hello?"}, "another text than the world's"),
+        (
+            {"id": "mine", "prompt": "Hello?"},
+            "has no reward of --gold-function: .*none of the embedded world's",
+        ),
+        (
+            {"id": "harmless/cards/brother", "prompt": "Hello?"},
+            "prompt 'harmless/cards/brother' has no reward",
+        ),
         ({"prompt_ids": [5, 6]}, "is one of ids"),
         ({"prompt": "Hello?", "seed": 3}, "brings a seed or a threshold"),
     ],
@@ -339,7 +345,7 @@ def test_one_prompt_is_refused_because_it_says_nothing_of_others(
 ) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "Hello?"}\n')
-    args = replace(evaluation_args(folder), prompts=str(path), out=str(tmp_path / "out"), gold=False)
+    args = replace(evaluation_args(folder), prompts=str(path), out=str(tmp_path / "out"), gold_function=None)
     with pytest.raises(SystemExit, match="has 1 prompt, and an interval takes 2 or more"):
         evaluate.main(args)
 
@@ -364,7 +370,7 @@ def test_prompts_that_a_model_cannot_take_are_refused_together_by_their_ids(
     ]
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    args = replace(evaluation_args(folder), prompts=str(path), out=str(tmp_path / "out"), gold=False)
+    args = replace(evaluation_args(folder), prompts=str(path), out=str(tmp_path / "out"), gold_function=None)
     with pytest.raises(SystemExit) as refused:
         evaluate.main(replace(args, reward_max_tokens=60))
     message = str(refused.value)
@@ -384,7 +390,7 @@ def test_of_many_prompts_that_do_not_fit_all_ids_are_told(
     path = tmp_path / "prompts.jsonl"
     lines = [{"id": f"p{i}", "prompt": "ab " * 40} for i in range(30)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    args = replace(evaluation_args(folder), prompts=str(path), out=str(tmp_path / "out"), gold=False)
+    args = replace(evaluation_args(folder), prompts=str(path), out=str(tmp_path / "out"), gold_function=None)
     with pytest.raises(SystemExit) as refused:
         evaluate.main(replace(args, reward_max_tokens=60))
     assert all(f"'p{i}'" in str(refused.value) for i in range(30))

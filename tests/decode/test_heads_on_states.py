@@ -98,7 +98,7 @@ def test_evaluate_counts_two_products_a_junction(folder: Path, tmp_path: Path) -
         out=str(tmp_path),
         methods=("base", "dense", "combined"),
         seeds=1,
-        gold=False,
+        gold_function=None,
     )
     evaluate.main(args)
     hidden_size = tiny_policy().config.hidden_size

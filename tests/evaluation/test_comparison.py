@@ -265,13 +265,35 @@ def test_pairs_without_a_reward_are_left_out_and_counted() -> None:
     dense, base = comparison.find("dense"), comparison.find("base")
     assert dense is not None
     assert base is not None
-    assert (dense.unscored, base.unscored) == (4, 0)
+    assert (dense.unscored("proxy"), base.unscored("proxy")) == (4, 0)
     kept = np.isfinite(dense.rewards("proxy"))
     assert kept.sum() == PROMPTS * SEEDS - 4
     found = comparison.difference(dense, base, "proxy")
     assert found.mean == pytest.approx(np.mean((dense.rewards("proxy") - base.rewards("proxy"))[kept]))
     assert comparison.mean(dense, "proxy").mean == pytest.approx(np.mean(dense.rewards("proxy")[kept]))
     assert comparison.row(dense)["unscored"] == 4
+
+
+def test_pairs_without_a_gold_reward_are_left_out_where_it_is_said_why() -> None:
+    def gold(method: Method, record: dict[str, Any]) -> float | None:
+        return None if method.key == "dense" and record["index"] % 10 == 3 else float(record["gold"])
+
+    methods, records = some_records(gold=gold)
+    with pytest.raises(ValueError, match="some replies have a gold reward and others none, and not why"):
+        Comparison(methods, records, resamples=50)
+    told = {
+        key: [r | ({"gold_unscored": "nan"} if r["gold"] is None else {}) for r in own]
+        for key, own in records.items()
+    }
+    comparison = Comparison(methods, told, resamples=200)
+    dense, base = comparison.find("dense"), comparison.find("base")
+    assert dense is not None
+    assert base is not None
+    kept = np.isfinite(dense.rewards("gold"))
+    assert (~kept).sum() == dense.unscored("gold") == comparison.row(dense)["gold_unscored"] == 4 * SEEDS
+    found = comparison.difference(dense, base, "gold")
+    assert found.mean == pytest.approx(np.mean((dense.rewards("gold") - base.rewards("gold"))[kept]))
+    assert comparison.measures == ("gold", "proxy")
 
 
 def test_a_method_without_any_proxy_reward_has_no_mean() -> None:

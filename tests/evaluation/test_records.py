@@ -52,3 +52,13 @@ def test_records_of_another_gate_or_prompt_are_refused() -> None:
     for changes in ({"id": "b"}, {"index": 2}):
         with pytest.raises(ValueError, match="is not the input's prompt at place"):
             found.take(record(dense, 0) | changes)
+
+
+def test_a_gold_reward_that_is_missing_needs_a_reason() -> None:
+    found = Records(METHODS, range(3, 5), ["a", "b"], {0.2: 1.5}, gold=True)
+    base = METHODS[0]
+    found.take(record(base, 0, gold=0.5))
+    found.take(record(base, 1, gold=None, gold_unscored="the reward is nan"))
+    for changes in ({"gold": None}, {"gold": None, "gold_unscored": 3}, {"gold": "1", "gold_unscored": "no"}):
+        with pytest.raises(ValueError, match="gold must be a number"):
+            found.take(record(base, 0, **changes))

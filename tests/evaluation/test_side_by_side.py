@@ -141,6 +141,7 @@ def change(folder: Path, **changes: Any) -> None:
             "bounded has prompts_sha256 'other', and all",
         ),
         (lambda f: change(f, reward_fingerprint="x"), ValueError, "no pairs"),
+        (lambda f: change(f, reward_functions={"m:f": 1.0}), ValueError, "has reward_functions .*no pairs"),
         (lambda f: (f / "results.json").unlink(), FileNotFoundError, "run decode.evaluate to its end"),
         (lambda f: (f / "replies.jsonl").unlink(), FileNotFoundError, "run decode.evaluate to its end"),
         (lambda f: (f / "results.json").write_text('{"rows": [3]}'), ValueError, "no results.json of decode"),

@@ -52,10 +52,11 @@ def test_imports_go_one_way(house: Path) -> None:
         ("sia_jax/pretrained.py", "from decode import runner"),
         ("decode/generate.py", "from train import prepare"),
         ("train/prepare.py", "from decode import generate"),
+        ("decode/evaluate.py", "from sia_jax.world import gold"),
     ],
     ids=[
         *("upwards", "upwards again", "a circle of rooms", "side by side"),
-        *("a program", "decode takes train", "train takes decode"),
+        *("a program", "decode takes train", "train takes decode", "a measurement takes the world"),
     ],
 )
 def test_an_import_that_goes_another_way_is_named(house: Path, file: str, line: str) -> None:

@@ -32,9 +32,11 @@ COMMANDS = {
     "trace": "decode.trace compared.jsonl --out trace.html",
     "chat": f"decode.chat {_STEERED} --threshold 0.8 --max-new-tokens 60",
     "calibrate": f"decode.calibrate --policy models/policy {_ASKED} --ratios 0.2 --out thresholds.json",
-    "evaluate": f"decode.evaluate {_STEERED} {_ASKED} --reward models/reward --gold --seeds 1 --best-of 2 "
+    "evaluate": f"decode.evaluate {_STEERED} {_ASKED} --reward models/reward --seeds 1 --best-of 2 "
+    "--gold-function sia_jax.world.rewards:gold "
     "--combined 2 --thresholds thresholds.json --out evaluation",
     "entropy study": f"decode.entropy_study {_STEERED} {_ASKED} --positions 16 --continuations 4 --bins 2 "
+    "--gold-function sia_jax.world.rewards:gold "
     "--out study",
     "demo": "decode.demo --prompts 24 --shown 3 --out demo",
     "smoke": "decode.smoke",
@@ -53,8 +55,8 @@ TYPED = {"chat": "How do I bake bread on a hot afternoon?\n/compare\nAnd in wint
 _CLOCK = re.compile(r"\b[\d.,]+ (?:s\b|\w+/s\b)")
 _PROGRESS = re.compile(r"\d:\d\d left|^[\d,]+ (?:of [\d,]+ )?\w+, [\d,.]+ \w+/s")
 """Lines that come after so many seconds, whatever is done by then."""
-_CLOCKS = {"seconds", "time", "tokens_per_second", "mfu", "commit", "commits", "machines", "world"}
-"""Keys of JSON whose values are of the run, or name commits as "world" does, and not what was done."""
+_CLOCKS = {"seconds", "time", "tokens_per_second", "mfu", "commit", "commits", "machines", "provenance"}
+"""Keys of JSON whose values are of the run, or name commits as "provenance" does, and not what was done."""
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 

@@ -48,7 +48,7 @@ def results() -> dict[str, Any]:
         "measures": list(comparison.measures),
         "rows": [comparison.row(measured) for measured in comparison.measured],
         "claims": {m: [claim.to_json() for claim in judge(comparison, m)] for m in comparison.measures},
-        "world": {"the world's gold reward": "abcdef of 2026-01-01"},
+        "provenance": {"the world's gold reward": "commit abcdef of 2026-01-01"},
     }
 
 
@@ -68,7 +68,7 @@ def test_the_table_has_the_numbers_of_each_method(results: dict[str, Any]) -> No
     assert both["minus base"].startswith("+1.40 [+1.")
     assert both["tokens/s, by seed"] == "20"
     assert table["random 20%"]["setting"] == "p = 0.200"
-    assert table["base, best of 4 by reward"]["setting"] == "chosen by the reward model"
+    assert table["base, best of 4 by reward"]["setting"] == "chosen by the proxy reward"
     assert table["base"]["value, MFLOP a token"] == ""
 
 
@@ -117,7 +117,7 @@ def test_the_page_says_how_it_was_made(results: dict[str, Any]) -> None:
         *(
             "0123456789ab on cpu, 2 cores, jax 0.10.2",
             "commit ba9876543210",
-            "abcdef of 2026-01-01",
+            "the world's gold reward: commit abcdef of 2026-01-01",
             "seeds 0, 1",
             "80 replies a method",
             "25.0%",
@@ -186,3 +186,41 @@ def test_pictures_of_an_appendix_have_a_name_each_that_is_not_taken(
 def test_a_picture_outside_of_the_folder_of_an_appendix_is_refused(link: str) -> None:
     with pytest.raises(ValueError, match=r"the picture .* lies outside of the page's own folder; copy it"):
         with_pictures_named(f"![f](f.png)\n![a]({link})\n", "w-")
+
+
+@pytest.mark.parametrize(
+    ("more", "lines"),
+    [
+        ({}, ["proxy reward (the reward model's)", "gold reward (a program", "- reward model `x1` (x1)\n"]),
+        (
+            {"reward": None, "reward_functions": {"m:f": 1.0}, "reward_functions_fingerprint": {"m:f": "ab"}},
+            ["proxy reward (a program that reads the text)", "- reward function `m:f` (ab), weight 1\n"],
+        ),
+        (
+            {
+                **{"reward_weight": 2.0, "reward_functions": {"m:f": 0.5}, "length_penalty": 0.1},
+                **{"reward_functions_fingerprint": {"m:f": "ab"}, "gold": "reward model other (cd)"},
+            },
+            [
+                *("proxy reward (a reward model's and a program's)", "gold reward (another reward model's)"),
+                *("- reward model `x1` (x1), weight 2\n", "- reward function `m:f` (ab), weight 0.5\n"),
+                *("- less 0.1 for each word of the reply", "- gold reward: reward model other (cd)\n"),
+            ],
+        ),
+    ],
+)
+def test_the_page_names_all_that_the_rewards_are_made_of(
+    results: dict[str, Any], more: dict[str, Any], lines: list[str]
+) -> None:
+    changed = results | {"settings": results["settings"] | more}
+    page = evaluation_page(changed, title="", introduction="", picture="")
+    for line in lines:
+        assert line in page
+
+
+def test_replies_without_a_reward_are_counted(results: dict[str, Any]) -> None:
+    rows = [dict(row) for row in results["rows"]]
+    rows[2] |= {"unscored": 4, "gold_unscored": 5}
+    page = evaluation_page(results | {"rows": rows}, title="", introduction="", picture="")
+    assert "Replies without a proxy reward, " in page
+    assert ": dense: 4. Replies without a gold reward, left out likewise: dense: 5." in page

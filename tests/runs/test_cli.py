@@ -95,7 +95,7 @@ def test_a_command_line_gives_back_the_options_that_it_was_made_from() -> None:
         best_of=(2, 16),
         methods=("base", "best-of"),
         check_base=False,
-        gold=True,
+        gold_function="sia_jax.world.rewards:gold",
         combined_ratio=0.4,
         beta=2.5,
     )

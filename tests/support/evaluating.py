@@ -67,7 +67,7 @@ def evaluation_args(folder: Path) -> evaluate.Args:
         seeds=2,
         best_of=(2,),
         combined=2,
-        gold=True,
+        gold_function="sia_jax.world.rewards:gold",
         batch=4,
         resamples=200,
         max_new_tokens=LENGTH,

@@ -246,9 +246,9 @@ def test_a_file_that_is_not_what_it_claims_stops_with_its_name_and_line(
 def test_help(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "train.label", "--help"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert shown.stdout.count("python -m train.label") == 4  # the usage, and three examples
+    assert shown.stdout.count("python -m train.label") == 5  # the usage, and four examples
     for name in Args.__dataclass_fields__:
         assert f"--{name.replace('_', '-')}" in shown.stdout
     missing = subprocess.run(command[:-1], cwd=ROOT, capture_output=True, text=True, check=False)
     assert missing.returncode == 2
-    assert "--reward" in missing.stderr + missing.stdout
+    assert "--input" in missing.stderr + missing.stdout

@@ -1,7 +1,7 @@
 """The study as JSON: a journal of replies and of rewards at positions, and what is known of each position."""
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,13 @@ from sia_jax.data.prompts import PromptLine
 from sia_jax.decoding.state import FinishReason
 from sia_jax.engine.reply import Reply, json_numbers
 from sia_jax.evaluation.resampling import Figure
+from sia_jax.rewards.functions import RewardFunction
 from sia_jax.runs import prompting
 from sia_jax.runs.journal import Journal, place_in
 from sia_jax.studies.entropy.positions import Place, Studied
 from sia_jax.studies.entropy.sampling import Task
 from sia_jax.studies.entropy.study import Drawn, Measured, Population
 from sia_jax.text.tokenizer import Tokenizer
-
-Reward = Callable[[str | int, str], float]
-"""From a prompt's id and a finished reply."""
 
 
 class StudyJournal(Journal):
@@ -97,7 +95,7 @@ def position_record(
     prompt: PromptLine,
     task: Task,
     continuations: Sequence[Sequence[list[int]]],
-    reward: Reward,
+    reward: RewardFunction,
     tokenizer: Tokenizer,
 ) -> dict[str, Any]:
     """A position with the rewards of all that its candidates were followed by.
@@ -106,14 +104,30 @@ def position_record(
       prompt: its prompt.
       task: the position.
       continuations: [K][M] ids after each candidate.
-      reward: of a finished reply.
+      reward: of finished replies.
       tokenizer: the policy's.
+
+    Raises:
+      ValueError: a reply without a reward.
     """
 
     def text(ids: list[int]) -> str:
         return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     before = task.reply.tokens[: task.place.position]
+    replies = [
+        text([*before, token, *ids])
+        for token, each in zip(task.candidates, continuations, strict=True)
+        for ids in each
+    ]
+    asked = [[*(prompt.messages or ()), {"role": "assistant", "content": reply}] for reply in replies]
+    outcomes = reward.score(asked)
+    for outcome in outcomes:
+        if outcome.reward is None:
+            raise ValueError(
+                f"prompt {prompt.id!r}: a reply has no reward, and the study takes one of each: {outcome.why}"
+            )
+    rewards = iter([outcome.reward for outcome in outcomes])
     return {
         "kind": "position",
         "id": prompt.id,
@@ -122,10 +136,7 @@ def position_record(
         "position": task.place.position,
         "candidates": task.candidates,
         "texts": [text([token]) for token in task.candidates],
-        "rewards": [
-            [reward(prompt.id, text([*before, token, *ids])) for ids in each]
-            for token, each in zip(task.candidates, continuations, strict=True)
-        ],
+        "rewards": [[next(rewards) for _ in each] for each in continuations],
     }
 
 
