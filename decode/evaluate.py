@@ -41,6 +41,7 @@ from sia_jax.evaluation.method_runner import Chosen, Job, MethodRunner
 from sia_jax.evaluation.methods import GateNumbers, plan_text
 from sia_jax.evaluation.records import Records, Unit, make_record
 from sia_jax.evaluation.scoring import Scorer
+from sia_jax.evaluation.search.checks import check_searches
 from sia_jax.evaluation.statistics import FEWEST
 from sia_jax.files.lock import locked
 from sia_jax.files.writing import write_text
@@ -103,6 +104,7 @@ class _Evaluation:
             self.calibration = read_calibration(Path(args.thresholds))
             self.calibration.check(self.settings)
         self.methods = methods_of(args, self.calibration)
+        check_searches(self.methods, args)
         self.records = Records(
             self.methods,
             range(args.seed, args.seed + args.seeds),

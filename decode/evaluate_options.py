@@ -9,10 +9,11 @@ import tyro
 from sia_jax.data.prompts import MAX_SEED, PromptLine
 from sia_jax.evaluation.calibration import Calibration
 from sia_jax.evaluation.methods import GROUPS, NEED_THRESHOLDS, Chooser, Group, Method, plan_methods
+from sia_jax.evaluation.search.expressions import parse_search
 from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.reports.evaluation import picture_of, read_appendix
 from sia_jax.runs import prompting, runner
-from sia_jax.runs.cli import Count, File, Flag, Float, Int, Name, PromptFileArgs, check_used
+from sia_jax.runs.cli import Count, File, Flag, Float, Int, Name, PromptFileArgs, Repeated, check_used
 from sia_jax.runs.options import SamplingArgs
 from sia_jax.runs.rewards import RewardArgs, weighted
 
@@ -47,6 +48,9 @@ class Args(PromptFileArgs, RewardArgs, SamplingArgs):
     """Only these of the file's ratios. Without: all."""
     best_of: tuple[int, ...] = (4, 8)
     """Numbers of replies that the policy alone chooses among."""
+    search: Repeated = ()
+    """A search that a reward guides: "args(1.0)", "transfer_q(1.0, candidates=4)", "cbs(2, 2, 16)" (drafts,
+    continuations of each, tokens of a chunk). All of the policy alone, cbs also with combined's gate."""
     combined: Count = 4
     """Number of replies that entropy-gated steering chooses among; 0: leave that out."""
     combined_ratio: Float = None
@@ -174,4 +178,5 @@ def methods_of(args: Args, calibration: Calibration | None) -> list[Method]:
         nearest = min(ratios, key=lambda ratio: abs(ratio - 0.2))
         combined = (nearest if args.combined_ratio is None else args.combined_ratio, args.combined)
     choosers: tuple[Chooser, ...] = ("reward", "value") if args.sia_chooser == "both" else (args.sia_chooser,)
-    return plan_methods(ratios, args.best_of, combined, args.base_chooser, choosers, args.methods)
+    searches = [parse_search(text) for text in args.search]
+    return plan_methods(ratios, args.best_of, combined, args.base_chooser, choosers, args.methods, searches)

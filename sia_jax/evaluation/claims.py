@@ -117,7 +117,7 @@ def _sparse_matches_dense(comparison: Comparison, measure: Measure) -> Claim:
     needed = (1 - margin) * dense.rewards(measure) + margin * base.rewards(measure)
     findings = []
     for one in comparison.measured:
-        if one.method.kind == "entropy" and one.method.n == 1:
+        if one.method.kind == "entropy" and one.method.is_plain:
             found = comparison.difference(one, dense, measure)
             kept = comparison.beyond(one, needed, measure)
             what = f"{one.method.name} against {dense.method.name}"
@@ -191,7 +191,7 @@ def _against(
     """Each gate of a kind, alone, against its rival."""
     findings = []
     for one in comparison.measured:
-        rival = rival_of(one) if one.method.kind == kind and one.method.n == 1 else None
+        rival = rival_of(one) if one.method.kind == kind and one.method.is_plain else None
         if rival is not None:
             findings.append(_finding(comparison, measure, one, rival, outcome))
     return tuple(findings)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from sia_jax.evaluation.methods import Method
+from sia_jax.evaluation.search.expressions import text_of
 from sia_jax.evaluation.statistics import Interval, paired_difference
 
 Measure = Literal["gold", "proxy"]
@@ -127,7 +128,11 @@ class Comparison:
     def find(self, kind: str, ratio: float | None = None, n: int = 1) -> Measured | None:
         """The method of a kind, if it was measured."""
         return next(
-            (m for m in self.measured if (m.method.kind, m.method.ratio, m.method.n) == (kind, ratio, n)),
+            (
+                m
+                for m in self.measured
+                if (m.method.kind, m.method.ratio, m.method.n, m.method.search) == (kind, ratio, n, None)
+            ),
             None,
         )
 
@@ -165,6 +170,7 @@ class Comparison:
             "asked_ratio": method.ratio,
             "n": method.n,
             "chooser": method.chooser,
+            "search": None if method.search is None else text_of(method.search),
             "threshold": one.records[0]["threshold"],
             "rates": sorted({record["rate"] for record in one.records}),
             "replies": count,

@@ -19,8 +19,13 @@ from sia_jax.decoding.config import SamplerConfig
 from sia_jax.engine.engine import Engine
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request
+from sia_jax.engine.sampling_keys import words_of
 from sia_jax.evaluation.methods import GateNumbers, Method, gate_at
 from sia_jax.evaluation.scoring import Aside, LastValues, Rewards, Scorer, choose
+from sia_jax.evaluation.search.drafts import Draft
+from sia_jax.evaluation.search.methods import SearchMethod
+from sia_jax.evaluation.search.replies import DraftRequests, reply_of, sampled_counts, search_flops
+from sia_jax.evaluation.search.runner import Found, Rated, SearchRunner
 from sia_jax.runs.engines import Row, make_engine, make_request
 from sia_jax.runs.options import Models, SamplingArgs
 from sia_jax.runs.runner import steering
@@ -60,6 +65,13 @@ class Chosen:
     flops: ReplyFlops
 
 
+@dataclass(frozen=True)
+class _Text:
+    """A draft's."""
+
+    text: str
+
+
 class MethodRunner:
     """Runs any method on some prompts.
 
@@ -84,10 +96,10 @@ class MethodRunner:
         assert models.value is not None
         self._models, self._args, self._prompts = models, args, prompts
         self._batch, self._aside, self._value = batch, aside, models.value.config
-        self._structure: tuple[bool, float, bool] | None = None
+        self._structure: tuple[bool, float, bool, bool] | None = None
         self._engine: Engine | None = None
         self._reward = reward
-        config = SamplerConfig(
+        self._config = config = SamplerConfig(
             policy=models.policy.config,
             value=self._value,
             max_new_tokens=args.max_new_tokens,
@@ -111,6 +123,9 @@ class MethodRunner:
         Raises:
           EngineClosed: the engine failed.
         """
+        if method.search is not None:
+            yield from self._search(method, method.search, gate, jobs)
+            return
         engine = self._ready_engine(method)
         size, left = max(1, self._batch // method.n), len(jobs)
         requests = [self._request(method, gate, job.row) for job in jobs]
@@ -139,7 +154,9 @@ class MethodRunner:
 
     def _ready_engine(self, method: Method) -> Engine:
         """An engine of the method's structure, with all compiled that the method needs."""
-        structure = (method.is_steered, method.schedule if method.is_steered else 1.0, method.n > 1)
+        searches = method.search is not None
+        schedule = method.schedule if method.is_steered else 1.0
+        structure = (method.is_steered, schedule, method.n > 1, searches)
         if self._engine is None or structure != self._structure:
             self.close()  # its rows take memory; its programs stay compiled
             self._engine = make_engine(
@@ -149,18 +166,111 @@ class MethodRunner:
                 self._prompts,
                 structure=replace(steering(self._args), gate=gate_at(0.0)),
                 expected_ratio=method.schedule if method.is_steered else None,
+                record="candidates" if searches else None,
+                continues=searches,
             )
             self._structure = structure
             longest = max(len(row.policy_ids) for row in self._prompts)
             with self._aside(f"compiling {method.name} for prompts of up to {longest} tokens"):
-                unsteered = GateNumbers(math.inf)
-                self._engine.warmup(self._request(method, unsteered, row) for row in self._prompts)
+                self._engine.warmup(self._warming(method))
         return self._engine
+
+    def _warming(self, method: Method) -> Iterator[Request]:
+        """Requests that need all programs that the method needs."""
+        for row in self._prompts:
+            yield self._request(method, GateNumbers(math.inf), row)
+            if (
+                method.search is not None
+            ):  # whose drafts are prompts, from the first token to the last but one
+                said = [0] * (self._args.max_new_tokens - 1)
+                draft = replace(row, policy_ids=[*row.policy_ids, *said], value_ids=[*row.value_ids, *said])
+                own = self._request(method, GateNumbers(math.inf), draft)
+                yield from (own.override(n=n, max_new_tokens=1) for n in (1, 2))
 
     def _request(self, method: Method, gate: GateNumbers, row: Row) -> Request:
         numbers = gate_at(gate.rate) if method.is_steered else None
         row = replace(row, threshold=gate.threshold)
         return make_request(row, self._args, n=method.n, gate=numbers)
+
+    def _search(
+        self, method: Method, search: SearchMethod, gate: GateNumbers, jobs: Sequence[Job]
+    ) -> Iterator[list[tuple[int, Chosen]]]:
+        """The replies of a search; see `run`."""
+        tokenizer = self._models.policy.tokenizer
+        assert tokenizer is not None
+        rows, limit = [job.row for job in jobs], self._args.max_new_tokens
+        stops = frozenset(self._models.policy.config.eos_token_ids)
+
+        def rate(places: Sequence[int], drafts: Sequence[Draft], texts: Sequence[str]) -> Rated:
+            if method.chooser == "value":
+                sequences = [
+                    [*rows[place].value_ids, *draft.tokens]
+                    for place, draft in zip(places, drafts, strict=True)
+                ]
+                values, seconds = self._last_values(sequences)
+                known = [value if math.isfinite(value) else None for value in values]
+                return Rated(known, [len(ids) for ids in sequences], seconds)
+            prompts = [jobs[place].messages for place in places]
+            found = self._reward.score(prompts, [[_Text(text)] for text in texts])
+            return Rated(
+                [reward for (reward,) in found.rewards], [count for (count,) in found.tokens], found.seconds
+            )
+
+        runner = SearchRunner(
+            self._ready_engine(method),
+            DraftRequests(rows, self._args, gate, method.is_steered),
+            rate,
+            ends=stops.__contains__,
+            tokenizer=tokenizer,
+            limit=limit,
+            at_once=self._batch,
+        )
+        size, left = self._batch, len(jobs)
+        whole: list[tuple[int, Found]] = []
+        try:
+            for one in runner.run([search.search(words_of(row.key), limit) for row in rows]):
+                whole.append(one)
+                if len(whole) == min(size, left):
+                    found, whole, left = whole, [], left - len(whole)
+                    yield self._judge_found(method, jobs, found)
+        except KeyboardInterrupt:
+            if whole:
+                yield self._judge_found(method, jobs, whole)
+            raise
+
+    def _judge_found(
+        self, method: Method, jobs: Sequence[Job], whole: Sequence[tuple[int, Found]]
+    ) -> list[tuple[int, Chosen]]:
+        """Score what searches found; in the order of the jobs."""
+        whole = sorted(whole, key=lambda one: one[0])
+        scored = self._reward.score([jobs[place].messages for place, _ in whole], [[one] for _, one in whole])
+        chosen = []
+        for i, (place, one) in enumerate(whole):
+            row, ledger = jobs[place].row, one.ledger
+            policy, value = search_flops(one, row, self._config)
+            reward = 0.0
+            if method.chooser == "value":
+                prompt = len(row.value_ids)
+                value += last_value_flops(self._value, prompt, [tokens - prompt for tokens in ledger.scored])
+            else:
+                reward = self._reward.flops(ledger.scored)
+            chosen.append(
+                (
+                    place,
+                    Chosen(
+                        reply=reply_of(one, row, self._config, self._models.policy.tokenizer),
+                        branch=0,
+                        scores=None,
+                        proxy=scored.rewards[i][0],
+                        unscored=scored.why[i][0],
+                        parts=scored.parts[i][0],
+                        **sampled_counts(one),
+                        seconds=ledger.seconds,
+                        flops=ReplyFlops(policy, value, reward),
+                    ),
+                )
+            )
+        return chosen
 
     def _judge(
         self, method: Method, jobs: Sequence[Job], whole: Sequence[tuple[int, Reply]], seconds: float

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +26,16 @@ from sia_jax.text.templates import TemplateRefusal
 
 Aside = Callable[[str], AbstractContextManager[Any]]
 """Says what goes on that is not the work itself, while it goes on."""
+
+
+class Said(Protocol):
+    """What has a text: a reply, or a part of one."""
+
+    @property
+    def text(self) -> str:
+        """Without special tokens."""
+        ...
+
 
 _BATCH_TOKENS = 2048
 """Of a batch: small, for each group of replies fills one of every length that it has."""
@@ -78,7 +88,7 @@ class Scorer:
                 compiling=self._compiling,
             )
 
-    def score(self, prompts: Sequence[Sequence[Message]], groups: Sequence[Sequence[Reply]]) -> Rewards:
+    def score(self, prompts: Sequence[Sequence[Message]], groups: Sequence[Sequence[Said]]) -> Rewards:
         """Score some replies to each prompt; an empty reply has a reward too.
 
         A reply that the template refuses, that is too long, or whose reward is no number has none, and the

@@ -14,6 +14,7 @@ from sia_jax.evaluation.claims import MARGIN
 from sia_jax.evaluation.comparison import Comparison, Measure, Measured, Record, tokens_per_second
 from sia_jax.evaluation.methods import Method
 from sia_jax.evaluation.records import check_record
+from sia_jax.evaluation.search.expressions import parse_search
 from sia_jax.evaluation.statistics import Interval
 from sia_jax.files.reading import check_file, read_bytes
 from sia_jax.files.shown import shown_value
@@ -193,7 +194,8 @@ class SideBySide:
 
 
 def _method_of(row: dict[str, Any]) -> Method:
-    method = Method(row["kind"], row["asked_ratio"], row["n"], row["chooser"])
+    search = None if "search" not in row or row["search"] is None else parse_search(row["search"])
+    method = Method(row["kind"], row["asked_ratio"], row["n"], row["chooser"], search)
     if method.key != row["key"]:
         raise ValueError(f"{shown_value(row['key'], 60)} is no key of {method}")
     return method

@@ -188,7 +188,7 @@ def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], measure: str, title: str
         ("dense", "dense", "D"),
         ("base", "base", "o"),
     ):
-        chosen = sorted((r for r in rows if r["kind"] == kind and r["n"] == 1), key=lambda r: r["ratio"])
+        chosen = sorted((r for r in rows if r["kind"] == kind and _is_plain(r)), key=lambda r: r["ratio"])
         if chosen:
             points(chosen, label, _COLOURS[kind], fmt=marker, markersize=6)
         if chosen and kind in ("base", "dense"):
@@ -196,12 +196,17 @@ def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], measure: str, title: str
             axes.axhline(mean, color=_COLOURS[kind], linewidth=0.8, linestyle=":", zorder=0)
     markers = iter("^vP<>X")
     for row in rows:
-        if row["n"] > 1:
+        if not _is_plain(row):
             colour = _COLOURS["n" if row["kind"] == "base" else "steered n"]
             points([row], row["name"], colour, fmt=next(markers, "*"), markersize=8)
     axes.set(xlabel="steered tokens, %", ylabel=title, xlim=(-4, 104))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _is_plain(row: Mapping[str, Any]) -> bool:
+    """Whether the method draws one reply and gives it."""
+    return row["n"] == 1 and row.get("search") is None
 
 
 def evaluation_page(

@@ -171,7 +171,8 @@ def draw(found: SideBySide, path: Path) -> None:
     axes.set(xlabel="tokens/s", ylabel=f"{found.measures[0]} reward")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    if axes.get_legend_handles_labels()[0]:  # none, where all ran for too short a time to tell a rate
+        figure.legend(loc="outside right upper", frameon=False, fontsize="small")
     make_folder(path.parent)
     with replacing(path) as new:
         figure.savefig(new, format="png")

@@ -42,6 +42,7 @@ def make_engine(
     structure: sia_jax.SteeringConfig | None = None,
     expected_ratio: float | None = None,
     one_buffer: bool = False,
+    continues: bool = False,
 ) -> sia_jax.Engine:
     """An engine with rows for the longest of these prompts and its reply.
 
@@ -54,6 +55,8 @@ def make_engine(
       structure: of the steering; None: as the options say.
       expected_ratio: the share of junctions that value passes are laid out for; None: by the threshold.
       one_buffer: whether all prompts are padded to the longest: one program less or two, for few prompts.
+      continues: whether prompts will come again with a beginning of their reply: rows go on from what they
+        hold, mostly by one id.
     """
     longest = max(max(len(row.policy_ids), len(row.value_ids)) for row in prompts)
     length = math.ceil((longest + args.max_new_tokens) / _COLUMNS) * _COLUMNS
@@ -69,12 +72,21 @@ def make_engine(
         rows=whole_rows(args, rows),
         max_length=min(length, held),
         lengths=[min(length, held)],
-        prompt_lengths=[longest] if one_buffer else None,
+        prompt_lengths=[longest] if one_buffer else _short_buffers(length) if continues else None,
+        prefix_caching=continues,
         steering=steering(args, models.policy) if structure is None else structure,
         expected_ratio=expected_ratio,
         record=record,
         max_stop_ids=max_stop_ids(models, args),
     )
+
+
+def _short_buffers(length: int) -> list[int]:
+    """Of 1 and of 16, 32, 64, ... ids."""
+    sizes = [1, _COLUMNS]
+    while 2 * sizes[-1] < length:
+        sizes.append(2 * sizes[-1])
+    return sizes
 
 
 def max_stop_ids(models: Models, args: SamplingArgs) -> int:

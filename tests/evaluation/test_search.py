@@ -16,11 +16,10 @@ from scipy.stats import chi2
 import sia_jax
 from sia_jax.engine.engine import Engine
 from sia_jax.engine.sampling_keys import key_of_seed
-from sia_jax.evaluation.scoring import Rewards
 from sia_jax.evaluation.search.drafts import Continue, Draft, Look
-from sia_jax.evaluation.search.expressions import parse_search
+from sia_jax.evaluation.search.expressions import parse_search, text_of
 from sia_jax.evaluation.search.methods import Args, ChunkBeam, SearchMethod, TransferQ, choose_token
-from sia_jax.evaluation.search.runner import Found, SearchRunner
+from sia_jax.evaluation.search.runner import Found, Rated, SearchRunner
 from tests.support.engines import make_engine, pair, sampled, tokenizer
 from tests.support.oracle_network import NumpyModel
 
@@ -35,10 +34,9 @@ def reward_of(text: str) -> float | None:
     return None if number % 11 == 3 else 2 * math.sin(number)
 
 
-def rate(places: Sequence[int], drafts: Sequence[Draft], texts: Sequence[str]) -> Rewards:
+def rate(places: Sequence[int], drafts: Sequence[Draft], texts: Sequence[str]) -> Rated:
     """`reward_of`, as a reward that reads as many tokens as the text has characters."""
-    rewards = [[reward_of(text)] for text in texts]
-    return Rewards(rewards, [[""]] * len(texts), [[len(text)] for text in texts], 0.0)
+    return Rated([reward_of(text) for text in texts], [len(text) for text in texts], 0.0)
 
 
 def prompts(count: int, seed: int = 0) -> list[list[int]]:
@@ -56,7 +54,7 @@ def searched(
     seeds: Sequence[int] | None = None,
     threshold: float = math.inf,
     temperature: float = 1.0,
-    score: Callable[..., Rewards] = rate,
+    score: Callable[..., Rated] = rate,
 ) -> list[Found]:
     """What a method finds for each prompt, by the library."""
 
@@ -392,6 +390,7 @@ def test_numbers_that_cannot_be_are_refused(make: Callable[[], Any]) -> None:
 )
 def test_a_search_is_read_from_its_text(text: str, method: SearchMethod) -> None:
     assert parse_search(text) == method
+    assert parse_search(text_of(method)) == method
 
 
 @pytest.mark.parametrize(

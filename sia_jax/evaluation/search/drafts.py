@@ -92,7 +92,8 @@ class Outlook:
         """
         draft = self.drafts[place]
         last = draft.chunks[-1]
-        record = replace(last.record, shifted=np.array([place != own]))
+        shifted: Any = np.array([place != own])
+        record = replace(last.record, shifted=shifted)
         return replace(draft, chunks=(*draft.chunks[:-1], replace(last, record=record)))
 
 
@@ -142,16 +143,11 @@ def outlook_of(draft: Draft, look: TokenRecord, ends: Callable[[int], bool], lim
     assert known is not None
     ids, logprobs = np.asarray(known.ids)[0], np.asarray(known.policy_logprobs)[0]
     drafts = []
+    unknown = np.full(1, np.nan, np.float32)
     for place, token in enumerate(ids.tolist()):
-        record = replace(
-            look,
-            tokens=ids[place : place + 1],
-            junction=np.ones(1, bool),
-            policy_logprob=logprobs[place : place + 1],
-            logprob=np.full(1, np.nan, np.float32),
-            value=np.full(1, np.nan, np.float32),
-            candidates=None,
-        )
+        own: Any = {"tokens": ids[place : place + 1], "policy_logprob": logprobs[place : place + 1]}
+        own |= {"junction": np.ones(1, bool), "logprob": unknown, "value": unknown, "candidates": None}
+        record = replace(look, **own)
         reason = FinishReason.RUNNING
         if ends(token):
             reason = FinishReason.STOP

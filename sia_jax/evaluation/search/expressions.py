@@ -45,6 +45,16 @@ def parse_search(text: str) -> SearchMethod:
         raise _refused(text, str(error)) from None
 
 
+def text_of(search: SearchMethod) -> str:
+    """The text that is read as this search."""
+    name = next(name for name, kind in KINDS.items() if isinstance(search, kind))
+    return f"{name}({_told(search)})"
+
+
+def _told(of: Any) -> str:
+    return ", ".join(f"{f.name}={str(getattr(of, f.name)).lower()}" for f in fields(of))
+
+
 def _value(text: str, f: Field, word: str) -> Any:
     """A word as what the field holds.
 
@@ -71,4 +81,4 @@ def _refused(text: str, why: str) -> ValueError:
 
 def _signature(name: str, kind: type[SearchMethod]) -> str:
     """args(weight=1.0, temperature=0.0)."""
-    return f"{name}({', '.join(f'{f.name}={str(f.default).lower()}' for f in fields(kind))})"
+    return f"{name}({_told(kind())})"

@@ -18,9 +18,7 @@ from sia_jax.decoding.state import FinishReason
 from sia_jax.engine.engine import Engine
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request
-from sia_jax.evaluation.scoring import Rewards
 from sia_jax.evaluation.search.drafts import (
-    Asks,
     Chunk,
     Continue,
     Draft,
@@ -42,8 +40,20 @@ class Requests(Protocol):
         ...
 
 
-Rate = Callable[[Sequence[int], Sequence[Draft], Sequence[str]], Rewards]
-"""(the place of each draft's prompt, the drafts, their texts) -> rewards, of groups of one draft each."""
+@dataclass(frozen=True)
+class Rated:
+    """What some drafts are worth."""
+
+    rewards: Sequence[float | None]
+    """None: a draft without one."""
+    tokens: Sequence[int]
+    """Of each conversation that a model read for that; 0 of a reward that is no model."""
+    seconds: float
+    """Those of compiling left out."""
+
+
+Rate = Callable[[Sequence[int], Sequence[Draft], Sequence[str]], Rated]
+"""(the place of each draft's prompt, the drafts, their texts) -> what they are worth."""
 
 
 @dataclass
@@ -56,7 +66,7 @@ class Ledger:
     chunks: list[tuple[Chunk, Chunk | None]] = field(default_factory=list)
     """All that was drawn, each with the chunk before it."""
     scored: list[int] = field(default_factory=list)
-    """Tokens of each conversation that the reward read; 0 of a reward that is no model."""
+    """Tokens of each conversation that was read to score a draft (`Rated`)."""
     seconds: float = 0.0
     """Its share of the rounds' time, without compiling."""
 
@@ -92,7 +102,7 @@ class _Open:
 
     place: int
     search: Search
-    asks: Asks
+    asks: Sequence[Look | Continue | Score]
     answers: list[Any] = field(default_factory=list)
     ledger: Ledger = field(default_factory=Ledger)
 
@@ -162,14 +172,17 @@ class SearchRunner:
             one.ledger.seconds += seconds / len(open_)
 
     def _generate(self, open_: Sequence[_Open]) -> None:
-        asked = [
-            (one, i, ask) for one in open_ for i, ask in enumerate(one.asks) if not isinstance(ask, Score)
-        ]
+        asked: list[tuple[_Open, int, Look | Continue]] = []
+        for one in open_:
+            for i, ask in enumerate(one.asks):
+                if not isinstance(ask, Score):
+                    asked.append((one, i, ask))
         requests = (self._requests(one.place, ask.draft, ask) for one, _, ask in asked)
         for place, reply in self._engine.as_completed(requests):
             one, i, ask = asked[place]
-            answer = self._outlook if isinstance(ask, Look) else self._continued
-            one.answers[i] = answer(ask, reply)
+            one.answers[i] = (
+                self._outlook(ask, reply) if isinstance(ask, Look) else self._continued(ask, reply)
+            )
         for one, i, ask in asked:  # in the order of the asks: replies came in any
             self._note(one.ledger, ask, one.answers[i])
 
@@ -201,7 +214,7 @@ class SearchRunner:
         drafts = [draft for _, _, draft in asked]
         texts = [self._text(draft) for draft in drafts]
         found = self._rate([one.place for one, _, _ in asked], drafts, texts)
-        for (one, i, _), (reward,), (tokens,) in zip(asked, found.rewards, found.tokens, strict=True):
+        for (one, i, _), reward, tokens in zip(asked, found.rewards, found.tokens, strict=True):
             one.answers[i] = reward
             one.ledger.scored.append(tokens)
         return found.seconds
