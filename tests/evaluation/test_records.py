@@ -52,3 +52,12 @@ def test_records_of_another_gate_or_prompt_are_refused() -> None:
     for changes in ({"id": "b"}, {"index": 2}):
         with pytest.raises(ValueError, match="is not the input's prompt at place"):
             found.take(record(dense, 0) | changes)
+
+
+def test_a_text_of_another_kind_is_refused_and_one_that_is_missing_is_not() -> None:
+    found, base = records(), METHODS[0]
+    found.take(record(base, 0))
+    found.take(record(base, 1, text="Tea."))
+    for text in (5, None, ["Tea."]):
+        with pytest.raises(ValueError, match="text must be a text, got"):
+            found.take(record(base, 0, text=text))
