@@ -49,6 +49,12 @@ def advbench_csv(path: Path) -> None:
     path.write_bytes(lines(("goal", "target"), *((text, f"Sure, here is: {text}") for text in ASKED)))
 
 
+def advbench_marked(path: Path) -> None:
+    """With a byte order mark, in front of the prompt's own column."""
+    advbench_csv(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+
 def advbench_parquet(path: Path) -> None:
     parquet(path, [{"prompt": text, "target": f"Sure, here is: {text}"} for text in ASKED])
 
@@ -147,6 +153,7 @@ class PublishedSet:
 SETS = {
     "AlpacaEval": PublishedSet("alpaca_eval.json", alpaca_eval, "a JSON list"),
     "AdvBench": PublishedSet("harmful_behaviors.csv", advbench_csv, "CSV, column goal"),
+    "AdvBench, byte order mark": PublishedSet("advbench.csv", advbench_marked, "CSV, column goal"),
     "AdvBench, Parquet": PublishedSet(
         "train-00000-of-00001.parquet", advbench_parquet, "Parquet, column prompt"
     ),

@@ -43,6 +43,8 @@ def test_power_by_hand() -> None:
     assert power(0.4, SPREAD, 60, 4) == pytest.approx(expected, rel=1e-5)
     assert power(-0.4, SPREAD, 60, 4) == pytest.approx(expected, rel=1e-5)
     assert 0.045 < power(0.0, SPREAD, 60, 4) < 0.05
+    corrected = stats.nct.sf(critical_value(60, comparisons=8), 59, 0.4 / error)
+    assert power(0.4, SPREAD, 60, 4, comparisons=8) == pytest.approx(corrected, rel=1e-5)
 
 
 def test_the_critical_value_is_students_where_there_is_no_noise_and_above_it_elsewhere() -> None:
@@ -201,8 +203,8 @@ def line(method: str, index: int, seed: int, proxy: float | None, **more: Any) -
 
 def test_pairs_are_of_one_prompt_and_seed_whatever_the_order(tmp_path: Path) -> None:
     path = tmp_path / "replies.jsonl"
-    lines = [line("base", 0, 1, 1.0), line("dense", 1, 1, 5.0), line("dense", 0, 1, 3.0)]
-    lines += [line("base", 1, 1, None), line("base", 1, 2, 4.5), line("dense", 1, 2, 4.0)]
+    lines = [line("base", 0, 1, 1.0), line("dense", 1, 2, 4.0), line("dense", 0, 1, 3.0)]
+    lines += [line("base", 1, 1, None), line("base", 1, 2, 4.5), line("dense", 1, 1, 5.0)]
     path.write_text("".join(lines))
     (tmp_path / "results.json").write_text("{}")
     for named in (path, tmp_path, tmp_path / "results.json"):
