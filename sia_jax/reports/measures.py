@@ -15,12 +15,13 @@ def differences_section(results: Mapping[str, Any]) -> str:
     Args:
       results: of a comparison, as of `sia_jax.evaluation.claims.to_json`.
     """
-    measures, lines, pairs = results["measures"], [], set()
-    for row in results["rows"]:
-        for rival, found in row["differences"].items():
-            pairs.add(frozenset((row["key"], rival)))
-            cells = [cell for measure in measures for cell in _difference(found[measure])]
-            lines.append([row["name"], rival, *cells])
+    measures = results["measures"]
+    lines = [
+        [row["name"], rival, *(cell for measure in measures for cell in _difference(found[measure]))]
+        for row in results["rows"]
+        if row["key"] != "base"  # whose difference from dense steering is told of that
+        for rival, found in row["differences"].items()
+    ]
     if not lines:
         return ""
     columns = ["method", "minus"]
@@ -30,7 +31,7 @@ def differences_section(results: Mapping[str, Any]) -> str:
         "## Differences\n\n"
         f"{markdown.table(columns, lines, labels=2)}\n"
         "p is the two-sided p-value that belongs to the interval beside it, adjusted by Holm's method for "
-        f"the {len(pairs)} differences of this table on the same reward: if only those with a p of at most "
+        f"the {len(lines)} differences of this table on the same reward: if only those with a p of at most "
         "0.05 are called different, the chance that any of these calls is wrong is at most 5%. The two "
         "rewards are not corrected for each other, nor are intervals. Wins are the share of replies that "
         "earn more than their partner, the reply to the same prompt under the same seed; ties count one "
