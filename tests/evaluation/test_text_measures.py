@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections import Counter
 
 import numpy as np
@@ -76,8 +77,6 @@ def test_words_of_several_scripts(text: str, expected: list[str]) -> None:
 
 @given(st.text())
 def test_every_character_but_white_space_stands_in_one_word(text: str) -> None:
-    import unicodedata
-
     plain = unicodedata.normalize("NFC", text).replace("\u2019", "'").replace("\u02bc", "'")
     assert "".join(words(text)) == re.sub(r"\s", "", plain)
 
