@@ -14,7 +14,7 @@ import pytest
 
 import decode.benchmark
 import train.benchmark
-from decode import calibrate, chat, compare, coverage, demo, entropy_study, evaluate, generate, trace
+from decode import calibrate, chat, compare, coverage, demo, entropy_study, evaluate, generate, power, trace
 from sia_jax.data.records import unfinished_folder, write_records
 from sia_jax.files.lock import locked
 from tests.reports.test_trace import make_record
@@ -52,13 +52,14 @@ def every_program(bad: str, out: Path) -> list[tuple[Callable[[Any], None], Any]
             evaluate.Args(**models, reward=bad, prompts=bad, thresholds=bad, out=str(out / "e")),
         ),
         (entropy_study.main, entropy_study.Args(**models, prompts=bad, out=str(out / "s"), continuations=0)),
+        (power.main, power.Args(difference=(0.1,), replies=bad)),
         (prepare.main, prepare.Args(format="jsonl", input=bad, tokenizer=bad, out=str(out / "p"))),
         (label.main, label.Args(input=bad, reward_model=bad, out=str(out / "l"))),
         (value_model.main, value_model.Args(data=Path(bad), base=bad, out=out / "v")),
     ]
 
 
-@pytest.mark.parametrize("number", range(11))
+@pytest.mark.parametrize("number", range(12))
 def test_a_hostile_name_in_an_error_is_text(
     number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,6 +239,11 @@ def test_no_program_writes_over_what_it_reads_under_whatever_name(
         (
             label.main,
             lambda path: label.Args(input="none", reward_model="none", out="other", plot=str(path)),
+            "--plot must be a .png file",
+        ),
+        (
+            power.main,
+            lambda path: power.Args(replies="none", plot=str(path)),
             "--plot must be a .png file",
         ),
         (

@@ -6,15 +6,18 @@ many were.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
 from sia_jax.evaluation.methods import Method
+from sia_jax.evaluation.multiplicity import holm
 from sia_jax.evaluation.search.expressions import text_of
-from sia_jax.evaluation.statistics import Interval, paired_difference
+from sia_jax.evaluation.statistics import Interval, mean_interval, paired_difference, win_rate
+from sia_jax.evaluation.text_measures import reply_measures, set_measures
 
 Measure = Literal["gold", "proxy"]
 
@@ -30,7 +33,7 @@ Its "index" and "seed"; "gold" and "proxy", the rewards of the reply that was ch
 records where there is no gold reward; either is None where the reply has none);
 its "length" and "finish_reason"; "sampled_tokens", "sampled_junctions" and, unless an earlier release wrote
 it, "sampled_decided" and "values_read" of all replies that were sampled for it; "seconds", its share of the
-time; "flops" by model; "threshold" and "rate".
+time; "flops" by model; "threshold" and "rate". Its "text", of all records or of none.
 """
 
 
@@ -80,6 +83,13 @@ class Measured:
         """Replies without a reward."""
         return int(np.isnan(self.rewards(measure)).sum())
 
+    @property
+    def texts(self) -> list[str] | None:
+        """The replies that were chosen; None where a record has no text."""
+        if any("text" not in record for record in self.records):
+            return None
+        return [record["text"] for record in self.records]
+
 
 class Comparison:
     """Some methods, all measured on the same prompts under the same seeds.
@@ -101,6 +111,7 @@ class Comparison:
             for method in methods
         ]
         self._resamples = resamples
+        self._differences: dict[tuple[Measured, Measured, Measure], Interval] = {}
         pairs = [[(r["index"], r["seed"]) for r in measured.records] for measured in self.measured]
         for measured, own in zip(self.measured, pairs, strict=True):
             if not own or own != pairs[0]:
@@ -138,31 +149,78 @@ class Comparison:
 
     def mean(self, one: Measured, measure: Measure) -> Interval:
         """Of a method's rewards."""
-        rewards = one.rewards(measure)
-        return self._difference(rewards, np.zeros_like(rewards), one.prompts)
+        return self._of_pairs(mean_interval, one.prompts, one.rewards(measure))
 
     def difference(self, one: Measured, other: Measured, measure: Measure) -> Interval:
         """By how much a method earns more than another on the same prompts under the same seeds."""
-        return self.beyond(one, other.rewards(measure), measure)
+        key = (one, other, measure)
+        if key not in self._differences:
+            self._differences[key] = self.beyond(one, other.rewards(measure), measure)
+        return self._differences[key]
 
     def beyond(self, one: Measured, rewards: np.ndarray, measure: Measure) -> Interval:
         """By how much a method earns more than given rewards, [n], of the same prompts and seeds."""
-        return self._difference(one.rewards(measure), rewards, one.prompts)
+        return self._of_pairs(paired_difference, one.prompts, one.rewards(measure), rewards)
 
-    def _difference(self, values: np.ndarray, others: np.ndarray, prompts: Sequence[int]) -> Interval:
-        """Of the pairs in which both replies have a reward."""
-        both = np.isfinite(values) & np.isfinite(others)
-        left = [prompt for prompt, has in zip(prompts, both, strict=True) if has]
+    def wins(self, one: Measured, other: Measured, measure: Measure) -> Interval:
+        """How often a method earns more than another on the same prompt and seed; a tie counts one half."""
+        return self._of_pairs(win_rate, one.prompts, one.rewards(measure), other.rewards(measure))
+
+    def rivals(self, one: Measured) -> dict[str, Measured]:
+        """What a method is held against: base and dense steering, if they were measured and are not it."""
+        found = {"base": self.find("base"), "dense": self.find("dense")}
+        return {name: rival for name, rival in found.items() if rival is not None and rival is not one}
+
+    @cached_property
+    def adjusted(self) -> dict[Measure, dict[frozenset[str], float]]:
+        """By measure and the keys of both methods: the p-value of their difference, adjusted by `holm`.
+
+        What is corrected for are all differences of a measure between a method and its rivals, each once. One
+        without an interval has a p-value of 1, and counts.
+        """
+        found: dict[Measure, dict[frozenset[str], float]] = {}
+        for measure in self.measures:
+            p: dict[frozenset[str], float] = {}
+            for one in self.measured:
+                for rival in self.rivals(one).values():
+                    own = self.difference(one, rival, measure).p
+                    p.setdefault(_pair(one, rival), 1.0 if own is None else own)
+            found[measure] = dict(zip(p, map(float, holm([*p.values()])), strict=True))
+        return found
+
+    def _against(self, one: Measured, rival: Measured, measure: Measure) -> dict[str, Any]:
+        """A difference, its p-value adjusted for all, and the share of wins; JSON."""
+        found = self.difference(one, rival, measure)
+        adjusted = None if found.p is None else self.adjusted[measure][_pair(one, rival)]
+        wins = self.wins(one, rival, measure)
+        return found.to_json() | {"p_adjusted": adjusted, "wins": wins.to_json()}
+
+    def _of_pairs(
+        self, figure: Callable[..., Interval], prompts: Sequence[int], *values: np.ndarray
+    ) -> Interval:
+        """A figure of the replies that have all these values, [n] each."""
+        has: np.ndarray = np.isfinite(np.stack(values)).all(axis=0)
+        left = [prompt for prompt, known in zip(prompts, has, strict=True) if known]
         if len(set(left)) < 2:
-            mean = float(np.mean((values - others)[both])) if left else math.nan
-            return Interval(mean, -math.inf, math.inf, f"{len(set(left))} prompts with a reward of both")
-        return paired_difference(values[both], others[both], left, resamples=self._resamples)
+            why = f"{len(set(left))} prompts with a value, of 2 needed"
+            return Interval(math.nan, -math.inf, math.inf, why)
+        return figure(*(own[has] for own in values), left, resamples=self._resamples)
+
+    def _of_texts(self, one: Measured) -> dict[str, Any]:
+        """The measures of a method's texts, JSON; nothing without texts."""
+        if one.texts is None:
+            return {}
+        found: dict[str, Any] = {}
+        for name, values in reply_measures(one.texts).items():
+            interval = self._of_pairs(mean_interval, one.prompts, values)
+            found[name] = interval.within(0, math.inf if name == "words" else 1).to_json()
+        shares = set_measures(one.texts)
+        return found | {name: None if math.isnan(share) else share for name, share in shares.items()}
 
     def row(self, one: Measured) -> dict[str, Any]:
         """All that is reported of a method; JSON."""
         method, count = one.method, len(one.records)
         ends = [record["finish_reason"] for record in one.records]
-        rivals = {"base": self.find("base"), "dense": self.find("dense")}
         return {
             "key": method.key,
             "name": method.name,
@@ -179,9 +237,8 @@ class Comparison:
             "decided": one.decided,
             "rewards": {measure: self.mean(one, measure).to_json() for measure in self.measures},
             "differences": {
-                name: {m: self.difference(one, rival, m).to_json() for m in self.measures}
-                for name, rival in rivals.items()
-                if rival is not None and rival is not one
+                name: {measure: self._against(one, rival, measure) for measure in self.measures}
+                for name, rival in self.rivals(one).items()
             },
             "tokens_per_second": tokens_per_second(one.tokens, _seconds(one.records)),
             "tokens_per_second_by_seed": [_rate_of(one.records, seed) for seed in self.seeds],
@@ -194,7 +251,12 @@ class Comparison:
             "non_finite": ends.count("non_finite"),
             "unscored": one.unscored("proxy"),
             **({"gold_unscored": one.unscored("gold")} if "gold" in self.measures else {}),
+            **self._of_texts(one),
         }
+
+
+def _pair(one: Measured, other: Measured) -> frozenset[str]:
+    return frozenset((one.method.key, other.method.key))
 
 
 def tokens_per_second(tokens: int, seconds: float) -> float | None:

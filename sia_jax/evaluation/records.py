@@ -187,6 +187,8 @@ def check_record(record: Mapping[str, Any], *, gold: bool) -> None:
     for name in ("method", "finish_reason", "commit", "machine"):
         if not isinstance(record[name], str):
             raise ValueError(f"{name} must be a text, got {shown_value(record[name], 60)}")
+    if not isinstance(record.get("text", ""), str):
+        raise ValueError(f"text must be a text, got {shown_value(record['text'], 60)}")
     if type(record["index"]) is not int or type(record["seed"]) is not int:
         got = " and ".join(shown_value(record[name], 60) for name in ("index", "seed"))
         raise ValueError(f"index and seed must be integers, got {got}")

@@ -14,7 +14,7 @@ no interval.
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,9 @@ class Interval:
     """-inf and inf where the data say too little for an interval."""
     why: str = ""
     """Why there is none: '12 prompts, of 20 needed'."""
+    p: float | None = None
+    """Of a difference: the two-sided p-value of its being 0 that belongs to the interval; see
+    `paired_difference`. None where there is no interval, and of what is no difference."""
 
     @property
     def is_known(self) -> bool:
@@ -52,9 +55,10 @@ class Interval:
         return math.isfinite(self.low) and math.isfinite(self.high)
 
     def to_json(self) -> dict[str, Any]:
-        """Its numbers by their names, null for one that is not known, and then why."""
+        """Its numbers by their names, null for one that is not known, and then why; p where there is one."""
         numbers = {"mean": self.mean, "low": self.low, "high": self.high}
         known = {name: x if math.isfinite(x) else None for name, x in numbers.items()}
+        known |= {} if self.p is None else {"p": self.p}
         return known | ({"why": self.why} if self.why else {})
 
     @classmethod
@@ -65,7 +69,13 @@ class Interval:
             return unknown if fields[name] is None else float(fields[name])
 
         ends = number("low", -math.inf), number("high", math.inf)
-        return cls(number("mean", math.nan), *ends, fields.get("why", ""))
+        return cls(number("mean", math.nan), *ends, fields.get("why", ""), fields.get("p"))
+
+    def within(self, lowest: float, highest: float) -> "Interval":
+        """The interval without what lies outside of a range, as of shares; one that is not known stays so."""
+        if not self.is_known:
+            return self
+        return replace(self, low=max(self.low, lowest), high=min(self.high, highest))
 
     def text(self, *, signed: bool = False, digits: int = 2) -> str:
         """'1.31 [1.22, 1.40]', or '+1.31 [+1.22, +1.40]'; '1.31 [?]' without an interval.
@@ -101,38 +111,19 @@ def mean_interval(
     Raises:
       ValueError: other numbers of values and clusters, a value that is not finite, fewer than two clusters.
     """
-    x = np.asarray(values, np.float64)
-    if x.shape != (len(clusters),):
-        raise ValueError(f"expected as many values as clusters, got {x.shape} and {len(clusters)}")
-    if not np.isfinite(x).all():
-        raise ValueError(f"values must be finite, got {x[~np.isfinite(x)][0]} at {np.argmin(np.isfinite(x))}")
-    if resamples < 1:
-        raise ValueError(f"resamples must be 1 or more, got {resamples}")
-    places = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
-    if len(places) < 2:
-        raise ValueError(
-            f"an interval takes two prompts or more, got {len(places)}: one says nothing of others"
-        )
-    place = np.array([places[cluster] for cluster in clusters])
-    sums, sizes = np.bincount(place, x), np.bincount(place).astype(np.float64)
-    mean, why = float(x.mean()), why_no_interval(sums / sizes, float(np.abs(x).max()))
-    if why:
-        return Interval(mean, -math.inf, math.inf, why)
-    # About the mean, where nothing is lost by rounding.
-    residuals = sums - mean * sizes
-    error = float(standard_error(residuals, sizes))
-    tail = (1 - LEVEL) / 2
-    ratios = _studentised(residuals, sizes, resamples, seed)
-    # No interpolation: a resample without any spread may have an infinite t*.
-    low, high = map(float, np.quantile(ratios, (tail, 1 - tail), method="inverted_cdf"))
-    student = float(stats.t.ppf(1 - tail, len(places) - 1))
-    return Interval(mean, mean - max(student, high) * error, mean + max(student, -low) * error)
+    return replace(_estimate(values, clusters, resamples, seed), p=None)
 
 
 def paired_difference(
     values: Any, others: Any, clusters: Sequence[Hashable], *, resamples: int = 10_000, seed: int = 0
 ) -> Interval:
     """By how much the mean of some values is above that of others; see `mean_interval`.
+
+    Its p is the smallest 2 a at which the interval of confidence 1 - 2 a leaves 0 out: with t0 = m / se,
+
+      p = 2 max(Student's P(t >= |t0|), (1 + resamples with t* as far as t0, on its side) / (1 + resamples))
+
+    so p <= 1 - LEVEL where the interval leaves 0 out, but for one resample.
 
     Args:
       values: [n].
@@ -147,7 +138,41 @@ def paired_difference(
     x, y = np.asarray(values, np.float64), np.asarray(others, np.float64)
     if x.shape != y.shape:
         raise ValueError(f"expected pairs, got values of shapes {x.shape} and {y.shape}")
-    return mean_interval(x - y, clusters, resamples=resamples, seed=seed)
+    return _estimate(x - y, clusters, resamples, seed)
+
+
+def win_rate(
+    values: Any,
+    others: Any,
+    clusters: Sequence[Hashable],
+    *,
+    tie: float = 1e-6,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Interval:
+    """How often some values are above their partners; a tie counts one half. See `paired_difference`.
+
+    The interval ends at 0 and 1 at the latest, and p is that of a rate of one half.
+
+    Args:
+      values: [n].
+      others: [n], each the partner of the value at its place.
+      clusters: [n] of the pairs.
+      tie: what differs by no more than so much of the largest absolute value is equal: a network's rewards of
+        one text may differ by rounding from batch to batch.
+      resamples: drawn.
+      seed: of the draws.
+
+    Raises:
+      ValueError: as of `paired_difference`.
+    """
+    x, y = np.asarray(values, np.float64), np.asarray(others, np.float64)
+    if x.shape != y.shape:
+        raise ValueError(f"expected pairs, got values of shapes {x.shape} and {y.shape}")
+    largest = max(float(np.abs(side).max(initial=0.0)) for side in (x, y))
+    beyond = np.where(np.abs(x - y) <= tie * largest, 0.0, np.sign(x - y) / 2)  # a NaN stays one
+    found = _estimate(beyond, clusters, resamples, seed)
+    return replace(found, mean=found.mean + 0.5, low=found.low + 0.5, high=found.high + 0.5).within(0, 1)
 
 
 def why_no_interval(means: np.ndarray, largest: float) -> str:
@@ -176,6 +201,37 @@ def standard_error(residuals: np.ndarray, sizes: np.ndarray) -> Any:
     return np.sqrt(n / (n - 1) * np.sum(residuals**2, axis=-1)) / np.sum(sizes, axis=-1)
 
 
+def _estimate(values: Any, clusters: Sequence[Hashable], resamples: int, seed: int) -> Interval:
+    """`mean_interval`, with the p-value of a mean of 0."""
+    x = np.asarray(values, np.float64)
+    if x.shape != (len(clusters),):
+        raise ValueError(f"expected as many values as clusters, got {x.shape} and {len(clusters)}")
+    if not np.isfinite(x).all():
+        raise ValueError(f"values must be finite, got {x[~np.isfinite(x)][0]} at {np.argmin(np.isfinite(x))}")
+    if resamples < 1:
+        raise ValueError(f"resamples must be 1 or more, got {resamples}")
+    places = {cluster: place for place, cluster in enumerate(dict.fromkeys(clusters))}
+    if len(places) < 2:
+        raise ValueError(
+            f"an interval takes two prompts or more, got {len(places)}: one says nothing of others"
+        )
+    place = np.array([places[cluster] for cluster in clusters])
+    sums, sizes = np.bincount(place, x), np.bincount(place).astype(np.float64)
+    mean, why = float(x.mean()), why_no_interval(sums / sizes, float(np.abs(x).max()))
+    if why:
+        return Interval(mean, -math.inf, math.inf, why)
+    # About the mean, where nothing is lost by rounding.
+    residuals = sums - mean * sizes
+    error = float(standard_error(residuals, sizes))
+    tail = (1 - LEVEL) / 2
+    ratios = _studentised(residuals, sizes, resamples, seed)
+    # No interpolation: a resample without any spread may have an infinite t*.
+    low, high = map(float, np.quantile(ratios, (tail, 1 - tail), method="inverted_cdf"))
+    student = float(stats.t.ppf(1 - tail, len(places) - 1))
+    ends = mean - max(student, high) * error, mean + max(student, -low) * error
+    return Interval(mean, *ends, p=_p_value(mean / error, ratios, len(places) - 1))
+
+
 def _studentised(residuals: np.ndarray, sizes: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """[resamples] t* of clusters whose residuals about the mean sum up to 0."""
     n, rng, found = len(sizes), np.random.default_rng(seed), []
@@ -188,3 +244,10 @@ def _studentised(residuals: np.ndarray, sizes: np.ndarray, resamples: int, seed:
         with np.errstate(divide="ignore", invalid="ignore"):
             found.append(np.nan_to_num(shift / error, nan=0.0, posinf=np.inf, neginf=-np.inf))
     return np.concatenate(found)
+
+
+def _p_value(ratio: float, ratios: np.ndarray, degrees: int) -> float:
+    """Of a mean that is `ratio` standard errors from 0; see `paired_difference`."""
+    as_far = np.count_nonzero(ratios >= ratio if ratio > 0 else ratios <= ratio)
+    share = (1 + as_far) / (1 + len(ratios))
+    return min(1.0, 2 * max(share, float(stats.t.sf(abs(ratio), degrees))))

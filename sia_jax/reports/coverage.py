@@ -7,12 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from sia_jax.evaluation.coverage import KINDS, Cover, Law, from_values
+from sia_jax.evaluation.replies import read_rewards
 from sia_jax.evaluation.statistics import FEWEST, FEWEST_OTHERS, LEVEL
-from sia_jax.files.reading import check_file
-from sia_jax.files.shown import shown_value
-from sia_jax.files.strict_json import parse_object, stream_lines
 from sia_jax.reports import markdown
-from sia_jax.runs.journal import number_in, place_in
 
 
 def laws_of(replies: Path, pairs: Sequence[str]) -> list[Law]:
@@ -26,20 +23,9 @@ def laws_of(replies: Path, pairs: Sequence[str]) -> list[Law]:
       FileNotFoundError, ValueError: no such file, or none of such replies.
     """
     found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    check_file(replies, "file of replies")
-    with replies.open("rb") as file:
-        for number, line in stream_lines(file, str(replies)):
-            place = f"{replies}, line {number}"
-            record = parse_object(line, place, is_line=True)
-            try:
-                method, index, gold = record["method"], place_in(record, "index"), number_in(record, "gold")
-                if not isinstance(method, str):
-                    raise ValueError(f"method must be a text, got {shown_value(method, 60)}")
-            except (ValueError, KeyError) as error:
-                raise ValueError(
-                    f"{place}: this is no reply with a method, an index and a gold reward ({error})"
-                ) from None
-            found[method][index].append(gold)
+    for reply in read_rewards(replies, "gold"):
+        assert reply.reward is not None  # as a proxy reward may be
+        found[reply.method][reply.index].append(reply.reward)
     laws = []
     for pair in pairs:
         one, _, other = pair.partition(":")

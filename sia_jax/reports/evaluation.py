@@ -17,6 +17,7 @@ from sia_jax.files.reading import check_file, read_bytes
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import copy_file, make_folder, replacing, write_text
 from sia_jax.reports import markdown
+from sia_jax.reports.measures import differences_section, texts_section
 
 Results = Mapping[str, Any]
 """What `decode.evaluate` writes to results.json."""
@@ -148,6 +149,12 @@ def claims_text(results: Results) -> str:
     return "\n".join(parts)
 
 
+def results_text(results: Results) -> str:
+    """All tables of a comparison and its claims, as Markdown: what stands in results.md."""
+    parts = [evaluation_table(results), claims_text(results), *_further(results)]
+    return "\n".join(parts)
+
+
 def draw_pareto(results: Results, path: Path) -> None:
     """Reward over the share of steered tokens, with 95% intervals, as a PNG; an old file is replaced.
 
@@ -258,6 +265,7 @@ def evaluation_page(
         evaluation_table(results),
         _explanations(results),
         f"![Reward over the share of steered tokens]({picture})\n",
+        *_further(results),
         *([appendix.rstrip() + "\n"] if appendix else []),
         "## How it was made\n",
         f"```\n{commands}```\n" if commands else "",
@@ -401,6 +409,11 @@ def _rewards(settings: Mapping[str, Any]) -> Iterator[str]:
         yield f"gold reward: {settings['gold']}"
 
 
+def _further(results: Results) -> list[str]:
+    """The sections of further measures that there are."""
+    return [part for part in (differences_section(results), texts_section(results)) if part]
+
+
 def _verdicts(results: Results) -> str:
     """How intervals and verdicts come about, and what is not corrected."""
     count = results["comparisons"]
@@ -410,7 +423,8 @@ def _verdicts(results: Results) -> str:
         "both over prompts, each with its replies under all seeds; differences are paired, by prompt and "
         f"seed. With fewer than {FEWEST} prompts there is no interval and no claim, and no interval where "
         f"fewer than {FEWEST_OTHERS} prompts have another value than the commonest: [?]. Each interval is "
-        "that of its own comparison, and nothing is corrected for their number: of the "
+        "that of its own comparison, and no verdict is corrected for their number, as the p-values under "
+        "Differences are: of the "
         f"{count} comparisons that stand under the claims, {expected_by_chance(count):.1f} would be expected "
         "to say better by chance alone if no method differed from another. A method matches dense steering "
         "if it is shown to keep nine tenths of what that gains over the base."

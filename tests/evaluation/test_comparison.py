@@ -8,7 +8,9 @@ import pytest
 from sia_jax.evaluation.claims import Claim, Finding, expected_by_chance, judge
 from sia_jax.evaluation.comparison import Comparison, Measure
 from sia_jax.evaluation.methods import Method, plan_methods
-from sia_jax.evaluation.statistics import Interval, paired_difference
+from sia_jax.evaluation.multiplicity import holm
+from sia_jax.evaluation.statistics import Interval, mean_interval, paired_difference
+from sia_jax.evaluation.text_measures import distinct_n, is_refusal, rep_n, words
 from tests.support.comparing import METHODS, PROMPTS, SEEDS, made_up
 
 USUAL = {
@@ -322,3 +324,79 @@ def test_some_methods_may_be_left_out() -> None:
     assert [method.key for method in plan_methods([], (4,), groups=("best-of",))] == [
         "base-best-of-4-by-reward"
     ]
+
+
+def test_p_values_are_corrected_for_all_differences_of_a_measure_each_once() -> None:
+    comparison = made_up(USUAL, 1.0)
+    plain, told = {}, {}
+    for one in comparison.measured:
+        row = comparison.row(one)
+        assert set(row["differences"]) == {"base", "dense"} - {one.method.key}
+        for rival, found in row["differences"].items():
+            pair = tuple(sorted((one.method.key, rival)))
+            plain[pair], told[pair] = found["gold"]["p"], found["gold"]["p_adjusted"]
+    assert len(plain) == 2 * len(METHODS) - 3  # base and dense steering are held against each other once
+    adjusted = dict(zip(plain, holm([*plain.values()]), strict=True))
+    assert told == pytest.approx(adjusted)
+    assert any(told[pair] > plain[pair] for pair in plain)
+
+
+def test_a_difference_without_an_interval_has_no_p_value_and_counts_among_those_corrected_for() -> None:
+    def gold(method: Method, record: dict[str, Any]) -> float:
+        few = method.key == "entropy-0.2" and record["index"] >= 9
+        return float(record["gold"]) if not few else gold_of_base[record["index"], record["seed"]]
+
+    base = made_up(USUAL, 0.1).measured[0]
+    gold_of_base = {(record["index"], record["seed"]): record["gold"] for record in base.records}
+    comparison = Comparison(*some_records(gold=gold), resamples=200)
+    one, rival = comparison.find("entropy", 0.2), comparison.find("base")
+    assert one is not None
+    assert rival is not None
+    found = comparison.row(one)["differences"]["base"]["gold"]
+    assert "p" not in found
+    assert found["p_adjusted"] is None
+    assert comparison.adjusted["gold"][frozenset(("entropy-0.2", "base"))] == 1
+    assert len(comparison.adjusted["gold"]) == 2 * len(METHODS) - 3
+
+
+def test_wins_are_of_pairs_that_both_have_a_reward() -> None:
+    def proxy(method: Method, record: dict[str, Any]) -> float | None:
+        return None if method.key == "dense" and record["index"] == 3 else float(record["proxy"])
+
+    comparison = Comparison(*some_records(proxy=proxy), resamples=200)
+    dense, base = comparison.find("dense"), comparison.find("base")
+    assert dense is not None
+    assert base is not None
+    pairs = zip(dense.records, base.records, strict=True)
+    won = [one["proxy"] > other["proxy"] for one, other in pairs if one["proxy"] is not None]
+    found = comparison.row(dense)["differences"]["base"]["proxy"]["wins"]
+    assert found["mean"] == pytest.approx(np.mean(won))
+    assert len(won) == (PROMPTS - 1) * SEEDS
+
+
+def test_measures_of_texts_stand_in_the_row_where_the_records_have_them() -> None:
+    texts = ["so it is so it is", "I cannot say.", "A cactus.", ""]
+
+    def text(method: Method, record: dict[str, Any]) -> str:
+        return texts[(record["index"] + record["seed"]) % 4]
+
+    comparison = Comparison(*some_records(text=text), resamples=200)
+    one = comparison.measured[0]
+    row, own = comparison.row(one), one.texts
+    assert own == [texts[(index + seed) % 4] for index in range(PROMPTS) for seed in range(SEEDS)]
+    by_hand = {"words": lambda text: len(words(text)), "refusals": is_refusal}
+    by_hand |= {f"rep_{n}": lambda text, n=n: rep_n(text, n) for n in (2, 3, 4)}
+    for name, of in by_hand.items():
+        expected = mean_interval([float(of(text)) for text in own], one.prompts, resamples=200)
+        assert Interval.from_json(row[name]) == expected.within(0, 1e9), name
+    for n in (1, 2, 3):
+        assert row[f"distinct_{n}"] == distinct_n(own, n)
+    without = Comparison(*some_records(), resamples=50)
+    assert "words" not in without.row(without.measured[0])
+
+
+def test_texts_without_a_word_have_no_share_of_distinct_ones() -> None:
+    comparison = Comparison(*some_records(text=lambda method, record: ""), resamples=50)
+    row = comparison.row(comparison.measured[0])
+    assert row["distinct_2"] is None
+    assert row["refusals"]["mean"] == 1

@@ -62,3 +62,12 @@ def test_a_gold_reward_that_is_missing_needs_a_reason() -> None:
     for changes in ({"gold": None}, {"gold": None, "gold_unscored": 3}, {"gold": "1", "gold_unscored": "no"}):
         with pytest.raises(ValueError, match="gold must be a number"):
             found.take(record(base, 0, **changes))
+
+
+def test_a_text_of_another_kind_is_refused_and_one_that_is_missing_is_not() -> None:
+    found, base = records(), METHODS[0]
+    found.take(record(base, 0))
+    found.take(record(base, 1, text="Tea."))
+    for text in (5, None, ["Tea."]):
+        with pytest.raises(ValueError, match="text must be a text, got"):
+            found.take(record(base, 0, text=text))
