@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sia_jax.extras import MissingExtraError
@@ -56,6 +56,8 @@ ANYTHING = st.one_of(
 
 
 @given(st.lists(ANYTHING, min_size=1, max_size=4))
+@example([math.nan, 3.5e38, 10**400, None])
+@example([True, "1", [1.0], -math.inf])
 def test_whatever_is_no_finite_number_is_no_reward_and_is_told_by_the_function_s_name(
     results: list[Any],
 ) -> None:
