@@ -90,8 +90,9 @@ class _Evaluation:
         self.policy = runner.prepare(args)
         self._prompting = settled = prompting.find_prompting(self.policy, args)
         prompting.announce(settled, self.prompts, console)
-        self._template = self.reward.template(args.reward_date_string)
-        self._gold_template = {} if self.gold is None else self.gold.template(args.reward_date_string)
+        date = args.reward_date_string
+        self._gold_template = {} if self.gold is None else self.gold.template(date, optional=True)
+        self._template = self.reward.template(date, optional=bool(self._gold_template))
         without_weights = runner.Models(self.policy, preflight.value_without_weights(args, self.policy))
         most = args.max_new_tokens
         checks = self.reward.checks(self.prompts, self._template, args.reward_max_tokens, most)

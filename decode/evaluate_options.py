@@ -30,7 +30,7 @@ class Args(PromptFileArgs, RewardArgs, SamplingArgs):
     reward: Name = None
     """The reward model, which gives the proxy reward: a folder, or else a Hub id. DIR=WEIGHT weights it."""
     reward_date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
-    """The date that the reward model's chat template writes; must be given if it writes today's."""
+    """The date that the reward models' chat templates write; must be given if one writes today's."""
     reward_max_tokens: Int = None
     """Of the longest conversation that is scored. Without: as many as the reward model holds."""
     prompts: Annotated[str, tyro.conf.arg(metavar="FILE")]
@@ -102,7 +102,9 @@ def check_options(args: Args) -> None:
     if args.combined == 0:
         check_used(args, ("combined_ratio", "sia_chooser"), "--combined N")
     if args.reward is None:
-        check_used(args, ("reward_date_string", "reward_max_tokens"), "--reward DIR")
+        check_used(args, ("reward_max_tokens",), "--reward DIR")
+    if args.reward is None and args.gold_reward is None:
+        check_used(args, ("reward_date_string",), "--reward DIR")
     if args.page is None:
         check_used(args, ("title", "introduction", "appendix"), "--page FILE")
     check_suffix("--page", args.page, ".md")

@@ -1,1 +1,1 @@
-"""Trajectory reward models at work: labels for data sets."""
+"""Rewards of finished replies: reward models and functions at work, their sums, labels for data sets."""

@@ -93,7 +93,7 @@ class RewardFunction:
         if not isinstance(results, list | tuple):
             raise _NoResultsError(f"returned a {type(found).__name__}, expected a list or an array")
         if len(results) != len(conversations):
-            raise _NoResultsError(f"returned {len(results)} results for {len(conversations)} conversations")
+            raise _NoResultsError(f"returned a list of {len(results)}, expected one of {len(conversations)}")
         return results
 
     def _outcome(self, place: int, result: Any) -> Outcome:

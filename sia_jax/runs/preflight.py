@@ -173,7 +173,7 @@ def function_check(
         asked = [[*(prompt.messages or ()), _REPLY] for prompt in known]
         for prompt, outcome in zip(known, function.score(asked), strict=True):
             if outcome.reason == "failed":
-                why = f"prompt {prompt.id!r} has no reward of {option}: {outcome.why}"
+                why = f"prompt {prompt.id!r} has no reward of {option}, leave it out: {outcome.why}"
                 wrong.setdefault(prompt.index, why)
 
     def check(prompt: PromptLine) -> None:

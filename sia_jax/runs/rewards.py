@@ -112,19 +112,19 @@ class RewardSource:
             checks.append(preflight.reward_check(self.model, max_tokens, template, max_new_tokens))
         return checks
 
-    def template(self, date_string: str | None) -> dict[str, str]:
+    def template(self, date_string: str | None, *, optional: bool = False) -> dict[str, str]:
         """Variables of the reward model's chat template; nothing without a model.
 
         Args:
-          date_string: that of --reward-date-string, which a gold reward's template need not take.
+          date_string: that of --reward-date-string.
+          optional: whether a template that writes no date is left as it is, for another one takes the date.
 
         Raises:
           ValueError: what `preflight.reward_template` finds.
         """
         if self.model is None:
             return {}
-        is_gold = self.option == GOLD_FUNCTION
-        return preflight.reward_template(self.model, date_string, optional=is_gold)
+        return preflight.reward_template(self.model, date_string, optional=optional)
 
     def load(self, **options: Any) -> sia_jax.RewardModel | None:
         """The reward model with its weights; None: there is none.

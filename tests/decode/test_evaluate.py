@@ -302,7 +302,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_loaded(
     [
         (
             {"id": "mine", "prompt": "Hello?"},
-            "has no reward of --gold-function: .*none of the embedded world's",
+            "has no reward of --gold-function, .*none of the embedded world's",
         ),
         (
             {"id": "harmless/cards/brother", "prompt": "Hello?"},

@@ -1,6 +1,7 @@
 """decode.evaluate with rewards that are programs: what is chosen by them, and who judges."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -172,6 +173,29 @@ def test_a_sum_with_a_model_chooses_and_another_model_judges(args: Args, folder:
     assert settings["gold"].startswith("reward model reward (")
 
 
+def test_a_date_is_for_the_template_that_writes_one(
+    args: Args, folder: Path, tmp_path: Path, no_loading: None
+) -> None:
+    """The judge's here, beside a reward model whose template has none; one that neither takes is refused."""
+    shutil.copytree(folder / "reward", tmp_path / "dated")
+    for path in (tmp_path / "dated").glob("*.jinja"):
+        path.unlink()
+    config = json.loads((tmp_path / "dated" / "tokenizer_config.json").read_text())
+    turns = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    config["chat_template"] = "{{ date_string if date_string else strftime_now('%d') }}" + turns
+    (tmp_path / "dated" / "tokenizer_config.json").write_text(json.dumps(config))
+    judged = {"gold_function": None, "gold_reward": str(tmp_path / "dated")}
+    run = replace(args, reward=str(folder / "reward"), **judged)
+    with pytest.raises(SystemExit, match=r"today's date into every conversation.*--reward-date-string"):
+        evaluate.main(run)
+    dated = replace(run, reward_date_string="26 Jul 2024")
+    for one in (dated, replace(dated, reward=None)):
+        with pytest.raises(AssertionError, match="the models were loaded"):
+            evaluate.main(one)
+    with pytest.raises(SystemExit, match=r"no variables \['date_string'\]"):
+        evaluate.main(replace(dated, gold_reward=str(folder / "reward")))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -182,6 +206,7 @@ def test_a_sum_with_a_model_chooses_and_another_model_judges(args: Args, folder:
         ({"gold_reward": "r"}, "--gold-reward and --gold-function are two gold rewards"),
         ({"gold_reward": "/nowhere", "gold_function": None}, "/nowhere: no such folder"),
         ({"reward_max_tokens": 60}, "--reward-max-tokens is for --reward DIR"),
+        ({"reward_date_string": "26 Jul 2024"}, "--reward-date-string is for --reward DIR"),
         ({"length_penalty": float("nan")}, "--length-penalty must be a finite number"),
     ],
 )

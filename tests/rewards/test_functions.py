@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sia_jax.extras import MissingExtraError
@@ -56,6 +56,8 @@ ANYTHING = st.one_of(
 
 
 @given(st.lists(ANYTHING, min_size=1, max_size=4))
+@example([math.nan, 3.5e38, 10**400, None])
+@example([True, "1", [1.0], -math.inf])
 def test_whatever_is_no_finite_number_is_no_reward_and_is_told_by_the_function_s_name(
     results: list[Any],
 ) -> None:
@@ -73,8 +75,8 @@ def test_whatever_is_no_finite_number_is_no_reward_and_is_told_by_the_function_s
 @pytest.mark.parametrize(
     ("returned", "told"),
     [
-        (lambda given: [1.0] * (len(given) - 1), "returned 0 results for 1 conversations"),
-        (lambda given: [1.0] * (len(given) + 1), "returned 2 results for 1 conversations"),
+        (lambda given: [1.0] * (len(given) - 1), "returned a list of 0, expected one of 1"),
+        (lambda given: [1.0] * (len(given) + 1), "returned a list of 2, expected one of 1"),
         (lambda given: 1.0, "returned a float, expected a list"),
         (lambda given: np.float32(1.0), "returned a float32, expected a list"),
         (lambda given: None, "returned a NoneType"),
@@ -183,7 +185,7 @@ def test_a_function_need_not_know_the_conversations_that_it_is_tried_out_on(
         ("reward = 1", "it is a int, which cannot be called"),
         ("def reward():\n    return []", "it raised TypeError"),
         ("def reward(x):\n    return [m['reply'] for m in x]", "it raised TypeError"),
-        ("def reward(x):\n    return [1.0]", "it returned 1 results for 2 conversations"),
+        ("def reward(x):\n    return [1.0]", "it returned a list of 1, expected one of 2"),
         ("def reward(x):\n    return 1.0", "it returned a float, expected a list or an array"),
         ("def reward(x):\n    return [None] * len(x)", "it returned None, expected a number"),
         ("def reward(x):\n    return ['1'] * len(x)", "it returned a str, expected a number"),

@@ -101,5 +101,7 @@ def test_prompts_that_a_function_fails_for_are_told_and_others_are_not() -> None
     prompts = parse_prompts(b"Good.\nA bad one.\n", "file")
     check = preflight.function_check([RewardFunction("judging:picky", picky)], prompts, "--gold-function")
     check(prompts[0])
-    with pytest.raises(ValueError, match="prompt 1 has no reward of --gold-function: judging:picky raised"):
+    with pytest.raises(
+        ValueError, match="prompt 1 has no reward of --gold-function, leave it out: judging:picky raised"
+    ):
         check(prompts[1])
