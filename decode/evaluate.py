@@ -45,7 +45,7 @@ from sia_jax.evaluation.search.checks import check_searches
 from sia_jax.evaluation.statistics import FEWEST
 from sia_jax.files.lock import locked
 from sia_jax.files.writing import write_text
-from sia_jax.reports.evaluation import claims_text, draw_pareto, evaluation_table, write_page
+from sia_jax.reports.evaluation import draw_pareto, results_text, write_page
 from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import command, goes_on, program, read_options
 from sia_jax.runs.console import Terminal
@@ -233,9 +233,8 @@ class _Evaluation:
         own = {method.key: self.records.of(method) for method in self.methods}
         with waiting(self.console, "comparing"):
             results = self._results(Comparison(self.methods, own, resamples=args.resamples))
-            table = evaluation_table(results)
             write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-            write_text(out / "results.md", f"{table}\n{claims_text(results)}")
+            write_text(out / "results.md", results_text(results))
             draw_pareto(results, out / "pareto.png")
             if args.page is not None:
                 write_page(
