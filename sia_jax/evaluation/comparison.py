@@ -17,7 +17,7 @@ from sia_jax.evaluation.methods import Method
 from sia_jax.evaluation.multiplicity import holm
 from sia_jax.evaluation.search.expressions import text_of
 from sia_jax.evaluation.statistics import Interval, mean_interval, paired_difference, win_rate
-from sia_jax.evaluation.text_measures import reply_measures, set_measures
+from sia_jax.evaluation.text_measures import perplexity, reply_measures, set_measures
 
 Measure = Literal["gold", "proxy"]
 
@@ -33,7 +33,8 @@ Its "index" and "seed"; "gold" and "proxy", the rewards of the reply that was ch
 records where there is no gold reward; either is None where the reply has none);
 its "length" and "finish_reason"; "sampled_tokens", "sampled_junctions" and, unless an earlier release wrote
 it, "sampled_decided" and "values_read" of all replies that were sampled for it; "seconds", its share of the
-time; "flops" by model; "threshold" and "rate". Its "text", of all records or of none.
+time; "flops" by model; "threshold" and "rate". Its "text" and "policy_logprob" (nats, the sum over its
+tokens; None where that is not finite), of all records or of none.
 """
 
 
@@ -82,6 +83,14 @@ class Measured:
     def unscored(self, measure: Measure) -> int:
         """Replies without a reward."""
         return int(np.isnan(self.rewards(measure)).sum())
+
+    @property
+    def perplexity(self) -> float | None:
+        """Of all replies under the unsteered policy; None where a record does not say, or all are empty."""
+        sums = [record.get("policy_logprob") for record in self.records]
+        if not self.tokens or any(logprob is None for logprob in sums):
+            return None
+        return perplexity(sums, [record["length"] for record in self.records])
 
     @property
     def texts(self) -> list[str] | None:
@@ -251,6 +260,7 @@ class Comparison:
             "non_finite": ends.count("non_finite"),
             "unscored": one.unscored("proxy"),
             **({"gold_unscored": one.unscored("gold")} if "gold" in self.measures else {}),
+            "perplexity": one.perplexity,
             **self._of_texts(one),
         }
 

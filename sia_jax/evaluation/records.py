@@ -1,7 +1,10 @@
 """The records of a comparison that is under way: how one is made and checked, and which are missing."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from sia_jax.engine.reply import json_threshold
 from sia_jax.evaluation.comparison import Record
@@ -129,6 +132,7 @@ def make_record(
       gold: the gold reward of that, and why there is none, where one is asked for.
     """
     (method, seed), reply = unit, chosen.reply
+    total = float(np.sum(reply.policy_logprob, dtype=np.float64))
     return {
         "method": method.key,
         "seed": seed,
@@ -141,6 +145,7 @@ def make_record(
         "length": len(reply.tokens),
         "junctions": reply.num_junctions,
         "shifted": reply.num_shifted,
+        "policy_logprob": min(total, 0.0) if math.isfinite(total) else None,  # rounding may leave 1e-8
         "gold": gold[0],
         **({"gold_unscored": gold[1]} if gold[1] else {}),
         "proxy": chosen.proxy,
@@ -184,6 +189,9 @@ def check_record(record: Mapping[str, Any], *, gold: bool) -> None:
             raise ValueError(f"{name} must be a number, of 0 or more but for rewards, got {got}")
     if record["proxy"] is not None and not is_finite(record["proxy"]):
         raise ValueError(f"proxy must be a number, or null, got {shown_value(record['proxy'], 60)}")
+    logprob = record.get("policy_logprob")
+    if logprob is not None and not (is_finite(logprob) and logprob <= 0):
+        raise ValueError(f"policy_logprob must be a number up to 0, or null, got {shown_value(logprob, 60)}")
     for name in ("method", "finish_reason", "commit", "machine"):
         if not isinstance(record[name], str):
             raise ValueError(f"{name} must be a text, got {shown_value(record[name], 60)}")

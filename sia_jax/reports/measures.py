@@ -59,16 +59,18 @@ def texts_section(results: Mapping[str, Any]) -> str:
             f"{row['cut']:.1%}",
             *(Interval.from_json(row[name]).text(digits=3) for name in repeated),
             *("" if row[name] is None else f"{row[name]:.3f}" for name in distinct),
+            "" if row.get("perplexity") is None else f"{row['perplexity']:.2f}",
             Interval.from_json(row["refusals"]).text(),
         ]
         for row in rows
     ]
     return (
         "## Fluency and length\n\n"
-        f"{markdown.table([*columns, 'refusals'], lines, labels=1)}\n"
+        f"{markdown.table([*columns, 'perplexity', 'refusals'], lines, labels=1)}\n"
         "rep-n is the share of a reply's n-grams of words that have stood in it before, on average of the "
         "replies; distinct-n the share of the n-grams of all replies together that are unique, which falls "
-        "as replies get longer, and has no interval. Cut are the replies that ended by their length. "
+        "as replies get longer, and has no interval. Perplexity is exp(-mean log-probability) of all tokens "
+        "under the unsteered policy at temperature 1. Cut are the replies that ended by their length. "
         "Refusals are replies with one of the phrases of `sia_jax.evaluation.text_measures` in their first "
         f"{BEGINNING} words, or with no words: a count of English phrases, and no judgement.\n"
     )

@@ -427,7 +427,7 @@ def test_without_entropy_gates_no_thresholds_are_asked_for_and_the_plan_is_told(
         ),
         ({"methods": ("combined", "base")}, r"the methods combined need --thresholds"),
         ({"methods": ("random", "base")}, "random gates need --ratios"),
-        ({"methods": ("base", "base")}, "methods must be different ones of base, best-of, dense"),
+        ({"methods": ("base", "base")}, "methods must be different ones of base, best-of, search"),
         ({"methods": ("best-of",), "best_of": ()}, "there is nothing to measure"),
     ],
 )

@@ -77,17 +77,20 @@ def test_searches_are_counted_like_other_methods_and_go_on_where_they_were_left(
     base = [r for (method, _), r in whole.items() if method == "base"]
     for key in KEYS:
         assert rows[key]["replies"] == 5
+        own = [record for (method, _), record in whole.items() if method == key]
+        mean = sum(r["policy_logprob"] for r in own) / sum(r["length"] for r in own)
+        assert rows[key]["perplexity"] == pytest.approx(math.exp(-mean))
         for index in range(5):
             record = whole[key, index]
             assert 1 <= record["length"] <= LENGTH
             assert record["sampled_tokens"] >= record["length"]
             assert math.isfinite(record["proxy"])
             if key == KEYS[0]:  # one look a token, as of an unsteered reply of the length
-                own = next(r for r in base if r["index"] == index)
+                plain = next(r for r in base if r["index"] == index)
                 prompt = next(
                     p
                     for p in range(1, 400)
-                    if policy_flops(config, p, [own["length"]]) == own["flops"]["policy"]
+                    if policy_flops(config, p, [plain["length"]]) == plain["flops"]["policy"]
                 )
                 assert record["sampled_tokens"] == record["sampled_junctions"] == record["length"]
                 assert record["flops"]["policy"] == pytest.approx(
