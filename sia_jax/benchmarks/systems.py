@@ -142,7 +142,7 @@ class KnownSteps:
         check_params(params.policy, params.value, config)
         prompt = jax.tree.map(jnp.asarray, check_prompt(prompt, config))
         numbers = system.numbers(config, len(prompts))
-        samples = jax.block_until_ready(_known_steps(params, prompt, numbers, config=config))
+        samples = jax.block_until_ready(known_steps(params, prompt, numbers, config=config))
         seconds = time.perf_counter() - begin
         differing = int(np.sum(samples.tokens != system.sample(prompts, new_tokens)[1].tokens))
         counts = _counts(samples) | {"differing_tokens": differing}
@@ -150,7 +150,7 @@ class KnownSteps:
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _known_steps(
+def known_steps(
     params: sia_jax.SteeringParams,
     prompts: sia_jax.Prompt,
     numbers: RowParams,

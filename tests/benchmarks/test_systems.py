@@ -1,5 +1,6 @@
 """What the sampler is given to be timed, and what stands beside it."""
 
+import re
 from dataclasses import replace
 
 import jax
@@ -9,10 +10,13 @@ import pytest
 
 from sia_jax.benchmarks import projections
 from sia_jax.benchmarks.contention import with_contenders
-from sia_jax.benchmarks.systems import KnownSteps, SamplerSystem
+from sia_jax.benchmarks.systems import KnownSteps, SamplerSystem, known_steps
 from sia_jax.costs.roofline import DeviceRates
 from sia_jax.costs.shapes import REAL_SHAPES, AdaptedModels
 from sia_jax.decoding.checks import check_params
+from sia_jax.decoding.prompt import Prompt
+from sia_jax.decoding.sample import lower
+from sia_jax.decoding.schedule import make_schedule
 from tests.support.checkpoints import assert_close
 
 
@@ -34,6 +38,20 @@ def test_with_a_known_number_of_steps_the_tokens_are_those_of_the_sampler():
     assert timing.tokens == sampled.tokens == 12
     _, samples = SamplerSystem(models, None).sample(prompts, 6)
     assert len(np.unique(samples.tokens)) > 6  # so that equal tokens say something
+
+
+def test_xla_knows_how_many_steps_there_are_and_not_so_of_the_samplers_own_loop():
+    models = AdaptedModels.random(REAL_SHAPES["tiny"], jnp.float32)
+    system, steps = SamplerSystem(models, None), 7
+    config = system.config(2, steps)
+    prompt = jax.tree.map(jnp.asarray, Prompt.pack([[5, 6, 7], [8]]))
+    inputs = system.params(), prompt, system.numbers(config, 2)
+    own = lower(*inputs, make_schedule(None, config.schedule), config=config)
+    counts = [
+        set(re.findall(r'"known_trip_count":{"n":"(\d+)"}', lowered.compile().as_text()))
+        for lowered in (known_steps.lower(*inputs, config=config), own)
+    ]
+    assert str(steps) in counts[0] - counts[1]
 
 
 def test_tokens_that_differ_from_the_samplers_are_counted(monkeypatch):
