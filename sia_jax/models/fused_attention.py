@@ -5,8 +5,9 @@ that nothing is copied. Of a prompt it takes the causal order, of a decoding ste
 sees, and of a value pass a mask, which cuDNN adds to the scores. A cache for it must hold no NaN in columns
 that are not seen, for NaN added to anything is NaN.
 
-The two parts of a value pass, a row's beginning and its few new tokens, are one call. JAX rounds the
-log-sum-exp by which two calls would be merged to the operands' dtype, and bfloat16 is too coarse for it.
+The two parts of a value pass, a row's beginning and its few new tokens, are one call. The log-sum-exps by
+which two calls would be merged come rounded to the operands' dtype: in bfloat16 those from 8 to 16 are a
+sixteenth apart, which puts the weight of a part off by up to 3%.
 """
 
 from typing import Any, Literal, get_args
