@@ -145,10 +145,10 @@ class KVCache:
         if self.without_heads:
             keys, values = keys[:, 0], values[:, 0]
         column_last = self.layout == "BKHS"
-        values = _up_to(values, self.columns, -2 if column_last else 1)
         if clear:
             keys = _up_to(keys, self.columns, -1 if column_last else 1)
         new_keys = _put_blocks(self.keys[layer], keys, rows, self, column_last)
+        values = _up_to(values, self.columns, -2 if column_last else 1)
         new_values = _put_blocks(self.values[layer], values, rows, self, column_last=False)
         return self._replace(layer, new_keys, new_values)
 

@@ -1,9 +1,9 @@
 """Attention by one fused kernel: JAX's own `dot_product_attention`, which on an NVIDIA GPU cuDNN can run.
 
 It takes queries [B, T, N, H] and keys and values [B, S, K, H] as they lie in a cache of layout "BSKH", so
-that nothing is copied. Of a prompt it takes the causal order, of a decoding step how many columns each row
-sees, and of a value pass a mask, which cuDNN adds to the scores. A cache for it must hold no NaN in columns
-that are not seen, for NaN added to anything is NaN.
+that none is laid out anew. Of a prompt it takes the causal order, of a decoding step how many columns each
+row sees, and of a value pass a mask, which cuDNN adds to the scores. A cache for it must hold no NaN in
+columns that are not seen, for NaN added to anything is NaN.
 
 The two parts of a value pass, a row's beginning and its few new tokens, are one call. The log-sum-exps by
 which two calls would be merged come rounded to the operands' dtype: in bfloat16 those from 8 to 16 are a
