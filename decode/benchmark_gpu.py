@@ -13,9 +13,12 @@ floor is that of the policy's step alone: its bytes over the bandwidth, or its F
 measured in the same run. Where torch is installed and sees the device, Hugging Face runs last, on the same
 weights.
 
-What the targets are set for is measured first, and the record is written after each row, so that a run may
-be cut short. Beside the rows it holds the kernels of a call, as the device's profiler records them, and the
-parts of a steered one. The record goes to docs/benchmarks/, and docs/benchmarks.md is made again.
+What the targets are set for is measured first, and what is off until it has been measured after it: attention
+by cuDNN, and a loop whose number of steps is known. The record is written after each row, so that a run may
+be cut short; a row that fails on the device is named, and the others go on. Beside the rows it holds the
+kernels of a call, as the device's profiler records them, the parts of a steered one, and what products that
+share their input would take as one. The record goes to docs/benchmarks/, and docs/benchmarks.md is made
+again.
 """
 
 import json
@@ -97,6 +100,7 @@ def run(args: Args, console: Terminal) -> None:
         "rows": [],
         "targets": [],
         "left_out": [],
+        "failed": [],
         "kernels": {},
         "parts": {},
         "parts_batch": args.batches[0],
@@ -114,7 +118,13 @@ def run(args: Args, console: Terminal) -> None:
             console.say(f"no time is left for batch {batch}: {name}", "yellow")
             record["left_out"].append({"system": name, "batch": batch})
             return
-        row = gpu.time_row(name, system, batch, models, rates, load, clock)
+        try:
+            row = gpu.time_row(name, system, batch, models, rates, load, clock)
+        except RuntimeError as error:  # of the device or its compiler: the other rows are worth having
+            console.say(f"batch {batch}: {name} failed: {error}", "yellow")
+            record["failed"].append({"system": name, "batch": batch, "error": str(error)})
+            save()
+            return
         record["rows"].append(row)
         gpu.compare(record["rows"])
         record["targets"] = gpu.targets(record["rows"]) if args.shape == "1.7B" else []

@@ -18,7 +18,8 @@ from sia_jax.benchmarks import huggingface_baseline
 from sia_jax.benchmarks.contention import BOUND, with_contenders
 from sia_jax.benchmarks.kernels import record_kernels
 from sia_jax.benchmarks.parts import time_parts
-from sia_jax.benchmarks.systems import BareLoop, SamplerSystem, System
+from sia_jax.benchmarks.projections import time_projections
+from sia_jax.benchmarks.systems import BareLoop, KnownSteps, SamplerSystem, System
 from sia_jax.costs.roofline import DeviceRates, decode_step_cost, usable_cores
 from sia_jax.costs.shapes import REAL_SHAPES, AdaptedModels, Models, Weights
 from sia_jax.decoding.schedule import Burst, Shared
@@ -126,9 +127,30 @@ def jobs(models: AdaptedModels | Models, load: Load) -> list[tuple[str, System, 
         f"{SPARSE}, half of the batch waiting": replace(
             sparse, knobs=(("schedule", Burst(max(1, load.batches[0] // 2), 8)),)
         ),
+        **_trials(models, unsteered, sparse),
         _BARE: BareLoop(models),
     }
     return [(name, system, batch) for name, system in systems.items() for batch in load.batches]
+
+
+def _trials(
+    models: AdaptedModels | Models, unsteered: SamplerSystem, sparse: SamplerSystem
+) -> dict[str, System]:
+    """What is off by default until it has been measured; without a GPU, or in float32, by JAX for cuDNN."""
+    half = dtype_of(models) == jnp.bfloat16
+    kernel = "cudnn" if half and jax.default_backend() == "gpu" else "xla"
+    what = {"cudnn": "cuDNN attention", "xla": "JAX's attention"}[kernel]
+    fields = (("attention", kernel),)
+    return {
+        f"{UNSTEERED}, {what}": replace(unsteered, fields=fields),
+        f"{SPARSE}, {what}": replace(sparse, fields=fields),
+        f"{UNSTEERED}, known number of steps": KnownSteps(models),
+    }
+
+
+def dtype_of(models: Weights) -> jnp.dtype:
+    """Of the policy's weights."""
+    return models.policy["model"]["embed_tokens"]["weight"].dtype
 
 
 def time_row(
@@ -146,7 +168,7 @@ def time_row(
     first, *timings = [system(prompts, load.new_tokens) for _ in range(load.tries + 1)]
     clock.spent(time.monotonic() - began)
     seconds = statistics.median(timing.seconds for timing in timings)
-    itemsize = models.policy["model"]["embed_tokens"]["weight"].dtype.itemsize
+    itemsize = dtype_of(models).itemsize
     columns = load.prompt_tokens + load.new_tokens / 2
     floor = rates.floor_seconds(decode_step_cost(models.config, batch, columns, itemsize))
     return {
@@ -207,12 +229,18 @@ def kernels_of(
 def parts_of(
     models: AdaptedModels | Models, rates: DeviceRates, load: Load
 ) -> dict[str, list[dict[str, Any]]]:
-    """Where the time of a steered call goes, at the first of the batches."""
+    """Where the time of a steered call goes, at the first of the batches, and where else it might go."""
     sparse = SamplerSystem(models, 0.2)
     prompts = _prompts(models, load.batches[0], load.prompt_tokens)
     timings = [sparse(prompts, load.new_tokens) for _ in range(load.tries)]
     best = min(timings, key=lambda timing: timing.seconds)
-    return {SPARSE: time_parts(sparse, best, prompts, load.new_tokens, rates)}
+    products = time_projections(
+        models.policy["model"], (len(prompts), 1), int(best.counts["policy_steps"]), best.seconds, rates
+    )
+    return {
+        SPARSE: time_parts(sparse, best, prompts, load.new_tokens, rates),
+        f"{SPARSE}, the policy's products that share their input": products,
+    }
 
 
 def _prompts(models: Weights, batch: int, length: int) -> list[list[int]]:

@@ -3,28 +3,25 @@
 import functools
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-import sia_jax
 from sia_jax.benchmarks.systems import SamplerSystem, Timing
 from sia_jax.costs.roofline import DeviceRates, decode_step_cost, pass_cost
 from sia_jax.decoding import policy_pass, value_pass
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.prompt import Prompt
-from sia_jax.decoding.row_params import make_row_params
 from sia_jax.decoding.sample import start
 from sia_jax.decoding.state import DecodeState
 from sia_jax.models.attention import PrefillAttention
 from sia_jax.models.heads import lm_head
 from sia_jax.models.passes import decode_step
 from sia_jax.models.transformer import forward
-from sia_jax.steering import gates
 from sia_jax.steering.arrays import pick
 from sia_jax.steering.types import RowParams
 
@@ -42,7 +39,8 @@ def time_parts(
       rates: measured in the same run.
     """
     config = system.config(len(prompts), new_tokens)
-    params, numbers, prompt = _inputs(system, config, prompts)
+    params, prompt = system.params(), jax.tree.map(jnp.asarray, Prompt.pack(prompts))
+    numbers = system.numbers(config, len(prompts))
     model, batch = config.policy, len(prompts)
     columns = prompt.policy_ids.shape[1] + new_tokens // 2
     itemsize = params.policy["model"]["embed_tokens"]["weight"].dtype.itemsize
@@ -90,29 +88,28 @@ def time_parts(
     ]
 
 
-def _inputs(
-    system: SamplerSystem, config: SamplerConfig, prompts: list[list[int]]
-) -> tuple[SteeringParams, RowParams, Prompt]:
-    prompt = jax.tree.map(jnp.asarray, Prompt.pack(prompts))
-    knobs = sia_jax.Knobs(stop_ids=np.zeros(0, np.int32), gate=gates.Bernoulli(system.ratio or 0.0))
-    key = jax.random.key(0, impl="threefry2x32")
-    numbers = make_row_params(np.inf, key, knobs, len(prompts), config)
-    return system.models.params(system.head), numbers, prompt
+def seconds_each(run: Callable[[int], Any]) -> float:
+    """Seconds of one run: the difference between many in a loop and a few.
+
+    Args:
+      run: does so many in a loop, and returns what has to be waited for.
+    """
+    few, many = 2, 18
+
+    def call(count: int) -> float:
+        begin = time.perf_counter()
+        jax.block_until_ready(run(count))
+        return time.perf_counter() - begin
+
+    call(few)
+    return min(call(many) for _ in range(3)) / (many - few) - min(call(few) for _ in range(3)) / (many - few)
 
 
 def _seconds(
     part: Any, params: SteeringParams, prompt: Prompt, numbers: RowParams, span: int, config: SamplerConfig
 ) -> float:
-    """Seconds of one run of a part: the difference between many in a loop and a few."""
-    few, many = 2, 18
-
-    def call(count: int) -> float:
-        begin = time.perf_counter()
-        jax.block_until_ready(_repeat(params, prompt, numbers, count, span, part=part, config=config))
-        return time.perf_counter() - begin
-
-    call(few)
-    return min(call(many) for _ in range(3)) / (many - few) - min(call(few) for _ in range(3)) / (many - few)
+    """Of one run of a part."""
+    return seconds_each(lambda count: _repeat(params, prompt, numbers, count, span, part=part, config=config))
 
 
 @functools.partial(jax.jit, static_argnames=("part", "config"))

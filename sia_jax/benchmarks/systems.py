@@ -17,12 +17,18 @@ import numpy as np
 
 import sia_jax
 from sia_jax.costs.shapes import Head, Weights
+from sia_jax.decoding.checks import check_params, check_prompt
+from sia_jax.decoding.policy_pass import policy_step
+from sia_jax.decoding.row_params import make_row_params
+from sia_jax.decoding.sample import collect, start
+from sia_jax.decoding.state import DecodeState
 from sia_jax.models import passes
 from sia_jax.models.cache import KVCache, Layout
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.heads import lm_head
 from sia_jax.steering import gates
 from sia_jax.steering.tilts import Additive, Tilt
+from sia_jax.steering.types import RowParams
 from sia_jax.types import Params
 
 
@@ -72,28 +78,92 @@ class SamplerSystem:
 
     def __call__(self, prompts: list[list[int]], new_tokens: int) -> Timing:
         """Sample once at temperature 1."""
+        seconds, samples = self.sample(prompts, new_tokens)
+        return Timing(seconds, int(np.sum(samples.lengths)), _counts(samples))
+
+    def sample(self, prompts: list[list[int]], new_tokens: int) -> tuple[float, sia_jax.Samples]:
+        """The seconds of a call, and what it gives."""
         config = self.config(len(prompts), new_tokens)
-        params = self.models.params(None if self.ratio is None else self.head)
-        knobs = sia_jax.Knobs(
-            stop_ids=np.zeros(0, np.int32), gate=gates.Bernoulli(self.ratio or 0.0), **dict(self.knobs)
-        )
-        prompt = sia_jax.Prompt.pack(prompts)
-        key = jax.random.key(0, impl="threefry2x32")
-        start = time.perf_counter()
+        params, prompt, key, knobs = self.params(), sia_jax.Prompt.pack(prompts), _key(), self._knobs()
+        begin = time.perf_counter()
         samples = jax.block_until_ready(
             sia_jax.sample(params, prompt, np.inf, rng_key=key, config=config, knobs=knobs)
         )
-        seconds = time.perf_counter() - start
-        counts = {
-            "steered": float(np.mean(samples.junction)),
-            "contenders": float(np.mean(samples.contenders[samples.junction])) if self.ratio else 0.0,
-            "values_read": float(np.mean(samples.values_read)),
-            "policy_steps": int(samples.policy_steps),
-            "value_calls": int(samples.value_calls),
-            "value_needed": int(np.sum(samples.value_tokens)),
-            "value_computed": int(samples.value_computed),
-        }
+        return time.perf_counter() - begin, samples
+
+    def params(self) -> sia_jax.SteeringParams:
+        """The weights of its models."""
+        return self.models.params(None if self.ratio is None else self.head)
+
+    def numbers(self, config: sia_jax.SamplerConfig, rows: int) -> RowParams:
+        """What a call makes of the numbers of its rows."""
+        return make_row_params(np.inf, _key(), self._knobs(), rows, config)
+
+    def _knobs(self) -> sia_jax.Knobs:
+        """No id stops a reply."""
+        return sia_jax.Knobs(
+            stop_ids=np.zeros(0, np.int32), gate=gates.Bernoulli(self.ratio or 0.0), **dict(self.knobs)
+        )
+
+
+def _key() -> jax.Array:
+    return jax.random.key(0, impl="threefry2x32")
+
+
+def _counts(samples: sia_jax.Samples) -> dict[str, float]:
+    junction = np.asarray(samples.junction)
+    return {
+        "steered": float(np.mean(junction)),
+        "contenders": float(np.mean(samples.contenders[junction])) if junction.any() else 0.0,
+        "values_read": float(np.mean(samples.values_read)),
+        "policy_steps": int(samples.policy_steps),
+        "value_calls": int(samples.value_calls),
+        "value_needed": int(np.sum(samples.value_tokens)),
+        "value_computed": int(samples.value_computed),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class KnownSteps:
+    """The unsteered sampler as a loop whose number of steps is known when it is compiled.
+
+    The sampler's own loop asks after each step whether somebody still runs. XLA can make one graph of GPU
+    kernels of a loop only where it knows how often it runs.
+    """
+
+    models: Weights
+
+    def __call__(self, prompts: list[list[int]], new_tokens: int) -> Timing:
+        """Sample once, checks included; `counts` says how many tokens differ from those of `sample`."""
+        system = SamplerSystem(self.models, None)
+        config = system.config(len(prompts), new_tokens)
+        params, prompt = system.params(), sia_jax.Prompt.pack(prompts)
+        begin = time.perf_counter()
+        check_params(params.policy, params.value, config)
+        prompt = jax.tree.map(jnp.asarray, check_prompt(prompt, config))
+        numbers = system.numbers(config, len(prompts))
+        samples = jax.block_until_ready(known_steps(params, prompt, numbers, config=config))
+        seconds = time.perf_counter() - begin
+        differing = int(np.sum(samples.tokens != system.sample(prompts, new_tokens)[1].tokens))
+        counts = _counts(samples) | {"differing_tokens": differing}
         return Timing(seconds, int(np.sum(samples.lengths)), counts)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def known_steps(
+    params: sia_jax.SteeringParams,
+    prompts: sia_jax.Prompt,
+    numbers: RowParams,
+    *,
+    config: sia_jax.SamplerConfig,
+) -> sia_jax.Samples:
+    """As many policy steps as a reply has tokens: nobody waits, and nobody stops."""
+
+    def step(_: jax.Array, state: DecodeState) -> DecodeState:
+        return policy_step(params.policy, state, config)
+
+    state = start(params, prompts, numbers, config)
+    return collect(jax.lax.fori_loop(0, config.max_new_tokens, step, state), config)
 
 
 @dataclass(frozen=True, eq=False)

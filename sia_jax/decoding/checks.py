@@ -17,6 +17,7 @@ from sia_jax.arguments import check_kind, concrete, read_numbers, told
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.models.config import ModelConfig, ValueConfig
+from sia_jax.models.fused_attention import check_kernel
 from sia_jax.models.lora import LoraConfig, is_projection
 from sia_jax.models.transformer import abstract_model
 from sia_jax.models.value_model import abstract_value_head
@@ -58,6 +59,26 @@ def check_params(policy: Params, value: Params | None, config: SamplerConfig) ->
             f"policy's, got {_differences(config.value.backbone, config.policy)}; merge it into its own base "
             "to steer another policy"
         )
+
+
+def check_attention(policy: Params, value: Params | None, config: SamplerConfig) -> None:
+    """The kernel of `config.attention` runs here, and takes the heads of both models.
+
+    Args:
+      policy: the policy's tree.
+      value: the value model's, or None.
+      config: whose trees they are.
+
+    Raises:
+      ValueError: see `sia_jax.models.fused_attention.check_kernel`.
+    """
+    if config.attention is None:
+        return
+    models = [(policy["model"], config.policy)]
+    if value is not None and config.value is not None and "model" in value:
+        models.append((value["model"], config.value.backbone))
+    for tree, model in models:
+        check_kernel(config.attention, tree["embed_tokens"]["weight"].dtype, model.head_dim)
 
 
 def _differences(one: ModelConfig, other: ModelConfig) -> str:

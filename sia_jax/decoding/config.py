@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from sia_jax.arguments import check_kind, check_real, check_whole, told
 from sia_jax.decoding.schedule import Burst, Schedule, Shared, check_schedule
 from sia_jax.models.config import ModelConfig, ValueConfig
+from sia_jax.models.fused_attention import KERNELS, Kernel
 from sia_jax.parallel.mesh import check_axes, row_shards
 from sia_jax.reprs import changed
 from sia_jax.steering.config import DecisionConfig, SteeringConfig
@@ -45,6 +46,9 @@ class SamplerConfig:
     mesh: Mesh | None = None
     """The devices that hold the weights, of `make_mesh`; rows, caches and passes are split over "data" and
     "fsdp". None: one device."""
+    attention: Kernel | None = None
+    """"cudnn": passes attend by cuDNN, on one NVIDIA GPU, in bfloat16 or float16; not measured yet. "xla": by
+    the same calls without cuDNN, anywhere. None: by this library's own products."""
 
     schedule: Schedule | None = None
     """When rows that wait at a junction are served: one of `sia_jax.decoding.schedule`. Its numbers are
@@ -79,6 +83,8 @@ class SamplerConfig:
             )
         if self.mesh is not None:
             check_axes(self.mesh)
+        if self.attention is not None:
+            self._check_attention()
         c, v = self.steering.num_candidates, self.policy.vocab_size
         if self.num_tokens is not None and not 1 <= self.num_tokens <= v:
             raise ValueError(
@@ -109,6 +115,15 @@ class SamplerConfig:
             size = getattr(self, name)
             if size is not None and size < need:
                 raise ValueError(f"{name} must be at least {need} (a token and the candidates), got {size}")
+
+    def _check_attention(self) -> None:
+        if not (isinstance(self.attention, str) and self.attention in KERNELS):
+            raise ValueError(f"attention must be None or one of {KERNELS}, got {told(self.attention)}")
+        if self.mesh is not None:
+            raise ValueError(
+                f"attention={self.attention!r} is for one device, got a mesh of {dict(self.mesh.shape)}; "
+                "leave attention out"
+            )
 
     def _check_shared(self, schedule: Shared) -> None:
         if self.value is None or self.value.lora is None:

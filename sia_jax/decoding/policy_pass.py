@@ -35,6 +35,11 @@ class PolicyTokens:
     columns: Int[Array, "B 1"]  # of the cache; outside of it for rows that do not run
     mask: Bool[Array, "B 1 S"]
 
+    def attend(self, config: SamplerConfig) -> CachedAttention:
+        """How they attend: a token sees the columns up to its own, which is that of its position."""
+        seen = None if config.attention is None else self.positions[:, 0] + 1
+        return CachedAttention(self.columns, self.mask, seen, config.attention)
+
 
 def policy_step(
     policy: Params, state: DecodeState, config: SamplerConfig, net: ValueNet | None = None
@@ -51,9 +56,13 @@ def policy_step(
       net: the value model; it has a part here only if it reads the policy's hidden states.
     """
     tokens = gather(state)
-    attend = CachedAttention(tokens.columns, tokens.mask)
     hidden, cache = forward(
-        policy["model"], tokens.ids, tokens.positions, state.policy_cache, attend, config=config.policy
+        policy["model"],
+        tokens.ids,
+        tokens.positions,
+        state.policy_cache,
+        tokens.attend(config),
+        config=config.policy,
     )
     return settle(policy, hidden[:, 0], cache, state, config, net=net)
 

@@ -16,7 +16,7 @@ from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.state import DecodeState, FinishReason, empty_record, map_rows
 from sia_jax.decoding.value_pass import prompt_pass, read_prompts
-from sia_jax.models.cache import KVCache
+from sia_jax.models.cache import KVCache, Layout
 from sia_jax.models.config import ModelConfig
 from sia_jax.models.transformer import forward
 from sia_jax.steering.types import Pending, RowParams
@@ -52,8 +52,10 @@ def allocate(
     state = begin(Prompt(ids, lengths, ids, lengths), numbers, config, policy_tokens, value_tokens)
     return replace(
         state,
-        policy_cache=_cache(params.policy["model"], config.policy, rows, columns),
-        value_cache=None if net is None else _cache(net.model, net.config.backbone, rows, value_columns),
+        policy_cache=_cache(params.policy["model"], config.policy, rows, columns, config),
+        value_cache=(
+            None if net is None else _cache(net.model, net.config.backbone, rows, value_columns, config)
+        ),
         finish_reason=jnp.full_like(state.finish_reason, FinishReason.CANCELLED),
     )
 
@@ -320,6 +322,7 @@ def _without_caches(state: DecodeState) -> DecodeState:
     return replace(state, policy_cache=nothing, value_cache=nothing)
 
 
-def _cache(weights: Params, model: ModelConfig, rows: int, columns: int) -> KVCache:
-    cache = KVCache.zeros(model, rows, columns, weights["embed_tokens"]["weight"].dtype)
+def _cache(weights: Params, model: ModelConfig, rows: int, columns: int, config: SamplerConfig) -> KVCache:
+    layout: Layout | None = None if config.attention is None else "BSKH"  # in which fused kernels take it
+    cache = KVCache.zeros(model, rows, columns, weights["embed_tokens"]["weight"].dtype, layout)
     return cache.split_over_tensor()

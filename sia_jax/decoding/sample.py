@@ -66,6 +66,7 @@ def sample(
     """
     check_call(params, config)
     checks.check_params(params.policy, params.value, config)
+    checks.check_attention(params.policy, params.value, config)
     prompt = checks.check_prompt(prompt, config)
     threshold = checks.check_threshold(threshold, config)
     knobs = Knobs() if knobs is None else knobs

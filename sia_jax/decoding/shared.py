@@ -26,7 +26,7 @@ from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.schedule import Shared
 from sia_jax.decoding.state import DecodeState
 from sia_jax.decoding.value_pass import Layout, ValueTokens
-from sia_jax.models.attention import CachedAttention, FlatAttention, PairAttention
+from sia_jax.models.attention import FlatAttention, PairAttention
 from sia_jax.models.cache import CachePair
 from sia_jax.models.transformer import forward
 from sia_jax.models.value_model import ValueNet
@@ -90,9 +90,7 @@ def shared_pass(
         ids,
         positions,
         CachePair(state.policy_cache, state.value_cache),
-        PairAttention(
-            CachedAttention(steps.columns, steps.mask), None if reads is None else reads.attend, values.attend
-        ),
+        PairAttention(steps.attend(config), None if reads is None else reads.attend, values.attend),
         config=config.policy,
         adapter=replace(net.adapter, tokens=jnp.arange(len(ids)) >= len(ids) - len(values.ids)),
     )
@@ -144,5 +142,6 @@ def _gather_ahead(state: DecodeState, ahead: Layout, config: SamplerConfig) -> V
             columns=scratch + number,
             mask=before | (column == scratch + jnp.arange(most)[:, None]),
             slot_rows=None if config.slots == cache.batch else ahead.rows,
+            kernel=config.attention,
         ),
     )

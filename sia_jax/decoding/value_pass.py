@@ -181,6 +181,7 @@ def gather(state: DecodeState, layout: Layout, config: SamplerConfig) -> ValueTo
             columns=jnp.where(is_span, own, scratch + number),
             mask=mask,
             slot_rows=None if config.slots == cache.batch else layout.rows,
+            kernel=config.attention,
         ),
     )
 
@@ -311,7 +312,7 @@ def prompt_pass(
 ) -> tuple[Int[Array, "N P"], Attend]:
     """Positions of prompts, or of what comes after `kept` tokens of them, and how they are read into rows."""
     places = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
-    block = block_length(config.mesh)
+    block, kernel = block_length(config.mesh), config.attention
     if rows is None or kept is None:
-        return places, PrefillAttention(rows, config.branches if rows is None else 1, block)
-    return kept[:, None] + places, ExtendAttention(rows, kept, block)
+        return places, PrefillAttention(rows, config.branches if rows is None else 1, block, kernel)
+    return kept[:, None] + places, ExtendAttention(rows, kept, block, kernel)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from sia_jax.models.block_attention import block_attention, find_first_blocks
 from sia_jax.models.cache import CachePair, KVCache
+from sia_jax.models.fused_attention import Kernel, fused_attention
 from sia_jax.models.product import einsum_float32
 
 BLOCK = {"cpu": 64}
@@ -67,17 +68,21 @@ class PrefillAttention:
     rows: Int[Array, " B"] | None = None  # the cache's row of each block, outside: nowhere; None: in order
     branches: int = field(default=1, metadata={"static": True})
     block: int | None = field(default=None, metadata={"static": True})  # None: `block_length()`
+    kernel: Kernel | None = field(default=None, metadata={"static": True})  # None: our own products
 
     def __call__(
         self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
     ) -> tuple[Array, KVCache | None]:
         """See `Attend`."""
         assert cache is not None
-        attended = _causal(queries, keys, values, block=self.block)
+        if self.kernel is None:
+            attended = _causal(queries, keys, values, block=self.block)
+        else:
+            attended = fused_attention(queries, keys, values, self.kernel, causal=True)
         if self.branches > 1:
             keys, values = (jnp.repeat(x, self.branches, axis=0) for x in (keys, values))
         if self.rows is not None:
-            return attended, cache.write_rows(layer, keys, values, self.rows)
+            return attended, cache.write_rows(layer, keys, values, self.rows, clear=self.kernel is not None)
         return attended, cache.write_prefix(layer, keys, values)
 
 
@@ -101,6 +106,7 @@ class ExtendAttention:
     rows: Int[Array, " N"]  # none twice; outside 0 .. B-1: nowhere
     starts: Int[Array, " N"]
     block: int | None = field(default=None, metadata={"static": True})  # None: `block_length()`
+    kernel: Kernel | None = field(default=None, metadata={"static": True})  # None: our own products
 
     def __call__(
         self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
@@ -110,11 +116,13 @@ class ExtendAttention:
         count, length = queries.shape[:2]
         columns = self.starts[:, None] + jnp.arange(length)
         owners = jnp.broadcast_to(jnp.arange(count)[:, None], columns.shape)
-        own = cache.beginnings(layer, self.rows, self.starts).write(0, keys, values, owners, columns)
+        own = cache.beginnings(layer, self.rows, self.starts, clear=self.kernel is not None)
+        own = own.write(0, keys, values, owners, columns)
         block = self.block or block_length()
 
         def attend(queries: Array, columns: Array) -> Array:
-            return attend_to_cache(queries, own, 0, jnp.arange(own.columns) <= columns[..., None])
+            mask = jnp.arange(own.columns) <= columns[..., None]
+            return attend_to_cache(queries, own, 0, mask, kernel=self.kernel)
 
         def split(x: Array) -> Array:  # [N, T, ...] -> [I, N, block, ...]
             padded = jnp.pad(x, [(0, 0), (0, -length % block)] + [(0, 0)] * (x.ndim - 2))
@@ -139,6 +147,8 @@ class CachedAttention:
 
     columns: Int[Array, "B T"]  # where each token is written; S or more: nowhere
     mask: Bool[Array, "B T S"]  # what each token sees, its own column included
+    seen: Int[Array, " B"] | None = None  # of a mask of first columns: how many; a kernel takes them for it
+    kernel: Kernel | None = field(default=None, metadata={"static": True})  # None: our own products
 
     def __call__(
         self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
@@ -147,7 +157,8 @@ class CachedAttention:
         assert cache is not None
         rows = jnp.broadcast_to(jnp.arange(cache.batch)[:, None], self.columns.shape)
         cache = cache.write(layer, keys, values, rows, self.columns)
-        return attend_to_cache(queries, cache, layer, self.mask), cache
+        attended = attend_to_cache(queries, cache, layer, self.mask, seen=self.seen, kernel=self.kernel)
+        return attended, cache
 
 
 @jax.tree_util.register_dataclass
@@ -166,6 +177,7 @@ class FlatAttention:
     columns: Int[Array, " T"]
     mask: Bool[Array, "B Q S"]  # by row and slot; Q = the most tokens that a row may bring
     slot_rows: Int[Array, " J"] | None = None  # the cache's row of each of the J; None: all B take part
+    kernel: Kernel | None = field(default=None, metadata={"static": True})  # None: our own products
 
     def __call__(
         self, layer: int, queries: Array, keys: Array, values: Array, cache: KVCache | None
@@ -179,7 +191,7 @@ class FlatAttention:
         block_shape = (*self.mask.shape[:2], *queries.shape[1:])
         block = jnp.zeros(block_shape, queries.dtype)
         block = block.at[self.rows, self.slots].set(queries, mode="drop", wrap_negative_indices=False)
-        attended = attend_to_cache(block, cache, layer, self.mask, self.slot_rows)
+        attended = attend_to_cache(block, cache, layer, self.mask, self.slot_rows, kernel=self.kernel)
         places = attended.at[self.rows, self.slots]
         return places.get(mode="fill", fill_value=0, wrap_negative_indices=False), cache
 
@@ -225,14 +237,21 @@ def attend_to_cache(
     layer: int,
     mask: Bool[Array, "B T S"],
     rows: Int[Array, " B"] | None = None,
+    *,
+    seen: Int[Array, " B"] | None = None,
+    kernel: Kernel | None = None,
 ) -> Float[Array, "B T N H"]:
     """softmax(q k / sqrt(H)) v over a layer of the cache, where `mask` allows; in the queries' dtype.
 
-    `rows` are those of the cache that the queries belong to; None: all, in order.
+    `rows` are those of the cache that the queries belong to; None: all, in order. A `kernel` needs the layout
+    "BSKH", and takes `seen`, the number of first columns that the mask is of, in the mask's place.
     """
     keys, values = cache.keys[layer], cache.values[layer]
     if rows is not None and not cache.without_rows:
         keys, values = keys[rows], values[rows]
+    if kernel is not None:
+        assert cache.layout == "BSKH"
+        return fused_attention(queries, keys, values, kernel, seen=seen, mask=mask if seen is None else None)
     if cache.layout == "BSKH":
         return _attend(queries, keys, values, mask)
     b, t, n, h = queries.shape

@@ -131,41 +131,51 @@ class KVCache:
         keys: Float[Array, "N T K H"],
         values: Float[Array, "N T K H"],
         rows: Int[Array, " N"],
+        *,
+        clear: bool = False,
     ) -> "KVCache":
         """Put blocks into columns [0, T) of these rows; one outside 0 .. B-1 drops its block.
 
         The rest of their values is zero then: what a row has left may be NaN, and a column that nobody sees
         weighs 0, of which NaN makes NaN. (Scores of keys are taken out by the mask itself.)
+        With `clear` the rest of the keys is zero too, for a kernel that adds its mask to the scores.
         """
-        length = keys.shape[1]
         if self.layout == "BKHS":
             keys, values = keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)
         if self.without_heads:
             keys, values = keys[:, 0], values[:, 0]
-        new_keys = _put_blocks(self.keys[layer], keys, rows, self, column_last=self.layout == "BKHS")
-        room = [(0, 0)] * values.ndim
-        room[-2 if self.layout == "BKHS" else 1] = (0, self.columns - length)
-        new_values = _put_blocks(self.values[layer], jnp.pad(values, room), rows, self, column_last=False)
+        column_last = self.layout == "BKHS"
+        if clear:
+            keys = _up_to(keys, self.columns, -1 if column_last else 1)
+        new_keys = _put_blocks(self.keys[layer], keys, rows, self, column_last)
+        values = _up_to(values, self.columns, -2 if column_last else 1)
+        new_values = _put_blocks(self.values[layer], values, rows, self, column_last=False)
         return self._replace(layer, new_keys, new_values)
 
-    def beginnings(self, layer: int, rows: Int[Array, " N"], lengths: Int[Array, " N"]) -> "KVCache":
+    def beginnings(
+        self, layer: int, rows: Int[Array, " N"], lengths: Int[Array, " N"], *, clear: bool = False
+    ) -> "KVCache":
         """Copies of these rows of a layer, as a cache of one, whose values are zero from column `lengths` on.
 
-        There a row may have left a NaN, see `write_rows`. Of a row outside 0 .. B-1 comes some other's copy.
+        There a row may have left a NaN, see `write_rows`, and its `clear`. Of a row outside 0 .. B-1 comes
+        some other's copy.
         """
         inside = jnp.clip(rows, 0, self.batch - 1)
 
         def taken(array: Array) -> Array:
             return jnp.broadcast_to(array, (len(rows), *array.shape)) if self.without_rows else array[inside]
 
-        values = taken(self.values[layer])
-        shape = [1] * values.ndim
-        shape[0], shape[-2 if self.layout == "BKHS" else 1] = len(rows), self.columns
-        held = (jnp.arange(self.columns) < lengths[:, None]).reshape(shape)
+        def cut(array: Array, axis: int) -> Array:
+            shape = [1] * array.ndim
+            shape[0], shape[axis] = len(rows), self.columns
+            return jnp.where((jnp.arange(self.columns) < lengths[:, None]).reshape(shape), array, 0)
+
+        keys, values = taken(self.keys[layer]), taken(self.values[layer])
+        column_last = self.layout == "BKHS"
         return replace(
             self,
-            keys=(taken(self.keys[layer]),),
-            values=(jnp.where(held, values, 0),),
+            keys=(cut(keys, -1 if column_last else 1) if clear else keys,),
+            values=(cut(values, -2 if column_last else 1),),
             without_rows=False,
         )
 
@@ -266,6 +276,13 @@ def _scatter(
         index = (*before, jnp.where(rows == 0, columns, cache.columns))
         update = jnp.moveaxis(update, range(columns.ndim), range(len(before), len(before) + columns.ndim))
     return array.at[index].set(update, mode="drop", wrap_negative_indices=False)
+
+
+def _up_to(blocks: Array, columns: int, axis: int) -> Array:
+    """Blocks of as many columns as a row has, the rest of them zero."""
+    room = [(0, 0)] * blocks.ndim
+    room[axis] = (0, columns - blocks.shape[axis])
+    return jnp.pad(blocks, room)
 
 
 def _put_blocks(array: Array, blocks: Array, rows: Array, cache: KVCache, column_last: bool) -> Array:

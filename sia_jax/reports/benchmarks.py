@@ -87,7 +87,7 @@ def _gpu(record: dict[str, Any]) -> str:
     rows = (
         (
             str(row["batch"]),
-            row["system"],
+            row["system"] + _differing(row),
             f"{row['tokens_per_second']:.0f} ({row['best_tokens_per_second']:.0f})",
             f"{row['ms_per_token_of_each_row']:.2f}",
             f"{row['policy_floor_ms']:.2f}",
@@ -102,13 +102,23 @@ def _gpu(record: dict[str, Any]) -> str:
         for row in record["rows"]
     )
     targets = f"{_targets(record)}\n" if record["targets"] else ""
-    missing = ", ".join(f"{row['system']} at batch {row['batch']}" for row in record["left_out"])
+    missing, failed = (
+        ", ".join(f"{row['system']} at batch {row['batch']}" for row in record.get(name, []))
+        for name in ("left_out", "failed")
+    )
     return (
         f'## Decoding on a GPU, shape "{record["shape"]}"\n\n{_run(record)}'
         "The value model is an adapter over the policy's weights; the floor is of the policy's step alone.\n"
         + (f"Not timed, for the run was cut short: {missing}.\n" if missing else "")
+        + (f"Failed, as the record says: {failed}.\n" if failed else "")
         + f"\n{targets}{table(columns, rows)}{_kernels(record)}{_parts(record)}"
     )
+
+
+def _differing(row: dict[str, Any]) -> str:
+    """How many of its tokens are not those of the sampler, where that was counted and is not none."""
+    count = row["counts"].get("differing_tokens", 0)
+    return f" ({count} tokens differ)" if count else ""
 
 
 def _kernels(record: dict[str, Any]) -> str:

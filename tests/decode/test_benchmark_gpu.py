@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -77,7 +78,50 @@ def test_what_the_time_left_does_not_hold_is_left_out_and_named(tmp_path, fake_r
         ("unsteered, full record", 2),
         ("unsteered, full record", 1),
     ]
-    assert len(record["left_out"]) == 2 * 12
+    assert len(record["left_out"]) == 2 * 15
+    assert {row["system"] for row in record["left_out"]} >= {
+        "unsteered, full record, JAX's attention",
+        "20% steered, JAX's attention",
+        "unsteered, full record, known number of steps",
+    }
+
+
+def test_a_row_that_fails_on_the_device_is_recorded_and_the_others_go_on(
+    tmp_path, monkeypatch, fake_rates, capsys
+):
+    def failing(prompts, new_tokens):
+        raise jax.errors.JaxRuntimeError("INTERNAL: no engine for it")
+
+    jobs = [("20% steered", failing, 2), ("bare greedy loop", lambda *_: Timing(1.0, 8), 2)]
+    monkeypatch.setattr(gpu, "jobs", lambda *_: jobs)
+    out = tmp_path / "benchmarks"
+    main(Args(shape="tiny", batches=(2,), new_tokens=4, tries=1, out=out))
+    record = record_of(out)
+    assert [row["system"] for row in record["rows"]] == ["bare greedy loop"]
+    assert record["failed"] == [{"system": "20% steered", "batch": 2, "error": "INTERNAL: no engine for it"}]
+    assert "20% steered failed: INTERNAL" in capsys.readouterr().out
+    assert "Failed, as the record says: 20% steered at batch 2." in out.with_suffix(".md").read_text()
+
+
+def test_cudnn_is_timed_on_a_gpu_and_in_bfloat16_alone(monkeypatch):
+    load = gpu.Load((2,), 4, 4, 1)
+
+    def kernels(dtype):
+        models = AdaptedModels.random(REAL_SHAPES["tiny"], dtype)
+        systems = {name: system for name, system, _ in gpu.jobs(models, load)}
+        return [
+            (name, dict(system.fields)["attention"])
+            for name, system in systems.items()
+            if isinstance(system, SamplerSystem) and "attention" in dict(system.fields)
+        ]
+
+    stand_in = [(f"{name}, JAX's attention", "xla") for name in ("unsteered, full record", "20% steered")]
+    assert kernels(jnp.bfloat16) == stand_in
+    monkeypatch.setattr(gpu.jax, "default_backend", lambda: "gpu")
+    assert kernels(jnp.float32) == stand_in
+    assert kernels(jnp.bfloat16) == [
+        (f"{name}, cuDNN attention", "cudnn") for name in ("unsteered, full record", "20% steered")
+    ]
 
 
 def test_a_suite_goes_through_its_shapes_and_leaves_out_what_there_is_no_time_for(

@@ -32,11 +32,13 @@ def test_a_gpu_run_shows_rates_floors_kernels_and_what_was_not_timed():
         "first_call_seconds": 34.93,
         "counts": counts,
     }
+    other = row | {"system": "dense", "counts": counts | {"differing_tokens": 7}}
     target = {"name": "floor / time, unsteered, batch 16", "target": 0.65, "met": False}
     record = json.loads(min(DOCS.glob("benchmarks/*-gpu.json")).read_text()) | {
-        "rows": [row, row | {"system": "bare greedy loop", "counts": {}}],
+        "rows": [row, row | {"system": "bare greedy loop", "counts": {}}, other],
         "targets": [target | {"value": 0.39}, target | {"value": None}],
         "left_out": [{"system": "dense", "batch": 1}],
+        "failed": [{"system": "dense, cuDNN attention", "batch": 16, "error": "no engine"}],
         "kernels": {
             "dense, batch 16": {
                 "busy_ms": 200.0,
@@ -57,5 +59,7 @@ def test_a_gpu_run_shows_rates_floors_kernels_and_what_was_not_timed():
     assert "| floor / time, unsteered, batch 16 | 0.39 | 0.65 | missed |" in text
     assert "| floor / time, unsteered, batch 16 |  | 0.65 | not timed |" in text
     assert "cut short: dense at batch 1." in text
+    assert "Failed, as the record says: dense, cuDNN attention at batch 16." in text
+    assert "| 16 | dense (7 tokens differ) | 2401" in text
     assert "9 kernels; one ran for 200.0 of 300.0 ms" in text
     assert "| `gemm_fusion_dot` | 4 | 12500.0 | 25% |" in text
