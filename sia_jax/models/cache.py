@@ -165,19 +165,18 @@ class KVCache:
         def taken(array: Array) -> Array:
             return jnp.broadcast_to(array, (len(rows), *array.shape)) if self.without_rows else array[inside]
 
-        def cut(array: Array, axis: int) -> Array:
+        def held(array: Array, axis: int) -> Array:
             shape = [1] * array.ndim
             shape[0], shape[axis] = len(rows), self.columns
-            return jnp.where((jnp.arange(self.columns) < lengths[:, None]).reshape(shape), array, 0)
+            return (jnp.arange(self.columns) < lengths[:, None]).reshape(shape)
 
-        keys, values = taken(self.keys[layer]), taken(self.values[layer])
         column_last = self.layout == "BKHS"
-        return replace(
-            self,
-            keys=(cut(keys, -1 if column_last else 1) if clear else keys,),
-            values=(cut(values, -2 if column_last else 1),),
-            without_rows=False,
-        )
+        values = taken(self.values[layer])
+        of_values = held(values, -2 if column_last else 1)
+        keys = taken(self.keys[layer])
+        if clear:
+            keys = jnp.where(held(keys, -1 if column_last else 1), keys, 0)
+        return replace(self, keys=(keys,), values=(jnp.where(of_values, values, 0),), without_rows=False)
 
     def replace_rows(self, layer: int, one: "KVCache", rows: Int[Array, " N"]) -> "KVCache":
         """Put rows that `beginnings` took back in place of these; one outside 0 .. B-1 is dropped."""

@@ -22,6 +22,7 @@ from sia_jax.steering.gates import Entropy, Position
 from sia_jax.steering.tilts import Additive
 from tests.decoding.test_rows import models, with_nan
 from tests.support.checkpoints import tiny_config
+from tests.support.cudnn import believe_in_cudnn
 from tests.support.living import Request, Rows, assert_same, sampled
 from tests.support.sampling import difference, make_program, random_row, reply_of, run
 
@@ -82,8 +83,7 @@ def test_a_row_that_failed_leaves_no_key_that_a_mask_could_not_take_out():
 
 
 def test_for_cuda_each_layer_of_each_pass_is_one_call_of_cudnn(monkeypatch):
-    inside = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
-    monkeypatch.setattr(inside, "check_cudnn_version", lambda: 91000)
+    believe_in_cudnn(monkeypatch)
     program = make_program(attention="cudnn", merged=True)
     config = program.config.resolve(4)
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), program.params)

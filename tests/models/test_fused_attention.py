@@ -25,6 +25,7 @@ from sia_jax.models.cache import CachePair, KVCache
 from sia_jax.models.fused_attention import check_kernel, fused_attention
 from tests.models.test_cache import COLUMNS, as_plain, filled, plain_attention, random_pair, shape_config
 from tests.support.checkpoints import assert_close
+from tests.support.cudnn import believe_in_cudnn
 
 GROUPS = [(2, 2), (4, 1), (6, 2)]
 """Query heads and key heads: each ratio has a mapping of its own to go wrong."""
@@ -149,9 +150,7 @@ def test_keys_that_a_row_left_behind_are_cleared_for_a_mask_that_is_added(name):
 
 @pytest.fixture
 def cudnn(monkeypatch):
-    """JAX believes that cuDNN is there, which it asks for its version while it traces."""
-    inside = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
-    monkeypatch.setattr(inside, "check_cudnn_version", lambda: 91000)
+    believe_in_cudnn(monkeypatch)
 
 
 def calls_of(attend: Any, tokens: tuple[int, ...]) -> list[str]:
