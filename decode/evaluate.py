@@ -11,10 +11,10 @@ r"""Methods against each other on a file of prompts: rewards with intervals, sha
 The methods: the policy alone (base), alone with best-of-n, steered everywhere (dense), steered where the
 entropy reaches a calibrated threshold, steered at random at the share that the entropy gate came to,
 entropy-gated steering with best-of-n, and searches that a reward guides (--search). All use one engine, the
-same random numbers for the same prompt and seed, and are counted alike. The proxy reward, which best-of-n chooses by, is that of a reward model, of
-Python functions, or a weighted sum; --gold-function or --gold-reward adds another, the gold reward. Every
-prompt is checked against all of them before anything is sampled. A reply without a reward is counted, and
-left out with its partners.
+same random numbers for the same prompt and seed, and are counted alike. The proxy reward, which best-of-n
+chooses by, is that of a reward model, of Python functions, or a weighted sum; --gold-function or
+--gold-reward adds another, the gold reward. Every prompt is checked against all of them before anything is
+sampled. A reply without a reward is counted, and left out with its partners.
 
     python -m decode.evaluate --policy DIR --value DIR --prompts test.jsonl --methods base best-of dense \
         --reward-function sia_jax.rewards.sentiment:vader --length-penalty 0.01 --out out/evaluation
