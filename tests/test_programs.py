@@ -14,7 +14,19 @@ import pytest
 
 import decode.benchmark
 import train.benchmark
-from decode import calibrate, chat, compare, coverage, demo, entropy_study, evaluate, generate, power, trace
+from decode import (
+    calibrate,
+    chat,
+    compare,
+    coverage,
+    demo,
+    entropy_study,
+    evaluate,
+    generate,
+    power,
+    promise,
+    trace,
+)
 from sia_jax.data.records import unfinished_folder, write_records
 from sia_jax.files.lock import locked
 from tests.reports.test_trace import make_record
@@ -53,6 +65,7 @@ def every_program(bad: str, out: Path) -> list[tuple[Callable[[Any], None], Any]
         ),
         (entropy_study.main, entropy_study.Args(**models, prompts=bad, out=str(out / "s"), continuations=0)),
         (power.main, power.Args(difference=(0.1,), replies=bad)),
+        (promise.main, promise.Args(replies=bad)),
         (prepare.main, prepare.Args(format="jsonl", input=bad, tokenizer=bad, out=str(out / "p"))),
         (label.main, label.Args(input=bad, reward_model=bad, out=str(out / "l"))),
         (value_model.main, value_model.Args(data=Path(bad), base=bad, out=out / "v")),
