@@ -26,6 +26,8 @@ from sia_jax.steering.gates import Bernoulli
 from tests.support.engines import LENGTH, STEERING, assert_same, make_engine, pair, random_requests
 from tests.support.marks import long
 
+pytestmark = pytest.mark.unoptimised
+
 ENDLESS = Request(prompt_ids=[5, 6], max_new_tokens=LENGTH - 2, ignore_eos=True)
 
 
