@@ -162,7 +162,7 @@ smollm: $(PARITY_STAMP)
 	  --format jsonl --input configs/smollm2/train.jsonl --out $(SMOLLM)/sampled --batch 32 $(SMOLLM_REPLIES)
 	$(VENV)/bin/python -m train.label --input $(SMOLLM)/sampled --out $(SMOLLM)/labelled --reward-function $(SENTIMENT)
 	$(KEEP_MEMORY) $(VENV)/bin/python -m train.value_model --data $(SMOLLM)/labelled --base $(POLICY) \
-	  --out $(SMOLLM)/value --objective token --epochs 2 --row-length 512 --held-out 0.2
+	  --out $(SMOLLM)/value --objective token --epochs 3 --learning-rate 1e-3 --row-length 512 --held-out 0.2
 	$(VENV)/bin/python -m decode.calibrate --policy $(POLICY) --prompts configs/smollm2/validation.jsonl \
 	  --samples 8 --batch 32 --out $(SMOLLM)/thresholds.json $(SMOLLM_REPLIES)
 	$(VENV)/bin/python -m decode.evaluate --policy $(POLICY) --value $(SMOLLM)/value/best \
