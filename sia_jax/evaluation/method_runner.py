@@ -179,9 +179,7 @@ class MethodRunner:
         """Requests that need all programs that the method needs."""
         for row in self._prompts:
             yield self._request(method, GateNumbers(math.inf), row)
-            if (
-                method.search is not None
-            ):  # whose drafts are prompts, from the first token to the last but one
+            if method.search is not None:  # whose drafts are prompts, the longest of one token less
                 said = [0] * (self._args.max_new_tokens - 1)
                 draft = replace(row, policy_ids=[*row.policy_ids, *said], value_ids=[*row.value_ids, *said])
                 own = self._request(method, GateNumbers(math.inf), draft)

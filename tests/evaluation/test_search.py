@@ -249,8 +249,9 @@ def test_one_chunk_of_the_whole_length_is_best_of_n(engine: Engine) -> None:
                 prompt_ids=own[place], threshold=math.inf, max_new_tokens=LIMIT, temperature=1.0, key=key, n=5
             )
         )
-        scores = [reward_of(choice.text) for choice in reply.choices]
-        best = max(range(5), key=lambda j: -1e9 if scores[j] is None else scores[j])  # type: ignore[return-value]
+        found = [reward_of(choice.text) for choice in reply.choices]
+        scores = [-1e9 if reward is None else reward for reward in found]
+        best = max(range(5), key=scores.__getitem__)
         assert one.draft.tokens == reply.choices[best].tokens.tolist()
         assert one.text == reply.choices[best].text
 
