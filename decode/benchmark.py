@@ -19,6 +19,7 @@ Each run writes JSON files to docs/benchmarks/, and docs/benchmarks.md is made a
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,8 +31,9 @@ from rich.markdown import Markdown
 from decode.benchmark_gpu import run_suite
 from sia_jax.benchmarks import huggingface_baseline
 from sia_jax.benchmarks.contention import with_contenders
-from sia_jax.benchmarks.parts import time_parts
+from sia_jax.benchmarks.parts import time_network, time_parts
 from sia_jax.benchmarks.sampler import (
+    Job,
     baseline_jobs,
     job_row,
     random_prompts,
@@ -40,7 +42,7 @@ from sia_jax.benchmarks.sampler import (
     sweep_jobs,
     take_turns,
 )
-from sia_jax.benchmarks.systems import SamplerSystem
+from sia_jax.benchmarks.systems import SamplerSystem, Timing
 from sia_jax.costs.roofline import DeviceRates, measure_device
 from sia_jax.costs.shapes import ADAPTED_SHAPES, SHAPES, AdaptedModels, Models, Weights
 from sia_jax.files.lock import locked
@@ -50,6 +52,19 @@ from sia_jax.reports.benchmarks import section, write_page
 from sia_jax.runs.cli import check_used, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.provenance import record_header
+
+PROFILED = (
+    "unsteered, full record",
+    "20% steered",
+    "dense",
+    "20% steered, contenders",
+    "dense, contenders",
+    "20% steered, vocab head",
+)
+"""Whose time is taken apart, at batch 16."""
+
+PROFILED_ALONE = ("unsteered, full record", "20% steered")
+"""Of these also at batch 1."""
 
 
 @dataclass(frozen=True)
@@ -143,13 +158,7 @@ def _speed(
     timings = take_turns(jobs, models, args.prompt_tokens, args.tries, console)
     rates = rates.best_of(measure_device())
     rows = [job_row(job, timings[job], models, rates, args.prompt_tokens) for job in jobs]
-    parts = {}
-    for name in ("20% steered", "dense"):
-        job = next(job for job in jobs if job.name == name and job.batch == 16)
-        assert isinstance(job.system, SamplerSystem)
-        timing = min(timings[job], key=lambda timing: timing.seconds)
-        prompts = random_prompts(models, 16, args.prompt_tokens)
-        parts[name] = time_parts(job.system, timing, prompts, args.new_tokens, rates)
+    parts = _profiles(jobs, timings, models, args.prompt_tokens, rates, console)
     body = {
         "kind": "sampler",
         "rows": rows,
@@ -157,6 +166,32 @@ def _speed(
         "parts": parts,
     }
     return body | {"baseline_versions": versions, "tries": args.tries}, rates
+
+
+def _profiles(
+    jobs: Sequence[Job],
+    timings: Mapping[Job, list[Timing]],
+    models: Weights,
+    prompt_tokens: int,
+    rates: DeviceRates,
+    console: Terminal,
+) -> dict[str, list[dict[str, Any]]]:
+    """Where the time goes, of all that a target is set for."""
+    found = {}
+    networks: dict[tuple[int, int], dict[str, float]] = {}
+    for job in jobs:
+        size = job.batch, job.new_tokens
+        title = f"{job.name}, batch {job.batch}, {job.new_tokens} new tokens"
+        if job.name not in PROFILED or (job.batch == 1 and job.name not in PROFILED_ALONE):
+            continue
+        assert isinstance(job.system, SamplerSystem)
+        console.say(f"where the time goes: {title}")
+        prompts = random_prompts(models, job.batch, prompt_tokens)
+        if size not in networks:
+            networks[size] = time_network(job.system, prompts, job.new_tokens)
+        timing = sorted(timings[job], key=lambda timing: timing.seconds)[len(timings[job]) // 2]
+        found[title] = time_parts(job.system, timing, prompts, job.new_tokens, rates, networks[size])
+    return found
 
 
 def _sweep(

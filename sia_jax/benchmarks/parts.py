@@ -1,17 +1,18 @@
-"""Where the time of a steered reply goes: every part of the loop, timed by itself in a loop of its own."""
+"""Where the time of a reply goes: every part of the loop, timed by itself in a loop of its own."""
 
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from sia_jax.benchmarks.network_parts import Unmixed, products
 from sia_jax.benchmarks.systems import SamplerSystem, Timing
-from sia_jax.costs.roofline import DeviceRates, decode_step_cost, pass_cost
+from sia_jax.costs.roofline import DeviceRates, pass_cost
 from sia_jax.decoding import policy_pass, value_pass
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.params import SteeringParams
@@ -24,10 +25,27 @@ from sia_jax.models.passes import decode_step
 from sia_jax.models.transformer import forward
 from sia_jax.steering.arrays import pick
 from sia_jax.steering.types import RowParams
+from sia_jax.types import Params
+
+
+def time_network(system: SamplerSystem, prompts: list[list[int]], new_tokens: int) -> dict[str, float]:
+    """Seconds of one run of each part of the policy's own passes: they are those of every steered system.
+
+    Args:
+      system: of the policy; whatever steers it.
+      prompts: as many as there are rows.
+      new_tokens: ids a reply; the parts run in its middle.
+    """
+    return _time(_NETWORK, SamplerSystem(system.models, None), prompts, new_tokens)
 
 
 def time_parts(
-    system: SamplerSystem, timing: Timing, prompts: list[list[int]], new_tokens: int, rates: DeviceRates
+    system: SamplerSystem,
+    timing: Timing,
+    prompts: list[list[int]],
+    new_tokens: int,
+    rates: DeviceRates,
+    network: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
     """One row a part: how often it ran in `timing`, the seconds of one run, its floor, its share of the call.
 
@@ -37,42 +55,42 @@ def time_parts(
       prompts: what it was called with.
       new_tokens: ids a reply.
       rates: measured in the same run.
+      network: of `time_network`; None: it is timed here.
     """
     config = system.config(len(prompts), new_tokens)
-    params, prompt = system.params(), jax.tree.map(jnp.asarray, Prompt.pack(prompts))
-    numbers = system.numbers(config, len(prompts))
-    model, batch = config.policy, len(prompts)
-    columns = prompt.policy_ids.shape[1] + new_tokens // 2
-    itemsize = params.policy["model"]["embed_tokens"]["weight"].dtype.itemsize
-    step_floor = rates.floor_seconds(decode_step_cost(model, batch, columns, itemsize))
+    network = time_network(system, prompts, new_tokens) if network is None else network
+    model, batch, width = config.policy, len(prompts), max(map(len, prompts))
+    columns = width + new_tokens // 2
+    itemsize = system.params().policy["model"]["embed_tokens"]["weight"].dtype.itemsize
+    cost = functools.partial(pass_cost, itemsize=itemsize)
     steps, calls = timing.counts["policy_steps"], timing.counts["value_calls"]
-    assert config.pass_tokens is not None
-    assert config.slots is not None
-    assert config.value is not None
-    backbone = config.value.backbone
-    prefilled = prompt.value_ids.size if calls else 0
-    needed = (timing.counts["value_needed"] - prefilled) / max(calls, 1)
-    served = timing.counts["steered"] * timing.tokens / max(calls, 1)
-    pass_floor = rates.floor_seconds(
-        pass_cost(backbone, needed, columns_seen=columns, columns_read=served * columns, itemsize=itemsize)
-    )
-    prefill = pass_cost(
-        model,
-        prompt.policy_ids.size,
-        columns_seen=prompt.policy_ids.shape[1] / 2,
-        columns_read=0,
-        itemsize=itemsize,
-    )
-    span = math.ceil((1 - system.expected_ratio) / system.expected_ratio)
-    seconds = {name: _seconds(part, params, prompt, numbers, span, config) for name, part in _PARTS.items()}
-    whole_step = seconds["policy step"]
+    products = cost(model, batch, columns_seen=0, columns_read=0, head_rows=batch)
+    whole = cost(model, batch, columns_seen=columns, columns_read=batch * columns, head_rows=batch)
+    prefill = cost(model, batch * width, columns_seen=width / 2, columns_read=0)
+    steered = _time(_STEERED if calls else _UNSTEERED, system, prompts, new_tokens)
+    around = steered["policy step"] - network["network"]
+    floor = rates.floor_seconds
     rows = [
-        ("policy network", steps, seconds["policy network"], step_floor),
-        ("entropy, gate, draw, record", steps, max(whole_step - seconds["policy network"], 0.0), 0.0),
-        ("value pass, needed tokens", calls, seconds["value pass"] * needed / config.pass_tokens, pass_floor),
-        ("value pass, padding", calls, seconds["value pass"] * (1 - needed / config.pass_tokens), 0.0),
-        ("prefill", 2 if calls else 1, seconds["prefill"], rates.floor_seconds(prefill)),
+        ("policy: products", steps, network["products"], floor(products)),
+        ("policy: norms, rotations", steps, network["unmixed"] - network["products"], 0.0),
+        ("policy: attention, cache", steps, network["network"] - network["unmixed"], floor(whole - products)),
+        ("entropy, gate, draw, record", steps, around, 0.0),
     ]
+    if calls:
+        assert config.value is not None
+        backbone = config.value.backbone
+        needed = (timing.counts["value_needed"] - batch * width) / calls
+        served = timing.counts["steered"] * timing.tokens / calls
+        used = needed * calls / (timing.counts["value_computed"] - batch * width)
+        products = cost(backbone, needed, columns_seen=0, columns_read=0)
+        whole = cost(backbone, needed, columns_seen=columns, columns_read=served * columns)
+        rest = steered["value pass"] - steered["value products"]
+        name = f"value pass: products, {config.pass_tokens} places, {used:.0%} used"
+        rows += [
+            (name, calls, steered["value products"], floor(products)),
+            ("value pass: attention, gathering, the rest", calls, rest, floor(whole - products)),
+        ]
+    rows.append(("prefill", 2 if calls else 1, network["prefill"], floor(prefill)))
     accounted = sum(count * each for _, count, each, _ in rows)
     rows.append(("rest: loops, dispatch", 1, timing.seconds - accounted, 0.0))
     return [
@@ -84,7 +102,6 @@ def time_parts(
             "share": count * each / timing.seconds,
         }
         for name, count, each, floor in rows
-        if count
     ]
 
 
@@ -105,11 +122,19 @@ def seconds_each(run: Callable[[int], Any]) -> float:
     return min(call(many) for _ in range(3)) / (many - few) - min(call(few) for _ in range(3)) / (many - few)
 
 
-def _seconds(
-    part: Any, params: SteeringParams, prompt: Prompt, numbers: RowParams, span: int, config: SamplerConfig
-) -> float:
-    """Of one run of a part."""
-    return seconds_each(lambda count: _repeat(params, prompt, numbers, count, span, part=part, config=config))
+def _time(
+    parts: Mapping[str, Any], system: SamplerSystem, prompts: list[list[int]], new_tokens: int
+) -> dict[str, float]:
+    """Seconds of one run of each part."""
+    config = system.config(len(prompts), new_tokens)
+    params, prompt = system.params(), jax.tree.map(jnp.asarray, Prompt.pack(prompts))
+    numbers = system.numbers(config, len(prompts))
+    span = math.ceil((1 - system.expected_ratio) / system.expected_ratio)
+
+    def run(part: Any, count: int) -> DecodeState:
+        return _repeat(params, prompt, numbers, count, span, part=part, config=config)
+
+    return {name: seconds_each(functools.partial(run, part)) for name, part in parts.items()}
 
 
 @functools.partial(jax.jit, static_argnames=("part", "config"))
@@ -174,9 +199,36 @@ def _policy_network(
     hidden, cache = decode_step(
         params.policy["model"], pick(state.policy_ids, last), last, state.policy_cache, config=config.policy
     )
-    logits = lm_head(params.policy, hidden)
-    tokens = state.record.tokens.at[:, 0].set(jnp.argmax(logits, axis=-1).astype(jnp.int32))
-    return replace(state, policy_cache=cache, record=replace(state.record, tokens=tokens))
+    return _greedy(params, hidden, replace(state, policy_cache=cache))
+
+
+def _policy_unmixed(
+    params: SteeringParams, prompt: Prompt, state: DecodeState, config: SamplerConfig
+) -> DecodeState:
+    last = (state.policy_lengths - 1)[:, None]
+    ids = pick(state.policy_ids, last[:, 0])[:, None]
+    hidden, _ = forward(params.policy["model"], ids, last, None, Unmixed(), config=config.policy)
+    return _greedy(params, hidden[:, 0], state)
+
+
+def _policy_products(
+    params: SteeringParams, prompt: Prompt, state: DecodeState, config: SamplerConfig
+) -> DecodeState:
+    model = params.policy["model"]
+    ids = pick(state.policy_ids, state.policy_lengths - 1)[:, None]
+    return _greedy(params, products(model, _embedded(model, ids))[:, 0], state)
+
+
+def _greedy(params: SteeringParams, hidden: jax.Array, state: DecodeState) -> DecodeState:
+    """The head's product, and something that needs all of it."""
+    best = jnp.argmax(lm_head(params.policy, hidden), axis=-1).astype(jnp.int32)
+    return replace(state, record=replace(state.record, tokens=state.record.tokens.at[:, 0].set(best)))
+
+
+def _embedded(model: Params, ids: jax.Array) -> jax.Array:
+    """Hidden states of about 1, which differ from run to run as the ids do."""
+    x = model["embed_tokens"]["weight"][ids]
+    return x / jnp.sqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True))
 
 
 def _value_pass(
@@ -185,6 +237,17 @@ def _value_pass(
     net = params.value_net(config)
     assert net is not None
     return value_pass.value_pass(net, state, config)
+
+
+def _value_products(
+    params: SteeringParams, prompt: Prompt, state: DecodeState, config: SamplerConfig
+) -> DecodeState:
+    net = params.value_net(config)
+    assert net is not None
+    assert config.pass_tokens is not None
+    ids = jnp.resize(state.pending.ids, (config.pass_tokens,))
+    found = jnp.max(products(net.model, _embedded(net.model, ids)))
+    return replace(state, prefix_value=state.prefix_value + found)
 
 
 def _prefill(
@@ -202,9 +265,15 @@ def _prefill(
     return replace(state, policy_cache=cache)
 
 
-_PARTS: dict[str, Any] = {
-    "policy step": _policy_step,
-    "policy network": _policy_network,
-    "value pass": _value_pass,
+_NETWORK: Mapping[str, Any] = {
+    "products": _policy_products,
+    "unmixed": _policy_unmixed,
+    "network": _policy_network,
     "prefill": _prefill,
+}
+_UNSTEERED: Mapping[str, Any] = {"policy step": _policy_step}
+_STEERED: Mapping[str, Any] = {
+    **_UNSTEERED,
+    "value pass": _value_pass,
+    "value products": _value_products,
 }

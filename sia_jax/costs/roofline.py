@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import jax
@@ -29,6 +29,11 @@ class PassCost:
     def bytes(self) -> int:
         """All that is moved."""
         return self.weight_bytes + self.cache_bytes
+
+    def __sub__(self, other: "PassCost") -> "PassCost":
+        """What remains without a part."""
+        mine, less = astuple(self), astuple(other)
+        return PassCost(*(one - part for one, part in zip(mine, less, strict=True)))
 
 
 def pass_cost(

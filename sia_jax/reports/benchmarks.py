@@ -50,8 +50,9 @@ def _sampler(record: dict[str, Any]) -> str:
 
 def _parts(record: dict[str, Any]) -> str:
     columns = ("part", "runs", "ms each", "floor, ms", "share of the call")
+    batch = f", batch {record['parts_batch']}" if "parts_batch" in record else ""
     return "".join(
-        f"\nWhere the time goes: {name}, batch {record.get('parts_batch', 16)}\n\n"
+        f"\nWhere the time goes: {name}{batch}\n\n"
         + table(
             columns,
             (
