@@ -1,17 +1,77 @@
-"""Which prompts stand for all of them, where two ways to reply are shown side by side."""
+"""Which prompts stand for all of them, where two ways to reply are shown side by side, and how they look."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sia_jax.files.shown import shown
 
 
-def choose_shown(base: Sequence[float], sparse: Sequence[float], count: int) -> dict[int, str]:
+@dataclass(frozen=True)
+class Example:
+    """A prompt, and what two ways make of it."""
+
+    prompt: str
+    base: str
+    """The policy's own reply."""
+    steered: str
+    base_reward: float
+    steered_reward: float
+
+
+def examples_section(
+    examples: Sequence[Example], count: int, *, measure: str, steered: str, chosen_from: str
+) -> str:
+    """Markdown: some examples in full, chosen by `choose_shown`.
+
+    Args:
+      examples: all that there are.
+      count: how many are shown, at most.
+      measure: whose rewards they are chosen by, such as "gold".
+      steered: what the steered method is called.
+      chosen_from: what all the examples are, for the reader.
+    """
+    count = min(count, len(examples))
+    base, sparse = ([getattr(one, name) for one in examples] for name in ("base_reward", "steered_reward"))
+    chosen = choose_shown(base, sparse, count, measure=measure, steered=steered)
+    parts = [
+        f"## {count} prompt{'s' * (count != 1)} with replies in full\n",
+        f"Chosen from {chosen_from} by the {measure} reward of {steered} less that of the policy alone: by "
+        "turns the largest gain, the one in the middle and the largest loss that are left.\n",
+    ]
+    for place, why in chosen.items():
+        one = examples[place]
+        parts.append(f"**{why[0].upper()}{why[1:]}.** The prompt:\n\n{_fenced(one.prompt)}\n")
+        parts.append(f"The policy alone:\n\n{_fenced(one.base)}\n")
+        parts.append(f"{steered[0].upper()}{steered[1:]}:\n\n{_fenced(one.steered)}\n")
+    return "\n".join(parts)
+
+
+def _fenced(text: str) -> str:
+    """A block of code, whose fence is longer than any run of backquotes or tildes in it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{shown(text)}\n{fence}"
+
+
+def choose_shown(
+    base: Sequence[float],
+    sparse: Sequence[float],
+    count: int,
+    *,
+    measure: str = "gold",
+    steered: str = "sparse steering",
+) -> dict[int, str]:
     """Which prompts are shown, in their order, and why: gains, middle and losses by turns, most first.
 
     A prompt is shown once; of equal differences the first prompt comes first.
 
     Args:
-      base: gold rewards of the policy alone, by prompt.
+      base: rewards of the policy alone, by prompt.
       sparse: those of sparse steering.
       count: at most as many as prompts.
+      measure: what the rewards are called.
+      steered: what the steering is called.
     """
     gains = [after - before for before, after in zip(base, sparse, strict=True)]
     order = sorted(range(len(gains)), key=lambda i: (-gains[i], i))
@@ -29,8 +89,8 @@ def choose_shown(base: Sequence[float], sparse: Sequence[float], count: int) -> 
         left.remove(place)
         chosen[name].append(place)
     return {
-        place: f"{_kind(name, number, gains[place])}: gold {base[place]:+.1f} alone, "
-        f"{sparse[place]:+.1f} with sparse steering ({gains[place]:+.1f})"
+        place: f"{_kind(name, number, gains[place])}: {measure} {base[place]:+.1f} alone, "
+        f"{sparse[place]:+.1f} with {steered} ({gains[place]:+.1f})"
         for name, places in chosen.items()
         for number, place in enumerate(places)
     }

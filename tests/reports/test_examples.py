@@ -1,8 +1,10 @@
 """Which prompts are shown."""
 
+import re
+
 import pytest
 
-from sia_jax.reports.examples import choose_shown
+from sia_jax.reports.examples import Example, choose_shown, examples_section
 
 
 @pytest.mark.parametrize(
@@ -28,3 +30,29 @@ def test_replies_are_shown_by_a_rule_gains_middle_and_losses(
     for place, why in expected.items():
         assert chosen[place].startswith(why)
         assert chosen[place].endswith(f"({gains[place]:+.1f})")
+
+
+def test_the_chosen_prompts_stand_there_with_both_replies_in_full_and_nobody_else_s() -> None:
+    examples = [
+        Example(f"Question {i}?", f"Own reply {i}.", f"Steered reply {i}.", 0.0, gain)
+        for i, gain in enumerate([0.5, 2.0, -1.0, 0.4])
+    ]
+    text = examples_section(examples, 3, measure="proxy", steered="dense", chosen_from="seed 0")
+    for i in (0, 1, 2):
+        for said in (f"Question {i}?", f"Own reply {i}.", f"Steered reply {i}."):
+            assert f"```text\n{said}\n```" in text
+    assert "reply 3" not in text
+    assert "**The largest gain: proxy +0.0 alone, +2.0 with dense (+2.0).**" in text
+    assert "Chosen from seed 0" in text
+
+
+def test_a_reply_cannot_end_the_block_that_it_stands_in() -> None:
+    hostile = "```\n# Not a heading\n````\n<script>\x1b[2J"
+    text = examples_section(
+        [Example("?", hostile, "fine", 0.0, 1.0)], 10, measure="gold", steered="dense", chosen_from="one"
+    )
+    assert "`````text\n" in text
+    assert "\x1b" not in text
+    outside = re.sub(r"(`{3,})text\n.*?\n\1(?!`)", "", text, flags=re.DOTALL)
+    assert "# Not a heading" not in outside
+    assert text.startswith("## 1 prompt with replies in full\n")
