@@ -222,9 +222,8 @@ class SamplerConfig:
         on average, so a row brings n = C + (1 - r) / r tokens to a pass, and r B rows come to one in a policy
         step. For these, or for the k that wait (see `Burst`) if they are more, a pass takes n tokens each,
         rounded up to whole 32s and to 64 at least, as the kernels take them; 20 or fewer stay. Idle slots
-        fill what is left with spans of rows that will come to a junction later; hence half as many slots
-        again, and no more: attention pays for all places that a slot could fill. One row may bring its
-        candidates and twice its usual span, and a longer one takes several passes. With a mesh, slots and
+        fill what is left with spans of rows that will come to a junction later; hence twice as many slots.
+        One row may bring twice its usual span, and a longer one takes several passes. With a mesh, slots and
         tokens are of each group along "tensor", which has its share of the rows; those that wait are of all.
 
         Under a bounded tilt c candidates contend at a junction on average. As if c were geometric, 1 / c of
@@ -299,8 +298,8 @@ def _resolve(config: SamplerConfig, batch: int, ratio: float, contenders: float 
     batch = -(-batch // config.row_groups)
     span = math.ceil((1 - ratio) / ratio)
     usual = candidates + span if candidates else span + 1  # a vocabulary head reads the last token anew
-    slots = min(batch, config.slots or math.ceil(1.5 * at_once))
-    row_tokens = config.row_tokens or max(most + 1, candidates + 2 * span)
+    slots = min(batch, config.slots or math.ceil(2 * at_once))
+    row_tokens = config.row_tokens or most + max(1, 2 * span)
     tokens = math.ceil(min(at_once, slots) * usual)
     if tokens > _FEW:
         tokens = min(max(2 * _TILE, -(-tokens // _TILE) * _TILE), batch * usual)
