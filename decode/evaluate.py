@@ -12,9 +12,9 @@ The methods: the policy alone (base), alone with best-of-n, steered everywhere (
 entropy reaches a calibrated threshold, steered at random at the share that the entropy gate came to,
 entropy-gated steering with best-of-n, and searches that a reward guides (--search). All use one engine, the
 same random numbers for the same prompt and seed, and are counted alike. The proxy reward, which best-of-n
-chooses by, is that of a reward model, of Python functions, or a weighted sum; --gold-function or
---gold-reward adds another, the gold reward. Every prompt is checked against all of them before anything is
-sampled. A reply without a reward is counted, and left out with its partners.
+chooses by, is that of reward models, of Python functions, or a weighted sum; --gold-function or --gold-reward
+adds another, the gold reward. Every prompt is checked against all of them before anything is sampled. A reply
+without a reward is counted, and left out with its partners.
 
     python -m decode.evaluate --policy DIR --value DIR --prompts test.jsonl --methods base best-of dense \
         --reward-function sia_jax.rewards.sentiment:vader --length-penalty 0.01 --out out/evaluation
@@ -91,13 +91,14 @@ class _Evaluation:
         self._prompting = settled = prompting.find_prompting(self.policy, args)
         prompting.announce(settled, self.prompts, console)
         date = args.reward_date_string
-        self._gold_template = {} if self.gold is None else self.gold.template(date, optional=True)
-        self._template = self.reward.template(date, optional=bool(self._gold_template))
+        has_other = bool(self.reward.models)
+        self._gold_templates = [] if self.gold is None else self.gold.templates(date, optional=has_other)
+        self._templates = self.reward.templates(date, optional=any(self._gold_templates))
         without_weights = runner.Models(self.policy, preflight.value_without_weights(args, self.policy))
         most = args.max_new_tokens
-        checks = self.reward.checks(self.prompts, self._template, args.reward_max_tokens, most)
+        checks = self.reward.checks(self.prompts, self._templates, args.reward_max_tokens, most)
         if self.gold is not None:
-            checks += self.gold.checks(self.prompts, self._gold_template, None, most)
+            checks += self.gold.checks(self.prompts, self._gold_templates, None, most)
         self.ids = preflight.policy_ids(self.prompts, without_weights, args, settled, checks)
         self.settings = self._settings(settled)
         self.calibration = None
@@ -140,14 +141,14 @@ class _Evaluation:
                 dtype = None if self.args.dtype == "config" else self.args.dtype
                 options = {"dtype": dtype, "mesh": self.args.make_mesh()}
                 reward = self.reward.load(**options)
-                gold = None if self.gold is None else self.gold.load(**options)
+                gold = [] if self.gold is None else self.gold.load(**options)
             rows = self._rows(models)
             progress = RunProgress(self.console, total, done, work=self.records.work)
             with self.journal, progress:
                 most, aside = self.args.reward_max_tokens, progress.aside
-                scorer = Scorer(reward, aside, self._template, most, self.reward.total)
+                scorer = Scorer(reward, aside, self._templates, most, self.reward.total)
                 if self.gold is not None:
-                    self._judge = Scorer(gold, aside, self._gold_template, total=self.gold.total)
+                    self._judge = Scorer(gold, aside, self._gold_templates, total=self.gold.total)
                 methods = MethodRunner(models, scorer, self.args, rows, self.args.batch, aside)
                 with closing(methods):
                     for unit in units:
@@ -284,13 +285,13 @@ class _Evaluation:
             **settings,
             "reward": self.reward.model_name,
             "reward_fingerprint": self.reward.model_fingerprint(),
-            "reward_date_string": self._template.get("date_string"),
-            **self.reward.settings(),
+            "reward_date_string": self._templates[0].get("date_string") if self._templates else None,
+            **self.reward.settings(self._templates),
             "prompts_sha256": hashlib.sha256(Path(args.prompts).read_bytes()).hexdigest(),
             "system": args.system,
             "reward_max_tokens": args.reward_max_tokens,
             "gold": False if self.gold is None else self.gold.described(),
-            **{f"gold_{name}": text for name, text in self._gold_template.items()},
+            **{f"gold_{name}": text for own in self._gold_templates for name, text in own.items()},
             "base_chooser": args.base_chooser,
         }
 

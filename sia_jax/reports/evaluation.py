@@ -121,11 +121,12 @@ def _title(results: Results, measure: str) -> str:
         is_model = str(settings.get("gold")).startswith("reward model ")
         whose = "another reward model's" if is_model else "a program that reads the text"
     elif "reward_functions" not in settings:
-        whose = "the reward model's"
+        whose = "a sum of reward models'" if "further_reward_models" in settings else "the reward model's"
     elif settings["reward"] is None:
         whose = "a program that reads the text"
     else:
-        whose = "a reward model's and a program's"
+        models = "reward models'" if "further_reward_models" in settings else "a reward model's"
+        whose = f"{models} and a program's"
     return f"{measure} reward ({whose})"
 
 
@@ -400,6 +401,8 @@ def _rewards(settings: Mapping[str, Any]) -> Iterator[str]:
     weight = f", weight {settings['reward_weight']:g}" if "reward_weight" in settings else ""
     if settings["reward"] is not None:
         yield f"reward model `{settings['reward']}` ({settings['reward_fingerprint']}){weight}"
+    for name, own in settings.get("further_reward_models", {}).items():
+        yield f"reward model `{name}` ({own['fingerprint']}), weight {own['weight']:g}"
     for name, factor in settings.get("reward_functions", {}).items():
         fingerprint = settings["reward_functions_fingerprint"][name]
         yield f"reward function `{name}` ({fingerprint}), weight {factor:g}"
