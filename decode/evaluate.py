@@ -20,8 +20,9 @@ without a reward is counted, and left out with its partners.
         --reward-function sia_jax.rewards.sentiment:vader --length-penalty 0.01 --out out/evaluation
 
 OUT/replies.jsonl gets every reply as it comes: the same command, started again after Ctrl-C or a crash, goes
-on from there, and one with other settings is refused. In the end OUT holds results.json, results.md (a
-table) and pareto.png; --page writes all of it as a page, with what holds of the paper's three claims.
+on from there, also with more methods or seeds, or with prompts behind the others; one with other settings is
+refused. In the end OUT holds results.json, results.md (a table) and pareto.png; --page writes all of it as a
+page, with what holds of the paper's three claims.
 """
 
 import hashlib
@@ -39,7 +40,7 @@ from sia_jax.evaluation.claims import to_json
 from sia_jax.evaluation.comparison import Comparison
 from sia_jax.evaluation.method_runner import Chosen, Job, MethodRunner
 from sia_jax.evaluation.methods import GateNumbers, plan_text
-from sia_jax.evaluation.records import Records, Unit, make_record
+from sia_jax.evaluation.records import GROWS, Records, Unit, make_record, prompt_key
 from sia_jax.evaluation.scoring import Scorer
 from sia_jax.evaluation.search.checks import check_searches
 from sia_jax.evaluation.statistics import FEWEST
@@ -110,13 +111,18 @@ class _Evaluation:
         self.records = Records(
             self.methods,
             range(args.seed, args.seed + args.seeds),
-            [prompt.id for prompt in self.prompts],
+            [prompt_key(prompt) for prompt in self.prompts],
             {} if self.calibration is None else self.calibration.thresholds,
             gold=self.gold is not None,
+            prompts_sha256=self.settings["prompts_sha256"],
         )
         self._judge: Scorer | None = None
         self.journal = Journal(
-            Path(args.out) / "replies.jsonl", self.settings, self.records.take, overwrite=args.overwrite
+            Path(args.out) / "replies.jsonl",
+            self.settings,
+            self.records.take,
+            overwrite=args.overwrite,
+            varying=GROWS,
         )
         pages = () if args.page is None else (Path(args.page).absolute().parent,)
         self._commit = head_commit(ignored=pages)  # what it writes itself changes no reply
@@ -186,9 +192,9 @@ class _Evaluation:
         jobs = [self._job(rows[index], seed, index) for index in missing]
         for chosen in methods.run(method, gate, jobs) if jobs else ():
             first = progress.is_new
-            golds = self._golds([missing[place] for place, _ in chosen], [one for _, one in chosen])
-            for (place, one), gold in zip(chosen, golds, strict=True):
-                self._write(unit, gate, missing[place], one, gold)
+            indices, ones = [missing[place] for place, _ in chosen], [one for _, one in chosen]
+            for index, one, gold in zip(indices, ones, self._golds(indices, ones), strict=True):
+                self._write(unit, gate, index, one, gold)
             tokens = sum(one.sampled_tokens for _, one in chosen)
             progress.advance(len(chosen), tokens, len(chosen) * method.work)
             if first and (left := progress.left()) is not None:
@@ -225,7 +231,7 @@ class _Evaluation:
     def _write(
         self, unit: Unit, gate: GateNumbers, index: int, chosen: Chosen, gold: tuple[float | None, str]
     ) -> None:
-        record = make_record(unit, gate, index, self.prompts[index].id, chosen, gold)
+        record = make_record(unit, gate, index, prompt_key(self.prompts[index]), chosen, gold)
         self.journal.write(record | {"commit": self._commit, "machine": self._host})
 
     def _report(self) -> None:

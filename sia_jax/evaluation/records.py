@@ -1,11 +1,14 @@
 """The records of a comparison that is under way: how one is made and checked, and which are missing."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from sia_jax.data.prompts import PromptLine
 from sia_jax.engine.reply import json_threshold
 from sia_jax.evaluation.comparison import Record
 from sia_jax.evaluation.method_runner import Chosen
@@ -16,6 +19,13 @@ from sia_jax.runs.journal import is_finite
 Unit = tuple[Method, int]
 """A method under a seed."""
 
+PromptKey = tuple[str | int, str]
+"""A prompt's id and its `prompt_digest`."""
+
+GROWS = ("prompts_sha256",)
+"""Settings in which records of one comparison may differ: each record tells which prompt it is of, so that a
+file of prompts may get further ones behind those that have replies."""
+
 
 class Records:
     """What is there of a comparison, by method, seed and prompt.
@@ -23,22 +33,25 @@ class Records:
     Args:
       methods: each random gate after the entropy gate whose share it takes.
       seeds: under which every prompt is replied to.
-      prompts: their ids.
+      prompts: `prompt_key` of each.
       thresholds: of entropy gates, by ratio, nats.
       gold: whether records have gold rewards.
+      prompts_sha256: of their file, by which records of earlier releases know it.
     """
 
     def __init__(
         self,
         methods: Sequence[Method],
         seeds: Sequence[int],
-        prompts: Sequence[str | int],
+        prompts: Sequence[PromptKey],
         thresholds: Mapping[float, float],
         *,
         gold: bool,
+        prompts_sha256: str = "",
     ):
         self.methods, self.seeds = methods, seeds
         self._prompts, self._thresholds, self._gold = prompts, thresholds, gold
+        self._prompts_sha256 = prompts_sha256
         self._records: dict[tuple[str, int, int], Record] = {}
 
     @property
@@ -61,14 +74,38 @@ class Records:
 
         Raises:
           KeyError: a field that is missing.
-          ValueError: it is of another prompt, or has another thing where a number should be.
+          ValueError: it is of another prompt, or of one that reads otherwise now, or has another thing where
+            a number should be.
         """
         check_record(record, gold=self._gold)
         key = (record["method"], record["seed"], record["index"])
-        if not 0 <= key[2] < len(self._prompts) or self._prompts[key[2]] != record["id"]:
-            raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {key[2]}")
+        self._check_prompt(record, key[2])
         self._records[key] = record
         return key
+
+    def _check_prompt(self, record: Mapping[str, Any], index: int) -> None:
+        """A record is of the prompt that the input has at its place.
+
+        Raises:
+          ValueError: it is of another one, or of one that was worded otherwise.
+        """
+        name, digest = self._prompts[index] if 0 <= index < len(self._prompts) else (None, "")
+        if name is None or name != record["id"]:
+            raise ValueError(
+                f"prompt {shown_value(record['id'], 60)} is not the input's prompt at place {index}, and has "
+                "replies; put new prompts behind those that were there"
+            )
+        if "prompt_sha256" in record:
+            if record["prompt_sha256"] != digest:
+                raise ValueError(
+                    f"prompt {shown_value(name, 60)} has replies, and was worded otherwise; give it back its "
+                    "words, or put the new ones behind all others under another id"
+                )
+        elif record.get("settings", {}).get("prompts_sha256", "") != self._prompts_sha256:
+            raise ValueError(
+                f"prompt {shown_value(name, 60)} has replies of an earlier release, which go on with the "
+                "same file of prompts alone"
+            )
 
     def missing(self, unit: Unit) -> list[int]:
         """Indices of the prompts without a record."""
@@ -88,6 +125,9 @@ class Records:
     def gate(self, unit: Unit) -> GateNumbers:
         """The gate of a unit; for a random one, all records of its entropy gate are there.
 
+        A random gate takes the share that its entropy gate has realised. One that has replies keeps the share
+        that it began with, that of the prompts which were there then.
+
         Raises:
           ValueError: replies that are there were made with another one.
         """
@@ -100,9 +140,7 @@ class Records:
             realised = method.ratio
             rival = Method("entropy", method.ratio)
             if rival in self.methods:
-                steered = self.of(rival, [seed])
-                tokens = sum(record["sampled_tokens"] for record in steered)
-                realised = sum(record["sampled_junctions"] for record in steered) / max(tokens, 1)
+                realised = self._realised(rival, unit)
         gate = gate_numbers(method, threshold, realised)
         ours = {"threshold": json_threshold(gate.threshold), "rate": gate.rate}
         for index in range(len(self._prompts)):
@@ -112,12 +150,41 @@ class Records:
                 raise ValueError(f"{method.name} under seed {seed} was made with {theirs} (now {ours})")
         return gate
 
+    def _realised(self, rival: Method, unit: Unit) -> float:
+        """The share that an entropy gate has realised under the seed of a random one.
+
+        Over all prompts; or over the first so many of them, where the random gate began with those.
+        """
+        method, seed = unit
+        steered = self.of(rival, [seed])
+        tokens = np.cumsum([record["sampled_tokens"] for record in steered])
+        shares = np.cumsum([record["sampled_junctions"] for record in steered]) / np.maximum(tokens, 1)
+        own = (self._records.get((method.key, seed, i)) for i in range(len(steered)))
+        begun = next((record["rate"] for record in own if record is not None), None)
+        return float(shares[-1] if begun is None or begun not in shares else begun)
+
+
+def prompt_key(prompt: PromptLine) -> PromptKey:
+    """What tells a prompt that has replies from another one."""
+    return prompt.id, prompt_digest(prompt)
+
+
+def prompt_digest(prompt: PromptLine) -> str:
+    """sha256 of a conversation, hexadecimal, the first 16 digits: whatever form of file it stands in.
+
+    Args:
+      prompt: of messages.
+    """
+    messages = [dict(message) for message in prompt.messages or ()]
+    text = json.dumps(messages, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 
 def make_record(
     unit: Unit,
     gate: GateNumbers,
     index: int,
-    name: str | int,
+    name: PromptKey,
     chosen: Chosen,
     gold: tuple[float | None, str],
 ) -> dict[str, Any]:
@@ -127,7 +194,7 @@ def make_record(
       unit: the method and the seed.
       gate: of the unit.
       index: of the prompt.
-      name: its id.
+      name: `prompt_key` of it.
       chosen: what the method gives.
       gold: the gold reward of that, and why there is none, where one is asked for.
     """
@@ -137,7 +204,8 @@ def make_record(
         "method": method.key,
         "seed": seed,
         "index": index,
-        "id": name,
+        "id": name[0],
+        "prompt_sha256": name[1],
         "threshold": json_threshold(gate.threshold),
         "rate": gate.rate,
         "text": reply.text,
