@@ -13,8 +13,9 @@ entropy reaches a calibrated threshold, steered at random at the share that the 
 entropy-gated steering with best-of-n, and searches that a reward guides (--search). All use one engine, the
 same random numbers for the same prompt and seed, and are counted alike. The proxy reward, which best-of-n
 chooses by, is that of reward models, of Python functions, or a weighted sum; --gold-function or --gold-reward
-adds another, the gold reward. Every prompt is checked against all of them before anything is sampled. A reply
-without a reward is counted, and left out with its partners.
+adds another, the gold reward, and --fluency-model the perplexity of replies under a second language model.
+Every prompt is checked against all of them before anything is sampled. A reply without a reward is counted,
+and left out with its partners.
 
     python -m decode.evaluate --policy DIR --value DIR --prompts test.jsonl --methods base best-of dense \
         --reward-function sia_jax.rewards.sentiment:vader --length-penalty 0.01 --out out/evaluation
@@ -38,6 +39,7 @@ from decode.evaluate_options import Args, check_options, methods_of, read
 from sia_jax.evaluation.calibration import read_calibration
 from sia_jax.evaluation.claims import to_json
 from sia_jax.evaluation.comparison import Comparison
+from sia_jax.evaluation.fluency import FluencyScorer
 from sia_jax.evaluation.method_runner import Chosen, Job, MethodRunner
 from sia_jax.evaluation.methods import GateNumbers, plan_text
 from sia_jax.evaluation.records import GROWS, Records, Unit, make_record, prompt_key
@@ -51,6 +53,7 @@ from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import command, goes_on, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.engines import Row
+from sia_jax.runs.fluency import find_fluency
 from sia_jax.runs.journal import Journal
 from sia_jax.runs.progress import RunProgress, clock, waiting
 from sia_jax.runs.provenance import head_commit, host_description
@@ -87,6 +90,7 @@ class _Evaluation:
         self.args, self.console = args, console
         self.reward = find_reward(args.reward, args)
         self.gold = find_judge(args.gold_reward, args.gold_function)
+        self.fluency = find_fluency(args.fluency_model, args.fluency_date_string)
         self.prompts = read(args)
         self.policy = runner.prepare(args)
         self._prompting = settled = prompting.find_prompting(self.policy, args)
@@ -100,6 +104,8 @@ class _Evaluation:
         checks = self.reward.checks(self.prompts, self._templates, args.reward_max_tokens, most)
         if self.gold is not None:
             checks += self.gold.checks(self.prompts, self._gold_templates, None, most)
+        if self.fluency is not None:
+            checks.append(self.fluency.check(most))
         self.ids = preflight.policy_ids(self.prompts, without_weights, args, settled, checks)
         self.settings = self._settings(settled)
         self.calibration = None
@@ -114,9 +120,11 @@ class _Evaluation:
             [prompt_key(prompt) for prompt in self.prompts],
             {} if self.calibration is None else self.calibration.thresholds,
             gold=self.gold is not None,
+            fluency=self.fluency is not None,
             prompts_sha256=self.settings["prompts_sha256"],
         )
         self._judge: Scorer | None = None
+        self._reader: FluencyScorer | None = None
         self.journal = Journal(
             Path(args.out) / "replies.jsonl",
             self.settings,
@@ -148,6 +156,7 @@ class _Evaluation:
                 options = {"dtype": dtype, "mesh": self.args.make_mesh()}
                 reward = self.reward.load(**options)
                 gold = [] if self.gold is None else self.gold.load(**options)
+                second = None if self.fluency is None else self.fluency.load(**options)
             rows = self._rows(models)
             progress = RunProgress(self.console, total, done, work=self.records.work)
             with self.journal, progress:
@@ -155,6 +164,8 @@ class _Evaluation:
                 scorer = Scorer(reward, aside, self._templates, most, self.reward.total)
                 if self.gold is not None:
                     self._judge = Scorer(gold, aside, self._gold_templates, total=self.gold.total)
+                if self.fluency is not None and second is not None:
+                    self._reader = FluencyScorer(second, self.fluency.prompting, aside)
                 methods = MethodRunner(models, scorer, self.args, rows, self.args.batch, aside)
                 with closing(methods):
                     for unit in units:
@@ -193,8 +204,9 @@ class _Evaluation:
         for chosen in methods.run(method, gate, jobs) if jobs else ():
             first = progress.is_new
             indices, ones = [missing[place] for place, _ in chosen], [one for _, one in chosen]
-            for index, one, gold in zip(indices, ones, self._golds(indices, ones), strict=True):
-                self._write(unit, gate, index, one, gold)
+            golds, read = self._golds(indices, ones), self._read(indices, ones)
+            for index, one, gold, more in zip(indices, ones, golds, read, strict=True):
+                self._write(unit, gate, index, one, gold, more)
             tokens = sum(one.sampled_tokens for _, one in chosen)
             progress.advance(len(chosen), tokens, len(chosen) * method.work)
             if first and (left := progress.left()) is not None:
@@ -215,6 +227,13 @@ class _Evaluation:
         found = self._judge.score([self._messages(i) for i in indices], [[one.reply] for one in chosen])
         return [(reward, why) for (reward,), (why,) in zip(found.rewards, found.why, strict=True)]
 
+    def _read(self, indices: Sequence[int], chosen: Sequence[Chosen]) -> list[dict[str, Any]]:
+        """What the second language model says of each reply, where one is asked for."""
+        if self._reader is None:
+            return [{}] * len(chosen)
+        prompts, replies = [self._messages(i) for i in indices], [one.reply for one in chosen]
+        return [found.to_json() for found in self._reader.score(prompts, replies)]
+
     def _gate(self, unit: Unit) -> GateNumbers:
         """The gate of a unit.
 
@@ -229,10 +248,16 @@ class _Evaluation:
             ) from None
 
     def _write(
-        self, unit: Unit, gate: GateNumbers, index: int, chosen: Chosen, gold: tuple[float | None, str]
+        self,
+        unit: Unit,
+        gate: GateNumbers,
+        index: int,
+        chosen: Chosen,
+        gold: tuple[float | None, str],
+        more: dict[str, Any],
     ) -> None:
         record = make_record(unit, gate, index, prompt_key(self.prompts[index]), chosen, gold)
-        self.journal.write(record | {"commit": self._commit, "machine": self._host})
+        self.journal.write(record | more | {"commit": self._commit, "machine": self._host})
 
     def _report(self) -> None:
         """Compare, and write all that is made of it."""
@@ -299,6 +324,7 @@ class _Evaluation:
             "gold": False if self.gold is None else self.gold.described(),
             **{f"gold_{name}": text for own in self._gold_templates for name, text in own.items()},
             "base_chooser": args.base_chooser,
+            **({} if self.fluency is None else self.fluency.settings()),
         }
 
     def _say(self, text: str) -> None:

@@ -75,6 +75,10 @@ class Args(PromptFileArgs, RewardArgs, SamplingArgs):
     """A second reward, which nothing learns from and nothing is chosen by: a program, as MODULE:FUNCTION."""
     gold_reward: Name = None
     """Or another reward model."""
+    fluency_model: Name = None
+    """A second language model, under which replies have a perplexity: a folder, or else a Hub id."""
+    fluency_date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
+    """The date that its chat template writes; must be given if it writes today's."""
     batch: Count = 64
     """Replies that are sampled at a time."""
     resamples: Count = 10_000
@@ -117,6 +121,8 @@ def check_options(args: Args) -> None:
         check_used(args, ("reward_max_tokens",), "--reward DIR")
     if not args.reward and args.gold_reward is None:
         check_used(args, ("reward_date_string",), "--reward DIR")
+    if args.fluency_model is None:
+        check_used(args, ("fluency_date_string",), "--fluency-model DIR")
     if args.page is None:
         check_used(args, ("title", "introduction", "appendix"), "--page FILE")
     check_suffix("--page", args.page, ".md")
@@ -134,6 +140,7 @@ def check_options(args: Args) -> None:
             "--thresholds": args.thresholds,
             **reward_inputs(args.reward),
             "--gold-reward": args.gold_reward,
+            "--fluency-model": args.fluency_model,
             "--introduction": args.introduction,
             "--appendix": args.appendix,
             **{f"--appendix's {picture}": picture for picture in pictures},

@@ -36,6 +36,7 @@ class Records:
       prompts: `prompt_key` of each.
       thresholds: of entropy gates, by ratio, nats.
       gold: whether records have gold rewards.
+      fluency: whether they have what a second language model says.
       prompts_sha256: of their file, by which records of earlier releases know it.
     """
 
@@ -47,11 +48,12 @@ class Records:
         thresholds: Mapping[float, float],
         *,
         gold: bool,
+        fluency: bool = False,
         prompts_sha256: str = "",
     ):
         self.methods, self.seeds = methods, seeds
         self._prompts, self._thresholds, self._gold = prompts, thresholds, gold
-        self._prompts_sha256 = prompts_sha256
+        self._fluency, self._prompts_sha256 = fluency, prompts_sha256
         self._records: dict[tuple[str, int, int], Record] = {}
 
     @property
@@ -77,7 +79,7 @@ class Records:
           ValueError: it is of another prompt, or of one that reads otherwise now, or has another thing where
             a number should be.
         """
-        check_record(record, gold=self._gold)
+        check_record(record, gold=self._gold, fluency=self._fluency)
         key = (record["method"], record["seed"], record["index"])
         self._check_prompt(record, key[2])
         self._records[key] = record
@@ -199,7 +201,6 @@ def make_record(
       gold: the gold reward of that, and why there is none, where one is asked for.
     """
     (method, seed), reply = unit, chosen.reply
-    total = float(np.sum(reply.policy_logprob, dtype=np.float64))
     return {
         "method": method.key,
         "seed": seed,
@@ -213,7 +214,8 @@ def make_record(
         "length": len(reply.tokens),
         "junctions": reply.num_junctions,
         "shifted": reply.num_shifted,
-        "policy_logprob": min(total, 0.0) if math.isfinite(total) else None,  # rounding may leave 1e-8
+        "policy_logprob": _nats(reply.policy_logprob),
+        "logprob": None if method.search is not None else _nats(reply.logprob),
         "gold": gold[0],
         **({"gold_unscored": gold[1]} if gold[1] else {}),
         "proxy": chosen.proxy,
@@ -230,17 +232,24 @@ def make_record(
     }
 
 
+def _nats(logprobs: np.ndarray) -> float | None:
+    """The sum of log-probabilities; None where one is not known."""
+    total = float(np.sum(logprobs, dtype=np.float64))
+    return min(total, 0.0) if math.isfinite(total) else None  # rounding may leave 1e-8
+
+
 _NUMBERS = ("length", "sampled_tokens", "sampled_junctions", "seconds", "rate")
 _LATER_NUMBERS = ("sampled_decided", "values_read")
 """Which records of earlier releases lack."""
 
 
-def check_record(record: Mapping[str, Any], *, gold: bool) -> None:
+def check_record(record: Mapping[str, Any], *, gold: bool, fluency: bool = False) -> None:
     """A record of an earlier run has numbers where the comparison looks for numbers.
 
     Args:
       record: of a reply; its file may have been written by anybody.
       gold: whether the run has gold rewards.
+      fluency: whether the run has a second language model.
 
     Raises:
       KeyError: a field that is missing.
@@ -251,15 +260,20 @@ def check_record(record: Mapping[str, Any], *, gold: bool) -> None:
     numbers |= {f"flops of the {model}": record["flops"][model] for model in ("policy", "value", "reward")}
     if gold and not (record["gold"] is None and isinstance(record.get("gold_unscored"), str)):
         numbers["gold"] = record["gold"]
+    if fluency or "fluency_tokens" in record:
+        numbers["fluency_tokens"] = record["fluency_tokens"]
+        if record["fluency_logprob"] is None and not isinstance(record.get("fluency_unscored"), str):
+            raise ValueError("a fluency_logprob of null needs a text, fluency_unscored, that says why")
     for name, number in numbers.items():
         if not is_finite(number) or (number < 0 and name != "gold"):
             got = shown_value(number, 60)
             raise ValueError(f"{name} must be a number, of 0 or more but for rewards, got {got}")
     if record["proxy"] is not None and not is_finite(record["proxy"]):
         raise ValueError(f"proxy must be a number, or null, got {shown_value(record['proxy'], 60)}")
-    logprob = record.get("policy_logprob")
-    if logprob is not None and not (is_finite(logprob) and logprob <= 0):
-        raise ValueError(f"policy_logprob must be a number up to 0, or null, got {shown_value(logprob, 60)}")
+    for name in ("policy_logprob", "logprob", "fluency_logprob"):
+        logprob = record.get(name)
+        if logprob is not None and not (is_finite(logprob) and logprob <= 0):
+            raise ValueError(f"{name} must be a number up to 0, or null, got {shown_value(logprob, 60)}")
     for name in ("method", "finish_reason", "commit", "machine"):
         if not isinstance(record[name], str):
             raise ValueError(f"{name} must be a text, got {shown_value(record[name], 60)}")

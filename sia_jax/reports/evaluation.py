@@ -17,6 +17,7 @@ from sia_jax.files.reading import check_file, read_bytes
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import copy_file, make_folder, replacing, write_text
 from sia_jax.reports import markdown
+from sia_jax.reports.likelihoods import likelihoods_section
 from sia_jax.reports.measures import differences_section, texts_section
 
 Results = Mapping[str, Any]
@@ -414,7 +415,8 @@ def _rewards(settings: Mapping[str, Any]) -> Iterator[str]:
 
 def _further(results: Results) -> list[str]:
     """The sections of further measures that there are."""
-    return [part for part in (differences_section(results), texts_section(results)) if part]
+    sections = differences_section(results), texts_section(results), likelihoods_section(results)
+    return [part for part in sections if part]
 
 
 def _verdicts(results: Results) -> str:

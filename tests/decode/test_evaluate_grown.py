@@ -1,4 +1,4 @@
-"""An evaluation that grows, and is interrupted anywhere, ends in the same tables."""
+"""An evaluation that grows, and is interrupted anywhere, ends in the same tables; and its second model."""
 
 import json
 from dataclasses import replace
@@ -33,13 +33,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_of(folder: Path, out: Path, **changes: Any) -> Args:
-    """The whole run, with a model that only judges, unless something is less."""
+    """The whole run, with two models that only judge, unless something is less."""
     whole = {
         "methods": METHODS,
         "ratios": (0.6,),
         "prompts": str(folder / "5.jsonl"),
         "gold_function": None,
         "gold_reward": str(folder / "reward"),
+        "fluency_model": str(folder / "other"),
         "out": str(out),
     }
     return replace(evaluation_args(folder), **whole | changes)
@@ -170,3 +171,62 @@ def test_prompts_that_have_replies_must_stay_as_they_are(
     with pytest.raises(SystemExit, match=rf"line \d+: {told}.*--overwrite"):
         evaluate.main(replace(whole, prompts=str(path)))
     assert (Path(whole.out) / "replies.jsonl").read_bytes() == before
+
+
+def test_the_second_models_numbers_stand_in_records_and_tables(whole: Args, folder: Path) -> None:
+    """Against log-softmax in NumPy of the model's own logits, and against the lines."""
+    lines = lines_of(whole)
+    second = sia_jax.load_policy(str(folder / "other"))
+    messages = {}
+    for line in (folder / "5.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        messages[row["id"]] = [{"role": "user", "content": row["prompt"]}]
+    known = np.isin(np.arange(second.config.vocab_size), list(second.tokenizer.get_vocab().values()))
+    for line in lines[::7]:
+        prompt = second.prompt_ids(messages[line["id"]])
+        text = second.tokenizer.encode(line["text"], add_special_tokens=False)
+        ids = [*prompt, *text]
+        logits = np.where(known, np.asarray(second.logits([ids], [len(ids)]), np.float64)[0], -np.inf)
+        total = 0.0
+        for place in range(len(prompt), len(ids)):
+            own = logits[place - 1] - logits[place - 1].max()
+            total += own[ids[place]] - np.log(np.exp(own).sum())
+        assert line["fluency_tokens"] == len(text)
+        assert line["fluency_logprob"] == pytest.approx(total, rel=1e-4, abs=1e-4)
+        assert line["settings"]["fluency"] == "other"
+    for row in table_of(whole):
+        own = [line for line in lines if line["method"] == row["key"]]
+        nats, tokens = (sum(line[f"fluency_{name}"] for line in own) for name in ("logprob", "tokens"))
+        found = row["perplexities"]["fluency"]["perplexity"]["mean"]
+        assert found == pytest.approx(np.exp(-nats / tokens))
+        assert row["perplexities"]["policy"]["perplexity"]["mean"] == pytest.approx(row["perplexity"])
+        ratios = [line["logprob"] - line["policy_logprob"] for line in own]
+        bound = np.log(2) - 1 / 2 if row["n"] == 2 else 0
+        assert row["kl"]["reply"]["mean"] == pytest.approx(np.mean(ratios) + bound, abs=1e-9)
+        assert row["kl"]["is_bound"] == (row["n"] == 2)
+        if row["key"] == "base":
+            assert row["kl"]["reply"]["mean"] == pytest.approx(0, abs=1e-4)
+    text = (Path(whole.out) / "results.md").read_text(encoding="utf-8")
+    assert "## Perplexity and distance from the policy" in text
+    assert "Fluency is under `other`" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"fluency_model": None}, r"other settings: fluency 'other' \(now None\)"),
+        ({"fluency_model": "policy"}, r"other settings: fluency 'other' \(now 'policy'\), fluency_fingerprint"),
+        ({"fluency_model": "reward"}, r"Qwen3ForSequenceClassification, and --fluency-model takes a ForCausalLM"),
+        ({"fluency_model": "nowhere"}, "nowhere"),
+        ({"fluency_model": None, "fluency_date_string": "1 May"}, "--fluency-date-string is for --fluency-model"),
+        ({"fluency_date_string": "1 May"}, r"no variables \['date_string'\]"),
+    ],
+)
+def test_another_second_model_or_none_that_can_read_is_refused(
+    whole: Args, folder: Path, no_loading: None, changes: dict[str, Any], told: str
+) -> None:
+    name = changes.get("fluency_model")
+    if name is not None:
+        changes = changes | {"fluency_model": str(folder / name)}
+    with pytest.raises(SystemExit, match=told):
+        evaluate.main(replace(whole, **changes))

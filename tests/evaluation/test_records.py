@@ -147,3 +147,20 @@ def test_a_digest_is_of_the_words_and_not_of_the_form_of_the_file() -> None:
     assert prompt_key(one) == prompt_key(same)
     assert prompt_key(one)[0] == prompt_key(other)[0]
     assert prompt_key(one)[1] != prompt_key(other)[1]
+
+
+def test_what_a_second_model_has_no_number_for_needs_a_reason() -> None:
+    found = Records(METHODS, range(3, 5), PROMPTS, {0.2: 1.5}, gold=False, fluency=True)
+    base = METHODS[0]
+    found.take(record(base, 0, fluency_logprob=-3.5, fluency_tokens=4))
+    found.take(record(base, 1, fluency_logprob=None, fluency_tokens=4, fluency_unscored="too long"))
+    with pytest.raises(KeyError, match="fluency_tokens"):
+        found.take(record(base, 0))
+    for changes, told in (
+        ({"fluency_logprob": None}, "a fluency_logprob of null needs a text"),
+        ({"fluency_logprob": 0.5}, "fluency_logprob must be a number up to 0"),
+        ({"fluency_tokens": -1}, "fluency_tokens must be a number"),
+        ({"logprob": 0.5}, "logprob must be a number up to 0"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            found.take(record(base, 0, fluency_logprob=-1.0, fluency_tokens=4) | changes)
