@@ -12,16 +12,18 @@ The methods: the policy alone (base), alone with best-of-n, steered everywhere (
 entropy reaches a calibrated threshold, steered at random at the share that the entropy gate came to,
 entropy-gated steering with best-of-n, and searches that a reward guides (--search). All use one engine, the
 same random numbers for the same prompt and seed, and are counted alike. The proxy reward, which best-of-n
-chooses by, is that of a reward model, of Python functions, or a weighted sum; --gold-function or
---gold-reward adds another, the gold reward. Every prompt is checked against all of them before anything is
-sampled. A reply without a reward is counted, and left out with its partners.
+chooses by, is that of reward models, of Python functions, or a weighted sum; --gold-function or --gold-reward
+adds another, the gold reward, and --fluency-model the perplexity of replies under a second language model.
+Every prompt is checked against all of them before anything is sampled. A reply without a reward is counted,
+and left out with its partners.
 
     python -m decode.evaluate --policy DIR --value DIR --prompts test.jsonl --methods base best-of dense \
         --reward-function sia_jax.rewards.sentiment:vader --length-penalty 0.01 --out out/evaluation
 
 OUT/replies.jsonl gets every reply as it comes: the same command, started again after Ctrl-C or a crash, goes
-on from there, and one with other settings is refused. In the end OUT holds results.json, results.md (a
-table) and pareto.png; --page writes all of it as a page, with what holds of the paper's three claims.
+on from there, also with more methods or seeds, or with prompts behind the others; one with other settings is
+refused. In the end OUT holds results.json, results.md (a table) and pareto.png; --page writes all of it as a
+page, with what holds of the paper's three claims.
 """
 
 import hashlib
@@ -37,9 +39,10 @@ from decode.evaluate_options import Args, check_options, methods_of, read
 from sia_jax.evaluation.calibration import read_calibration
 from sia_jax.evaluation.claims import to_json
 from sia_jax.evaluation.comparison import Comparison
+from sia_jax.evaluation.fluency import FluencyScorer
 from sia_jax.evaluation.method_runner import Chosen, Job, MethodRunner
 from sia_jax.evaluation.methods import GateNumbers, plan_text
-from sia_jax.evaluation.records import Records, Unit, make_record
+from sia_jax.evaluation.records import GROWS, Records, Unit, make_record, prompt_key
 from sia_jax.evaluation.scoring import Scorer
 from sia_jax.evaluation.search.checks import check_searches
 from sia_jax.evaluation.statistics import FEWEST
@@ -50,6 +53,7 @@ from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import command, goes_on, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.engines import Row
+from sia_jax.runs.fluency import find_fluency
 from sia_jax.runs.journal import Journal
 from sia_jax.runs.progress import RunProgress, clock, waiting
 from sia_jax.runs.provenance import head_commit, host_description
@@ -86,18 +90,22 @@ class _Evaluation:
         self.args, self.console = args, console
         self.reward = find_reward(args.reward, args)
         self.gold = find_judge(args.gold_reward, args.gold_function)
+        self.fluency = find_fluency(args.fluency_model, args.fluency_date_string)
         self.prompts = read(args)
         self.policy = runner.prepare(args)
         self._prompting = settled = prompting.find_prompting(self.policy, args)
         prompting.announce(settled, self.prompts, console)
         date = args.reward_date_string
-        self._gold_template = {} if self.gold is None else self.gold.template(date, optional=True)
-        self._template = self.reward.template(date, optional=bool(self._gold_template))
+        has_other = bool(self.reward.models)
+        self._gold_templates = [] if self.gold is None else self.gold.templates(date, optional=has_other)
+        self._templates = self.reward.templates(date, optional=any(self._gold_templates))
         without_weights = runner.Models(self.policy, preflight.value_without_weights(args, self.policy))
         most = args.max_new_tokens
-        checks = self.reward.checks(self.prompts, self._template, args.reward_max_tokens, most)
+        checks = self.reward.checks(self.prompts, self._templates, args.reward_max_tokens, most)
         if self.gold is not None:
-            checks += self.gold.checks(self.prompts, self._gold_template, None, most)
+            checks += self.gold.checks(self.prompts, self._gold_templates, None, most)
+        if self.fluency is not None:
+            checks.append(self.fluency.check(most))
         self.ids = preflight.policy_ids(self.prompts, without_weights, args, settled, checks)
         self.settings = self._settings(settled)
         self.calibration = None
@@ -109,13 +117,20 @@ class _Evaluation:
         self.records = Records(
             self.methods,
             range(args.seed, args.seed + args.seeds),
-            [prompt.id for prompt in self.prompts],
+            [prompt_key(prompt) for prompt in self.prompts],
             {} if self.calibration is None else self.calibration.thresholds,
             gold=self.gold is not None,
+            fluency=self.fluency is not None,
+            prompts_sha256=self.settings["prompts_sha256"],
         )
         self._judge: Scorer | None = None
+        self._reader: FluencyScorer | None = None
         self.journal = Journal(
-            Path(args.out) / "replies.jsonl", self.settings, self.records.take, overwrite=args.overwrite
+            Path(args.out) / "replies.jsonl",
+            self.settings,
+            self.records.take,
+            overwrite=args.overwrite,
+            varying=GROWS,
         )
         pages = () if args.page is None else (Path(args.page).absolute().parent,)
         self._commit = head_commit(ignored=pages)  # what it writes itself changes no reply
@@ -140,14 +155,17 @@ class _Evaluation:
                 dtype = None if self.args.dtype == "config" else self.args.dtype
                 options = {"dtype": dtype, "mesh": self.args.make_mesh()}
                 reward = self.reward.load(**options)
-                gold = None if self.gold is None else self.gold.load(**options)
+                gold = [] if self.gold is None else self.gold.load(**options)
+                second = None if self.fluency is None else self.fluency.load(**options)
             rows = self._rows(models)
             progress = RunProgress(self.console, total, done, work=self.records.work)
             with self.journal, progress:
                 most, aside = self.args.reward_max_tokens, progress.aside
-                scorer = Scorer(reward, aside, self._template, most, self.reward.total)
+                scorer = Scorer(reward, aside, self._templates, most, self.reward.total)
                 if self.gold is not None:
-                    self._judge = Scorer(gold, aside, self._gold_template, total=self.gold.total)
+                    self._judge = Scorer(gold, aside, self._gold_templates, total=self.gold.total)
+                if self.fluency is not None and second is not None:
+                    self._reader = FluencyScorer(second, self.fluency.prompting, aside)
                 methods = MethodRunner(models, scorer, self.args, rows, self.args.batch, aside)
                 with closing(methods):
                     for unit in units:
@@ -185,9 +203,10 @@ class _Evaluation:
         jobs = [self._job(rows[index], seed, index) for index in missing]
         for chosen in methods.run(method, gate, jobs) if jobs else ():
             first = progress.is_new
-            golds = self._golds([missing[place] for place, _ in chosen], [one for _, one in chosen])
-            for (place, one), gold in zip(chosen, golds, strict=True):
-                self._write(unit, gate, missing[place], one, gold)
+            indices, ones = [missing[place] for place, _ in chosen], [one for _, one in chosen]
+            golds, read = self._golds(indices, ones), self._read(indices, ones)
+            for index, one, gold, more in zip(indices, ones, golds, read, strict=True):
+                self._write(unit, gate, index, one, gold, more)
             tokens = sum(one.sampled_tokens for _, one in chosen)
             progress.advance(len(chosen), tokens, len(chosen) * method.work)
             if first and (left := progress.left()) is not None:
@@ -208,6 +227,13 @@ class _Evaluation:
         found = self._judge.score([self._messages(i) for i in indices], [[one.reply] for one in chosen])
         return [(reward, why) for (reward,), (why,) in zip(found.rewards, found.why, strict=True)]
 
+    def _read(self, indices: Sequence[int], chosen: Sequence[Chosen]) -> list[dict[str, Any]]:
+        """What the second language model says of each reply, where one is asked for."""
+        if self._reader is None:
+            return [{}] * len(chosen)
+        prompts, replies = [self._messages(i) for i in indices], [one.reply for one in chosen]
+        return [found.to_json() for found in self._reader.score(prompts, replies)]
+
     def _gate(self, unit: Unit) -> GateNumbers:
         """The gate of a unit.
 
@@ -222,10 +248,16 @@ class _Evaluation:
             ) from None
 
     def _write(
-        self, unit: Unit, gate: GateNumbers, index: int, chosen: Chosen, gold: tuple[float | None, str]
+        self,
+        unit: Unit,
+        gate: GateNumbers,
+        index: int,
+        chosen: Chosen,
+        gold: tuple[float | None, str],
+        more: dict[str, Any],
     ) -> None:
-        record = make_record(unit, gate, index, self.prompts[index].id, chosen, gold)
-        self.journal.write(record | {"commit": self._commit, "machine": self._host})
+        record = make_record(unit, gate, index, prompt_key(self.prompts[index]), chosen, gold)
+        self.journal.write(record | more | {"commit": self._commit, "machine": self._host})
 
     def _report(self) -> None:
         """Compare, and write all that is made of it."""
@@ -284,14 +316,15 @@ class _Evaluation:
             **settings,
             "reward": self.reward.model_name,
             "reward_fingerprint": self.reward.model_fingerprint(),
-            "reward_date_string": self._template.get("date_string"),
-            **self.reward.settings(),
+            "reward_date_string": self._templates[0].get("date_string") if self._templates else None,
+            **self.reward.settings(self._templates),
             "prompts_sha256": hashlib.sha256(Path(args.prompts).read_bytes()).hexdigest(),
             "system": args.system,
             "reward_max_tokens": args.reward_max_tokens,
             "gold": False if self.gold is None else self.gold.described(),
-            **{f"gold_{name}": text for name, text in self._gold_template.items()},
+            **{f"gold_{name}": text for own in self._gold_templates for name, text in own.items()},
             "base_chooser": args.base_chooser,
+            **({} if self.fluency is None else self.fluency.settings()),
         }
 
     def _say(self, text: str) -> None:

@@ -13,9 +13,20 @@ from sia_jax.evaluation.search.expressions import parse_search
 from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.reports.evaluation import picture_of, read_appendix
 from sia_jax.runs import prompting, runner
-from sia_jax.runs.cli import Count, File, Flag, Float, Int, Name, PromptFileArgs, Repeated, check_used
+from sia_jax.runs.cli import (
+    Count,
+    File,
+    Flag,
+    Float,
+    Int,
+    Name,
+    Names,
+    PromptFileArgs,
+    Repeated,
+    check_used,
+)
 from sia_jax.runs.options import SamplingArgs
-from sia_jax.runs.rewards import RewardArgs, weighted
+from sia_jax.runs.rewards import RewardArgs, reward_inputs
 
 WRITTEN = ("replies.jsonl", "results.json", "results.md", "pareto.png")
 """What stands in OUT at the end."""
@@ -27,12 +38,13 @@ class Args(PromptFileArgs, RewardArgs, SamplingArgs):
 
     value: Annotated[str, tyro.conf.arg(metavar="DIR")] = field()
     """The value model: a folder, or else a Hub id."""
-    reward: Name = None
-    """The reward model, which gives the proxy reward: a folder, or else a Hub id. DIR=WEIGHT weights it."""
+    reward: Names = ()
+    """A reward model, which gives the proxy reward: a folder, or else a Hub id. DIR=WEIGHT weights it. May be
+    given again: the reward is the weighted sum."""
     reward_date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
     """The date that the reward models' chat templates write; must be given if one writes today's."""
     reward_max_tokens: Int = None
-    """Of the longest conversation that is scored. Without: as many as the reward model holds."""
+    """Of the longest conversation that is scored. Without: as many as each reward model holds."""
     prompts: Annotated[str, tyro.conf.arg(metavar="FILE")]
     """A file of prompts, as of decode.generate."""
     thresholds: File = None
@@ -63,6 +75,10 @@ class Args(PromptFileArgs, RewardArgs, SamplingArgs):
     """A second reward, which nothing learns from and nothing is chosen by: a program, as MODULE:FUNCTION."""
     gold_reward: Name = None
     """Or another reward model."""
+    fluency_model: Name = None
+    """A second language model, under which replies have a perplexity: a folder, or else a Hub id."""
+    fluency_date_string: Annotated[str | None, tyro.conf.arg(metavar="DATE", help_behavior_hint="")] = None
+    """The date that its chat template writes; must be given if it writes today's."""
     batch: Count = 64
     """Replies that are sampled at a time."""
     resamples: Count = 10_000
@@ -101,10 +117,12 @@ def check_options(args: Args) -> None:
         raise ValueError(f"--combined must be 2 or more, or 0 for none, got {args.combined}")
     if args.combined == 0:
         check_used(args, ("combined_ratio", "sia_chooser"), "--combined N")
-    if args.reward is None:
+    if not args.reward:
         check_used(args, ("reward_max_tokens",), "--reward DIR")
-    if args.reward is None and args.gold_reward is None:
+    if not args.reward and args.gold_reward is None:
         check_used(args, ("reward_date_string",), "--reward DIR")
+    if args.fluency_model is None:
+        check_used(args, ("fluency_date_string",), "--fluency-model DIR")
     if args.page is None:
         check_used(args, ("title", "introduction", "appendix"), "--page FILE")
     check_suffix("--page", args.page, ".md")
@@ -120,8 +138,9 @@ def check_options(args: Args) -> None:
         inputs={
             "--prompts": args.prompts,
             "--thresholds": args.thresholds,
-            "--reward": None if args.reward is None else weighted(args.reward, "--reward")[0],
+            **reward_inputs(args.reward),
             "--gold-reward": args.gold_reward,
+            "--fluency-model": args.fluency_model,
             "--introduction": args.introduction,
             "--appendix": args.appendix,
             **{f"--appendix's {picture}": picture for picture in pictures},

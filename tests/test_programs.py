@@ -61,13 +61,13 @@ def every_program(bad: str, out: Path) -> list[tuple[Callable[[Any], None], Any]
         (calibrate.main, calibrate.Args(policy=bad, prompts=bad, out=str(out / "t.json"))),
         (
             evaluate.main,
-            evaluate.Args(**models, reward=bad, prompts=bad, thresholds=bad, out=str(out / "e")),
+            evaluate.Args(**models, reward=(bad,), prompts=bad, thresholds=bad, out=str(out / "e")),
         ),
         (entropy_study.main, entropy_study.Args(**models, prompts=bad, out=str(out / "s"), continuations=0)),
         (power.main, power.Args(difference=(0.1,), replies=bad)),
         (promise.main, promise.Args(replies=bad)),
         (prepare.main, prepare.Args(format="jsonl", input=bad, tokenizer=bad, out=str(out / "p"))),
-        (label.main, label.Args(input=bad, reward_model=bad, out=str(out / "l"))),
+        (label.main, label.Args(input=bad, reward_model=(bad,), out=str(out / "l"))),
         (value_model.main, value_model.Args(data=Path(bad), base=bad, out=out / "v")),
     ]
 
@@ -111,7 +111,7 @@ def over_its_input(folder: Path, alias: Callable[[Path], Path]) -> dict[str, Cas
     """Programs whose output, under some name, is what they read."""
     file, again = folder / "in.jsonl", alias(folder / "in.jsonl")
     models: dict[str, Any] = {"policy": "none", "prompts": str(file)}
-    evaluated = {**models, "value": "none", "reward": "none"}
+    evaluated = {**models, "value": "none", "reward": ("none",)}
     prepared: dict[str, Any] = {"format": "jsonl", "input": str(file), "tokenizer": "none"}
     prepared |= {"out": str(folder / "set"), "overwrite": True}
     return {
@@ -141,7 +141,7 @@ def over_its_input(folder: Path, alias: Callable[[Path], Path]) -> dict[str, Cas
         "prepare, text": (prepare.main, prepare.Args(**prepared, export_conversations=str(again))),
         "label": (
             label.main,
-            label.Args(input=str(file), reward_model="none", out=str(again)),
+            label.Args(input=str(file), reward_model=("none",), out=str(again)),
         ),
         "value model": (
             value_model.main,
@@ -168,7 +168,7 @@ def seeded(seed: int, out: Path) -> dict[str, Case]:
         ),
         "decode.evaluate": (
             evaluate.main,
-            evaluate.Args(**models, reward="none", prompts="none", out=str(out)),
+            evaluate.Args(**models, reward=("none",), prompts="none", out=str(out)),
         ),
         "decode.generate": (generate.main, generate.Args(policy="none", prompt=("hi",), seed=seed)),
         "train.prepare": (
@@ -251,7 +251,7 @@ def test_no_program_writes_over_what_it_reads_under_whatever_name(
         ),
         (
             label.main,
-            lambda path: label.Args(input="none", reward_model="none", out="other", plot=str(path)),
+            lambda path: label.Args(input="none", reward_model=("none",), out="other", plot=str(path)),
             "--plot must be a .png file",
         ),
         (
@@ -262,7 +262,7 @@ def test_no_program_writes_over_what_it_reads_under_whatever_name(
         (
             evaluate.main,
             lambda path: evaluate.Args(
-                policy="none", value="none", reward="none", prompts="none", out="none", page=str(path)
+                policy="none", value="none", reward=("none",), prompts="none", out="none", page=str(path)
             ),
             "--page must be a .md file",
         ),
@@ -292,13 +292,13 @@ def writers(folder: Path) -> dict[str, tuple[Case, AbstractContextManager[None]]
         "trace": ((trace.main, trace.Args(replies=Path("none"), output=page)), locked(files=(page,))),
         "calibrate": ((calibrate.main, calibrate.Args(**models, out=str(out))), locked(files=(out,))),
         "evaluate": (
-            (evaluate.main, evaluate.Args(**whole, reward="none", thresholds="none")),
+            (evaluate.main, evaluate.Args(**whole, reward=("none",), thresholds="none")),
             locked(folders=(out,)),
         ),
         "evaluate's page": (
             (
                 evaluate.main,
-                evaluate.Args(**whole, reward="none", thresholds="none", page=str(folder / "page.md")),
+                evaluate.Args(**whole, reward=("none",), thresholds="none", page=str(folder / "page.md")),
             ),
             locked(files=(folder / "page.md",)),
         ),
@@ -314,11 +314,11 @@ def writers(folder: Path) -> dict[str, tuple[Case, AbstractContextManager[None]]
             locked(folders=(out,)),
         ),
         "label": (
-            (label.main, label.Args(input="none", reward_model="none", out=str(out))),
+            (label.main, label.Args(input="none", reward_model=("none",), out=str(out))),
             locked(files=(out,)),
         ),
         "label's set": (
-            (label.main, label.Args(input=str(folder), reward_model="none", out=str(out))),
+            (label.main, label.Args(input=str(folder), reward_model=("none",), out=str(out))),
             locked(folders=(out,)),
         ),
         "value model": (

@@ -1,4 +1,4 @@
-r"""Conversations in, the same with rewards out: of a reward model, of Python functions, or a weighted sum.
+r"""Conversations in, the same with rewards out: of reward models, of Python functions, or a weighted sum.
 
     python -m train.label --input replies.jsonl --reward Skywork/Skywork-Reward-V2-Qwen3-8B \
         --out labelled.jsonl
@@ -49,7 +49,7 @@ from sia_jax.runs.cli import (
     File,
     Flag,
     Int,
-    Name,
+    Names,
     check_texts,
     check_used,
     goes_on,
@@ -61,7 +61,7 @@ from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.journal import Journal
 from sia_jax.runs.progress import RunProgress, waiting
-from sia_jax.runs.rewards import RewardArgs, find_reward, model_settings, weighted
+from sia_jax.runs.rewards import RewardArgs, find_reward, model_settings, reward_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +70,9 @@ class Args(RewardArgs):
 
     input: Annotated[str, tyro.conf.arg(metavar="PATH")]
     """The conversations: a file, JSONL, or the folder of a set."""
-    reward_model: Annotated[Name, tyro.conf.arg(aliases=["--reward"])] = None
-    """The reward model: a folder, or else a Hub id. DIR=WEIGHT weights it."""
+    reward_model: Annotated[Names, tyro.conf.arg(aliases=["--reward"])] = ()
+    """A reward model: a folder, or else a Hub id. DIR=WEIGHT weights it. May be given again: the reward is
+    the weighted sum."""
     out: Annotated[str, tyro.conf.arg(metavar="PATH")]
     """Where the labelled conversations go, a file or a folder as the input is."""
     dtype: Literal["config", "float32", "bfloat16"] = "config"
@@ -114,8 +115,8 @@ def run(args: Args, console: Terminal) -> None:
     files = _Files(Path(args.out))
     mesh = None if args.mesh == (1, 1, 1) else sia_jax.make_mesh(*args.mesh)
     reward = find_reward(args.reward_model, args)
-    settings, template = model_settings(reward.model, args.date_string, args.dtype, args.max_tokens)
-    settings |= reward.settings()
+    settings, templates = model_settings(reward.models, args.date_string, args.dtype, args.max_tokens)
+    settings |= reward.settings(templates)
     if args.date_string is None and settings["date_string"] is not None:
         text = f"date: {settings['date_string']} (the chat template's own; --date-string sets another)"
         console.say(text, "dim")
@@ -133,16 +134,16 @@ def run(args: Args, console: Terminal) -> None:
         text = f"{files.partial}: going on after {done:,} of {total:,} conversations"
         console.print(text, soft_wrap=True, highlight=False)
     if done < total:
-        with waiting(console, "loading the reward model"):
+        with waiting(console, "loading the rewards"):
             dtype = None if args.dtype == "config" else args.dtype
-            model = reward.load(dtype=dtype, mesh=mesh)
+            models = reward.load(dtype=dtype, mesh=mesh)
         progress = RunProgress(console, total, done, "conversations")
         labeller = labeller_of(
             reward.total,
-            model,
+            models,
+            templates,
             batch_tokens=args.batch_tokens,
             max_tokens=args.max_tokens,
-            template=template,
             compiling=lambda length: progress.aside(f"compiling for conversations of up to {length} tokens"),
         )
         interruption = _score(args, labeller, source, journal, progress)
@@ -207,8 +208,7 @@ def _check(args: Args) -> None:
         number = getattr(args, name)
         if number is not None and number < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {number}")
-    model = None if args.reward_model is None else weighted(args.reward_model, "--reward")[0]
-    if model is None:
+    if not args.reward_model:
         check_used(args, ("dtype", "date_string", "max_tokens", "batch_tokens", "mesh"), "--reward DIR")
     out = Path(args.out)
     is_set = Path(args.input).is_dir()
@@ -218,7 +218,7 @@ def _check(args: Args) -> None:
         raise ValueError(f"--out must be a folder, as --input is, {out} is a file")
     files, read = _Files(out), set_folder(Path(args.input)) if is_set else Path(args.input)
     check_outputs(
-        inputs={"--input": read, "--reward": model},
+        inputs={"--input": read, **reward_inputs(args.reward_model)},
         files={
             **({} if is_set else {"--out": out}),
             "--out's journal": files.partial,
@@ -362,7 +362,8 @@ def _show(args: Args, report: dict[str, Any], rewards: Sequence[float], console:
     console.print(f"rewards: {described}", highlight=False, soft_wrap=True)
     if args.plot is not None:
         settings = report["settings"]
-        names = [settings["reward_model"], *settings.get("reward_functions", ())]
+        further = (settings.get(name, ()) for name in ("further_reward_models", "reward_functions"))
+        names = [settings["reward_model"], *(name for own in further for name in own)]
         title = f"{', '.join(name for name in names if name)} on {report['input']}"
         plot_rewards(rewards, Path(args.plot), title)
         console.print(f"histogram in {args.plot}", highlight=False, soft_wrap=True)

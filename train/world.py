@@ -163,7 +163,7 @@ def _labels(world: World, console: Terminal) -> None:
     label.main(
         label.Args(
             input=str(world.runs / "replies"),
-            reward_model=str(world.models / "reward"),
+            reward_model=(str(world.models / "reward"),),
             out=str(world.runs / "labelled"),
             max_tokens=ROW_LENGTH,
         )

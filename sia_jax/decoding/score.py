@@ -13,7 +13,7 @@ from sia_jax.steering.arrays import pick
 from sia_jax.steering.processors import mask_ids
 from sia_jax.types import Params
 
-_POSITIONS = 32
+POSITIONS = 32
 """Positions whose logits are held at once."""
 
 
@@ -38,16 +38,16 @@ def score(
     """
     batch, length = tokens.shape
     hidden = hidden_states(policy["model"], tokens, config=config.policy, mesh=None)
-    blocks = max(1, -(-(length - 1) // _POSITIONS))
-    room = ((0, 0), (0, blocks * _POSITIONS - (length - 1)))
-    before = jnp.pad(hidden[:, :-1], (*room, (0, 0))).reshape(batch, blocks, _POSITIONS, -1)
-    after = jnp.pad(tokens[:, 1:], room).reshape(batch, blocks, _POSITIONS)
+    blocks = max(1, -(-(length - 1) // POSITIONS))
+    room = ((0, 0), (0, blocks * POSITIONS - (length - 1)))
+    before = jnp.pad(hidden[:, :-1], (*room, (0, 0))).reshape(batch, blocks, POSITIONS, -1)
+    after = jnp.pad(tokens[:, 1:], room).reshape(batch, blocks, POSITIONS)
 
     def of_block(block: tuple[Array, Array]) -> Array:
-        hidden, ids = (x.reshape(batch * _POSITIONS, *x.shape[2:]) for x in block)
+        hidden, ids = (x.reshape(batch * POSITIONS, *x.shape[2:]) for x in block)
         nothing = jnp.zeros((ids.shape[0], 0), jnp.int32)
         m = mask_ids(lm_head(policy, hidden), config.real_tokens, nothing, config.unused_ids)
-        return (pick(m, ids) - jax.nn.logsumexp(m, axis=-1)).reshape(batch, _POSITIONS)
+        return (pick(m, ids) - jax.nn.logsumexp(m, axis=-1)).reshape(batch, POSITIONS)
 
     found = jax.lax.map(of_block, (before.swapaxes(0, 1), after.swapaxes(0, 1)))
     found = found.swapaxes(0, 1).reshape(batch, -1)[:, : length - 1]

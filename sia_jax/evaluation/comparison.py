@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sia_jax.evaluation.likelihoods import likelihoods
 from sia_jax.evaluation.methods import Method
 from sia_jax.evaluation.multiplicity import holm
 from sia_jax.evaluation.search.expressions import text_of
@@ -34,7 +35,8 @@ records where there is no gold reward; either is None where the reply has none);
 its "length" and "finish_reason"; "sampled_tokens", "sampled_junctions" and, unless an earlier release wrote
 it, "sampled_decided" and "values_read" of all replies that were sampled for it; "seconds", its share of the
 time; "flops" by model; "threshold" and "rate". Its "text" and "policy_logprob" (nats, the sum over its
-tokens; None where that is not finite), of all records or of none.
+tokens; None where that is not finite), of all records or of none. Its "logprob" under the law that it was
+drawn from, likewise, and its "fluency_logprob" and "fluency_tokens" under and of a second model.
 """
 
 
@@ -226,6 +228,16 @@ class Comparison:
         shares = set_measures(one.texts)
         return found | {name: None if math.isnan(share) else share for name, share in shares.items()}
 
+    def _likelihoods(self, one: Measured) -> dict[str, Any]:
+        """The perplexities and the KL of a method, JSON."""
+
+        def of_pairs(figure: Callable[..., Interval], *values: np.ndarray) -> Interval:
+            return self._of_pairs(figure, one.prompts, *values)
+
+        rivals = {name: rival.records for name, rival in self.rivals(one).items()}
+        drawn = one.method.n if one.method.search is None else None
+        return likelihoods(one.records, rivals, of_pairs, drawn=drawn)
+
     def row(self, one: Measured) -> dict[str, Any]:
         """All that is reported of a method; JSON."""
         method, count = one.method, len(one.records)
@@ -261,6 +273,7 @@ class Comparison:
             "unscored": one.unscored("proxy"),
             **({"gold_unscored": one.unscored("gold")} if "gold" in self.measures else {}),
             "perplexity": one.perplexity,
+            **self._likelihoods(one),
             **self._of_texts(one),
         }
 

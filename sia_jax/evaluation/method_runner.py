@@ -207,11 +207,18 @@ class MethodRunner:
                 ]
                 values, seconds = self._last_values(sequences)
                 known = [value if math.isfinite(value) else None for value in values]
-                return Rated(known, [len(ids) for ids in sequences], seconds)
+                flops = [
+                    last_value_flops(self._value, len(rows[place].value_ids), [len(draft.tokens)])
+                    for place, draft in zip(places, drafts, strict=True)
+                ]
+                return Rated(known, [len(ids) for ids in sequences], flops, seconds)
             prompts = [jobs[place].messages for place in places]
             found = self._reward.score(prompts, [[_Text(text)] for text in texts])
             return Rated(
-                [reward for (reward,) in found.rewards], [count for (count,) in found.tokens], found.seconds
+                [reward for (reward,) in found.rewards],
+                [count for (count,) in found.tokens],
+                [flops for (flops,) in found.flops],
+                found.seconds,
             )
 
         runner = SearchRunner(
@@ -248,10 +255,9 @@ class MethodRunner:
             policy, value = search_flops(one, row, self._config)
             reward = 0.0
             if method.chooser == "value":
-                prompt = len(row.value_ids)
-                value += last_value_flops(self._value, prompt, [tokens - prompt for tokens in ledger.scored])
+                value += ledger.scored_flops
             else:
-                reward = self._reward.flops(ledger.scored)
+                reward = ledger.scored_flops
             chosen.append(
                 (
                     place,
@@ -288,7 +294,7 @@ class MethodRunner:
             scores = found.rewards
             seconds += found.seconds
         best = [0] * len(own) if scores is None else choose(scores, groups)
-        counts = [] if found is None else found.tokens
+        read = [[0.0]] * len(own) if found is None else found.flops
         if found is None:
             chosen = [[group[branch]] for group, branch in zip(groups, best, strict=True)]
             found, kept = self._reward.score(conversations, chosen), [0] * len(own)
@@ -309,7 +315,7 @@ class MethodRunner:
                     sampled_decided=sum(reply.num_decided for reply in group),
                     values_read=sum(reply.usage.values_read for reply in group),
                     seconds=seconds / len(own),
-                    flops=self._flops(method, own[i].row, group, counts[i] if counts else []),
+                    flops=self._flops(method, own[i].row, group, read[i]),
                 ),
             )
             for i, group in enumerate(groups)
@@ -331,7 +337,7 @@ class MethodRunner:
         return [scores[i : i + n] for i in range(0, len(scores), n)], seconds
 
     def _flops(
-        self, method: Method, row: Row, group: Sequence[Reply], conversations: Sequence[int]
+        self, method: Method, row: Row, group: Sequence[Reply], read: Sequence[float]
     ) -> ReplyFlops:
         lengths = [len(reply.tokens) for reply in group]
         value, prompt = 0.0, len(row.value_ids)
@@ -342,5 +348,5 @@ class MethodRunner:
         return ReplyFlops(
             policy=policy_flops(self._models.policy.config, len(row.policy_ids), lengths),
             value=value,
-            reward=self._reward.flops(conversations),
+            reward=math.fsum(read),
         )

@@ -1,11 +1,14 @@
 """The records of a comparison that is under way: how one is made and checked, and which are missing."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from sia_jax.data.prompts import PromptLine
 from sia_jax.engine.reply import json_threshold
 from sia_jax.evaluation.comparison import Record
 from sia_jax.evaluation.method_runner import Chosen
@@ -16,6 +19,13 @@ from sia_jax.runs.journal import is_finite
 Unit = tuple[Method, int]
 """A method under a seed."""
 
+PromptKey = tuple[str | int, str]
+"""A prompt's id and its `prompt_digest`."""
+
+GROWS = ("prompts_sha256",)
+"""Settings in which records of one comparison may differ: each record tells which prompt it is of, so that a
+file of prompts may get further ones behind those that have replies."""
+
 
 class Records:
     """What is there of a comparison, by method, seed and prompt.
@@ -23,22 +33,27 @@ class Records:
     Args:
       methods: each random gate after the entropy gate whose share it takes.
       seeds: under which every prompt is replied to.
-      prompts: their ids.
+      prompts: `prompt_key` of each.
       thresholds: of entropy gates, by ratio, nats.
       gold: whether records have gold rewards.
+      fluency: whether they have what a second language model says.
+      prompts_sha256: of their file, by which records of earlier releases know it.
     """
 
     def __init__(
         self,
         methods: Sequence[Method],
         seeds: Sequence[int],
-        prompts: Sequence[str | int],
+        prompts: Sequence[PromptKey],
         thresholds: Mapping[float, float],
         *,
         gold: bool,
+        fluency: bool = False,
+        prompts_sha256: str = "",
     ):
         self.methods, self.seeds = methods, seeds
         self._prompts, self._thresholds, self._gold = prompts, thresholds, gold
+        self._fluency, self._prompts_sha256 = fluency, prompts_sha256
         self._records: dict[tuple[str, int, int], Record] = {}
 
     @property
@@ -61,14 +76,38 @@ class Records:
 
         Raises:
           KeyError: a field that is missing.
-          ValueError: it is of another prompt, or has another thing where a number should be.
+          ValueError: it is of another prompt, or of one that reads otherwise now, or has another thing where
+            a number should be.
         """
-        check_record(record, gold=self._gold)
+        check_record(record, gold=self._gold, fluency=self._fluency)
         key = (record["method"], record["seed"], record["index"])
-        if not 0 <= key[2] < len(self._prompts) or self._prompts[key[2]] != record["id"]:
-            raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {key[2]}")
+        self._check_prompt(record, key[2])
         self._records[key] = record
         return key
+
+    def _check_prompt(self, record: Mapping[str, Any], index: int) -> None:
+        """A record is of the prompt that the input has at its place.
+
+        Raises:
+          ValueError: it is of another one, or of one that was worded otherwise.
+        """
+        name, digest = self._prompts[index] if 0 <= index < len(self._prompts) else (None, "")
+        if name is None or name != record["id"]:
+            raise ValueError(
+                f"prompt {shown_value(record['id'], 60)} is not the input's prompt at place {index}, and has "
+                "replies; put new prompts behind those that were there"
+            )
+        if "prompt_sha256" in record:
+            if record["prompt_sha256"] != digest:
+                raise ValueError(
+                    f"prompt {shown_value(name, 60)} has replies, and was worded otherwise; give it back its "
+                    "words, or put the new ones behind all others under another id"
+                )
+        elif record.get("settings", {}).get("prompts_sha256", "") != self._prompts_sha256:
+            raise ValueError(
+                f"prompt {shown_value(name, 60)} has replies of an earlier release, which go on with the "
+                "same file of prompts alone"
+            )
 
     def missing(self, unit: Unit) -> list[int]:
         """Indices of the prompts without a record."""
@@ -88,6 +127,9 @@ class Records:
     def gate(self, unit: Unit) -> GateNumbers:
         """The gate of a unit; for a random one, all records of its entropy gate are there.
 
+        A random gate takes the share that its entropy gate has realised. One that has replies keeps the share
+        that it began with, that of the prompts which were there then.
+
         Raises:
           ValueError: replies that are there were made with another one.
         """
@@ -100,9 +142,7 @@ class Records:
             realised = method.ratio
             rival = Method("entropy", method.ratio)
             if rival in self.methods:
-                steered = self.of(rival, [seed])
-                tokens = sum(record["sampled_tokens"] for record in steered)
-                realised = sum(record["sampled_junctions"] for record in steered) / max(tokens, 1)
+                realised = self._realised(rival, unit)
         gate = gate_numbers(method, threshold, realised)
         ours = {"threshold": json_threshold(gate.threshold), "rate": gate.rate}
         for index in range(len(self._prompts)):
@@ -112,12 +152,41 @@ class Records:
                 raise ValueError(f"{method.name} under seed {seed} was made with {theirs} (now {ours})")
         return gate
 
+    def _realised(self, rival: Method, unit: Unit) -> float:
+        """The share that an entropy gate has realised under the seed of a random one.
+
+        Over all prompts; or over the first so many of them, where the random gate began with those.
+        """
+        method, seed = unit
+        steered = self.of(rival, [seed])
+        tokens = np.cumsum([record["sampled_tokens"] for record in steered])
+        shares = np.cumsum([record["sampled_junctions"] for record in steered]) / np.maximum(tokens, 1)
+        own = (self._records.get((method.key, seed, i)) for i in range(len(steered)))
+        begun = next((record["rate"] for record in own if record is not None), None)
+        return float(shares[-1] if begun is None or begun not in shares else begun)
+
+
+def prompt_key(prompt: PromptLine) -> PromptKey:
+    """What tells a prompt that has replies from another one."""
+    return prompt.id, prompt_digest(prompt)
+
+
+def prompt_digest(prompt: PromptLine) -> str:
+    """sha256 of a conversation, hexadecimal, the first 16 digits: whatever form of file it stands in.
+
+    Args:
+      prompt: of messages.
+    """
+    messages = [dict(message) for message in prompt.messages or ()]
+    text = json.dumps(messages, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 
 def make_record(
     unit: Unit,
     gate: GateNumbers,
     index: int,
-    name: str | int,
+    name: PromptKey,
     chosen: Chosen,
     gold: tuple[float | None, str],
 ) -> dict[str, Any]:
@@ -127,17 +196,17 @@ def make_record(
       unit: the method and the seed.
       gate: of the unit.
       index: of the prompt.
-      name: its id.
+      name: `prompt_key` of it.
       chosen: what the method gives.
       gold: the gold reward of that, and why there is none, where one is asked for.
     """
     (method, seed), reply = unit, chosen.reply
-    total = float(np.sum(reply.policy_logprob, dtype=np.float64))
     return {
         "method": method.key,
         "seed": seed,
         "index": index,
-        "id": name,
+        "id": name[0],
+        "prompt_sha256": name[1],
         "threshold": json_threshold(gate.threshold),
         "rate": gate.rate,
         "text": reply.text,
@@ -145,7 +214,8 @@ def make_record(
         "length": len(reply.tokens),
         "junctions": reply.num_junctions,
         "shifted": reply.num_shifted,
-        "policy_logprob": min(total, 0.0) if math.isfinite(total) else None,  # rounding may leave 1e-8
+        "policy_logprob": _nats(reply.policy_logprob),
+        "logprob": None if method.search is not None else _nats(reply.logprob),
         "gold": gold[0],
         **({"gold_unscored": gold[1]} if gold[1] else {}),
         "proxy": chosen.proxy,
@@ -162,17 +232,24 @@ def make_record(
     }
 
 
+def _nats(logprobs: np.ndarray) -> float | None:
+    """The sum of log-probabilities; None where one is not known."""
+    total = float(np.sum(logprobs, dtype=np.float64))
+    return min(total, 0.0) if math.isfinite(total) else None  # rounding may leave 1e-8
+
+
 _NUMBERS = ("length", "sampled_tokens", "sampled_junctions", "seconds", "rate")
 _LATER_NUMBERS = ("sampled_decided", "values_read")
 """Which records of earlier releases lack."""
 
 
-def check_record(record: Mapping[str, Any], *, gold: bool) -> None:
+def check_record(record: Mapping[str, Any], *, gold: bool, fluency: bool = False) -> None:
     """A record of an earlier run has numbers where the comparison looks for numbers.
 
     Args:
       record: of a reply; its file may have been written by anybody.
       gold: whether the run has gold rewards.
+      fluency: whether the run has a second language model.
 
     Raises:
       KeyError: a field that is missing.
@@ -183,15 +260,20 @@ def check_record(record: Mapping[str, Any], *, gold: bool) -> None:
     numbers |= {f"flops of the {model}": record["flops"][model] for model in ("policy", "value", "reward")}
     if gold and not (record["gold"] is None and isinstance(record.get("gold_unscored"), str)):
         numbers["gold"] = record["gold"]
+    if fluency or "fluency_tokens" in record:
+        numbers["fluency_tokens"] = record["fluency_tokens"]
+        if record["fluency_logprob"] is None and not isinstance(record.get("fluency_unscored"), str):
+            raise ValueError("a fluency_logprob of null needs a text, fluency_unscored, that says why")
     for name, number in numbers.items():
         if not is_finite(number) or (number < 0 and name != "gold"):
             got = shown_value(number, 60)
             raise ValueError(f"{name} must be a number, of 0 or more but for rewards, got {got}")
     if record["proxy"] is not None and not is_finite(record["proxy"]):
         raise ValueError(f"proxy must be a number, or null, got {shown_value(record['proxy'], 60)}")
-    logprob = record.get("policy_logprob")
-    if logprob is not None and not (is_finite(logprob) and logprob <= 0):
-        raise ValueError(f"policy_logprob must be a number up to 0, or null, got {shown_value(logprob, 60)}")
+    for name in ("policy_logprob", "logprob", "fluency_logprob"):
+        logprob = record.get(name)
+        if logprob is not None and not (is_finite(logprob) and logprob <= 0):
+            raise ValueError(f"{name} must be a number up to 0, or null, got {shown_value(logprob, 60)}")
     for name in ("method", "finish_reason", "commit", "machine"):
         if not isinstance(record[name], str):
             raise ValueError(f"{name} must be a text, got {shown_value(record[name], 60)}")

@@ -37,7 +37,7 @@ class Said(Protocol):
         ...
 
 
-_BATCH_TOKENS = 2048
+BATCH_TOKENS = 2048
 """Of a batch: small, for each group of replies fills one of every length that it has."""
 
 
@@ -52,7 +52,9 @@ class Rewards:
     parts: list[list[Mapping[str, float | None] | None]]
     """Of a weighted sum, its parts by their names; None: it is no sum."""
     tokens: list[list[int]]
-    """Of the conversations; 0 where the template refuses one, or no model reads it."""
+    """Of the conversations, of all models together; 0 where a template refuses one, or no model reads it."""
+    flops: list[list[float]]
+    """Of the models; a function's count for nothing."""
     seconds: float
     """Those of compiling left out."""
 
@@ -61,32 +63,33 @@ class Scorer:
     """Rewards of replies, a batch of them at a time.
 
     Args:
-      model: with a tokenizer; None: there is no model in the sum.
+      models: with tokenizers, in the order of the sum's terms; none, if there is no model in it.
       aside: entered while a length is compiled.
-      template: variables of its chat template.
-      max_tokens: of the longest conversation that is scored; None: as many as the model holds.
-      total: the weighted sum that the model is a part of; None: it is the model's reward as it stands.
+      templates: variables of the chat template of each; none of all, if empty.
+      max_tokens: of the longest conversation that is scored; None: as many as a model holds.
+      total: the weighted sum that the models are a part of; None: it is the one model's reward as it stands.
     """
 
     def __init__(
         self,
-        model: RewardModel | None,
+        models: Sequence[RewardModel],
         aside: Aside,
-        template: Mapping[str, str] | None = None,
+        templates: Sequence[Mapping[str, str]] = (),
         max_tokens: int | None = None,
         total: WeightedSum | None = None,
     ):
-        self._model, self._template = model, dict(template or {})
-        self._total = model_alone("" if model is None else model.name) if total is None else total
+        self._total = model_alone(models[0].name) if total is None else total
         self._aside, self._compiling_seconds = aside, 0.0
-        self._labeller = None
-        if model is not None:
-            self._labeller = Labeller(
+        self._templates = templates or [{}] * len(models)
+        self._labellers = [
+            Labeller(
                 model,
-                batch_tokens=_BATCH_TOKENS,
+                batch_tokens=BATCH_TOKENS,
                 max_tokens=model.config.max_position_embeddings if max_tokens is None else max_tokens,
                 compiling=self._compiling,
             )
+            for model in models
+        ]
 
     def score(self, prompts: Sequence[Sequence[Message]], groups: Sequence[Sequence[Said]]) -> Rewards:
         """Score some replies to each prompt; an empty reply has a reward too.
@@ -104,44 +107,54 @@ class Scorer:
             for prompt, group in zip(prompts, groups, strict=True)
             for reply in group
         ]
-        terms = self._total.score(whole)
-        if self._labeller is not None:
-            terms = [[own, *others] for own, others in zip(self._read(whole), terms, strict=True)]
+        read = [
+            self._read(labeller, template, whole)
+            for labeller, template in zip(self._labellers, self._templates, strict=True)
+        ]
+        terms = [
+            [*(outcomes[place] for outcomes in read), *others]
+            for place, others in enumerate(self._total.score(whole))
+        ]
         combined = (self._total.combine(number, own) for number, own in enumerate(terms))
         outcomes = [[next(combined) for _ in group] for group in groups]
-        compiling = self._compiling_seconds - compiled
+        seconds = time.perf_counter() - begin - (self._compiling_seconds - compiled)
+        flops = (self._flops([own[place].tokens for own in read]) for place in range(len(whole)))
         return Rewards(
             rewards=[[one.reward for one in group] for group in outcomes],
             why=[[one.why for one in group] for group in outcomes],
             parts=[[one.parts for one in group] for group in outcomes],
             tokens=[[one.tokens for one in group] for group in outcomes],
-            seconds=time.perf_counter() - begin - compiling,
+            flops=[[next(flops) for _ in group] for group in outcomes],
+            seconds=seconds,
         )
 
-    def flops(self, tokens: Sequence[int]) -> float:
-        """FLOPs of conversations of so many tokens; a function's count for nothing."""
-        return 0.0 if self._model is None else reward_flops(self._model.config, tokens)
+    def _flops(self, tokens: Sequence[int]) -> float:
+        """Of one conversation, of which each model reads so many tokens."""
+        models = (labeller.model for labeller in self._labellers)
+        return math.fsum(
+            reward_flops(model.config, [count]) for model, count in zip(models, tokens, strict=True) if count
+        )
 
-    def _read(self, conversations: Sequence[Sequence[Message]]) -> list[Outcome]:
-        """The model's outcomes, in order."""
-        assert self._model is not None
-        assert self._labeller is not None
+    def _read(
+        self, labeller: Labeller, template: Mapping[str, str], conversations: Sequence[Sequence[Message]]
+    ) -> list[Outcome]:
+        """A model's outcomes, in order."""
         found = []
         for number, messages in enumerate(conversations):
             try:
-                ids = self._model.conversation_ids(messages, **self._template)
+                ids = labeller.model.conversation_ids(messages, **template)
             except TemplateRefusal as error:
                 refused = f"the reward model's chat template refuses it: {error.why}"
                 found.append(Outcome(number, 0, None, "not a conversation", refused))
                 continue
-            found += self._labeller.add_ids(number, ids)
-        found += [outcome for batch in self._labeller.finish() for outcome in batch]
+            found += labeller.add_ids(number, ids)
+        found += [outcome for batch in labeller.finish() for outcome in batch]
         return sorted(found, key=lambda outcome: outcome.index)
 
     @contextmanager
     def _compiling(self, length: int) -> Iterator[None]:
         begin = time.perf_counter()
-        with self._aside(f"compiling the reward model for up to {length} tokens"):
+        with self._aside(f"compiling a reward model for up to {length} tokens"):
             yield
         self._compiling_seconds += time.perf_counter() - begin
 
@@ -173,7 +186,7 @@ class LastValues:
         found, seconds = np.zeros(len(sequences), np.float32), 0.0
         for length, places in sorted(buckets.items()):
             shards = row_shards(self._config.mesh)
-            rows = max(1, _BATCH_TOKENS // (length * shards)) * shards
+            rows = max(1, BATCH_TOKENS // (length * shards)) * shards
             if length not in self._compiled:
                 with self._aside(f"compiling the values of finished replies of up to {length} tokens"):
                     self._compute([], rows, length)

@@ -17,6 +17,7 @@ from sia_jax.files.reading import check_file, read_bytes
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import copy_file, make_folder, replacing, write_text
 from sia_jax.reports import markdown
+from sia_jax.reports.likelihoods import likelihoods_section
 from sia_jax.reports.measures import differences_section, texts_section
 
 Results = Mapping[str, Any]
@@ -121,11 +122,12 @@ def _title(results: Results, measure: str) -> str:
         is_model = str(settings.get("gold")).startswith("reward model ")
         whose = "another reward model's" if is_model else "a program that reads the text"
     elif "reward_functions" not in settings:
-        whose = "the reward model's"
+        whose = "a sum of reward models'" if "further_reward_models" in settings else "the reward model's"
     elif settings["reward"] is None:
         whose = "a program that reads the text"
     else:
-        whose = "a reward model's and a program's"
+        models = "reward models'" if "further_reward_models" in settings else "a reward model's"
+        whose = f"{models} and a program's"
     return f"{measure} reward ({whose})"
 
 
@@ -400,6 +402,8 @@ def _rewards(settings: Mapping[str, Any]) -> Iterator[str]:
     weight = f", weight {settings['reward_weight']:g}" if "reward_weight" in settings else ""
     if settings["reward"] is not None:
         yield f"reward model `{settings['reward']}` ({settings['reward_fingerprint']}){weight}"
+    for name, own in settings.get("further_reward_models", {}).items():
+        yield f"reward model `{name}` ({own['fingerprint']}), weight {own['weight']:g}"
     for name, factor in settings.get("reward_functions", {}).items():
         fingerprint = settings["reward_functions_fingerprint"][name]
         yield f"reward function `{name}` ({fingerprint}), weight {factor:g}"
@@ -411,7 +415,8 @@ def _rewards(settings: Mapping[str, Any]) -> Iterator[str]:
 
 def _further(results: Results) -> list[str]:
     """The sections of further measures that there are."""
-    return [part for part in (differences_section(results), texts_section(results)) if part]
+    sections = differences_section(results), texts_section(results), likelihoods_section(results)
+    return [part for part in sections if part]
 
 
 def _verdicts(results: Results) -> str:

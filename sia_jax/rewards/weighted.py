@@ -1,7 +1,7 @@
-"""Several rewards as one: a weighted sum of a reward model's, of functions', and of the reply's length."""
+"""Several rewards as one: a weighted sum of reward models', of functions', and of the reply's length."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ class Term:
     name: str
     weight: float
     score: Score | None
-    """None: the reward model's, which is scored elsewhere."""
+    """None: a reward model's, which is scored elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class WeightedSum:
     """R = sum over the terms of w_i R_i; there is none where a term has none.
 
     Raises:
-      ValueError: no terms, two of one name, or a model that is not the first.
+      ValueError: no terms, two of one name, or a model behind what is none.
     """
 
     terms: tuple[Term, ...]
@@ -41,18 +41,20 @@ class WeightedSum:
         names = self._names
         twice = sorted({name for name in names if names.count(name) > 1})
         if not names or twice:
-            raise ValueError(f"two rewards are called {twice[0]!r}; leave one out" if twice else "no rewards")
-        if any(term.score is None for term in self.terms[1:]):
-            raise ValueError("a reward model must be the first term")
+            both = f"two rewards are called {twice[0]!r}; leave one out, or rename a folder" if twice else ""
+            raise ValueError(both or "no rewards")
+        if any(term.score is None for term in self.terms[self.models :]):
+            raise ValueError("reward models must be the first terms")
 
     @property
     def _names(self) -> list[str]:
         return [term.name for term in self.terms]
 
     @property
-    def has_model(self) -> bool:
-        """Whether a reward model is a part."""
-        return self.terms[0].score is None
+    def models(self) -> int:
+        """How many of the terms are reward models, which stand first."""
+        known = (place for place, term in enumerate(self.terms) if term.score is not None)
+        return next(known, len(self.terms))
 
     @property
     def is_sum(self) -> bool:
@@ -60,7 +62,7 @@ class WeightedSum:
         return len(self.terms) > 1 or self.terms[0].weight != 1
 
     def score(self, conversations: Sequence[Sequence[Message]]) -> list[list[Outcome]]:
-        """The outcomes of all terms but the model's, for each conversation.
+        """The outcomes of all terms but the models', for each conversation.
 
         Args:
           conversations: each ends with the assistant.
@@ -98,17 +100,18 @@ class WeightedSum:
 class WeightedLabeller:
     """A `Labeller` of a weighted sum: what is added comes back later, in another order.
 
-    Functions are asked first, some conversations at a time; the model reads what they have a reward for.
+    Functions are asked first, some conversations at a time; each model reads what all before it have a reward
+    for.
 
     Args:
       total: the sum.
-      model: scores the conversations of its first term; None: there is no model in it.
+      models: each scores the conversations of its term, in the order of the terms.
     """
 
-    def __init__(self, total: WeightedSum, model: Labeller | None):
-        self._total, self._model = total, model
+    def __init__(self, total: WeightedSum, models: Sequence[Labeller]):
+        self._total, self._models = total, models
         self._waiting: list[tuple[int, Sequence[Message]]] = []
-        self._known: dict[int, list[Outcome]] = {}
+        self._known: dict[int, _Begun] = {}
 
     def add(self, index: int, messages: Sequence[Message]) -> list[Outcome]:
         """Take in a conversation; see `Labeller.add`."""
@@ -121,33 +124,50 @@ class WeightedLabeller:
     def finish(self) -> Iterator[list[Outcome]]:
         """All that is left; see `Labeller.finish`."""
         yield self._ask()
-        if self._model is not None:
-            for batch in self._model.finish():
-                yield self._whole(batch)
+        for model in self._models:
+            for batch in model.finish():
+                yield self._go_on(batch)
 
     def drain(self) -> list[Outcome]:
         """What is being computed; see `Labeller.drain`."""
-        return [] if self._model is None else self._whole(self._model.drain())
+        return [outcome for model in self._models for outcome in self._go_on(model.drain())]
 
     def _ask(self) -> list[Outcome]:
-        """The functions' part of the conversations that wait, which then go to the model."""
+        """The functions' part of the conversations that wait, which then go to the models."""
         waiting, self._waiting = self._waiting, []
         found = []
-        for (index, messages), own in zip(
-            waiting, self._total.score([messages for _, messages in waiting]), strict=True
-        ):
-            if self._model is None:
-                found.append(self._total.combine(index, own))
-            elif any(outcome.reward is None for outcome in own):
-                found.append(self._total.combine(index, [None, *own]))
-            else:
-                self._known[index] = own
-                found += self._whole(self._model.add(index, messages))
+        scored = self._total.score([messages for _, messages in waiting])
+        for (index, messages), own in zip(waiting, scored, strict=True):
+            self._known[index] = _Begun(messages, [], own)
+            found += self._next(index)
         return found
 
-    def _whole(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """The model's outcomes with what the functions said of the same conversations."""
-        return [self._total.combine(one.index, [one, *self._known.pop(one.index)]) for one in outcomes]
+    def _go_on(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """What a model has found, put to what is known; the conversations go to the next model."""
+        found = []
+        for outcome in outcomes:
+            self._known[outcome.index].models.append(outcome)
+            found += self._next(outcome.index)
+        return found
+
+    def _next(self, index: int) -> list[Outcome]:
+        """The next model's turn; the sum where there is none, or where a part has no reward."""
+        begun = self._known[index]
+        place = len(begun.models)
+        lacking = any(outcome.reward is None for outcome in (*begun.models, *begun.functions))
+        if lacking or place == len(self._models):
+            left: list[Outcome | None] = [None] * (len(self._models) - place)
+            return [self._total.combine(index, [*begun.models, *left, *self._known.pop(index).functions])]
+        return self._go_on(self._models[place].add(index, begun.messages))
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A conversation, and what is known of it."""
+
+    messages: Sequence[Message]
+    models: list[Outcome]
+    functions: Sequence[Outcome]
 
 
 def model_alone(name: str) -> WeightedSum:
@@ -170,18 +190,25 @@ def length_term(penalty: float) -> Term:
     return Term("words", -penalty, words)
 
 
-def labeller_of(total: WeightedSum, model: Any, **options: Any) -> Labeller | WeightedLabeller:
+def labeller_of(
+    total: WeightedSum,
+    models: Sequence[Any],
+    templates: Sequence[Mapping[str, Any]] = (),
+    **options: Any,
+) -> Labeller | WeightedLabeller:
     """What scores many conversations.
 
     Args:
       total: the sum.
-      model: its reward model; None: it has none.
+      models: its reward models, in the order of the terms.
+      templates: variables of the chat template of each; none of all, if empty.
       **options: of `Labeller`.
     """
-    labeller = None if model is None else Labeller(model, **options)
-    if labeller is not None and not total.is_sum:
-        return labeller
-    return WeightedLabeller(total, labeller)
+    given = templates or [{}] * len(models)
+    labellers = [
+        Labeller(model, template=template, **options) for model, template in zip(models, given, strict=True)
+    ]
+    return labellers[0] if labellers and not total.is_sum else WeightedLabeller(total, labellers)
 
 
 def check_parts(parts: Any) -> None:

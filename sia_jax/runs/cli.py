@@ -40,6 +40,12 @@ Folder = Annotated[str, tyro.conf.arg(metavar="DIR")]
 """A folder; for a checkpoint also a Hub id."""
 Name = Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)")]
 """A `Folder` that may be left out."""
+Names = Annotated[
+    tuple[str, ...],
+    tyro.conf.UseAppendAction,
+    tyro.conf.arg(metavar="DIR", help_behavior_hint="(default: none)"),
+]
+"""Any number of a `Folder`, each with an option of its own."""
 Repeated = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="TEXT")]
 """Texts, each with an option of its own: --stop A --stop B."""
 

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,7 @@ class Journal:
       settings: what all its records depend on; JSON.
       key: what tells one record from the others; may raise ValueError for a record that does not belong here.
       overwrite: begin anew, whatever the file holds.
+      varying: settings that may differ from record to record, because `key` looks at what they stand for.
 
     Raises:
       ValueError: the file holds something else, or records of other settings, and which they are.
@@ -44,8 +45,9 @@ class Journal:
         key: Callable[[dict[str, Any]], Hashable],
         *,
         overwrite: bool = False,
+        varying: Collection[str] = (),
     ):
-        self.path = path
+        self.path, self._varying = path, frozenset(varying)
         self.settings: dict[str, Any] = json.loads(json.dumps(settings, allow_nan=False))
         self.done: set[Hashable] = set()
         """Keys of the records that the file holds."""
@@ -132,7 +134,11 @@ class Journal:
         if not isinstance(record.get("settings"), dict):
             raise ValueError(f"{place}: this is no record of such a run")
         theirs, ours = with_absent(record["settings"]), with_absent(self.settings)
-        differing = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+        differing = [
+            name
+            for name in {**theirs, **ours}
+            if name not in self._varying and theirs.get(name) != ours.get(name)
+        ]
         if differing:
             changes = ", ".join(
                 f"{n[:60]} {shown_value(theirs.get(n), _MOST)} (now {shown_value(ours.get(n), _MOST)})"

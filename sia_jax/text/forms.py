@@ -57,6 +57,7 @@ def settle(
     thinking: bool = False,
     date_string: str | None = None,
     official: bool = False,
+    option: str = "--date-string",
 ) -> Prompting:
     """What a run's options come to for this policy.
 
@@ -67,6 +68,7 @@ def settle(
       thinking: whether a policy that can think does.
       date_string: what the template is to write as today's date.
       official: whether everything is to be as in the official code.
+      option: how a user gives the date.
 
     Raises:
       ValueError: a template that writes today's date and so another one tomorrow, one that cannot be read, or
@@ -82,9 +84,9 @@ def settle(
     reads = names_read(tokenizer)
     if "enable_thinking" in reads and not thinking:
         lines.append("thinking: off, enable_thinking=False (the default; --thinking lets it think)")
-    date = date_variables(tokenizer, date_string, name).get("date_string")
+    date = date_variables(tokenizer, date_string, name, option).get("date_string")
     if date is not None and date_string is None:
-        lines.append(f"date: {date} (the template's own; --date-string sets another)")
+        lines.append(f"date: {date} (the template's own; {option} sets another)")
     found = Prompting(chosen, thinking, date, tuple(lines))
     question = [{"role": "user", "content": ""}]
     check_words(tokenizer, question, add_generation_prompt=True, **found.variables)

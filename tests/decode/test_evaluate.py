@@ -333,7 +333,7 @@ def test_a_reward_template_that_writes_today_s_date_needs_another(
     turns = "{% for m in messages %}{{ m.content }}{% endfor %}"
     config["chat_template"] = "{{ date_string if date_string else strftime_now('%d') }}" + turns
     (tmp_path / "reward" / "tokenizer_config.json").write_text(json.dumps(config))
-    args = replace(evaluation_args(folder), reward=str(tmp_path / "reward"), out=str(tmp_path / "out"))
+    args = replace(evaluation_args(folder), reward=(str(tmp_path / "reward"),), out=str(tmp_path / "out"))
     with pytest.raises(
         SystemExit, match=r"today's date into every conversation.*fix it with --reward-date-string"
     ):

@@ -56,7 +56,7 @@ def args(folder: Path, module: str, tmp_path: Path) -> Args:
         methods=("base", "best-of"),
         seeds=1,
         out=str(tmp_path / "out"),
-        reward=None,
+        reward=(),
         reward_function=(f"{module}:reward=2",),
         length_penalty=0.5,
         gold_function=f"{module}:vowels",
@@ -150,9 +150,9 @@ def test_a_finished_run_reports_again_and_another_version_is_refused(
 def test_a_sum_with_a_model_chooses_and_another_model_judges(args: Args, folder: Path, module: str) -> None:
     run = replace(
         args,
-        reward=f"{folder / 'reward'}=3",
+        reward=(f"{folder / 'reward'}=3",),
         gold_function=None,
-        gold_reward=str(folder / "reward"),
+        gold_reward=(str(folder / "reward"),),
         length_penalty=None,
     )
     evaluate.main(run)
@@ -173,6 +173,41 @@ def test_a_sum_with_a_model_chooses_and_another_model_judges(args: Args, folder:
     assert settings["gold"].startswith("reward model reward (")
 
 
+def test_several_models_are_one_sum_with_their_parts(args: Args, folder: Path, module: str, tmp_path: Path) -> None:
+    """The policy's weights under another head are the second model."""
+    first = sia_jax.load_reward_model(str(folder / "reward"))
+    head = {"weight": 2 * first.params["score"]["weight"][:, ::-1]}
+    other = replace(first, params={**first.params, "score": head})
+    sia_jax.save_reward_model(other, tmp_path / "second")
+    models = (f"{folder / 'reward'}=3", f"{tmp_path / 'second'}=-0.5")
+    run = replace(args, reward=models, reward_function=(), gold_function=None, page=str(tmp_path / "page.md"))
+    evaluate.main(run)
+    prompts = read_prompts(Path(run.prompts))
+    for line in read(run):
+        messages = [*prompts[line["index"]].messages, {"role": "assistant", "content": line["text"]}]
+        ids = first.conversation_ids(messages)
+        one, two = (float(model.score([ids], [len(ids)])[0]) for model in (first, other))
+        words = len(line["text"].split())
+        assert line["parts"] == pytest.approx({"reward": one, "second": two, "words": words}, abs=1e-5)
+        assert line["proxy"] == pytest.approx(3 * one - 0.5 * two - 0.5 * words, abs=1e-4)
+        if line["scores"] is not None:
+            assert line["proxy"] == max(line["scores"])
+    settings = results_of(run)["settings"]
+    assert (settings["reward"], settings["reward_weight"]) == ("reward", 3)
+    (name, further), = settings["further_reward_models"].items()
+    assert (name, further["weight"]) == ("second", -0.5)
+    assert further["fingerprint"] != settings["reward_fingerprint"]
+    text = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert f"reward model `second` ({further['fingerprint']}), weight -0.5" in text
+    assert "proxy reward (a sum of reward models')" in text
+    for changes, told in (
+        ({"reward": models[:1]}, r"further_reward_models .*now None"),
+        ({"reward": (models[0], models[1] + "1")}, r"further_reward_models .*-0.5.*now .*-0.51"),
+    ):
+        with pytest.raises(SystemExit, match=f"other settings: .*{told}"):
+            evaluate.main(replace(run, **changes))
+
+
 def test_a_date_is_for_the_template_that_writes_one(
     args: Args, folder: Path, tmp_path: Path, no_loading: None
 ) -> None:
@@ -185,15 +220,15 @@ def test_a_date_is_for_the_template_that_writes_one(
     config["chat_template"] = "{{ date_string if date_string else strftime_now('%d') }}" + turns
     (tmp_path / "dated" / "tokenizer_config.json").write_text(json.dumps(config))
     judged = {"gold_function": None, "gold_reward": str(tmp_path / "dated")}
-    run = replace(args, reward=str(folder / "reward"), **judged)
+    run = replace(args, reward=(str(folder / "reward"),), **judged)
     with pytest.raises(SystemExit, match=r"today's date into every conversation.*--reward-date-string"):
         evaluate.main(run)
     dated = replace(run, reward_date_string="26 Jul 2024")
-    for one in (dated, replace(dated, reward=None)):
+    for one in (dated, replace(dated, reward=())):
         with pytest.raises(AssertionError, match="the models were loaded"):
             evaluate.main(one)
     with pytest.raises(SystemExit, match=r"no variables \['date_string'\]"):
-        evaluate.main(replace(dated, gold_reward=str(folder / "reward")))
+        evaluate.main(replace(dated, gold_reward=(str(folder / "reward"),)))
 
 
 @pytest.mark.parametrize(

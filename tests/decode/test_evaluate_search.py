@@ -54,7 +54,7 @@ def args(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Args:
         sia_chooser="value",
         seeds=1,
         out=str(tmp_path / "out"),
-        reward=None,
+        reward=(),
         reward_function=(f"{module}:reward",),
         gold_function=None,
     )

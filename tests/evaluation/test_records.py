@@ -4,14 +4,16 @@ from typing import Any
 
 import pytest
 
+from sia_jax.data.prompts import parse_prompts
 from sia_jax.evaluation.methods import GateNumbers, Method, plan_methods
-from sia_jax.evaluation.records import Records
+from sia_jax.evaluation.records import Records, prompt_key
 
 METHODS = plan_methods([0.2], best_of=[4])
+PROMPTS = [("a", "digest of a"), ("b", "digest of b")]
 
 
 def records() -> Records:
-    return Records(METHODS, range(3, 5), ["a", "b"], {0.2: 1.5}, gold=False)
+    return Records(METHODS, range(3, 5), PROMPTS, {0.2: 1.5}, gold=False)
 
 
 def record(method: Method, index: int, **changes: Any) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def test_records_of_another_gate_or_prompt_are_refused() -> None:
 
 
 def test_a_gold_reward_that_is_missing_needs_a_reason() -> None:
-    found = Records(METHODS, range(3, 5), ["a", "b"], {0.2: 1.5}, gold=True)
+    found = Records(METHODS, range(3, 5), PROMPTS, {0.2: 1.5}, gold=True)
     base = METHODS[0]
     found.take(record(base, 0, gold=0.5))
     found.take(record(base, 1, gold=None, gold_unscored="the reward is nan"))
@@ -80,3 +82,85 @@ def test_a_text_of_another_kind_is_refused_and_one_that_is_missing_is_not() -> N
     for text in (5, None, ["Tea."]):
         with pytest.raises(ValueError, match="text must be a text, got"):
             found.take(record(base, 0, text=text))
+
+
+def test_prompts_may_be_put_behind_those_that_have_replies() -> None:
+    base = METHODS[0]
+    made = record(base, 0, prompt_sha256="digest of a", settings={"prompts_sha256": "of two"})
+    grown = Records(METHODS, [3], [*PROMPTS, ("c", "digest of c")], {0.2: 1.5}, gold=False, prompts_sha256="of three")
+    grown.take(made)
+    assert grown.missing((base, 3)) == [1, 2]
+
+
+def test_a_prompt_that_has_replies_and_is_another_now_is_refused_by_its_name() -> None:
+    made = record(METHODS[0], 1, prompt_sha256="digest of b", settings={"prompts_sha256": "of two"})
+    for prompts, told in (
+        ([PROMPTS[0], ("b", "other words")], r"prompt 'b' has replies, and was worded otherwise"),
+        ([PROMPTS[0], ("c", "digest of b")], r"prompt 'b' is not the input's prompt at place 1, and has replies"),
+        ([PROMPTS[1], PROMPTS[0]], r"prompt 'b' is not the input's prompt at place 1"),
+        ([PROMPTS[0]], r"prompt 'b' is not the input's prompt at place 1"),
+    ):
+        found = Records(METHODS, [3], prompts, {0.2: 1.5}, gold=False, prompts_sha256="of two")
+        with pytest.raises(ValueError, match=told):
+            found.take(made)
+
+
+def test_records_of_an_earlier_release_go_on_with_the_same_file_alone() -> None:
+    made = record(METHODS[0], 0, settings={"prompts_sha256": "of two"})
+    for name in ("of two", "of three"):
+        found = Records(METHODS, [3], PROMPTS, {0.2: 1.5}, gold=False, prompts_sha256=name)
+        if name == "of two":
+            found.take(made)
+            continue
+        with pytest.raises(ValueError, match="prompt 'a' has replies of an earlier release, .* same file"):
+            found.take(made)
+
+
+def test_a_random_gate_that_has_replies_keeps_the_share_that_it_began_with() -> None:
+    """That of the first two prompts, 4 of 20; with the third it would be 9 of 30."""
+    prompts = [*PROMPTS, ("c", "digest of c")]
+    entropy, random = (next(m for m in METHODS if m.kind == kind) for kind in ("entropy", "random"))
+
+    def grown(rate: float | None) -> Records:
+        found = Records(METHODS, [3], prompts, {0.2: 1.5}, gold=False)
+        for index in range(3):
+            found.take(record(entropy, 0) | {"index": index, "id": "abc"[index], "sampled_junctions": 1 + 2 * index})
+        for index in range(2) if rate is not None else ():
+            found.take(record(random, index, rate=rate))
+        return found
+
+    assert grown(None).gate((random, 3)).rate == 9 / 30
+    assert grown(4 / 20).gate((random, 3)).rate == 4 / 20
+    with pytest.raises(ValueError, match=r"was made with .*0.25.*now .*0.3"):
+        grown(0.25).gate((random, 3))
+
+
+def test_a_digest_is_of_the_words_and_not_of_the_form_of_the_file() -> None:
+    (one,), (same,), (other,) = (
+        parse_prompts(content, "file")
+        for content in (
+            b'{"id": "a", "prompt": "Hello?"}\n',
+            b'[{"messages": [{"role": "user", "content": "Hello?"}], "id": "a"}]',
+            b'{"id": "a", "prompt": "Hello!"}\n',
+        )
+    )
+    assert prompt_key(one) == prompt_key(same)
+    assert prompt_key(one)[0] == prompt_key(other)[0]
+    assert prompt_key(one)[1] != prompt_key(other)[1]
+
+
+def test_what_a_second_model_has_no_number_for_needs_a_reason() -> None:
+    found = Records(METHODS, range(3, 5), PROMPTS, {0.2: 1.5}, gold=False, fluency=True)
+    base = METHODS[0]
+    found.take(record(base, 0, fluency_logprob=-3.5, fluency_tokens=4))
+    found.take(record(base, 1, fluency_logprob=None, fluency_tokens=4, fluency_unscored="too long"))
+    with pytest.raises(KeyError, match="fluency_tokens"):
+        found.take(record(base, 0))
+    for changes, told in (
+        ({"fluency_logprob": None}, "a fluency_logprob of null needs a text"),
+        ({"fluency_logprob": 0.5}, "fluency_logprob must be a number up to 0"),
+        ({"fluency_tokens": -1}, "fluency_tokens must be a number"),
+        ({"logprob": 0.5}, "logprob must be a number up to 0"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            found.take(record(base, 0, fluency_logprob=-1.0, fluency_tokens=4) | changes)

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 import sia_jax
+from sia_jax.costs.reply import reward_flops
 from sia_jax.decoding.search import best_branches
 from sia_jax.evaluation.scoring import LastValues, Scorer, choose
+from sia_jax.rewards.weighted import Term, WeightedSum, length_term
 from tests.support.checkpoints import tiny_policy, tiny_reward_model, tiny_value_model
 from tests.support.tokenizers import save_qwen3_tokenizer
 
@@ -26,7 +28,7 @@ def test_every_reply_that_can_be_scored_is_and_the_others_are_told(tmp_path: Pat
     tokenizer.chat_template = refusal + tokenizer.chat_template
     sizes = {"vocab_size": 352, "num_layers": 1, "bos_token_id": None}
     reward = replace(tiny_reward_model(seed=2, max_position_embeddings=512, **sizes), tokenizer=tokenizer)
-    scorer = Scorer(reward, lambda what: nullcontext(), max_tokens=60)
+    scorer = Scorer((reward,), lambda what: nullcontext(), max_tokens=60)
     texts = ("", "a bad one", "Yes.", "ab " * 60)
     replies: Any = [[SimpleNamespace(text=text) for text in texts]]
     found = scorer.score([PROMPT], replies)
@@ -40,6 +42,31 @@ def test_every_reply_that_can_be_scored_is_and_the_others_are_told(tmp_path: Pat
     assert "no such word" in why[1]
     assert why[3].endswith("tokens, at most 60")
     assert math.isfinite(found.seconds)
+
+
+def test_of_several_models_each_has_its_own_template_and_all_are_counted(tmp_path: Path) -> None:
+    tokenizer = save_qwen3_tokenizer(tmp_path / "one")
+    dated = save_qwen3_tokenizer(tmp_path / "two")
+    dated.chat_template = "{{ date_string }}" + dated.chat_template
+    sizes = {"vocab_size": 352, "bos_token_id": None}
+    first = replace(tiny_reward_model(num_layers=1, **sizes), tokenizer=tokenizer)
+    second = replace(tiny_reward_model(seed=1, num_layers=2, **sizes), tokenizer=dated)
+    total = WeightedSum((Term("one", 2.0, None), Term("two", -0.5, None), length_term(0.1)))
+    templates = ({}, {"date_string": "1 May"})
+    scorer = Scorer((first, second), lambda what: nullcontext(), templates, total=total)
+    replies: Any = [[SimpleNamespace(text=text) for text in ("Yes.", "No, not now.")]]
+    found = scorer.score([PROMPT], replies)
+    for place, reply in enumerate(replies[0]):
+        messages = [*PROMPT, {"role": "assistant", "content": reply.text}]
+        ids = [model.conversation_ids(messages, **own) for model, own in zip((first, second), templates, strict=True)]
+        one, two = (float(m.score([i], [len(i)])[0]) for m, i in zip((first, second), ids, strict=True))
+        words = len(reply.text.split())
+        assert found.parts[0][place] == pytest.approx({"one": one, "two": two, "words": words}, abs=1e-5)
+        assert found.rewards[0][place] == pytest.approx(2 * one - 0.5 * two - 0.1 * words, abs=1e-5)
+        assert len(ids[1]) > len(ids[0])
+        assert found.tokens[0][place] == len(ids[0]) + len(ids[1])
+        flops = reward_flops(first.config, [len(ids[0])]) + reward_flops(second.config, [len(ids[1])])
+        assert found.flops[0][place] == pytest.approx(flops)
 
 
 STOP, FAILED = sia_jax.FinishReason.STOP, sia_jax.FinishReason.NON_FINITE

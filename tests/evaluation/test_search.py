@@ -38,7 +38,7 @@ def reward_of(text: str) -> float | None:
 
 def rate(places: Sequence[int], drafts: Sequence[Draft], texts: Sequence[str]) -> Rated:
     """`reward_of`, as a reward that reads as many tokens as the text has characters."""
-    return Rated([reward_of(text) for text in texts], [len(text) for text in texts], 0.0)
+    return Rated([reward_of(text) for text in texts], [len(text) for text in texts], [0.0] * len(texts), 0.0)
 
 
 def prompts(count: int, seed: int = 0) -> list[list[int]]:

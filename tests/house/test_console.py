@@ -147,7 +147,7 @@ def test_programs_are_called_as_the_reader_called_this_one(monkeypatch: pytest.M
     assert programs.said(text) == text
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/sia", "trace"])
     assert programs.said(text) == "sia trace a; sia train value-model b; python -m tests.x"
-    args = EvaluateArgs(policy="p", value="v", reward="r", prompts="q", thresholds="t", out="o")
+    args = EvaluateArgs(policy="p", value="v", reward=("r",), prompts="q", thresholds="t", out="o")
     assert cli.command("decode.evaluate", args).startswith("sia evaluate --policy p")
 
 

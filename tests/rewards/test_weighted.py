@@ -87,7 +87,7 @@ def test_two_rewards_of_one_name_and_a_sum_of_nothing_are_refused() -> None:
         WeightedSum((function_term(LETTERS, 1.0), function_term(LETTERS, 2.0)))
     with pytest.raises(ValueError, match="no rewards"):
         WeightedSum(())
-    with pytest.raises(ValueError, match="a reward model must be the first term"):
+    with pytest.raises(ValueError, match="reward models must be the first terms"):
         WeightedSum((function_term(LETTERS, 1.0), Term("model", 1.0, None)))
 
 
@@ -103,7 +103,7 @@ def test_many_conversations_get_the_sum_of_what_model_and_functions_give_them_al
         (Term("model", 2.0, None), function_term(PICKY, 0.5), length_term(0.1)),
     )
     options: dict[str, Any] = {"batch_tokens": 512, "max_tokens": 300}
-    labeller = labeller_of(total, model, **options)
+    labeller = labeller_of(total, [model], **options)
     assert isinstance(labeller, WeightedLabeller)
     found = [one for i, messages in enumerate(conversations) for one in labeller.add(i, messages)]
     assert len(found) > 64  # what is ready does not wait for the end
@@ -127,13 +127,51 @@ def test_many_conversations_get_the_sum_of_what_model_and_functions_give_them_al
             assert outcome.parts["model"] == own.reward
 
 
+def test_several_models_add_up_and_each_reads_what_those_before_it_have_a_reward_for(tmp_path: Path) -> None:
+    """The second holds fewer tokens than the first; its template refuses a word, and a function another."""
+    tokenizer = save_qwen3_tokenizer(tmp_path / "one")
+    strict = save_qwen3_tokenizer(tmp_path / "two")
+    refusal = "{% if 'refused' in messages[-1].content %}{{ raise_exception('no such word') }}{% endif %}"
+    strict.chat_template = refusal + strict.chat_template
+    sizes = {"num_layers": 1, "vocab_size": 352}
+    first = replace(tiny_reward_model(max_position_embeddings=300, **sizes), tokenizer=tokenizer)
+    second = replace(tiny_reward_model(seed=1, max_position_embeddings=80, **sizes), tokenizer=strict)
+    ends = ("bad", "refused", "fine", "good")
+    texts = ["word " * (i % 30) + ends[i % 4] + f" {i}" for i in range(150)]
+    conversations = [asked(text) for text in texts]
+    total = WeightedSum((Term("one", 2.0, None), Term("two", -3.0, None), function_term(PICKY, 0.5)))
+    options: dict[str, Any] = {"batch_tokens": 512, "max_tokens": 400}
+    labeller = labeller_of(total, [first, second], **options)
+    found = [one for i, messages in enumerate(conversations) for one in labeller.add(i, messages)]
+    found += [one for batch in labeller.finish() for one in batch]
+    assert sorted(outcome.index for outcome in found) == list(range(150))
+    ones, twos = (label(model, conversations, **options) for model in (first, second))
+    reasons = set()
+    for outcome in found:
+        text, one, two = texts[outcome.index], ones[outcome.index], twos[outcome.index]
+        if "bad" in text:
+            assert outcome.parts == {"one": None, "two": None, "judging:picky": None}
+            continue
+        if two.reward is None:
+            assert (outcome.reward, outcome.reason, outcome.why) == (None, two.reason, two.why)
+            assert outcome.parts == {"one": one.reward, "two": None, "judging:picky": 1.0 + len(text)}
+            reasons.add(outcome.reason)
+            continue
+        assert one.reward is not None
+        expected = 2 * one.reward - 3 * two.reward + 0.5 * (1 + len(text))
+        assert outcome.reward == pytest.approx(expected, abs=1e-5)
+        assert outcome.tokens == one.tokens + two.tokens
+        reasons.add("none")
+    assert reasons == {"not a conversation", "too long", "none"}
+
+
 def test_functions_alone_need_no_model_and_a_model_alone_is_a_plain_labeller(tmp_path: Path) -> None:
-    labeller = labeller_of(WeightedSum((function_term(LETTERS, 1.0),)), None)
+    labeller = labeller_of(WeightedSum((function_term(LETTERS, 1.0),)), [])
     assert labeller.add(3, asked("Yes.")) == []
     assert [one for batch in labeller.finish() for one in batch] == [Outcome(3, 0, 4.0)]
     assert labeller.drain() == []
     model = replace(tiny_reward_model(num_layers=1, vocab_size=352), tokenizer=save_qwen3_tokenizer(tmp_path))
-    assert isinstance(labeller_of(model_alone("model"), model), Labeller)
+    assert isinstance(labeller_of(model_alone("model"), [model]), Labeller)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_a_command_line_gives_back_the_options_that_it_was_made_from() -> None:
     args = evaluate.Args(
         policy="my policy",
         value="v",
-        reward="r",
+        reward=("r",),
         prompts="p.jsonl",
         thresholds="t.json",
         out="out",

@@ -54,6 +54,18 @@ def test_a_run_from_before_a_sampling_number_goes_on_where_that_is_off(tmp_path:
         Journal(path, old | {"min_p": 0.1}, lambda record: record["n"])
 
 
+def test_a_setting_that_may_vary_is_left_to_the_key_and_others_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    with Journal(path, {"seed": 1, "file": "a"}, lambda record: record["n"]) as one:
+        one.write({"n": 1})
+    later = {"seed": 1, "file": "b"}
+    assert Journal(path, later, lambda record: record["n"], varying=("file",)).done == {1}
+    with pytest.raises(ValueError, match=r"other settings: file 'a' \(now 'b'\)"):
+        Journal(path, later, lambda record: record["n"])
+    with pytest.raises(ValueError, match=r"other settings: seed 1 \(now 2\)"):
+        Journal(path, later | {"seed": 2}, lambda record: record["n"], varying=("file",))
+
+
 WHOLE = b'{"n": 1, "settings": {"seed": 1}}\n'
 
 

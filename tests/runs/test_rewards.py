@@ -48,28 +48,29 @@ def test_a_weight_that_is_no_finite_number_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "options", "told"),
+    ("models", "options", "told"),
     [
-        (None, {}, "there is no reward: give --reward DIR, a reward model, or --reward-function"),
-        (None, {"length_penalty": 1.0}, "there is no reward"),
-        ("r", {"length_penalty": 0.0}, "--length-penalty must be a finite number above 0, got 0.0"),
-        ("r", {"length_penalty": -1.0}, "--length-penalty must be a finite number above 0"),
-        ("r", {"length_penalty": math.nan}, "--length-penalty must be a finite number above 0, got nan"),
-        ("r", {"length_penalty": math.inf}, "--length-penalty must be a finite number above 0, got inf"),
-        (None, {"reward_function": (LETTERS, f"{LETTERS}=2")}, f"two rewards are called '{LETTERS}'"),
-        (None, {"reward_function": (f"{LETTERS}=nan",)}, "the weight must be a finite number"),
-        (None, {"reward_function": ("nowhere:reward",)}, "--reward-function nowhere:reward: the module"),
-        ("words", {"length_penalty": 1.0}, "two rewards are called 'words'"),
+        ((), {}, "there is no reward: give --reward DIR, a reward model, or --reward-function"),
+        ((), {"length_penalty": 1.0}, "there is no reward"),
+        (("r",), {"length_penalty": 0.0}, "--length-penalty must be a finite number above 0, got 0.0"),
+        (("r",), {"length_penalty": -1.0}, "--length-penalty must be a finite number above 0"),
+        (("r",), {"length_penalty": math.nan}, "--length-penalty must be a finite number above 0, got nan"),
+        (("r",), {"length_penalty": math.inf}, "--length-penalty must be a finite number above 0, got inf"),
+        ((), {"reward_function": (LETTERS, f"{LETTERS}=2")}, f"two rewards are called '{LETTERS}'"),
+        ((), {"reward_function": (f"{LETTERS}=nan",)}, "the weight must be a finite number"),
+        ((), {"reward_function": ("nowhere:reward",)}, "--reward-function nowhere:reward: the module"),
+        (("words",), {"length_penalty": 1.0}, "two rewards are called 'words'"),
+        (("a/r", "b/r=2"), {}, "two rewards are called 'r'; leave one out, or rename a folder"),
     ],
 )
-def test_what_is_no_reward_is_refused(model: str | None, options: dict[str, Any], told: str) -> None:
+def test_what_is_no_reward_is_refused(models: tuple[str, ...], options: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=re.escape(told)):
-        find_reward(model, RewardArgs(**options))
+        find_reward(models, RewardArgs(**options))
 
 
 def test_settings_name_all_that_a_reward_is_made_of_and_a_model_alone_adds_none() -> None:
-    assert find_reward("r", RewardArgs()).settings() == {}
-    found = find_reward("r=2", RewardArgs(reward_function=(f"{LETTERS}=0.5",), length_penalty=0.1))
+    assert find_reward(("r",), RewardArgs()).settings() == {}
+    found = find_reward(("r=2",), RewardArgs(reward_function=(f"{LETTERS}=0.5",), length_penalty=0.1))
     fingerprint = found.functions[0].fingerprint
     assert re.fullmatch("[0-9a-f]{16}", fingerprint)
     assert found.settings() == {

@@ -60,7 +60,7 @@ def evaluation_args(folder: Path) -> evaluate.Args:
     return evaluate.Args(
         policy=str(folder / "policy"),
         value=str(folder / "value"),
-        reward=str(folder / "reward"),
+        reward=(str(folder / "reward"),),
         prompts=str(folder / "prompts.jsonl"),
         thresholds=str(folder / "thresholds.json"),
         out=str(folder / "evaluation"),

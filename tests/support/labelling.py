@@ -62,7 +62,7 @@ def usual_args(folder: Path) -> Args:
     """The run that the tests vary."""
     return Args(
         input=str(folder / "input.jsonl"),
-        reward_model=str(folder / "reward"),
+        reward_model=(str(folder / "reward"),),
         out="",
         max_tokens=200,
         batch_tokens=128,

@@ -85,7 +85,7 @@ def test_rewards_that_are_not_finite_are_left_out(args: Args, folder: Path, tmp_
     broken = {**model.params["model"], "embed_tokens": {"weight": embedding}}
     sia_jax.save_reward_model(replace(model, params={**model.params, "model": broken}), tmp_path / "broken")
     path = tmp_path / "out.jsonl"
-    label.main(replace(args, reward_model=str(tmp_path / "broken"), out=str(path)))
+    label.main(replace(args, reward_model=(str(tmp_path / "broken"),), out=str(path)))
     assert [line.get("id") for line in lines_of(path)] == [0, 1, 2, 3, None, None]
     assert report_of(path)["left_out"]["not finite"] == [{"line": 10, "why": "the reward is nan"}]
 
@@ -110,7 +110,7 @@ def test_relabelling_replaces_the_reward(args: Args, finished: Path, tmp_path: P
 
 
 def test_the_date_of_the_template_must_be_given(args: Args, folder: Path, tmp_path: Path) -> None:
-    llama = replace(args, reward_model=str(folder / "llama"), limit=1, max_tokens=400)
+    llama = replace(args, reward_model=(str(folder / "llama"),), limit=1, max_tokens=400)
     with pytest.raises(
         SystemExit, match=r"writes today's date into every conversation.*fix it with --date-string"
     ):
@@ -205,7 +205,7 @@ def test_models_that_cannot_label_are_refused(
         "policy": "is a Qwen3ForCausalLM, a reward model is a ForSequenceClassification",
     }.items():
         with pytest.raises(SystemExit, match=message):
-            label.main(replace(args, reward_model=str(tmp_path / name), out=str(tmp_path / "out.jsonl")))
+            label.main(replace(args, reward_model=(str(tmp_path / name),), out=str(tmp_path / "out.jsonl")))
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bytes(
     conversations = [{"prompt": QUESTION, "response": f"{i}: {reply}"} for i, reply in enumerate(replies)]
     path = write_lines(tmp_path / "many.jsonl", *conversations)
     whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
-    options = [f"--input={path}", f"--reward-model={args.reward_model}", "--batch-tokens=64"]
+    options = [f"--input={path}", f"--reward-model={args.reward_model[0]}", "--batch-tokens=64"]
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(whole), str(killed), *options],
         cwd=ROOT,
@@ -182,7 +182,7 @@ def test_the_output_of_another_run_is_left_alone(
 ) -> None:
     before = finished.read_bytes()
     if "reward_model" in changes:
-        changes = {"reward_model": str(folder / "other")}
+        changes = {"reward_model": (str(folder / "other"),)}
     if "input" in changes:
         changes = {"input": write_lines(tmp_path / "another.jsonl", *LINES)}
     with pytest.raises(SystemExit, match=f"is there already, and .*{message}"):
@@ -233,7 +233,7 @@ def test_a_journal_of_another_run_is_refused(
 ) -> None:
     before = partial_of(begun).read_bytes()
     if "reward_model" in changes:
-        changes = {"reward_model": str(folder / "other")}
+        changes = {"reward_model": (str(folder / "other"),)}
     if "input" in changes:
         changes = {"input": write_lines(begun.parent / "another.jsonl", *LINES[::-1])}
     with pytest.raises(SystemExit, match=message):

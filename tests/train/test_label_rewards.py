@@ -86,7 +86,7 @@ def test_a_sum_is_the_weighted_parts_that_stand_beside_it(
         replace(
             args,
             out=str(out),
-            reward_model=f"{args.reward_model}=2",
+            reward_model=(f"{args.reward_model[0]}=2",),
             reward_function=(f"{module}:reward=0.5",),
             length_penalty=0.25,
         )
@@ -113,6 +113,23 @@ def test_a_sum_is_the_weighted_parts_that_stand_beside_it(
         Args(input=str(out), out=str(again), reward_function=(f"{module}:reward",), relabel=True, limit=2)
     )
     assert all("reward_parts" not in line for line in lines_of(again))
+
+
+def test_several_models_are_one_sum_with_their_parts(args: Args, folder: Path, finished: Path, tmp_path: Path) -> None:
+    models = (f"{args.reward_model[0]}=2", f"{folder / 'other'}=-1")
+    out, alone = tmp_path / "sum.jsonl", tmp_path / "other.jsonl"
+    label.main(replace(args, out=str(out), reward_model=models))
+    label.main(replace(args, out=str(alone), reward_model=(str(folder / "other"),)))
+    parts = [{json.dumps(bare(line)): line["reward"] for line in lines_of(path)} for path in (finished, alone)]
+    found = lines_of(out)
+    assert len(found) == len(parts[0]) == len(parts[1])
+    for line in found:
+        one, two = (own[json.dumps(bare(line))] for own in parts)
+        assert line["reward_parts"] == pytest.approx({"reward": one, "other": two}, rel=1e-4)
+        assert line["reward"] == pytest.approx(2 * one - two, rel=1e-3, abs=1e-3)
+    settings = report_of(out)["settings"]
+    assert settings["reward_weight"] == 2
+    assert settings["further_reward_models"]["other"]["weight"] == -1
 
 
 def test_a_set_gets_the_rewards_of_a_function(module: str, tmp_path: Path, no_loading: None) -> None:

@@ -74,7 +74,7 @@ def test_raw_replies_become_labelled_trajectories_and_a_value_model(tmp_path: Pa
     label.main(
         label.Args(
             input=str(tmp_path / "replies.jsonl"),
-            reward_model=str(tmp_path / "reward"),
+            reward_model=(str(tmp_path / "reward"),),
             out=str(tmp_path / "labelled.jsonl"),
         )
     )
@@ -117,7 +117,7 @@ def test_a_policys_own_replies_become_a_value_model_in_three_commands(tmp_path: 
     label.main(
         label.Args(
             input=str(tmp_path / "sampled"),
-            reward_model=str(tmp_path / "reward"),
+            reward_model=(str(tmp_path / "reward"),),
             out=str(tmp_path / "data"),
         )
     )
@@ -155,7 +155,7 @@ def test_what_generate_writes_is_labelled_as_it_is_and_prepared(tmp_path: Path):
     label.main(
         label.Args(
             input=str(tmp_path / "replies.jsonl"),
-            reward_model=str(tmp_path / "reward"),
+            reward_model=(str(tmp_path / "reward"),),
             out=str(tmp_path / "labelled.jsonl"),
         )
     )

@@ -47,7 +47,9 @@ class Rated:
     rewards: Sequence[float | None]
     """None: a draft without one."""
     tokens: Sequence[int]
-    """Of each conversation that a model read for that; 0 of a reward that is no model."""
+    """Of each conversation that was read for that, by all models together; 0 of a reward that is no model."""
+    flops: Sequence[float]
+    """Of reading each."""
     seconds: float
     """Those of compiling left out."""
 
@@ -67,6 +69,8 @@ class Ledger:
     """All that was drawn, each with the chunk before it."""
     scored: list[int] = field(default_factory=list)
     """Tokens of each conversation that was read to score a draft (`Rated`)."""
+    scored_flops: float = 0.0
+    """Of reading them."""
     seconds: float = 0.0
     """Its share of the rounds' time, without compiling."""
 
@@ -214,9 +218,12 @@ class SearchRunner:
         drafts = [draft for _, _, draft in asked]
         texts = [self._text(draft) for draft in drafts]
         found = self._rate([one.place for one, _, _ in asked], drafts, texts)
-        for (one, i, _), reward, tokens in zip(asked, found.rewards, found.tokens, strict=True):
+        for (one, i, _), reward, tokens, flops in zip(
+            asked, found.rewards, found.tokens, found.flops, strict=True
+        ):
             one.answers[i] = reward
             one.ledger.scored.append(tokens)
+            one.ledger.scored_flops += flops
         return found.seconds
 
     def _text(self, draft: Draft) -> str:
