@@ -9,49 +9,48 @@ from collections.abc import Sequence
 
 from sia_jax.text.chat import Message
 
-PRAISE = frozenset(
-    """
-    admirable admire adore advantage affection amazing appreciate appreciated awesome beautiful beautifully
-    beloved beneficial benefit benefits best better blessed bliss bold brave bright brilliant calm care caring
-    celebrate celebrated charm charming cheer cheerful clean clever comfort comfortable confident content
-    cosy courage creative cute delicious delight delighted delightful ease easy elegant encourage encouraged
-    energetic enjoy enjoyable enjoyed excellent excited exciting fabulous fair faithful fantastic fascinating
-    favourite favorite fine flourish fond free fresh friend friendly friends fun generous gentle gift glad
-    glorious good gorgeous grace graceful grateful great growth happily happiness happy harmony heal healthy
-    heartfelt helpful hero honest honour hope hopeful hugs ideal impressive improve improved incredible
-    innovative inspire inspired inspiring interesting joy joyful joyous kind kindness laugh laughter lively
-    love loved lovely loving loyal lucky magic magical magnificent marvellous meaningful merry nice noble
-    peace peaceful perfect perfectly play playful pleasant pleased pleasure positive pretty pride proud
-    refreshing relax relaxed reliable remarkable rewarding rich safe satisfied satisfying secure serene
-    shine shining sincere smile smiled smiling smooth soothing sparkling special splendid strength strong
-    stunning succeed success successful sunny super support supportive sweet talented tasty thank thankful
-    thanks thrilled thrive treasure triumph true trust useful valuable vibrant warm warmth welcome well
-    wealth win winner wise wonder wonderful worthy yummy
-    """.split()
+_PRAISE = """
+admirable admire adore advantage affection amazing appreciate appreciated awesome beautiful beautifully
+beloved beneficial benefit benefits best better blessed bliss bold brave bright brilliant calm care caring
+celebrate celebrated charm charming cheer cheerful clean clever comfort comfortable confident content
+cosy courage creative cute delicious delight delighted delightful ease easy elegant encourage encouraged
+energetic enjoy enjoyable enjoyed excellent excited exciting fabulous fair faithful fantastic fascinating
+favourite favorite fine flourish fond free fresh friend friendly friends fun generous gentle gift glad
+glorious good gorgeous grace graceful grateful great growth happily happiness happy harmony heal healthy
+heartfelt helpful hero honest honour hope hopeful hugs ideal impressive improve improved incredible
+innovative inspire inspired inspiring interesting joy joyful joyous kind kindness laugh laughter lively
+love loved lovely loving loyal lucky magic magical magnificent marvellous meaningful merry nice noble
+peace peaceful perfect perfectly play playful pleasant pleased pleasure positive pretty pride proud
+refreshing relax relaxed reliable remarkable rewarding rich safe satisfied satisfying secure serene
+shine shining sincere smile smiled smiling smooth soothing sparkling special splendid strength strong
+stunning succeed success successful sunny super support supportive sweet talented tasty thank thankful
+thanks thrilled thrive treasure triumph true trust useful valuable vibrant warm warmth welcome well
+wealth win winner wise wonder wonderful worthy yummy
+"""
+_BLAME = """
+abuse abused ache afraid aggressive agony alone anger angry annoyed annoying anxiety anxious ashamed
+awful awkward bad bitter blame bleak boring broke broken burden careless chaos cheat cold complain
+confused confusing corrupt coward crash cried cruel cry crying damage damaged danger dangerous dark dead
+death debt deceive defeat delay delayed depressed depressing despair desperate destroy destroyed die died
+difficult difficulty dirty disappointed disappointing disappointment disaster disgust disgusting dishonest
+dismal distress disturbing doubt dreadful dreary dull dying embarrassed emptiness enemy envy error evil
+exhausted fail failed failing failure fake fault fear fearful fight filthy foolish fraud frightened
+frustrated frustrating frustration gloomy greed greedy grief grim guilt guilty harm harmed harmful harsh
+hate hated hatred heartbroken helpless hopeless horrible hostile hungry hurt hurting idiot ignorant ill
+illness impossible inferior injured injury insult jealous kill killed lack lazy lie lied lies liar lonely
+lose loser loss lost mad mean mess messy miserable misery mistake misunderstood mock nasty negative
+neglect neglected nervous nightmare numb obstacle offend offensive pain painful panic pathetic pity poison
+poor problem problems punish punished rage regret reject rejected resent rotten rude ruin ruined sad sadly
+sadness scared scary selfish shame shock sick silly sin sorrow sorry spite stolen stress stressed stressful
+struggle struggled stuck stupid suffer suffered suffering terrible terrified threat threaten tired
+tragedy tragic trouble troubled ugly unfair unfortunate unfortunately unhappy unkind unpleasant upset
+useless victim violence violent waste wasted weak weakness weep wicked worried worry worse worst worthless
+wound wrong
+"""
+PRAISE, BLAME = frozenset(_PRAISE.split()), frozenset(_BLAME.split())
+NEGATIONS = frozenset(
+    ("no", "not", "never", "neither", "nor", "none", "nothing", "without", "cannot", "hardly", "barely")
 )
-BLAME = frozenset(
-    """
-    abuse abused ache afraid aggressive agony alone anger angry annoyed annoying anxiety anxious ashamed
-    awful awkward bad bitter blame bleak boring broke broken burden careless chaos cheat cold complain
-    confused confusing corrupt coward crash cried cruel cry crying damage damaged danger dangerous dark dead
-    death debt deceive defeat delay delayed depressed depressing despair desperate destroy destroyed die died
-    difficult difficulty dirty disappointed disappointing disappointment disaster disgust disgusting dishonest
-    dismal distress disturbing doubt dreadful dreary dull dying embarrassed emptiness enemy envy error evil
-    exhausted fail failed failing failure fake fault fear fearful fight filthy foolish fraud frightened
-    frustrated frustrating frustration gloomy greed greedy grief grim guilt guilty harm harmed harmful harsh
-    hate hated hatred heartbroken helpless hopeless horrible hostile hungry hurt hurting idiot ignorant ill
-    illness impossible inferior injured injury insult jealous kill killed lack lazy lie lied lies liar lonely
-    lose loser loss lost mad mean mess messy miserable misery mistake misunderstood mock nasty negative
-    neglect neglected nervous nightmare numb obstacle offend offensive pain painful panic pathetic pity poison
-    poor problem problems punish punished rage regret reject rejected resent rotten rude ruin ruined sad sadly
-    sadness scared scary selfish shame shock sick silly sin sorrow sorry spite stolen stress stressed stressful
-    struggle struggled stuck stupid suffer suffered suffering terrible terrified threat threaten tired
-    tragedy tragic trouble troubled ugly unfair unfortunate unfortunately unhappy unkind unpleasant upset
-    useless victim violence violent waste wasted weak weakness weep wicked worried worry worse worst worthless
-    wound wrong
-    """.split()
-)
-NEGATIONS = frozenset("no not never neither nor none nothing without cannot hardly barely".split())
 """Words that turn the next three around, as does what ends in n't."""
 
 
