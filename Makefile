@@ -152,21 +152,22 @@ world-bounds: $(STAMP)
 SMOLLM := out/smollm2
 POLICY := $(SMOLLM)/policy
 SENTIMENT := sia_jax.rewards.sentiment:vader
-SMOLLM_REPLIES := --max-new-tokens 48
+SMOLLM_REPLIES := --max-new-tokens 48 --temperature 0.7
 SMOLLM_METHODS := --best-of 4 --combined 4 --ratios 0.1 0.2 0.4 \
   --search 'args(1.0)' --search 'args(1.0, temperature=1)' --search 'cbs(2, 2, 16)'
 
 smollm: $(PARITY_STAMP)
 	test $(POLICY) != $(SMOLLM)/policy || $(PARITY)/bin/python -m tests.smollm2.bring $(SMOLLM)/policy
-	test -e $(SMOLLM)/sampled/report.json || $(VENV)/bin/python -m train.prepare --generate 8 --policy $(POLICY) \
+	test -e $(SMOLLM)/sampled/report.json || $(VENV)/bin/python -m train.prepare --generate 32 --policy $(POLICY) \
 	  --format jsonl --input configs/smollm2/train.jsonl --out $(SMOLLM)/sampled --batch 32 $(SMOLLM_REPLIES)
 	$(VENV)/bin/python -m train.label --input $(SMOLLM)/sampled --out $(SMOLLM)/labelled --reward-function $(SENTIMENT)
 	$(KEEP_MEMORY) $(VENV)/bin/python -m train.value_model --data $(SMOLLM)/labelled --base $(POLICY) \
-	  --out $(SMOLLM)/value --objective token --epochs 3 --learning-rate 1e-3 --row-length 512 --held-out 0.2
+	  --out $(SMOLLM)/value --objective token --epochs 1 --learning-rate 1e-3 --row-length 512 --held-out 0.2
 	$(VENV)/bin/python -m decode.calibrate --policy $(POLICY) --prompts configs/smollm2/validation.jsonl \
 	  --samples 8 --batch 32 --out $(SMOLLM)/thresholds.json $(SMOLLM_REPLIES)
 	$(VENV)/bin/python -m decode.evaluate --policy $(POLICY) --value $(SMOLLM)/value/best \
-	  --reward-function $(SENTIMENT) --prompts configs/smollm2/test.jsonl --thresholds $(SMOLLM)/thresholds.json \
+	  --reward-function $(SENTIMENT) --gold-function sia_jax.rewards.opinion_words:balance \
+	  --prompts configs/smollm2/test.jsonl --thresholds $(SMOLLM)/thresholds.json \
 	  --seeds 2 --batch 32 $(SMOLLM_REPLIES) $(SMOLLM_METHODS) --out $(SMOLLM)/evaluation $(ARGS)
 
 smollm-parity: $(PARITY_STAMP)
