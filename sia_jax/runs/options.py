@@ -56,9 +56,9 @@ class SteeringArgs:
     """Entropy in nats from which a position is steered; -inf: all, inf: none. Default 1.0."""
     gate: Expression = None
     """Where to steer: entropy, entropy_ratio(0.1), position(3), bernoulli(0.2), budget(0.2), refractory(5),
-    top_probability(0.5), logit_gap(1), after("</think>"), always, never; ~, & and | combine them, as in
-    "entropy & ~position(3)". after: from the end of a text in the reply on, which may also be given in ids,
-    after(151668); a prompt that ends with it counts. Default entropy."""
+    top_probability(0.5), logit_gap(1), linear(...) as decode.learn_gate prints it, after("</think>"), always,
+    never; ~, & and | combine them, as in "entropy & ~position(3)". after: from the end of a text in the reply
+    on, which may also be given in ids, after(151668); a prompt that ends with it counts. Default entropy."""
     tilt: Expression = None
     """What values add to logits: additive, centred, standardised, advantage, or one of them bounded in nats,
     as in "clipped(1.0, advantage)". Default additive."""

@@ -25,6 +25,13 @@ BUDGET_STEP = 0.25
 SMALLEST_ENTROPY = 1e-6
 """Entropies below this count as this in a ratio, nats."""
 
+LARGEST_GAP = 20.0
+"""Gaps of two logits above this count as this in a sum, nats: e^-20 of the best is nothing, and an infinite
+gap times a weight of 0 would be no number."""
+
+LARGEST_WEIGHT = 1e6
+"""Absolute value that a weight of `Linear` may have: with it a sum is finite at any position."""
+
 State = Any
 """What a gate remembers of a row: a pytree of arrays [B]."""
 
@@ -170,6 +177,34 @@ class LogitGap(Gate):
     def decide(self, features: Features, state: State) -> Array:
         """See `Gate`."""
         return features.logit_gap <= self.at_most
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Linear(Gate):
+    """bias + w . x >= 0, x = (H_t, H_{t-1}, max softmax(l), min(l_(1) - l_(2), 20), t), H_{-1} = 0.
+
+    In nats, nats, 1, nats and tokens: what a logistic regression has learned (`decode.learn_gate`).
+    """
+
+    bias: PerRow
+    entropy: PerRow = field(metadata=within(-LARGEST_WEIGHT, LARGEST_WEIGHT))
+    previous_entropy: PerRow = field(metadata=within(-LARGEST_WEIGHT, LARGEST_WEIGHT))
+    top_probability: PerRow = field(metadata=within(-LARGEST_WEIGHT, LARGEST_WEIGHT))
+    logit_gap: PerRow = field(metadata=within(-LARGEST_WEIGHT, LARGEST_WEIGHT))
+    position: PerRow = field(metadata=within(-LARGEST_WEIGHT, LARGEST_WEIGHT))
+
+    def decide(self, features: Features, state: State) -> Array:
+        """See `Gate`."""
+        score = (
+            self.bias
+            + self.entropy * features.entropy
+            + self.previous_entropy * jnp.where(features.index > 0, features.previous_entropy, 0)
+            + self.top_probability * features.top_probability
+            + self.logit_gap * jnp.minimum(features.logit_gap, LARGEST_GAP)
+            + self.position * features.index
+        )
+        return score >= 0
 
 
 @jax.tree_util.register_dataclass

@@ -363,6 +363,15 @@ STRUCTURES = {
         calls=2,
         chunk=5,
     ),
+    "linear": structure(
+        1.5,
+        steering=steering(gates.Linear(-2.0, 1.0, 0.5, -2.0, -0.25, 0.02)),
+        gate_numbers=(None, (-1.4, 1.0, 0.0, 0.0, 0.0, 0.0), (0.4, 0.0, 0.0, 0.0, -1.0, 0.0)),
+        num_layers=1,
+        max_new_tokens=20,
+        calls=2,
+        **SMALL,
+    ),
 }
 DENSE = ("every real id a candidate", "no value model")
 CASES = [(name, call) for name, of in STRUCTURES.items() for call in range(of.calls)]
@@ -381,6 +390,7 @@ LONG = (
     "min_p",
     "value model of its own shape",
     "branches on the policy's states",
+    "linear",
 )
 """Structures whose programs are compiled in the long tests alone."""
 

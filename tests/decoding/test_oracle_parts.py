@@ -258,6 +258,10 @@ def test_ids_without_probability_are_candidates_and_never_members():
         (("Bernoulli", 0.5), True, 0.25),
         (("TopProbability", 0.5), True, 0.0),
         (("LogitGap", 0.25), False, 0.25),
+        # -2.5 + 1 + 2 (0.5) + 0.5 - 4 (0.5) + 3 = 1, at a weight of 8 in all.
+        (("Linear", -2.5, 1.0, 2.0, 1.0, -4.0, 1.0), True, 0.125),
+        (("Linear", -0.25, 0.0, 0.0, 0.5, 0.0, 0.0), True, 0.0),
+        (("Linear", -0.25, 0.1, -0.4, 0.0, 0.0, 0.0), False, 0.35),
         (("Always",), True, math.inf),
         (("Never",), False, math.inf),
         (("Not", ("Bernoulli", 0.5)), False, 0.25),
@@ -273,6 +277,12 @@ def test_gates_say_what_their_equations_say(gate, is_open, distance):
 
 def test_an_entropy_ratio_is_shut_at_the_first_token():
     assert not evaluate(("EntropyRatio", -math.inf), dataclasses.replace(FEATURES, t=0), iter(())).is_open
+
+
+def test_a_sum_has_no_entropy_before_the_first_token_and_a_gap_of_20_at_most():
+    first = dataclasses.replace(FEATURES, t=0, previous_entropy=math.nan, logit_gap=math.inf)
+    for bias, is_open in ((-20.0, True), (-20.1, False)):
+        assert evaluate(("Linear", bias, 0.0, 9.0, 0.0, 1.0, 1.0), first, iter(())).is_open is is_open
 
 
 def test_a_budget_holds_its_share_to_what_its_threshold_moved():

@@ -428,8 +428,13 @@ class PartsTest(chex.TestCase):
         rng = np.random.default_rng(0)
         now, before, top, gap, u = rng.uniform(0, 1.4, (5, n)).astype(np.float32)
         now[:4], before[:4] = 0.0, [0.0, 1e-9, 1.0, 1e-6]
+        gap[4:7] = np.inf
         index, last = np.arange(n) % 5, np.arange(n) % 7 - 1
         features = gates.Features(index, now, before, top, gap, u, np.full(n, 0.7, np.float32), last)
+        seen = (now, np.where(index > 0, before, 0), top, np.minimum(gap, 20), index)
+        weights = (1.5, -0.5, 1.0, -0.25, 0.125)
+        score = sum(w * np.float64(x) for w, x in zip(weights, seen, strict=True)) - 1.3
+        assert np.abs(score).min() > 1e-5
         ratio = np.log(np.maximum(np.float64(now), 1e-6) / np.maximum(np.float64(before), 1e-6))
         expected = {
             gates.Entropy(): now >= np.float32(0.7),
@@ -438,6 +443,7 @@ class PartsTest(chex.TestCase):
             gates.Bernoulli(0.4): u < 0.4,
             gates.TopProbability(0.5): top <= 0.5,
             gates.LogitGap(0.6): gap <= 0.6,
+            gates.Linear(-1.3, *weights): score >= 0,
             gates.After((3,)): last == 3,
             gates.After((3, 4)): np.zeros(n, bool),
             gates.After((3, 4), started=1): np.ones(n, bool),

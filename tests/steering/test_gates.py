@@ -19,6 +19,7 @@ from sia_jax.steering.gates import (
     EntropyRatio,
     Features,
     Gate,
+    Linear,
     LogitGap,
     Never,
     Position,
@@ -77,6 +78,11 @@ def reply(gate: Gate, entropies: list[float], threshold: float = 1.0) -> list[in
         (~Bernoulli(0.5), {"uniform": [0.4, 0.5, 0.6]}),
         (TopProbability(0.5), {"top_probability": [0.6, 0.5, 0.4]}),
         (LogitGap(1.0), {"logit_gap": [1.5, 1.0, 0.0]}),
+        (Linear(-1.0, 1.0, 0, 0, 0, 0), {"entropy": [0.9, 1.0, 1.1]}),
+        (Linear(-1.0, 0, 2.0, 0, 0, 0), {"previous_entropy": [0.4, 0.5, 0.6], "index": 1}),
+        (Linear(0.5, 0, 0, -1.0, 0, 0), {"top_probability": [0.6, 0.5, 0.4]}),
+        (Linear(3.0, 0, 0, 0, -2.0, 0), {"logit_gap": [2.0, 1.5, 0.0]}),
+        (Linear(-1.5, 0, 0, 0, 0, 0.5), {"index": [2, 3, 4]}),
     ],
     ids=str,
 )
@@ -107,6 +113,25 @@ def test_what_an_infinite_threshold_shuts(gate: Gate, shut: bool) -> None:
 
 def test_there_is_no_ratio_at_the_first_token() -> None:
     assert decide(EntropyRatio(-10), features(entropy=1.0, index=[0, 1, 2]))[0] == [False, True, True]
+
+
+def test_a_sum_has_no_entropy_before_the_first_token() -> None:
+    before = Linear(-1.0, 0, 1.0, 0, 0, 0)
+    assert decide(before, features(previous_entropy=9.0, index=[0, 1, 2]))[0] == [False, True, True]
+    assert decide(~before, features(previous_entropy=np.nan, index=0))[0] == [True] * ROWS
+
+
+def test_a_gap_counts_as_20_nats_at_most_in_a_sum() -> None:
+    seen = features(logit_gap=[19.0, 20.0, np.inf])
+    assert decide(Linear(-20.0, 0, 0, 0, 1.0, 0), seen)[0] == [False, True, True]
+    assert decide(Linear(-20.5, 0, 0, 0, 1.0, 0), seen)[0] == [False] * ROWS
+    assert decide(Linear(0.0, 0, 0, 0, 0.0, 0), seen)[0] == [True] * ROWS
+
+
+def test_an_infinite_bias_settles_a_sum() -> None:
+    seen = features(entropy=5.0, logit_gap=np.inf, index=3)
+    assert decide(Linear(-np.inf, 1.0, 1.0, 1.0, 1.0, 1.0), seen)[0] == [False] * ROWS
+    assert decide(Linear(np.inf, -1.0, -1.0, -1.0, -1.0, -1.0), seen)[0] == [True] * ROWS
 
 
 def test_an_entropy_of_nearly_nothing_counts_as_a_millionth() -> None:

@@ -232,7 +232,8 @@ def expression_of(node: Any) -> Expression:
         return node
     if hasattr(node, "started"):
         return (type(node).__name__, list(node.tokens), float(node.started))
-    names = ("at_least", "first", "rate", "at_most", "tokens", "bound")
+    weights = ("bias", "entropy", "previous_entropy", "top_probability", "logit_gap", "position")
+    names = ("at_least", "first", "rate", "at_most", "tokens", "bound", *weights)
     numbers = [getattr(node, name) for name in names if hasattr(node, name)]
     operands = [getattr(node, name) for name in ("left", "right", "inner", "of") if hasattr(node, name)]
     return (type(node).__name__, *map(float, numbers), *map(expression_of, operands))
@@ -425,6 +426,12 @@ def _leaf(gate: Expression, f: Features) -> Verdict:
             return Verdict(f.top_probability <= at_most, abs(f.top_probability - at_most))
         case ("LogitGap", at_most):
             return Verdict(f.logit_gap <= at_most, abs(f.logit_gap - at_most))
+        case ("Linear", bias, *weights):
+            before = f.previous_entropy if f.t > 0 else 0.0
+            seen = (f.entropy, before, f.top_probability, min(f.logit_gap, 20.0), f.t)
+            score = bias + sum(w * x for w, x in zip(weights, seen, strict=True))
+            # In nats of the features: their errors grow with their weights.
+            return Verdict(score >= 0, abs(score) / max(1.0, sum(map(abs, weights[:-1]))))
         case ("Always",) | ("Never",):
             return Verdict(gate == ("Always",))
     raise ValueError(f"no gate {gate}")
