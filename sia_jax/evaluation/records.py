@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from sia_jax.engine.reply import json_threshold
 from sia_jax.evaluation.comparison import Record
+from sia_jax.evaluation.gate_numbers import GateNumbers, check_numbers_in, numbers_in
 from sia_jax.evaluation.method_runner import Chosen
-from sia_jax.evaluation.methods import GateNumbers, Method, gate_numbers
+from sia_jax.evaluation.methods import CalibratedGates, Method, gate_numbers
 from sia_jax.files.shown import shown_value
 from sia_jax.runs.journal import is_finite
 
@@ -24,7 +24,7 @@ class Records:
       methods: each random gate after the entropy gate whose share it takes.
       seeds: under which every prompt is replied to.
       prompts: their ids.
-      thresholds: of entropy gates, by ratio, nats.
+      gates: calibrated, for the methods that have such.
       gold: whether records have gold rewards.
     """
 
@@ -33,12 +33,12 @@ class Records:
         methods: Sequence[Method],
         seeds: Sequence[int],
         prompts: Sequence[str | int],
-        thresholds: Mapping[float, float],
+        gates: CalibratedGates,
         *,
         gold: bool,
     ):
         self.methods, self.seeds = methods, seeds
-        self._prompts, self._thresholds, self._gold = prompts, thresholds, gold
+        self._prompts, self._gates, self._gold = prompts, gates, gold
         self._records: dict[tuple[str, int, int], Record] = {}
 
     @property
@@ -92,10 +92,7 @@ class Records:
           ValueError: replies that are there were made with another one.
         """
         method, seed = unit
-        threshold = realised = None
-        if method.kind == "entropy":
-            assert method.ratio is not None
-            threshold = self._thresholds[method.ratio]
+        realised = None
         if method.kind == "random":
             realised = method.ratio
             rival = Method("entropy", method.ratio)
@@ -103,11 +100,11 @@ class Records:
                 steered = self.of(rival, [seed])
                 tokens = sum(record["sampled_tokens"] for record in steered)
                 realised = sum(record["sampled_junctions"] for record in steered) / max(tokens, 1)
-        gate = gate_numbers(method, threshold, realised)
-        ours = {"threshold": json_threshold(gate.threshold), "rate": gate.rate}
+        gate = gate_numbers(method, self._gates, realised)
+        ours = gate.to_json()
         for index in range(len(self._prompts)):
             record = self._records.get((method.key, seed, index))
-            theirs = ours if record is None else {name: record[name] for name in ours}
+            theirs = ours if record is None else numbers_in(record)
             if theirs != ours:
                 raise ValueError(f"{method.name} under seed {seed} was made with {theirs} (now {ours})")
         return gate
@@ -138,8 +135,7 @@ def make_record(
         "seed": seed,
         "index": index,
         "id": name,
-        "threshold": json_threshold(gate.threshold),
-        "rate": gate.rate,
+        **gate.to_json(),
         "text": reply.text,
         "finish_reason": reply.finish_reason.name.lower(),
         "length": len(reply.tokens),
@@ -162,7 +158,7 @@ def make_record(
     }
 
 
-_NUMBERS = ("length", "sampled_tokens", "sampled_junctions", "seconds", "rate")
+_NUMBERS = ("length", "sampled_tokens", "sampled_junctions", "seconds")
 _LATER_NUMBERS = ("sampled_decided", "values_read")
 """Which records of earlier releases lack."""
 
@@ -200,6 +196,4 @@ def check_record(record: Mapping[str, Any], *, gold: bool) -> None:
     if type(record["index"]) is not int or type(record["seed"]) is not int:
         got = " and ".join(shown_value(record[name], 60) for name in ("index", "seed"))
         raise ValueError(f"index and seed must be integers, got {got}")
-    threshold = record["threshold"]
-    if not is_finite(threshold) and threshold not in ("inf", "-inf"):
-        raise ValueError(f'threshold must be a number, "inf" or "-inf", got {shown_value(threshold, 60)}')
+    check_numbers_in(record)

@@ -4,14 +4,15 @@ from typing import Any
 
 import pytest
 
-from sia_jax.evaluation.methods import GateNumbers, Method, plan_methods
+from sia_jax.evaluation.gate_numbers import GateNumbers
+from sia_jax.evaluation.methods import Method, plan_methods
 from sia_jax.evaluation.records import Records
 
 METHODS = plan_methods([0.2], best_of=[4])
 
 
 def records() -> Records:
-    return Records(METHODS, range(3, 5), ["a", "b"], {0.2: 1.5}, gold=False)
+    return Records(METHODS, range(3, 5), ["a", "b"], {"entropy": {0.2: GateNumbers(1.5)}}, gold=False)
 
 
 def record(method: Method, index: int, **changes: Any) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def test_a_random_gate_has_the_share_of_the_entropy_gate_under_its_seed() -> Non
     assert found.gate((entropy, 3)) == GateNumbers(1.5)
     for index in range(2):
         found.take(record(entropy, index))
-    assert found.gate((random, 3)) == GateNumbers(float("inf"), 4 / 20)
+    assert found.gate((random, 3)) == GateNumbers(rate=4 / 20)
 
 
 def test_records_of_another_gate_or_prompt_are_refused() -> None:
@@ -55,7 +56,7 @@ def test_records_of_another_gate_or_prompt_are_refused() -> None:
 
 
 def test_a_gold_reward_that_is_missing_needs_a_reason() -> None:
-    found = Records(METHODS, range(3, 5), ["a", "b"], {0.2: 1.5}, gold=True)
+    found = Records(METHODS, range(3, 5), ["a", "b"], {"entropy": {0.2: GateNumbers(1.5)}}, gold=True)
     base = METHODS[0]
     found.take(record(base, 0, gold=0.5))
     found.take(record(base, 1, gold=None, gold_unscored="the reward is nan"))
