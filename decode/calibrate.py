@@ -1,4 +1,4 @@
-r"""Thresholds in nats for shares of steered tokens: from the policy's entropies along its own replies.
+r"""Numbers of gates for shares of steered tokens: from the policy's entropies along its own replies.
 
     python -m decode.calibrate --policy Qwen/Qwen3-1.7B-Base --prompts validation.jsonl \
         --out thresholds.json
@@ -7,20 +7,26 @@ r"""Thresholds in nats for shares of steered tokens: from the policy's entropies
     python -m decode.calibrate --policy Qwen/Qwen3-1.7B-Base --prompts validation.jsonl \
         --out thresholds.json --ratios 0.05 0.1 0.2 --samples 8
 
+    # And the bias of a learned gate:
+    python -m decode.calibrate --policy Qwen/Qwen3-1.7B-Base --prompts validation.jsonl \
+        --out thresholds.json --learned-gate gate.json
+
 The policy replies to every prompt without steering. The entropy of a token is the one that the gate sees:
 over the candidates, at temperature 1, as the sampler records it. The threshold for a share r is the 1 - r
 quantile; where many tokens have the same entropy no threshold may give that share, and the nearest is
-taken, told, and written down as what it is. Steering changes the text, so the share that a steered run
-comes to differs a little, and decode.evaluate reports it. The thresholds belong to this policy,
---num-candidates and way to sample: decode.evaluate refuses them with others. While it runs,
-OUT.partial.jsonl holds what is done, and the same command, started again, goes on from there.
+taken, told, and written down as what it is. So are the numbers that steer the same share by other gates:
+the ratio of a token's entropy to the one before, the number of first tokens, of which there are whole ones
+alone, and the bias of a learned gate. Steering changes the text, so the share that a steered run comes to
+differs a little, and decode.evaluate reports it. The numbers belong to this policy, --num-candidates and way
+to sample: decode.evaluate refuses them with others. While it runs, OUT.partial.jsonl holds what is done, and
+the same command, started again, goes on from there.
 """
 
 import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,26 +34,24 @@ import numpy as np
 import tyro
 
 from sia_jax.data.prompts import PromptLine
-from sia_jax.engine.reply import json_numbers
-from sia_jax.evaluation.calibration import (
-    FORMAT,
-    Entropies,
-    calibrate,
-    read_calibration,
-    share_caution,
-    threshold_for,
-)
+from sia_jax.evaluation.calibration import FORMAT, calibrate, read_calibration
+from sia_jax.evaluation.gate_calibration import SCALES, gate_caution, linear_of
+from sia_jax.evaluation.learned_gate import LearnedGate, read_learned_gate
+from sia_jax.evaluation.methods import GateKind
+from sia_jax.evaluation.shares import threshold_for
+from sia_jax.evaluation.token_features import HIDING, FeatureRecords
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
+from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.runs import preflight, prompting, runner
-from sia_jax.runs.cli import Count, Flag, PromptFileArgs, command, goes_on, program, read_options, stop
+from sia_jax.runs.cli import Count, File, Flag, PromptFileArgs, command, goes_on, program, read_options, stop
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.engines import Row, completed, key_of, make_engine, missing_replies, warm_up
 from sia_jax.runs.journal import Journal
 from sia_jax.runs.options import SamplingArgs
 from sia_jax.runs.progress import RunProgress, waiting
-from sia_jax.steering.numbers import with_absent
+from sia_jax.steering.numbers import NUMBERS, with_absent
 from sia_jax.text.forms import Prompting
 
 _POLICY_ONLY = (
@@ -76,6 +80,8 @@ class Args(PromptFileArgs, SamplingArgs):
     """The .json file of thresholds."""
     ratios: tuple[float, ...] = (0.1, 0.2, 0.4, 0.6, 0.8)
     """Shares of tokens to be steered, between 0 and 1."""
+    learned_gate: File = None
+    """What decode.learn_gate wrote: its bias is found for each share."""
     samples: Count = 1
     """Replies to each prompt."""
     batch: Count = 16
@@ -115,39 +121,92 @@ def run(args: Args, console: Terminal) -> None:
     prompting.announce(settled, prompts, console)
     ids = preflight.policy_ids(prompts, runner.Models(policy, None), args, settled)
     source = describe_source(args, len(prompts), settled)
+    learned = None if args.learned_gate is None else _read_learned(args.learned_gate, source)
     if Path(args.out).exists() and not args.overwrite and not _partial(args).exists():
-        _check_finished(args, source)
-        console.print(f"{args.out}: it is there already", highlight=False, soft_wrap=True)
+        lacks = _check_finished(args, source)
+        console.print(f"{args.out}: it is there already{lacks}", highlight=False, soft_wrap=True)
         return
-    entropies = Entropies([prompt.id for prompt in prompts])
+    features = FeatureRecords([prompt.id for prompt in prompts], learned=learned is not None)
     where = {name: value for name, value in source.items() if name != "settings"}
     settings = source["settings"] | where | {"samples": args.samples}
-    journal = Journal(_partial(args), settings, entropies.take, overwrite=args.overwrite)
+    journal = Journal(_partial(args), settings, features.take, overwrite=args.overwrite)
     done, total = len(journal.done), len(prompts) * args.samples
     if done:
         console.print(f"{journal.path}: going on after {done:,} of {total:,} replies", soft_wrap=True)
     if done < total:
         try:
-            _sample(args, prompts, ids, journal, console)
+            _sample(args, prompts, ids, features, journal, console)
         except KeyboardInterrupt:
             kept = f"what was done is in {journal.path}, and {goes_on(args.overwrite and journal.begun)}"
             console.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
             stop()
-    found = entropies.all()
-    content = calibrate(found, sorted(args.ratios), _facts(args, source, total))
+    found = features.all()
+    content = calibrate(found, sorted(args.ratios), _facts(args, source, total), learned)
     write_text(Path(args.out), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     # The journal goes last: whatever happens before, the same command ends the work.
     journal.path.unlink()
     for row in content["thresholds"]:
-        console.say(f"{row['share']:.1%} of the tokens: H >= {row['threshold']:.4f} nats")
-        caution = share_caution(row["ratio"], row["share"], len(found))
-        if caution:
-            console.say(f"warning: {caution}")
+        _tell(row, len(found), console)
     console.print(
         f"from {len(found):,} tokens of {total:,} replies; written to {args.out}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _tell(row: dict[str, Any], tokens: int, console: Terminal) -> None:
+    """What steers the share of a row, gate by gate."""
+    threshold = f"H >= {row['threshold']:.4f} nats"
+    told: list[tuple[GateKind, float, str]] = [("entropy", row["share"], threshold)]
+    for kind, scale in SCALES.items():
+        if kind in row["gates"]:
+            own = row["gates"][kind]
+            told.append((kind, own["share"], scale.text.format(own["number"])))
+    for gate, share, text in told:
+        console.say(f"{share:.1%} of the tokens: {text}")
+        caution = gate_caution(gate, row["ratio"], share, tokens)
+        if caution:
+            console.say(f"warning: {caution}")
+
+
+def _read_learned(file: str, source: dict[str, Any]) -> LearnedGate:
+    """The learned gate, which `source` gets to tell.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: it holds something else, or a gate of another policy or other candidates.
+    """
+    learned = read_learned_gate(Path(file))
+    for name in ("policy_fingerprint", "num_candidates"):
+        ours, theirs = source["settings"][name], learned.settings.get(name)
+        if theirs != ours:
+            raise ValueError(
+                f"--learned-gate {file}: it has learned with {name} {shown_value(theirs, 60)} (now "
+                f"{ours!r}); learn another with decode.learn_gate"
+            )
+    content = Path(file).read_bytes()
+    source["learned"] = {
+        "file": Path(file).name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "gate": asdict(linear_of(learned)),
+    }
+    return learned
+
+
+def _check_features(args: Args) -> None:
+    """The features of a learned gate can be told from what is recorded.
+
+    Raises:
+      ValueError: an option under which they cannot.
+    """
+    if args.num_candidates == 1:
+        raise ValueError("--learned-gate needs --num-candidates 2 or more: one has no gap to a second")
+    changed = [name for name in HIDING if getattr(args, name) not in (None, NUMBERS[name].default)]
+    if changed:
+        raise ValueError(
+            "--learned-gate: the top probability under penalties and minimum lengths is not recorded: leave "
+            f"--{changed[0].replace('_', '-')} out"
+        )
 
 
 def _check(args: Args) -> None:
@@ -157,8 +216,10 @@ def _check(args: Args) -> None:
         raise ValueError(f"--ratios must be different shares, at least one, got {args.ratios}")
     for ratio in args.ratios:
         threshold_for(np.zeros(1), ratio)
+    if args.learned_gate is not None:
+        _check_features(args)
     check_outputs(
-        inputs={"--prompts": args.prompts, **runner.model_folders(args)},
+        inputs={"--prompts": args.prompts, "--learned-gate": args.learned_gate, **runner.model_folders(args)},
         files={"--out": args.out, "--out's journal": _partial(args)},
     )
 
@@ -167,6 +228,7 @@ def _sample(
     args: Args,
     prompts: Sequence[PromptLine],
     ids: Sequence[Sequence[int]],
+    features: FeatureRecords,
     journal: Journal,
     console: Terminal,
 ) -> None:
@@ -178,12 +240,13 @@ def _sample(
     ]
     total = len(rows) * args.samples
     missing = missing_replies(rows, args, args.samples, lambda *place: place in journal.done)
-    engine = make_engine(models, args, min(args.batch, total), rows)
+    recorded: Literal["candidates"] | None = None if args.learned_gate is None else "candidates"
+    engine = make_engine(models, args, min(args.batch, total), rows, record=recorded)
     with engine, journal, RunProgress(console, total, len(journal.done)) as progress:
         warm_up(engine, missing, progress.aside)
         for index, branch, reply in completed(engine, missing):
             record = {"index": index, "id": prompts[index].id, "branch": branch}
-            journal.write(record | {"entropy": json_numbers(reply.entropy)})
+            journal.write(record | features.record_of(reply))
             progress.advance(1, len(reply.tokens))
 
 
@@ -214,8 +277,8 @@ def _facts(args: Args, source: dict[str, Any], replies: int) -> dict[str, Any]:
     }
 
 
-def _check_finished(args: Args, source: dict[str, Any]) -> None:
-    """OUT is what this command would write.
+def _check_finished(args: Args, source: dict[str, Any]) -> str:
+    """OUT is what this command would write; returns what an earlier release has left out, in words.
 
     Raises:
       ValueError: it is not, and why.
@@ -225,7 +288,7 @@ def _check_finished(args: Args, source: dict[str, Any]) -> None:
     except ValueError as error:
         raise ValueError(f"{error}; name another file, or pass --overwrite") from None
     ratios = [row["ratio"] for row in theirs["thresholds"]]
-    ours = {**source, "samples": args.samples, "format": FORMAT}
+    ours = {"learned": None, **source, "samples": args.samples}
     for facts in (theirs, ours):
         facts["settings"] = with_absent(facts["settings"])
     differing = [name for name, value in ours.items() if theirs.get(name) != value]
@@ -236,6 +299,9 @@ def _check_finished(args: Args, source: dict[str, Any]) -> None:
             f"{args.out} is there already, with other {', '.join(differing)}; name another file, or pass "
             "--overwrite"
         )
+    if theirs["format"] == FORMAT:
+        return ""
+    return ", of thresholds alone: --overwrite adds the numbers of other gates"
 
 
 def _partial(args: Args) -> Path:

@@ -10,12 +10,13 @@ r"""Methods against each other on a file of prompts: rewards with intervals, sha
 
 The methods: the policy alone (base), alone with best-of-n, steered everywhere (dense), steered where the
 entropy reaches a calibrated threshold, steered at random at the share that the entropy gate came to,
-entropy-gated steering with best-of-n, and searches that a reward guides (--search). All use one engine, the
-same random numbers for the same prompt and seed, and are counted alike. The proxy reward, which best-of-n
-chooses by, is that of reward models, of Python functions, or a weighted sum; --gold-function or --gold-reward
-adds another, the gold reward, and --fluency-model the perplexity of replies under a second language model.
-Every prompt is checked against all of them before anything is sampled. A reply without a reward is counted,
-and left out with its partners.
+entropy-gated steering with best-of-n, and searches that a reward guides (--search). --methods also knows
+other gates at the same shares, and --bounds adds tilts under which contenders alone are read. All use one
+engine, the same random numbers for the same prompt and seed, and are counted alike. The proxy reward, which
+best-of-n chooses by, is that of reward models, of Python functions, or a weighted sum; --gold-function or
+--gold-reward adds another, the gold reward, and --fluency-model the perplexity of replies under a second
+language model. Every prompt is checked against all of them before anything is sampled. A reply without a
+reward is counted, and left out with its partners.
 
     python -m decode.evaluate --policy DIR --value DIR --prompts test.jsonl --methods base best-of dense \
         --reward-function sia_jax.rewards.sentiment:vader --length-penalty 0.01 --out out/evaluation
@@ -40,8 +41,9 @@ from sia_jax.evaluation.calibration import read_calibration
 from sia_jax.evaluation.claims import to_json
 from sia_jax.evaluation.comparison import Comparison
 from sia_jax.evaluation.fluency import FluencyScorer
+from sia_jax.evaluation.gate_numbers import GateNumbers
 from sia_jax.evaluation.method_runner import Chosen, Job, MethodRunner
-from sia_jax.evaluation.methods import GateNumbers, plan_text
+from sia_jax.evaluation.methods import plan_text
 from sia_jax.evaluation.records import GROWS, Records, Unit, make_record, prompt_key
 from sia_jax.evaluation.scoring import Scorer
 from sia_jax.evaluation.search.checks import check_searches
@@ -118,7 +120,7 @@ class _Evaluation:
             self.methods,
             range(args.seed, args.seed + args.seeds),
             [prompt_key(prompt) for prompt in self.prompts],
-            {} if self.calibration is None else self.calibration.thresholds,
+            {} if self.calibration is None else self.calibration.gates,
             gold=self.gold is not None,
             fluency=self.fluency is not None,
             prompts_sha256=self.settings["prompts_sha256"],
@@ -184,8 +186,7 @@ class _Evaluation:
                 "better some hundred"
             )
         if self.calibration is not None:
-            asked = {method.ratio for method in self.methods if method.kind == "entropy"}
-            found += [line for ratio, line in self.calibration.cautions().items() if ratio in asked]
+            found += self.calibration.cautions_of(self.methods, self.args.max_new_tokens)
         return found
 
     def _rows(self, models: runner.Models) -> list[Row]:

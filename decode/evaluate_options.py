@@ -1,5 +1,6 @@
 """The options of `decode.evaluate`, and what can be said of them before any model is read."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,7 +9,15 @@ import tyro
 
 from sia_jax.data.prompts import MAX_SEED, PromptLine
 from sia_jax.evaluation.calibration import Calibration
-from sia_jax.evaluation.methods import GROUPS, NEED_THRESHOLDS, Chooser, Group, Method, plan_methods
+from sia_jax.evaluation.methods import (
+    DEFAULT_GROUPS,
+    GATES,
+    NEED_THRESHOLDS,
+    Chooser,
+    Group,
+    Method,
+    plan_methods,
+)
 from sia_jax.evaluation.search.expressions import parse_search
 from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.reports.evaluation import picture_of, read_appendix
@@ -49,9 +58,10 @@ class Args(PromptFileArgs, RewardArgs, SamplingArgs):
     """A file of prompts, as of decode.generate."""
     thresholds: File = None
     """What decode.calibrate wrote for this policy; for entropy gates."""
-    methods: Annotated[tuple[Group, ...], tyro.conf.arg(metavar="NAME")] = GROUPS
+    methods: Annotated[tuple[Group, ...], tyro.conf.arg(metavar="NAME")] = DEFAULT_GROUPS
     """What is compared. best-of is of the policy alone, combined of an entropy gate. A random gate without
-    the entropy gate steers at its ratio itself."""
+    the entropy gate steers at its ratio itself. Other gates at the same ratios: entropy-ratio, position,
+    budget, and learned, if the thresholds were made with --learned-gate."""
     out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """The folder of the results."""
     seeds: Count = 3
@@ -60,6 +70,9 @@ class Args(PromptFileArgs, RewardArgs, SamplingArgs):
     """Only these of the file's ratios. Without: all."""
     best_of: tuple[int, ...] = (4, 8)
     """Numbers of replies that the policy alone chooses among."""
+    bounds: tuple[float, ...] = ()
+    """Nats that bound the tilt, as --tilt-bound does: dense and entropy steering under each, where contenders
+    alone are read, beside those without."""
     search: Repeated = ()
     """A search that a reward guides: "args(1.0)", "transfer_q(1.0, candidates=4)", "cbs(2, 2, 16)" (drafts,
     continuations of each, tokens of a chunk). All of the policy alone, cbs also with combined's gate."""
@@ -117,6 +130,12 @@ def check_options(args: Args) -> None:
         raise ValueError(f"--combined must be 2 or more, or 0 for none, got {args.combined}")
     if args.combined == 0:
         check_used(args, ("combined_ratio", "sia_chooser"), "--combined N")
+    if args.bounds and (args.tilt is not None or args.tilt_bound is not None):
+        option = "--tilt" if args.tilt_bound is None else "--tilt-bound"
+        raise ValueError(
+            f"--bounds adds methods to those of the additive tilt, and {option} is of all methods: leave one "
+            "of them out"
+        )
     if not args.reward:
         check_used(args, ("reward_max_tokens",), "--reward DIR")
     if not args.reward and args.gold_reward is None:
@@ -200,4 +219,31 @@ def methods_of(args: Args, calibration: Calibration | None) -> list[Method]:
         combined = (nearest if args.combined_ratio is None else args.combined_ratio, args.combined)
     choosers: tuple[Chooser, ...] = ("reward", "value") if args.sia_chooser == "both" else (args.sia_chooser,)
     searches = [parse_search(text) for text in args.search]
-    return plan_methods(ratios, args.best_of, combined, args.base_chooser, choosers, args.methods, searches)
+    if calibration is not None:
+        _check_gates(args, calibration, ratios)
+    return plan_methods(
+        ratios,
+        args.best_of,
+        combined,
+        args.base_chooser,
+        choosers,
+        args.methods,
+        searches,
+        args.bounds,
+    )
+
+
+def _check_gates(args: Args, calibration: Calibration, ratios: Sequence[float]) -> None:
+    """The file of thresholds has numbers of all gates that are asked for.
+
+    Raises:
+      ValueError: it has not.
+    """
+    for kind in GATES:
+        lacking = [ratio for ratio in ratios if ratio not in calibration.gates.get(kind, {})]
+        if kind in args.methods and lacking:
+            option = " --learned-gate FILE" if kind == "learned" else ""
+            raise ValueError(
+                f"{calibration.path} has no numbers of {kind} gates for ratios {lacking}; make it anew: "
+                f"decode.calibrate{option} --overwrite, or leave {kind} out of --methods"
+            )

@@ -1,26 +1,33 @@
-"""Thresholds in nats for shares of steered tokens, and the file that they stand in.
+"""Thresholds in nats and the numbers of other gates for shares of steered tokens, and the file of both.
 
-A threshold parts the gate's entropies along the policy's own replies. It belongs to that policy, to
-its candidates and to the way its tokens are drawn: with another one it would steer another share.
+A number parts what its gate compares along the policy's own replies. It belongs to that policy, to its
+candidates and to the way its tokens are drawn: with another one it would steer another share.
 """
 
 import hashlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from sia_jax.evaluation.gate_calibration import calibrate_gates, gate_caution, parse_gates
+from sia_jax.evaluation.gate_numbers import GateNumbers, parse_linear
+from sia_jax.evaluation.learned_gate import LearnedGate
+from sia_jax.evaluation.methods import GATES, GateKind, Method
+from sia_jax.evaluation.shares import realised_share, threshold_for
+from sia_jax.evaluation.token_features import TokenFeatures
 from sia_jax.files.reading import read_bytes
 from sia_jax.files.shown import shown_value
 from sia_jax.files.strict_json import kind_of, parse_object
-from sia_jax.runs.journal import place_in
+from sia_jax.steering.gates import Linear
 from sia_jax.steering.numbers import NUMBERS, with_absent
 from sia_jax.text.forms import unsettled
 
-FORMAT = "sia_jax calibration 1"
-"""Stands in the file; a reader refuses any other."""
+FORMAT = "sia_jax calibration 2"
+"""Stands in the file."""
+
+EARLIER = "sia_jax calibration 1"
+"""Of files with thresholds alone, which are read too; a reader refuses any other."""
 
 BINDING = (
     *("policy_fingerprint", "num_candidates", "unsteered", "stop"),
@@ -42,6 +49,8 @@ class Calibration:
     """Of the file."""
     thresholds: dict[float, float]
     """Ratio -> nats."""
+    gates: dict[GateKind, dict[float, GateNumbers]]
+    """By ratio, the numbers of all gates for which the file has some."""
     settings: dict[str, Any]
     """What the replies were made with."""
     facts: dict[str, Any]
@@ -62,17 +71,33 @@ class Calibration:
                 f"{unsettled(self.settings)}; make others with decode.calibrate"
             )
 
-    def cautions(self) -> dict[float, str]:
-        """By ratio, what must be known of a threshold that gives another share (`share_caution`)."""
+    def cautions(self, kind: GateKind = "entropy") -> dict[float, str]:
+        """By ratio, what must be known of a number that gives another share (`share_caution`)."""
         tokens = self.facts.get("tokens")
-        rows = {row["ratio"]: row.get("share") for row in self.facts["thresholds"]}
         found = {}
-        for ratio, share in rows.items():
+        for row in self.facts["thresholds"]:
+            own = row.get("gates", {}).get(kind, row)
+            share = own.get("share")
             if isinstance(share, int | float) and isinstance(tokens, int) and tokens > 0:
-                caution = share_caution(float(ratio), float(share), tokens)
+                caution = gate_caution(kind, float(row["ratio"]), float(share), tokens)
                 if caution:
-                    found[float(ratio)] = f"{self.path}: {caution}"
+                    found[float(row["ratio"])] = f"{self.path}: {caution}"
         return found
+
+    def cautions_of(self, methods: Sequence[Method], max_new_tokens: int) -> list[str]:
+        """What must be known before these methods take hours, with replies of up to so many tokens."""
+        found: dict[str, None] = {}
+        for kind in GATES:
+            asked = {method.ratio for method in methods if method.kind == kind}
+            found |= {line: None for ratio, line in self.cautions(kind).items() if ratio in asked}
+        theirs = self.settings.get("max_new_tokens")
+        if theirs != max_new_tokens and any(method.kind == "position" for method in methods):
+            text = (
+                f"{self.path}: its numbers of first tokens are of replies of up to {theirs} tokens (now "
+                f"{max_new_tokens}), of which they are another share"
+            )
+            found[text] = None
+        return list(found)
 
     def to_json(self) -> dict[str, Any]:
         """What a user of the thresholds records of them."""
@@ -85,104 +110,27 @@ class Calibration:
         }
 
 
-def threshold_for(entropies: np.ndarray, ratio: float) -> float:
-    """The threshold that steers the share of tokens nearest to a ratio; a token is steered if H >= threshold.
-
-    Between two neighbouring entropies any threshold steers the same tokens; it is the middle. Tokens of equal
-    entropy are steered together or not at all, so the share may be another than the ratio: of a nearer and a
-    farther side the nearer, of two that are as near the one that steers fewer.
-
-    Args:
-      entropies: [n] nats, as the gate sees them (float32).
-      ratio: in (0, 1).
-
-    Raises:
-      ValueError: no entropies, one that is no number, or a ratio that is no share.
-    """
-    if not 0 < ratio < 1:
-        raise ValueError(f"a ratio must lie between 0 and 1, both excluded, got {ratio}")
-    if not len(entropies) or not np.isfinite(entropies).all():
-        raise ValueError(f"expected finite entropies, at least one, got {len(entropies)} of them")
-    h, counts = np.unique(np.asarray(entropies, np.float32), return_counts=True)
-    # Shares of the thresholds that begin at each entropy, and of one above them all.
-    shares = np.append(np.cumsum(counts[::-1])[::-1] / counts.sum(), 0.0)
-    distances = np.abs(shares - ratio)
-    nearest = int(np.flatnonzero(distances <= distances.min() + 1e-12)[-1])
-    if nearest == len(h):
-        return float(np.nextafter(h[-1], np.float32(np.inf)))
-    if nearest == 0:
-        return float(h[0])
-    middle = np.float32((float(h[nearest - 1]) + float(h[nearest])) / 2)
-    return float(middle if middle > h[nearest - 1] else h[nearest])
-
-
-def realised_share(entropies: np.ndarray, threshold: float) -> float:
-    """The share of tokens that a threshold steers, as the gate compares."""
-    return float(np.mean(np.asarray(entropies, np.float32) >= np.float32(threshold)))
-
-
-def share_caution(ratio: float, share: float, tokens: int) -> str:
-    """What must be said of a share that is not the one asked for; empty if it is, as near as it can be.
-
-    Args:
-      ratio: asked for.
-      share: of all tokens that have at least the threshold's entropy.
-      tokens: how many there are.
-    """
-    if abs(share - ratio) <= max(1 / tokens, 0.05 * min(ratio, 1 - ratio)):
-        return ""
-    return (
-        f"no threshold steers {ratio:.4g} of the tokens, since many have the same entropy: the nearest "
-        f"steers {share:.4g} of them"
-    )
-
-
-class Entropies:
-    """The entropies of each reply, as a journal's records say.
-
-    Args:
-      ids: of the prompts, in their order.
-    """
-
-    def __init__(self, ids: Sequence[str | int]):
-        self.rows: dict[tuple[int, int], list[float]] = {}
-        """By index of the prompt, and branch."""
-        self._ids = ids
-
-    def take(self, record: dict[str, Any]) -> Hashable:
-        """Keep a record's.
-
-        Raises:
-          ValueError: it is of another prompt, or has no entropies.
-        """
-        index, branch = place_in(record, "index"), place_in(record, "branch")
-        if index >= len(self._ids) or self._ids[index] != record["id"]:
-            raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
-        entropies = record["entropy"]
-        if not isinstance(entropies, list) or any(type(h) is not float for h in entropies):
-            raise ValueError(f"expected a list of entropies, got {shown_value(entropies, 60)}")
-        self.rows[index, branch] = entropies
-        return index, branch
-
-    def all(self) -> np.ndarray:
-        """[T] of all tokens, prompt by prompt."""
-        return np.array([h for row in sorted(self.rows) for h in self.rows[row]], np.float32)
-
-
-def calibrate(entropies: np.ndarray, ratios: Sequence[float], source: Mapping[str, Any]) -> dict[str, Any]:
+def calibrate(
+    tokens: TokenFeatures,
+    ratios: Sequence[float],
+    source: Mapping[str, Any],
+    learned: LearnedGate | None = None,
+) -> dict[str, Any]:
     """The content of a file of thresholds, each with the share that it really steers of these tokens.
 
     Args:
-      entropies: [n] nats.
+      tokens: of the policy's own replies.
       ratios: ascending.
       source: what they were made from: "settings", "prompts", "prompts_sha256", "replies", ...
+      learned: a learned gate, whose bias is found for each ratio; None: there is none.
     """
     rows = []
     for ratio in ratios:
-        threshold = threshold_for(entropies, ratio)
-        share = round(realised_share(entropies, threshold), 6)
-        rows.append({"ratio": ratio, "threshold": threshold, "share": share})
-    return {"format": FORMAT, "thresholds": rows, "tokens": len(entropies), **source}
+        threshold = threshold_for(tokens.entropy, ratio)
+        share = round(realised_share(tokens.entropy, threshold), 6)
+        gates = calibrate_gates(tokens, ratio, learned)
+        rows.append({"ratio": ratio, "threshold": threshold, "share": share, "gates": gates})
+    return {"format": FORMAT, "thresholds": rows, "tokens": len(tokens), **source}
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -195,14 +143,16 @@ def read_calibration(path: Path) -> Calibration:
     content = read_bytes(path, "file of thresholds", "decode.calibrate makes one")
     facts = parse_object(content, str(path), like=f'{{"format": "{FORMAT}", "thresholds": [...]}}')
     try:
-        if facts.get("format") != FORMAT:
+        if facts.get("format") not in (FORMAT, EARLIER):
             raise ValueError(f"it does not say {FORMAT!r}")
+        learned = None if "learned" not in facts else _weights(facts["learned"])
         thresholds, settings = _thresholds(facts.get("thresholds")), facts.get("settings")
+        gates = _gates(facts["thresholds"], thresholds, learned)
         if not isinstance(settings, dict):
             raise ValueError(f"settings must be an object, got {kind_of(settings)}")
     except ValueError as error:
         raise ValueError(f"{path}: this is no file of decode.calibrate: {error}") from None
-    return Calibration(path, hashlib.sha256(content).hexdigest(), thresholds, settings, facts)
+    return Calibration(path, hashlib.sha256(content).hexdigest(), thresholds, gates, settings, facts)
 
 
 def _thresholds(rows: Any) -> dict[float, float]:
@@ -227,6 +177,40 @@ def _thresholds(rows: Any) -> dict[float, float]:
         if "share" in row and (share is None or not 0 <= share <= 1):
             raise ValueError(f"share must be a number from 0 to 1, got {shown_value(row['share'], 60)}")
         found[ratio] = threshold
+    return found
+
+
+def _weights(learned: Any) -> Linear:
+    """Of the learned gate that the file names.
+
+    Raises:
+      ValueError: something else.
+    """
+    if not isinstance(learned, dict):
+        raise ValueError(f"learned must be an object, got {kind_of(learned)}")
+    return parse_linear(learned.get("gate"))
+
+
+def _gates(
+    rows: Any, thresholds: Mapping[float, float], learned: Linear | None
+) -> dict[GateKind, dict[float, GateNumbers]]:
+    """By gate and ratio; a budget begins at the entropy gate's threshold.
+
+    Args:
+      rows: as `_thresholds` has read them.
+      thresholds: of these rows, in their order.
+      learned: weights of the learned gate; None: the file has none.
+
+    Raises:
+      ValueError: numbers of gates that are none.
+    """
+    found: dict[GateKind, dict[float, GateNumbers]] = {
+        "entropy": {ratio: GateNumbers(threshold) for ratio, threshold in thresholds.items()},
+        "budget": {ratio: GateNumbers(threshold, budget=ratio) for ratio, threshold in thresholds.items()},
+    }
+    for ratio, row in zip(thresholds, rows, strict=True):
+        for kind, numbers in parse_gates(row.get("gates", {}), learned).items():
+            found.setdefault(kind, {})[ratio] = numbers
     return found
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sia_jax.evaluation.comparison import Comparison, Measure, Measured
+from sia_jax.evaluation.equal_ratio import against_entropy
 from sia_jax.evaluation.statistics import FEWEST, LEVEL, Interval
 
 MARGIN = 0.1
@@ -88,13 +89,14 @@ def judge(comparison: Comparison, measure: Measure) -> list[Claim]:
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """A comparison in numbers: a row for each method, and the claims held against them; strict JSON."""
+    """A comparison in numbers: a row for each method, claims, gates at equal ratio; strict JSON."""
     claims = {measure: judge(comparison, measure) for measure in comparison.measures}
     return {
         "measures": list(comparison.measures),
         "rows": [comparison.row(measured) for measured in comparison.measured],
         "claims": {measure: [claim.to_json() for claim in found] for measure, found in claims.items()},
         "comparisons": sum(len(claim.findings) for found in claims.values() for claim in found),
+        "equal_ratio": against_entropy(comparison),
     }
 
 

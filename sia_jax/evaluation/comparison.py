@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sia_jax.evaluation.gate_numbers import LATER, numbers_in
 from sia_jax.evaluation.likelihoods import likelihoods
 from sia_jax.evaluation.methods import Method
 from sia_jax.evaluation.multiplicity import holm
@@ -34,9 +35,10 @@ Its "index" and "seed"; "gold" and "proxy", the rewards of the reply that was ch
 records where there is no gold reward; either is None where the reply has none);
 its "length" and "finish_reason"; "sampled_tokens", "sampled_junctions" and, unless an earlier release wrote
 it, "sampled_decided" and "values_read" of all replies that were sampled for it; "seconds", its share of the
-time; "flops" by model; "threshold" and "rate". Its "text" and "policy_logprob" (nats, the sum over its
-tokens; None where that is not finite), of all records or of none. Its "logprob" under the law that it was
-drawn from, likewise, and its "fluency_logprob" and "fluency_tokens" under and of a second model.
+time; "flops" by model; "threshold" and "rate", and the other numbers that its gate has (`numbers_in`). Its
+"text" and "policy_logprob" (nats, the sum over its tokens; None where that is not finite), of all records or
+of none. Its "logprob" under the law that it was drawn from, likewise, and its "fluency_logprob" and
+"fluency_tokens" under and of a second model.
 """
 
 
@@ -148,12 +150,14 @@ class Comparison:
         return sorted({record["seed"] for record in self.measured[0].records})
 
     def find(self, kind: str, ratio: float | None = None, n: int = 1) -> Measured | None:
-        """The method of a kind, if it was measured."""
+        """The method of a kind, under the run's own tilt, if it was measured."""
         return next(
             (
                 m
                 for m in self.measured
-                if (m.method.kind, m.method.ratio, m.method.n, m.method.search) == (kind, ratio, n, None)
+                if (m.method.kind, m.method.ratio, m.method.n) == (kind, ratio, n)
+                and m.method.search is None
+                and m.method.bound is None
             ),
             None,
         )
@@ -189,22 +193,36 @@ class Comparison:
         What is corrected for are all differences of a measure between a method and its rivals, each once. One
         without an interval has a p-value of 1, and counts.
         """
-        found: dict[Measure, dict[frozenset[str], float]] = {}
-        for measure in self.measures:
-            p: dict[frozenset[str], float] = {}
-            for one in self.measured:
-                for rival in self.rivals(one).values():
-                    own = self.difference(one, rival, measure).p
-                    p.setdefault(_pair(one, rival), 1.0 if own is None else own)
-            found[measure] = dict(zip(p, map(float, holm([*p.values()])), strict=True))
-        return found
+        pairs: dict[frozenset[str], tuple[Measured, Measured]] = {}
+        for one in self.measured:
+            for rival in self.rivals(one).values():
+                pairs.setdefault(_pair(one, rival), (one, rival))
+        return {
+            measure: dict(zip(pairs, self._holm([*pairs.values()], measure), strict=True))
+            for measure in self.measures
+        }
+
+    def differences(
+        self, pairs: Sequence[tuple[Measured, Measured]], measure: Measure
+    ) -> list[dict[str, Any]]:
+        """Of each pair the difference, its p-value adjusted for all by `holm`, and the wins; JSON."""
+        adjusted = self._holm(pairs, measure)
+        return [
+            self._told(one, rival, measure, p) for (one, rival), p in zip(pairs, adjusted, strict=True)
+        ]
+
+    def _holm(self, pairs: Sequence[tuple[Measured, Measured]], measure: Measure) -> list[float]:
+        found = [self.difference(one, rival, measure).p for one, rival in pairs]
+        return [float(p) for p in holm([1.0 if own is None else own for own in found])]
 
     def _against(self, one: Measured, rival: Measured, measure: Measure) -> dict[str, Any]:
         """A difference, its p-value adjusted for all, and the share of wins; JSON."""
-        found = self.difference(one, rival, measure)
-        adjusted = None if found.p is None else self.adjusted[measure][_pair(one, rival)]
-        wins = self.wins(one, rival, measure)
-        return found.to_json() | {"p_adjusted": adjusted, "wins": wins.to_json()}
+        return self._told(one, rival, measure, self.adjusted[measure][_pair(one, rival)])
+
+    def _told(self, one: Measured, rival: Measured, measure: Measure, adjusted: float) -> dict[str, Any]:
+        found, wins = self.difference(one, rival, measure), self.wins(one, rival, measure)
+        p = None if found.p is None else adjusted
+        return found.to_json() | {"p_adjusted": p, "wins": wins.to_json()}
 
     def _of_pairs(
         self, figure: Callable[..., Interval], prompts: Sequence[int], *values: np.ndarray
@@ -250,8 +268,10 @@ class Comparison:
             "n": method.n,
             "chooser": method.chooser,
             "search": None if method.search is None else text_of(method.search),
+            "bound": method.bound,
             "threshold": one.records[0]["threshold"],
             "rates": sorted({record["rate"] for record in one.records}),
+            **{name: x for name, x in numbers_in(one.records[0]).items() if name in LATER},
             "replies": count,
             "ratio": one.ratio,
             "values_per_token": one.values_per_token,

@@ -1,7 +1,8 @@
 """Runs the methods of a comparison on engines: sample, choose among n, score; with time and FLOPs.
 
 There is one engine at a time, for each structure another: the policy alone, and the steered policy in a few
-layouts (`sia_jax.evaluation.methods.SCHEDULES`). Thresholds, probabilities and n are each request's own.
+layouts (`sia_jax.evaluation.methods.SCHEDULES`) and under each bound. The numbers of gates and n are each
+request's own.
 """
 
 import math
@@ -20,7 +21,8 @@ from sia_jax.engine.engine import Engine
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request
 from sia_jax.engine.sampling_keys import words_of
-from sia_jax.evaluation.methods import GateNumbers, Method, gate_at
+from sia_jax.evaluation.gate_numbers import GateNumbers, gate_of
+from sia_jax.evaluation.methods import Method
 from sia_jax.evaluation.scoring import Aside, LastValues, Rewards, Scorer, choose
 from sia_jax.evaluation.search.drafts import Draft
 from sia_jax.evaluation.search.methods import SearchMethod
@@ -29,6 +31,8 @@ from sia_jax.evaluation.search.runner import Found, Rated, SearchRunner
 from sia_jax.runs.engines import Row, make_engine, make_request
 from sia_jax.runs.options import Models, SamplingArgs
 from sia_jax.runs.runner import steering
+from sia_jax.steering.config import SteeringConfig
+from sia_jax.steering.tilts import Advantage, Clipped
 from sia_jax.text.chat import Message
 
 
@@ -96,7 +100,7 @@ class MethodRunner:
         assert models.value is not None
         self._models, self._args, self._prompts = models, args, prompts
         self._batch, self._aside, self._value = batch, aside, models.value.config
-        self._structure: tuple[bool, float, bool, bool] | None = None
+        self._structure: tuple[bool, float, bool, bool, float | None] | None = None
         self._engine: Engine | None = None
         self._reward = reward
         self._config = config = SamplerConfig(
@@ -156,7 +160,7 @@ class MethodRunner:
         """An engine of the method's structure, with all compiled that the method needs."""
         searches = method.search is not None
         schedule = method.schedule if method.is_steered else 1.0
-        structure = (method.is_steered, schedule, method.n > 1, searches)
+        structure = (method.is_steered, schedule, method.n > 1, searches, method.bound)
         if self._engine is None or structure != self._structure:
             self.close()  # its rows take memory; its programs stay compiled
             self._engine = make_engine(
@@ -164,7 +168,7 @@ class MethodRunner:
                 self._args,
                 self._batch,
                 self._prompts,
-                structure=replace(steering(self._args), gate=gate_at(0.0)),
+                structure=self._steering(method),
                 expected_ratio=method.schedule if method.is_steered else None,
                 record="candidates" if searches else None,
                 continues=searches,
@@ -175,18 +179,25 @@ class MethodRunner:
                 self._engine.warmup(self._warming(method))
         return self._engine
 
+    def _steering(self, method: Method) -> SteeringConfig:
+        """What the method's engine is made of: one for each bound, by which value passes are laid out."""
+        config = replace(steering(self._args), gate=gate_of(GateNumbers()))
+        if method.bound is None:
+            return config
+        return replace(config, tilt=Clipped(method.bound, Advantage()))
+
     def _warming(self, method: Method) -> Iterator[Request]:
         """Requests that need all programs that the method needs."""
         for row in self._prompts:
-            yield self._request(method, GateNumbers(math.inf), row)
+            yield self._request(method, GateNumbers(), row)
             if method.search is not None:  # whose drafts are prompts, the longest of one token less
                 said = [0] * (self._args.max_new_tokens - 1)
                 draft = replace(row, policy_ids=[*row.policy_ids, *said], value_ids=[*row.value_ids, *said])
-                own = self._request(method, GateNumbers(math.inf), draft)
+                own = self._request(method, GateNumbers(), draft)
                 yield from (own.override(n=n, max_new_tokens=1) for n in (1, 2))
 
     def _request(self, method: Method, gate: GateNumbers, row: Row) -> Request:
-        numbers = gate_at(gate.rate) if method.is_steered else None
+        numbers = gate_of(gate) if method.is_steered else None
         row = replace(row, threshold=gate.threshold)
         return make_request(row, self._args, n=method.n, gate=numbers)
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from sia_jax.data.prompts import PromptLine
-from sia_jax.engine.reply import json_threshold
 from sia_jax.evaluation.comparison import Record
+from sia_jax.evaluation.gate_numbers import GateNumbers, check_numbers_in, numbers_in
 from sia_jax.evaluation.method_runner import Chosen
-from sia_jax.evaluation.methods import GateNumbers, Method, gate_numbers
+from sia_jax.evaluation.methods import CalibratedGates, Method, gate_numbers
 from sia_jax.files.shown import shown_value
 from sia_jax.runs.journal import is_finite
 
@@ -34,7 +34,7 @@ class Records:
       methods: each random gate after the entropy gate whose share it takes.
       seeds: under which every prompt is replied to.
       prompts: `prompt_key` of each.
-      thresholds: of entropy gates, by ratio, nats.
+      gates: calibrated, for the methods that have such.
       gold: whether records have gold rewards.
       fluency: whether they have what a second language model says.
       prompts_sha256: of their file, by which records of earlier releases know it.
@@ -45,14 +45,14 @@ class Records:
         methods: Sequence[Method],
         seeds: Sequence[int],
         prompts: Sequence[PromptKey],
-        thresholds: Mapping[float, float],
+        gates: CalibratedGates,
         *,
         gold: bool,
         fluency: bool = False,
         prompts_sha256: str = "",
     ):
         self.methods, self.seeds = methods, seeds
-        self._prompts, self._thresholds, self._gold = prompts, thresholds, gold
+        self._prompts, self._gates, self._gold = prompts, gates, gold
         self._fluency, self._prompts_sha256 = fluency, prompts_sha256
         self._records: dict[tuple[str, int, int], Record] = {}
 
@@ -134,20 +134,17 @@ class Records:
           ValueError: replies that are there were made with another one.
         """
         method, seed = unit
-        threshold = realised = None
-        if method.kind == "entropy":
-            assert method.ratio is not None
-            threshold = self._thresholds[method.ratio]
+        realised = None
         if method.kind == "random":
             realised = method.ratio
             rival = Method("entropy", method.ratio)
             if rival in self.methods:
                 realised = self._realised(rival, unit)
-        gate = gate_numbers(method, threshold, realised)
-        ours = {"threshold": json_threshold(gate.threshold), "rate": gate.rate}
+        gate = gate_numbers(method, self._gates, realised)
+        ours = gate.to_json()
         for index in range(len(self._prompts)):
             record = self._records.get((method.key, seed, index))
-            theirs = ours if record is None else {name: record[name] for name in ours}
+            theirs = ours if record is None else numbers_in(record)
             if theirs != ours:
                 raise ValueError(f"{method.name} under seed {seed} was made with {theirs} (now {ours})")
         return gate
@@ -207,8 +204,7 @@ def make_record(
         "index": index,
         "id": name[0],
         "prompt_sha256": name[1],
-        "threshold": json_threshold(gate.threshold),
-        "rate": gate.rate,
+        **gate.to_json(),
         "text": reply.text,
         "finish_reason": reply.finish_reason.name.lower(),
         "length": len(reply.tokens),
@@ -238,7 +234,7 @@ def _nats(logprobs: np.ndarray) -> float | None:
     return min(total, 0.0) if math.isfinite(total) else None  # rounding may leave 1e-8
 
 
-_NUMBERS = ("length", "sampled_tokens", "sampled_junctions", "seconds", "rate")
+_NUMBERS = ("length", "sampled_tokens", "sampled_junctions", "seconds")
 _LATER_NUMBERS = ("sampled_decided", "values_read")
 """Which records of earlier releases lack."""
 
@@ -282,6 +278,4 @@ def check_record(record: Mapping[str, Any], *, gold: bool, fluency: bool = False
     if type(record["index"]) is not int or type(record["seed"]) is not int:
         got = " and ".join(shown_value(record[name], 60) for name in ("index", "seed"))
         raise ValueError(f"index and seed must be integers, got {got}")
-    threshold = record["threshold"]
-    if not is_finite(threshold) and threshold not in ("inf", "-inf"):
-        raise ValueError(f'threshold must be a number, "inf" or "-inf", got {shown_value(threshold, 60)}')
+    check_numbers_in(record)

@@ -195,7 +195,7 @@ class SideBySide:
 
 def _method_of(row: dict[str, Any]) -> Method:
     search = None if "search" not in row or row["search"] is None else parse_search(row["search"])
-    method = Method(row["kind"], row["asked_ratio"], row["n"], row["chooser"], search)
+    method = Method(row["kind"], row["asked_ratio"], row["n"], row["chooser"], search, row.get("bound"))
     if method.key != row["key"]:
         raise ValueError(f"{shown_value(row['key'], 60)} is no key of {method}")
     return method

@@ -17,6 +17,7 @@ from sia_jax.files.reading import check_file, read_bytes
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import copy_file, make_folder, replacing, write_text
 from sia_jax.reports import markdown
+from sia_jax.reports.gates import equal_ratio_section, gate_text
 from sia_jax.reports.likelihoods import likelihoods_section
 from sia_jax.reports.measures import differences_section, texts_section
 
@@ -30,6 +31,10 @@ _COLOURS = {
     "base": "#555555",
     "n": "#2e8b57",
     "steered n": "#b03060",
+    "entropy-ratio": "#8c6d31",
+    "position": "#17a2b8",
+    "budget": "#7f7f00",
+    "learned": "#c0392b",
 }
 
 
@@ -93,14 +98,9 @@ def evaluation_table(results: Results) -> str:
 
 def setting(row: Mapping[str, Any]) -> str:
     """'H ≥ 1.21 nats', 'p = 0.193', 'every token, chosen by the proxy reward'."""
-    parts = []
-    if row["kind"] == "entropy":
-        parts.append(f"H ≥ {row['threshold']:.3g} nats")
-    elif row["kind"] == "random":
-        rates = sorted({f"{rate:.3f}" for rate in (row["rates"][0], row["rates"][-1])})
-        parts.append(f"p = {' to '.join(rates)}")
-    elif row["kind"] == "dense":
-        parts.append("every token")
+    parts = [gate_text(row)] if row["kind"] != "base" else []
+    if row.get("bound") is not None:
+        parts.append(f"tilt within ±{row['bound']:g} nats")
     if row["chooser"] is not None:
         chooser = {"value": "the last value", "reward": "the proxy reward"}[row["chooser"]]
         parts.append(f"chosen by {chooser}")
@@ -194,6 +194,10 @@ def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], measure: str, title: str
     for kind, label, marker in (
         ("entropy", "entropy gate", "o-"),
         ("random", "random gate", "s--"),
+        ("entropy-ratio", "entropy ratio gate", "^-."),
+        ("position", "first tokens", "v-."),
+        ("budget", "budget", "<-."),
+        ("learned", "learned gate", ">-."),
         ("dense", "dense", "D"),
         ("base", "base", "o"),
     ):
@@ -206,7 +210,8 @@ def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], measure: str, title: str
     markers = iter("^vP<>X")
     for row in rows:
         if not _is_plain(row):
-            colour = _COLOURS["n" if row["kind"] == "base" else "steered n"]
+            steered = "steered n" if row.get("bound") is None else row["kind"]
+            colour = _COLOURS["n" if row["kind"] == "base" else steered]
             points([row], row["name"], colour, fmt=next(markers, "*"), markersize=8)
     axes.set(xlabel="steered tokens, %", ylabel=title, xlim=(-4, 104))
     axes.grid(alpha=0.3)
@@ -214,8 +219,8 @@ def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], measure: str, title: str
 
 
 def _is_plain(row: Mapping[str, Any]) -> bool:
-    """Whether the method draws one reply and gives it."""
-    return row["n"] == 1 and row.get("search") is None
+    """Whether the method draws one reply, under the run's own tilt, and gives it."""
+    return row["n"] == 1 and row.get("search") is None and row.get("bound") is None
 
 
 def evaluation_page(
@@ -415,8 +420,8 @@ def _rewards(settings: Mapping[str, Any]) -> Iterator[str]:
 
 def _further(results: Results) -> list[str]:
     """The sections of further measures that there are."""
-    sections = differences_section(results), texts_section(results), likelihoods_section(results)
-    return [part for part in sections if part]
+    sections = (equal_ratio_section, differences_section, texts_section, likelihoods_section)
+    return [part for section in sections if (part := section(results))]
 
 
 def _verdicts(results: Results) -> str:

@@ -17,7 +17,7 @@ def differences_section(results: Mapping[str, Any]) -> str:
     """
     measures = results["measures"]
     lines = [
-        [row["name"], rival, *(cell for measure in measures for cell in _difference(found[measure]))]
+        [row["name"], rival, *(cell for measure in measures for cell in difference_cells(found[measure]))]
         for row in results["rows"]
         if row["key"] != "base"  # whose difference from dense steering is told of that
         for rival, found in row["differences"].items()
@@ -76,7 +76,12 @@ def texts_section(results: Mapping[str, Any]) -> str:
     )
 
 
-def _difference(found: Mapping[str, Any]) -> list[str]:
+def difference_cells(found: Mapping[str, Any]) -> list[str]:
+    """A difference with its interval, its p-value, and its wins.
+
+    Args:
+      found: as of `sia_jax.evaluation.comparison.Comparison.differences`.
+    """
     wins = Interval.from_json(found["wins"])
     return [
         Interval.from_json(found).text(signed=True, digits=3),

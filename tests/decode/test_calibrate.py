@@ -15,14 +15,10 @@ from hypothesis import strategies as st
 
 from decode import calibrate, generate
 from decode.calibrate import Args
-from sia_jax.evaluation.calibration import (
-    FORMAT,
-    read_calibration,
-    realised_share,
-    share_caution,
-    threshold_for,
-)
+from sia_jax.evaluation.calibration import FORMAT, read_calibration
 from sia_jax.evaluation.calibration import calibrate as make_thresholds
+from sia_jax.evaluation.shares import realised_share, share_caution, threshold_for
+from sia_jax.evaluation.token_features import features_of
 from sia_jax.runs import runner
 from tests.support.evaluating import LENGTH, calibration_args, save_models_and_prompts
 from tests.support.replying import after
@@ -245,7 +241,7 @@ def test_no_other_threshold_steers_a_share_nearer_to_the_ratio(entropies: list[f
 
 def test_tied_entropies_give_the_share_that_is_nearer_and_say_so() -> None:
     h = np.concatenate([np.zeros(50), np.linspace(0.01, 1, 50)]).astype(np.float32)
-    rows = make_thresholds(h, [0.2, 0.5, 0.6, 0.8], {})["thresholds"]
+    rows = make_thresholds(features_of([{"entropy": h}]), [0.2, 0.5, 0.6, 0.8], {})["thresholds"]
     assert [row["share"] for row in rows] == [0.2, 0.5, 0.5, 1.0]
     said = [share_caution(row["ratio"], row["share"], len(h)) for row in rows]
     assert said[:2] == ["", ""]
@@ -273,7 +269,7 @@ def test_calibration_warns_where_no_threshold_gives_the_share(
 ) -> None:
     """As if all entropies that were sampled were one number: of replies that are there."""
 
-    def sample(args: Args, prompts: Any, ids: Any, journal: Any, messages: Any) -> None:
+    def sample(args: Args, prompts: Any, ids: Any, features: Any, journal: Any, messages: Any) -> None:
         journal.__enter__()
         for prompt in prompts:
             for branch in range(args.samples):

@@ -17,7 +17,7 @@ from decode import calibrate, evaluate
 from decode.evaluate import Args
 from sia_jax.data.prompts import read_prompts
 from sia_jax.evaluation.comparison import MEASURED_SECONDS
-from sia_jax.evaluation.methods import gate_at
+from sia_jax.evaluation.gate_numbers import GateNumbers, gate_of
 from sia_jax.runs import runner
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import find_prompt
@@ -115,7 +115,7 @@ def test_replies_and_rewards_are_those_of_the_library(lines: Lines, folder: Path
         1.0,
         policy=policy.config,
         value=value.config,
-        steering=sia_jax.SteeringConfig(gate=gate_at(0.0)),
+        steering=sia_jax.SteeringConfig(gate=gate_of(GateNumbers())),
         max_new_tokens=LENGTH,
     )
     params = sia_jax.SteeringParams(policy.params, value.params)
@@ -128,7 +128,7 @@ def test_replies_and_rewards_are_those_of_the_library(lines: Lines, folder: Path
     for method in ("entropy-0.6", "random-0.8"):
         mine = {line["index"]: line for line in own(lines, method, seed=1)}
         threshold, rate = float(mine[0]["threshold"]), mine[0]["rate"]
-        knobs = sia_jax.Knobs(gate=gate_at(rate))
+        knobs = sia_jax.Knobs(gate=gate_of(GateNumbers(rate=rate)))
         samples = sia_jax.sample(params, packed, threshold, rng_key=keys, config=config, knobs=knobs)
         for index in range(4):
             tokens = samples.tokens[index, : samples.lengths[index]].tolist()

@@ -22,7 +22,7 @@ def test_the_gate_steers_where_the_score_reaches_the_bias() -> None:
     now, before, top, gap = rng.uniform(0, 2, (4, n)).astype(np.float32)
     gap[:20] = np.inf
     before[40:60] = np.nan
-    index = np.where((40 <= np.arange(n)) & (np.arange(n) < 60), 0, rng.integers(0, 50, n))
+    index = np.where((np.arange(n) >= 40) & (np.arange(n) < 60), 0, rng.integers(0, 50, n))
     found = scores(GATE, now, before, top, gap, index)
     zeros = np.zeros(n, np.float32)
     seen = Features(*map(jnp.asarray, (index, now, before, top, gap, zeros, zeros, index)))

@@ -5,15 +5,17 @@ from typing import Any
 import pytest
 
 from sia_jax.data.prompts import parse_prompts
-from sia_jax.evaluation.methods import GateNumbers, Method, plan_methods
+from sia_jax.evaluation.gate_numbers import GateNumbers
+from sia_jax.evaluation.methods import Method, plan_methods
 from sia_jax.evaluation.records import Records, prompt_key
 
 METHODS = plan_methods([0.2], best_of=[4])
 PROMPTS = [("a", "digest of a"), ("b", "digest of b")]
+GATES = {"entropy": {0.2: GateNumbers(1.5)}}
 
 
 def records() -> Records:
-    return Records(METHODS, range(3, 5), PROMPTS, {0.2: 1.5}, gold=False)
+    return Records(METHODS, range(3, 5), PROMPTS, GATES, gold=False)
 
 
 def record(method: Method, index: int, **changes: Any) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def test_a_random_gate_has_the_share_of_the_entropy_gate_under_its_seed() -> Non
     assert found.gate((entropy, 3)) == GateNumbers(1.5)
     for index in range(2):
         found.take(record(entropy, index))
-    assert found.gate((random, 3)) == GateNumbers(float("inf"), 4 / 20)
+    assert found.gate((random, 3)) == GateNumbers(rate=4 / 20)
 
 
 def test_records_of_another_gate_or_prompt_are_refused() -> None:
@@ -57,7 +59,7 @@ def test_records_of_another_gate_or_prompt_are_refused() -> None:
 
 
 def test_a_gold_reward_that_is_missing_needs_a_reason() -> None:
-    found = Records(METHODS, range(3, 5), PROMPTS, {0.2: 1.5}, gold=True)
+    found = Records(METHODS, range(3, 5), PROMPTS, GATES, gold=True)
     base = METHODS[0]
     found.take(record(base, 0, gold=0.5))
     found.take(record(base, 1, gold=None, gold_unscored="the reward is nan"))
@@ -87,7 +89,7 @@ def test_a_text_of_another_kind_is_refused_and_one_that_is_missing_is_not() -> N
 def test_prompts_may_be_put_behind_those_that_have_replies() -> None:
     base = METHODS[0]
     made = record(base, 0, prompt_sha256="digest of a", settings={"prompts_sha256": "of two"})
-    grown = Records(METHODS, [3], [*PROMPTS, ("c", "digest of c")], {0.2: 1.5}, gold=False, prompts_sha256="of three")
+    grown = Records(METHODS, [3], [*PROMPTS, ("c", "digest of c")], GATES, gold=False, prompts_sha256="of three")
     grown.take(made)
     assert grown.missing((base, 3)) == [1, 2]
 
@@ -100,7 +102,7 @@ def test_a_prompt_that_has_replies_and_is_another_now_is_refused_by_its_name() -
         ([PROMPTS[1], PROMPTS[0]], r"prompt 'b' is not the input's prompt at place 1"),
         ([PROMPTS[0]], r"prompt 'b' is not the input's prompt at place 1"),
     ):
-        found = Records(METHODS, [3], prompts, {0.2: 1.5}, gold=False, prompts_sha256="of two")
+        found = Records(METHODS, [3], prompts, GATES, gold=False, prompts_sha256="of two")
         with pytest.raises(ValueError, match=told):
             found.take(made)
 
@@ -108,7 +110,7 @@ def test_a_prompt_that_has_replies_and_is_another_now_is_refused_by_its_name() -
 def test_records_of_an_earlier_release_go_on_with_the_same_file_alone() -> None:
     made = record(METHODS[0], 0, settings={"prompts_sha256": "of two"})
     for name in ("of two", "of three"):
-        found = Records(METHODS, [3], PROMPTS, {0.2: 1.5}, gold=False, prompts_sha256=name)
+        found = Records(METHODS, [3], PROMPTS, GATES, gold=False, prompts_sha256=name)
         if name == "of two":
             found.take(made)
             continue
@@ -122,7 +124,7 @@ def test_a_random_gate_that_has_replies_keeps_the_share_that_it_began_with() -> 
     entropy, random = (next(m for m in METHODS if m.kind == kind) for kind in ("entropy", "random"))
 
     def grown(rate: float | None) -> Records:
-        found = Records(METHODS, [3], prompts, {0.2: 1.5}, gold=False)
+        found = Records(METHODS, [3], prompts, GATES, gold=False)
         for index in range(3):
             found.take(record(entropy, 0) | {"index": index, "id": "abc"[index], "sampled_junctions": 1 + 2 * index})
         for index in range(2) if rate is not None else ():
@@ -150,7 +152,7 @@ def test_a_digest_is_of_the_words_and_not_of_the_form_of_the_file() -> None:
 
 
 def test_what_a_second_model_has_no_number_for_needs_a_reason() -> None:
-    found = Records(METHODS, range(3, 5), PROMPTS, {0.2: 1.5}, gold=False, fluency=True)
+    found = Records(METHODS, range(3, 5), PROMPTS, GATES, gold=False, fluency=True)
     base = METHODS[0]
     found.take(record(base, 0, fluency_logprob=-3.5, fluency_tokens=4))
     found.take(record(base, 1, fluency_logprob=None, fluency_tokens=4, fluency_unscored="too long"))

@@ -22,6 +22,7 @@ from sia_jax.data.sources import open_source
 from sia_jax.data.sources.conversations import Conversation, OpenConversation
 from sia_jax.evaluation.calibration import FORMAT, Calibration, read_calibration
 from sia_jax.evaluation.gate_examples import Examples, read_examples
+from sia_jax.evaluation.gate_numbers import gate_of
 from sia_jax.evaluation.learned_gate import LearnedGate, read_learned_gate
 from sia_jax.reports.trace import trace_page
 from sia_jax.rewards.labelling import check_conversation
@@ -209,10 +210,24 @@ OFFICIAL = [
 THRESHOLDS = {
     "format": FORMAT,
     "thresholds": [
-        {"ratio": 0.1, "threshold": 2.5, "share": 0.1},
+        {
+            **{"ratio": 0.1, "threshold": 2.5, "share": 0.1},
+            "gates": {
+                "entropy-ratio": {"number": -0.5, "share": 0.1},
+                "position": {"number": 3, "share": 0.125},
+                "learned": {"number": -2.5, "share": 0.1},
+            },
+        },
         {"ratio": 0.5, "threshold": 1, "share": 0.5},
     ],
     "tokens": 100,
+    "learned": {
+        "file": "g.json",
+        "gate": {
+            **{"bias": -1.5, "entropy": 1.5, "previous_entropy": 0, "top_probability": -2.0},
+            **{"logit_gap": 0.1, "position": -1e-3},
+        },
+    },
     "settings": {"policy": "p", "temperature": 1.0, "stop": ["a"]},
     "prompts": "p.jsonl",
 }
@@ -275,10 +290,13 @@ RECORD = {
 
 
 def check_thresholds(folder: Path, found: Calibration) -> None:
-    """Shares and nats are numbers."""
+    """Shares and nats are numbers, and the numbers of other gates make gates."""
     assert found.thresholds
     assert all(0 < ratio < 1 and math.isfinite(nats) for ratio, nats in found.thresholds.items())
     json.dumps(found.to_json(), allow_nan=False)
+    for numbers in (gate for gates in found.gates.values() for gate in gates.values()):
+        SteeringConfig(gate=gate_of(numbers))
+        json.dumps(numbers.to_json(), allow_nan=False)
 
 
 def check_learned(folder: Path, found: LearnedGate) -> None:

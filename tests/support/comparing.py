@@ -6,10 +6,14 @@ from typing import Any
 import numpy as np
 
 from sia_jax.evaluation.comparison import Comparison
-from sia_jax.evaluation.methods import Method, plan_methods
+from sia_jax.evaluation.gate_numbers import GateNumbers
+from sia_jax.evaluation.methods import GROUPS, Method, plan_methods
+from sia_jax.steering.gates import Linear
 
 PROMPTS, SEEDS = 40, 2
 METHODS = plan_methods([0.2, 0.8], (4,), (0.2, 4))
+WITH_GATES = plan_methods([0.2, 0.8], (4,), (0.2, 4), groups=GROUPS, bounds=(1.0,))
+"""All gates, and contenders beside."""
 
 
 def made_up(means: dict[str, float], noise: float, methods: Sequence[Method] = METHODS) -> Comparison:
@@ -50,6 +54,17 @@ def _record(method: Method, index: int, seed: int, reward: float) -> dict[str, A
         "sampled_junctions": round(10 * method.n * share),
         "seconds": 0.5,  # 20 s a seed
         "flops": {"policy": 1000.0 * method.n, "value": 300.0 * method.is_steered, "reward": 0.0},
-        "threshold": 1.25 if method.kind == "entropy" else "inf",
-        "rate": 0.2 if method.kind == "random" else 0.0,
+        **_numbers(method).to_json(),
     }
+
+def _numbers(method: Method) -> GateNumbers:
+    gates = {
+        "entropy": GateNumbers(1.25),
+        "random": GateNumbers(rate=0.2),
+        "entropy-ratio": GateNumbers(entropy_ratio=0.5),
+        "position": GateNumbers(position=3),
+        "budget": GateNumbers(1.25, budget=method.ratio),
+        "learned": GateNumbers(learned=Linear(-2.5, 1.0, 0.0, 0.0, 0.0, 0.0)),
+    }
+    return gates.get(method.kind, GateNumbers())
+

@@ -1,14 +1,18 @@
 """What the tests of decode.calibrate and decode.evaluate run on: tiny models, and prompts of the world."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import sia_jax
 from decode import calibrate, evaluate
 from sia_jax.evaluation import calibration
+from sia_jax.evaluation.gate_calibration import linear_of
+from sia_jax.evaluation.learned_gate import LearnedGate
+from sia_jax.evaluation.token_features import OF_LEARNED_GATES, features_of
 from sia_jax.world.prompts import prompts
 from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model, tiny_reward_model
 from tests.support.tokenizers import save_qwen3_tokenizer
@@ -47,11 +51,17 @@ def calibration_args(folder: Path) -> calibrate.Args:
     )
 
 
-def save_thresholds(folder: Path) -> None:
+def save_thresholds(folder: Path, learned: LearnedGate | None = None) -> None:
     """What `calibration_args` might write, without sampling: 2.1 to 2.3 nats are what the policy has."""
     args = calibration_args(folder)
-    source = calibrate.describe_source(args, 5) | {"replies": 1}
-    content = calibration.calibrate(np.linspace(2.1, 2.3, 101), args.ratios, source)
+    source = calibrate.describe_source(args, 5) | {"replies": 10}
+    entropies = np.random.default_rng(0).permutation(np.linspace(2.1, 2.3, 101))
+    replies: list[dict[str, Any]] = [{"entropy": part} for part in np.array_split(entropies, 10)]
+    if learned is not None:
+        source |= {"learned": {"gate": asdict(linear_of(learned))}}
+        for reply in replies:
+            reply |= {name: np.full(len(reply["entropy"]), 0.2) for name in OF_LEARNED_GATES}
+    content = calibration.calibrate(features_of(replies), args.ratios, source, learned)
     Path(args.out).write_text(json.dumps(content))
 
 

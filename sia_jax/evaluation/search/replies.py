@@ -13,7 +13,7 @@ from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.state import empty_record
 from sia_jax.engine.reply import Reply, make_reply
 from sia_jax.engine.request import Request
-from sia_jax.evaluation.methods import GateNumbers, gate_at
+from sia_jax.evaluation.gate_numbers import GateNumbers, gate_of
 from sia_jax.evaluation.search.drafts import Continue, Draft, Look
 from sia_jax.evaluation.search.runner import Found
 from sia_jax.runs.engines import Row, make_request
@@ -38,11 +38,11 @@ class DraftRequests:
         own = replace(
             row, policy_ids=[*row.policy_ids, *said], value_ids=[*row.value_ids, *said], threshold=math.inf
         )
-        gate = gate_at(0.0) if self.steered else None
+        gate = gate_of(GateNumbers()) if self.steered else None
         if isinstance(ask, Look):
             return make_request(own, self.args, gate=gate, max_new_tokens=1, temperature=0.0)
         if self.steered:
-            gate = gate_at(self.gate.rate)
+            gate = gate_of(self.gate)
         words: Any = ask.key
         own = replace(
             own,
