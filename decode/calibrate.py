@@ -14,6 +14,9 @@ taken, told, and written down as what it is. Steering changes the text, so the s
 comes to differs a little, and decode.evaluate reports it. The thresholds belong to this policy,
 --num-candidates and way to sample: decode.evaluate refuses them with others. While it runs,
 OUT.partial.jsonl holds what is done, and the same command, started again, goes on from there.
+
+The official code reads the file of --official, {"quantiles": {"0.9": 1.23, ...}}, as
+`evaluate.py --all_ratios_entropy`, and rounds its numbers to three digits.
 """
 
 import hashlib
@@ -37,11 +40,12 @@ from sia_jax.evaluation.calibration import (
     share_caution,
     threshold_for,
 )
+from sia_jax.evaluation.official import write_official_quantiles
 from sia_jax.files.lock import locked
-from sia_jax.files.outputs import check_outputs
+from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.writing import write_text
 from sia_jax.runs import preflight, prompting, runner
-from sia_jax.runs.cli import Count, Flag, PromptFileArgs, command, goes_on, program, read_options, stop
+from sia_jax.runs.cli import Count, File, Flag, PromptFileArgs, command, goes_on, program, read_options, stop
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.engines import Row, completed, key_of, make_engine, missing_replies, warm_up
 from sia_jax.runs.journal import Journal
@@ -80,6 +84,8 @@ class Args(PromptFileArgs, SamplingArgs):
     """Replies to each prompt."""
     batch: Count = 16
     """Replies that are generated at a time."""
+    official: File = None
+    """A .json file for the thresholds in the official code's form, by quantiles."""
     overwrite: Flag = False
     """Begin anew, whatever OUT and OUT.partial.jsonl hold."""
 
@@ -99,7 +105,7 @@ def main(args: Args) -> None:
     """Calibrate; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
     with program("decode.calibrate", smaller=f"lower --batch, now {args.batch}") as console:
         _check(args)
-        with locked(files=(Path(args.out),)):
+        with locked(files=(Path(args.out), None if args.official is None else Path(args.official))):
             run(args, console)
 
 
@@ -117,6 +123,7 @@ def run(args: Args, console: Terminal) -> None:
     source = describe_source(args, len(prompts), settled)
     if Path(args.out).exists() and not args.overwrite and not _partial(args).exists():
         _check_finished(args, source)
+        _write_official(args)
         console.print(f"{args.out}: it is there already", highlight=False, soft_wrap=True)
         return
     entropies = Entropies([prompt.id for prompt in prompts])
@@ -136,6 +143,7 @@ def run(args: Args, console: Terminal) -> None:
     found = entropies.all()
     content = calibrate(found, sorted(args.ratios), _facts(args, source, total))
     write_text(Path(args.out), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    _write_official(args)
     # The journal goes last: whatever happens before, the same command ends the work.
     journal.path.unlink()
     for row in content["thresholds"]:
@@ -157,9 +165,10 @@ def _check(args: Args) -> None:
         raise ValueError(f"--ratios must be different shares, at least one, got {args.ratios}")
     for ratio in args.ratios:
         threshold_for(np.zeros(1), ratio)
+    check_suffix("--official", args.official, ".json")
     check_outputs(
         inputs={"--prompts": args.prompts, **runner.model_folders(args)},
-        files={"--out": args.out, "--out's journal": _partial(args)},
+        files={"--out": args.out, "--out's journal": _partial(args), "--official": args.official},
     )
 
 
@@ -236,6 +245,12 @@ def _check_finished(args: Args, source: dict[str, Any]) -> None:
             f"{args.out} is there already, with other {', '.join(differing)}; name another file, or pass "
             "--overwrite"
         )
+
+
+def _write_official(args: Args) -> None:
+    """What stands in OUT, in the official form, if that is asked for."""
+    if args.official is not None:
+        write_official_quantiles(Path(args.official), read_calibration(Path(args.out)).thresholds)
 
 
 def _partial(args: Args) -> Path:
