@@ -20,6 +20,9 @@ alone, and the bias of a learned gate. Steering changes the text, so the share t
 differs a little, and decode.evaluate reports it. The numbers belong to this policy, --num-candidates and way
 to sample: decode.evaluate refuses them with others. While it runs, OUT.partial.jsonl holds what is done, and
 the same command, started again, goes on from there.
+
+The official code reads the file of --official, {"quantiles": {"0.9": 1.23, ...}}, as
+`evaluate.py --all_ratios_entropy`, and rounds its numbers to three digits.
 """
 
 import hashlib
@@ -38,10 +41,11 @@ from sia_jax.evaluation.calibration import FORMAT, calibrate, read_calibration
 from sia_jax.evaluation.gate_calibration import SCALES, gate_caution, linear_of
 from sia_jax.evaluation.learned_gate import LearnedGate, read_learned_gate
 from sia_jax.evaluation.methods import GateKind
+from sia_jax.evaluation.official import write_official_quantiles
 from sia_jax.evaluation.shares import threshold_for
 from sia_jax.evaluation.token_features import HIDING, FeatureRecords
 from sia_jax.files.lock import locked
-from sia_jax.files.outputs import check_outputs
+from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.runs import preflight, prompting, runner
@@ -86,6 +90,8 @@ class Args(PromptFileArgs, SamplingArgs):
     """Replies to each prompt."""
     batch: Count = 16
     """Replies that are generated at a time."""
+    official: File = None
+    """A .json file for the thresholds in the official code's form, by quantiles."""
     overwrite: Flag = False
     """Begin anew, whatever OUT and OUT.partial.jsonl hold."""
 
@@ -105,7 +111,7 @@ def main(args: Args) -> None:
     """Calibrate; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
     with program("decode.calibrate", smaller=f"lower --batch, now {args.batch}") as console:
         _check(args)
-        with locked(files=(Path(args.out),)):
+        with locked(files=(Path(args.out), None if args.official is None else Path(args.official))):
             run(args, console)
 
 
@@ -124,6 +130,7 @@ def run(args: Args, console: Terminal) -> None:
     learned = None if args.learned_gate is None else _read_learned(args.learned_gate, source)
     if Path(args.out).exists() and not args.overwrite and not _partial(args).exists():
         lacks = _check_finished(args, source)
+        _write_official(args)
         console.print(f"{args.out}: it is there already{lacks}", highlight=False, soft_wrap=True)
         return
     features = FeatureRecords([prompt.id for prompt in prompts], learned=learned is not None)
@@ -143,6 +150,7 @@ def run(args: Args, console: Terminal) -> None:
     found = features.all()
     content = calibrate(found, sorted(args.ratios), _facts(args, source, total), learned)
     write_text(Path(args.out), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    _write_official(args)
     # The journal goes last: whatever happens before, the same command ends the work.
     journal.path.unlink()
     for row in content["thresholds"]:
@@ -218,9 +226,10 @@ def _check(args: Args) -> None:
         threshold_for(np.zeros(1), ratio)
     if args.learned_gate is not None:
         _check_features(args)
+    check_suffix("--official", args.official, ".json")
     check_outputs(
         inputs={"--prompts": args.prompts, "--learned-gate": args.learned_gate, **runner.model_folders(args)},
-        files={"--out": args.out, "--out's journal": _partial(args)},
+        files={"--out": args.out, "--out's journal": _partial(args), "--official": args.official},
     )
 
 
@@ -302,6 +311,12 @@ def _check_finished(args: Args, source: dict[str, Any]) -> str:
     if theirs["format"] == FORMAT:
         return ""
     return ", of thresholds alone: --overwrite adds the numbers of other gates"
+
+
+def _write_official(args: Args) -> None:
+    """What stands in OUT, in the official form, if that is asked for."""
+    if args.official is not None:
+        write_official_quantiles(Path(args.official), read_calibration(Path(args.out)).thresholds)
 
 
 def _partial(args: Args) -> Path:

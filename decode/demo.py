@@ -12,7 +12,7 @@ those in the middle, and those that it lost most for.
 
 --out gets replies.jsonl (records as decode.generate writes them), trace.html (a page of the replies that are
 shown: point at a token to see what stood to choice), results.json, and pareto.png (reward over the share
-of steered tokens).
+of steered tokens) with its numbers, pareto.csv.
 """
 
 import json
@@ -39,8 +39,9 @@ from sia_jax.evaluation.statistics import FEWEST, Interval, mean_interval, paire
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
 from sia_jax.files.writing import write_text
-from sia_jax.reports.evaluation import draw_pareto
 from sia_jax.reports.examples import choose_shown
+from sia_jax.reports.pareto import share_picture
+from sia_jax.reports.pictures import save_picture
 from sia_jax.reports.terminal import legend, reply_text
 from sia_jax.reports.trace import trace_page
 from sia_jax.runs import runner
@@ -120,7 +121,7 @@ class Scored:
         return sum(reply.num_junctions for reply in self.replies) / max(tokens, 1)
 
 
-WRITTEN = ("replies.jsonl", "trace.html", "results.json", "pareto.png")
+WRITTEN = ("replies.jsonl", "trace.html", "results.json", "pareto.png", "pareto.csv")
 """What stands in OUT at the end."""
 
 
@@ -313,7 +314,7 @@ def _write(
     settings: dict[str, Any],
     chosen: Mapping[int, str],
 ) -> None:
-    """replies.jsonl, trace.html, results.json and pareto.png."""
+    """replies.jsonl, trace.html, results.json, pareto.png and pareto.csv."""
     records = [
         {
             "id": prompt.id,
@@ -342,7 +343,7 @@ def _write(
     write_text(args.out / "trace.html", page)
     results = {"measures": ["gold", "proxy"], "rows": [_row(scored) for scored in found]}
     write_text(args.out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
-    draw_pareto(results, args.out / "pareto.png")
+    save_picture(share_picture(results), args.out)
 
 
 def _row(scored: Scored) -> dict[str, Any]:
@@ -368,7 +369,7 @@ def _next(args: Args, folder: Path, threshold: float) -> str:
         re.sub("^python ", f"{python} ", invocation(name)) for name in ("decode.generate", "decode.chat")
     )
     return f"""
-written to {args.out}: trace.html (open it in a browser), pareto.png, replies.jsonl, results.json
+written to {args.out}: trace.html (open it in a browser), pareto.png, pareto.csv, replies.jsonl, results.json
 
 Next, words of your own, or a conversation:
   {generate} --policy {folder / "policy"} --value {folder / VALUE} \\

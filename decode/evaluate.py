@@ -23,8 +23,9 @@ reward is counted, and left out with its partners.
 
 OUT/replies.jsonl gets every reply as it comes: the same command, started again after Ctrl-C or a crash, goes
 on from there, also with more methods or seeds, or with prompts behind the others; one with other settings is
-refused. In the end OUT holds results.json, results.md (a table) and pareto.png; --page writes all of it as a
-page, with what holds of the paper's three claims.
+refused. In the end OUT holds results.json, results.md (a table) and pictures, each with a CSV of its numbers;
+--page writes all of it as a page, with what holds of the paper's three claims. --official DIR writes the
+results as the official code's evaluate.py does.
 """
 
 import hashlib
@@ -44,13 +45,16 @@ from sia_jax.evaluation.fluency import FluencyScorer
 from sia_jax.evaluation.gate_numbers import GateNumbers
 from sia_jax.evaluation.method_runner import Chosen, Job, MethodRunner
 from sia_jax.evaluation.methods import plan_text
+from sia_jax.evaluation.official import OfficialPrompt, write_official_results
 from sia_jax.evaluation.records import GROWS, Records, Unit, make_record, prompt_key
 from sia_jax.evaluation.scoring import Scorer
 from sia_jax.evaluation.search.checks import check_searches
 from sia_jax.evaluation.statistics import FEWEST
+from sia_jax.evaluation.token_figures import token_figures
 from sia_jax.files.lock import locked
 from sia_jax.files.writing import write_text
-from sia_jax.reports.evaluation import draw_pareto, results_text, write_page
+from sia_jax.reports.evaluation import results_text, write_page
+from sia_jax.reports.evaluation_pictures import write_pictures
 from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import command, goes_on, program, read_options
 from sia_jax.runs.console import Terminal
@@ -60,7 +64,7 @@ from sia_jax.runs.journal import Journal
 from sia_jax.runs.progress import RunProgress, clock, waiting
 from sia_jax.runs.provenance import head_commit, host_description
 from sia_jax.runs.rewards import find_judge, find_reward
-from sia_jax.text.chat import Message
+from sia_jax.text.chat import Message, raw_prompt_text
 from sia_jax.text.forms import Prompting
 
 
@@ -76,7 +80,9 @@ def main(args: Args) -> None:
     smaller = f"lower --batch, now {args.batch}"
     with program("decode.evaluate", interrupted=interrupted, smaller=smaller) as console:
         check_options(args)
-        with locked(folders=(Path(args.out),), files=(None if args.page is None else Path(args.page),)):
+        official = None if args.official is None else Path(args.official)
+        page = None if args.page is None else Path(args.page)
+        with locked(folders=(Path(args.out), official), files=(page,)):
             evaluation = _Evaluation(args, console)
             evaluation.run()
 
@@ -102,6 +108,7 @@ class _Evaluation:
         self._gold_templates = [] if self.gold is None else self.gold.templates(date, optional=has_other)
         self._templates = self.reward.templates(date, optional=any(self._gold_templates))
         without_weights = runner.Models(self.policy, preflight.value_without_weights(args, self.policy))
+        self._without_weights = without_weights
         most = args.max_new_tokens
         checks = self.reward.checks(self.prompts, self._templates, args.reward_max_tokens, most)
         if self.gold is not None:
@@ -134,6 +141,7 @@ class _Evaluation:
             overwrite=args.overwrite,
             varying=GROWS,
         )
+        self._check_official()
         pages = () if args.page is None else (Path(args.page).absolute().parent,)
         self._commit = head_commit(ignored=pages)  # what it writes itself changes no reply
         self._host = host_description()
@@ -257,7 +265,9 @@ class _Evaluation:
         gold: tuple[float | None, str],
         more: dict[str, Any],
     ) -> None:
-        record = make_record(unit, gate, index, prompt_key(self.prompts[index]), chosen, gold)
+        official = self.args.official is not None
+        name = prompt_key(self.prompts[index])
+        record = make_record(unit, gate, index, name, chosen, gold, official=official)
         self.journal.write(record | more | {"commit": self._commit, "machine": self._host})
 
     def _report(self) -> None:
@@ -265,15 +275,19 @@ class _Evaluation:
         args, out = self.args, Path(self.args.out)
         own = {method.key: self.records.of(method) for method in self.methods}
         with waiting(self.console, "comparing"):
-            results = self._results(Comparison(self.methods, own, resamples=args.resamples))
+            comparison = Comparison(self.methods, own, resamples=args.resamples)
+            results = self._results(comparison)
             write_text(out / "results.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
             write_text(out / "results.md", results_text(results))
-            draw_pareto(results, out / "pareto.png")
+            pictures = write_pictures(results, out)
+            if args.official is not None:
+                write_official_results(Path(args.official), comparison.measured, self._official_prompts())
             if args.page is not None:
                 write_page(
                     results,
                     Path(args.page),
-                    out / "pareto.png",
+                    pictures,
+                    out,
                     title=args.title,
                     introduction=None if args.introduction is None else Path(args.introduction),
                     appendix=None if args.appendix is None else Path(args.appendix),
@@ -281,8 +295,36 @@ class _Evaluation:
         for claim in results["claims"][results["measures"][0]]:
             self._say(f"{claim['name']}: {claim['verdict']}. {claim['statement']}")
         self._say(
-            f"table, picture and numbers in {args.out}" + (f", page in {args.page}" if args.page else "")
+            f"table, pictures and numbers in {args.out}" + (f", page in {args.page}" if args.page else "")
         )
+
+    def _check_official(self) -> None:
+        """The replies that are there, of a run that goes on, hold what --official tells of them.
+
+        Raises:
+          ValueError: some do not.
+        """
+        if self.args.official is None:
+            return
+        lacking = self.records.lacking("official", "text")
+        if lacking:
+            raise ValueError(
+                f"{self.journal.path}: {lacking:,} replies have no ids, for they were made without "
+                "--official; leave it out, name another folder, or pass --overwrite"
+            )
+
+    def _official_prompts(self) -> list[OfficialPrompt]:
+        """The prompts as both models see them, in ids and in text."""
+        models, found = self._without_weights, []
+        policy = models.policy.tokenizer
+        value = policy if models.value is None else models.value.tokenizer or policy
+        assert policy is not None  # prompts are conversations
+        assert value is not None
+        for index, (prompt, own) in enumerate(zip(self.prompts, self.ids, strict=True)):
+            others = prompting.value_ids(models, prompt, own, self.args)
+            text = raw_prompt_text(self._messages(index))
+            found.append(OfficialPrompt.of(text, (policy, own), (value, others)))
+        return found
 
     def _results(self, comparison: Comparison) -> dict[str, Any]:
         args = self.args
@@ -303,6 +345,7 @@ class _Evaluation:
             "seeds": list(self.records.seeds),
             "resamples": args.resamples,
             **to_json(comparison),
+            "tokens": token_figures(comparison),
         }
         sources = [self.reward] if self.gold is None else [self.reward, self.gold]
         provenance = {what: text for source in sources for what, text in source.provenance().items()}

@@ -20,7 +20,8 @@ from sia_jax.evaluation.methods import (
 )
 from sia_jax.evaluation.search.expressions import parse_search
 from sia_jax.files.outputs import check_outputs, check_suffix
-from sia_jax.reports.evaluation import picture_of, read_appendix
+from sia_jax.reports.evaluation import read_appendix
+from sia_jax.reports.evaluation_pictures import FILES, places_beside
 from sia_jax.runs import prompting, runner
 from sia_jax.runs.cli import (
     Count,
@@ -37,8 +38,8 @@ from sia_jax.runs.cli import (
 from sia_jax.runs.options import SamplingArgs
 from sia_jax.runs.rewards import RewardArgs, reward_inputs
 
-WRITTEN = ("replies.jsonl", "results.json", "results.md", "pareto.png")
-"""What stands in OUT at the end."""
+WRITTEN = ("replies.jsonl", "results.json", "results.md", *FILES)
+"""What stands in OUT at the end; of pictures those for which there are numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +98,15 @@ class Args(PromptFileArgs, RewardArgs, SamplingArgs):
     resamples: Count = 10_000
     """Of the bootstrap."""
     page: File = None
-    """A .md file for the page; its picture goes beside it."""
+    """A .md file for the page; its pictures go beside it."""
     title: str = "Methods compared"
     """Of the page."""
     introduction: File = None
     """A file of Markdown that the page begins with."""
     appendix: File = None
     """Another one, such as entropy_study.md, that stands near the page's end; its pictures are copied too."""
+    official: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
+    """A folder for results in the official code's form: METHOD/seed-SEED/results.json."""
     overwrite: Flag = False
     """Begin anew, whatever OUT holds."""
 
@@ -168,9 +171,10 @@ def check_options(args: Args) -> None:
         files={
             **{f"--out's {name}": out / name for name in WRITTEN},
             "--page": page,
-            "--page's picture": None if page is None else picture_of(page),
+            **({} if page is None else {f"--page's {p.name}": p for p in places_beside(page).values()}),
             **{f"--page's {copy.name}": copy for copy in pictures.values()},
         },
+        folders={"--official": args.official},
     )
 
 

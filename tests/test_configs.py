@@ -1,15 +1,21 @@
-"""The configs of the paper's runs: what their docstrings compute is so, and the recipe is the paper's."""
+"""The configs of the paper's runs: what they say is so, and every command is one that its program takes."""
 
 import importlib
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import jax
 import pytest
 
+from decode.evaluate_options import methods_of
 from sia_jax.costs.roofline import training_flops
+from sia_jax.evaluation.calibration import Calibration
 from sia_jax.models.config import ModelConfig, RopeConfig
 from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.models.transformer import abstract_model
+from sia_jax.runs.cli import read_options
 
 SHAPES = {
     "qwen3_0_6b": ("qwen3", 1024, 3072, 28, 16, 128, 151936),
@@ -18,6 +24,18 @@ SHAPES = {
     "llama3_2_1b": ("llama", 2048, 8192, 16, 32, 64, 128256),
     "llama3_2_3b": ("llama", 3072, 8192, 28, 24, 128, 128256),
 }
+
+
+EVALUATIONS = {
+    "baselines": {"base", "base-best-of-8-by-reward", "dense", "entropy-0.2", "base-args-1-by-reward"},
+    "gates": {"base", "dense", "entropy-0.1", "entropy-0.8", "random-0.1", "random-0.8"},
+    "with_best_of_n": {"base-best-of-8-by-reward", "entropy-0.2", "entropy-0.2-best-of-8-by-value"},
+    "weak_to_strong": {"base", "dense", "entropy-0.2"},
+    "post_trained": {"base", "dense", "entropy-0.2"},
+}
+"""Methods that each must have."""
+
+README = Path(__file__).parents[1] / "configs" / "README.md"
 
 
 def shape_of(name: str) -> ModelConfig:
@@ -40,7 +58,7 @@ def shape_of(name: str) -> ModelConfig:
 
 def test_every_config_is_tested():
     files = {path.stem for path in (Path(__file__).parents[1] / "configs").glob("[!_]*.py")}
-    assert files == set(SHAPES)
+    assert files == {*SHAPES, *EVALUATIONS, "thresholds"}
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -69,3 +87,65 @@ def test_the_recipe_is_the_papers(name):
     assert (args.learning_rate, args.weight_decay, args.clip_norm) == (1e-4, 1e-4, 1.0)
     assert args.targets == ("q_proj", "k_proj", "v_proj", "o_proj")
     assert (args.trained, args.objective, args.schedule) == ("lora", "mean", "constant")
+
+
+@pytest.mark.parametrize("name", [*SHAPES, *EVALUATIONS, "thresholds"])
+def test_a_config_is_what_its_program_takes_and_may_be_given_another_value(name):
+    module = importlib.import_module(f"configs.{name}")
+    assert read_options(module.Args, [], default=module.ARGS) == module.ARGS
+    assert read_options(module.Args, ["--out", "elsewhere"], default=module.ARGS).out != module.ARGS.out
+
+
+@pytest.mark.parametrize("name", EVALUATIONS)
+def test_an_evaluation_compares_what_it_says_at_the_shares_that_thresholds_are_made_for(name):
+    args = importlib.import_module(f"configs.{name}").ARGS
+    ratios = importlib.import_module("configs.thresholds").ARGS.ratios
+    methods = methods_of(args, Calibration(Path("t.json"), "", dict.fromkeys(ratios, 1.0), {}, {}))
+    assert {method.key for method in methods} >= EVALUATIONS[name]
+    assert args.max_new_tokens == importlib.import_module("configs.thresholds").ARGS.max_new_tokens
+    assert args.gold_reward == "Skywork/Skywork-Reward-V2-Llama-3.1-8B"
+
+
+def commands_of(block: str) -> list[list[str]]:
+    """The words of each `python` that a block of shell runs, loops and all."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("there is no bash")
+    recorded = "python() { printf '%s\\n' \"$@\"; echo; }\nset -eu\n" + block
+    done = subprocess.run([bash, "-c", recorded], capture_output=True, text=True, check=True, timeout=60)
+    return [lines.splitlines() for lines in done.stdout.split("\n\n") if lines]
+
+
+def test_every_command_of_the_page_is_one_that_its_program_takes_and_writes_to_a_place_of_its_own():
+    commands = [
+        words
+        for block in re.findall(r"```\n(.*?)```", README.read_text(), re.DOTALL)
+        for words in commands_of(block)
+    ]
+    made: list[str] = []
+    thresholds, folders = set(), set()
+    for flag, name, *words in commands:
+        assert flag == "-m"
+        module = importlib.import_module(name)
+        try:
+            args = read_options(module.Args, words, default=getattr(module, "ARGS", None))
+        except SystemExit:
+            pytest.fail(f"no such command: {name} {words}")
+        made.append(str(args.page if name == "decode.compare" else args.out))
+        if name == "configs.thresholds":
+            thresholds.add(args.out)
+        elif name == "decode.compare":
+            assert folders.issuperset(args.folders)
+        else:
+            assert args.thresholds in thresholds
+            folders.add(args.out)
+    assert len(made) == len(set(made)) == 10 + 3 * 4 * 5 + 2 * 4 * 3 + 2 * 4
+
+
+def test_the_page_names_every_config_and_every_file_of_prompts():
+    page = README.read_text()
+    for name in ("thresholds", *EVALUATIONS, *SHAPES):
+        assert f"`{name}`" in page
+    prompts = {Path(importlib.import_module(f"configs.{name}").ARGS.prompts).name for name in EVALUATIONS}
+    for name in {*prompts, "wildguard_test.parquet"}:
+        assert f"`{name}`" in page

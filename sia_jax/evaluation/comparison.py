@@ -283,6 +283,7 @@ class Comparison:
             },
             "tokens_per_second": tokens_per_second(one.tokens, _seconds(one.records)),
             "tokens_per_second_by_seed": [_rate_of(one.records, seed) for seed in self.seeds],
+            "seconds_per_reply_by_seed": [_seconds_of(one.records, seed) for seed in self.seeds],
             "flops_per_token": {
                 model: sum(record["flops"][model] for record in one.records) / max(one.tokens, 1)
                 for model in ("policy", "value", "reward")
@@ -308,9 +309,16 @@ def tokens_per_second(tokens: int, seconds: float) -> float | None:
 
 
 def _rate_of(records: Sequence[Record], seed: int) -> float | None:
-    """Of the replies that were chosen under a seed."""
+    """Of the replies that were chosen under a seed; None where it was measured too briefly."""
     own = [record for record in records if record["seed"] == seed]
     return tokens_per_second(sum(record["length"] for record in own), _seconds(own))
+
+
+def _seconds_of(records: Sequence[Record], seed: int) -> float | None:
+    """A reply's, under a seed; None as above."""
+    own = [record for record in records if record["seed"] == seed]
+    seconds = _seconds(own)
+    return seconds / len(own) if seconds >= MEASURED_SECONDS else None
 
 
 def _seconds(records: Sequence[Record]) -> float:

@@ -13,6 +13,8 @@ from sia_jax.evaluation.comparison import Record
 from sia_jax.evaluation.gate_numbers import GateNumbers, check_numbers_in, numbers_in
 from sia_jax.evaluation.method_runner import Chosen
 from sia_jax.evaluation.methods import CalibratedGates, Method, gate_numbers
+from sia_jax.evaluation.official import check_official, official_fields
+from sia_jax.evaluation.token_counts import check_counts, token_counts
 from sia_jax.files.shown import shown_value
 from sia_jax.runs.journal import is_finite
 
@@ -114,6 +116,12 @@ class Records:
         method, seed = unit
         return [i for i in range(len(self._prompts)) if (method.key, seed, i) not in self._records]
 
+    def lacking(self, *names: str) -> int:
+        """How many records of the units lack one of these fields."""
+        keys = ((method.key, seed, i) for method, seed in self.units for i in range(len(self._prompts)))
+        there = [self._records[key] for key in keys if key in self._records]
+        return sum(any(name not in record for name in names) for record in there)
+
     def of(self, method: Method, seeds: Sequence[int] | None = None) -> list[Record]:
         """Those of a method, all of which are there.
 
@@ -186,6 +194,8 @@ def make_record(
     name: PromptKey,
     chosen: Chosen,
     gold: tuple[float | None, str],
+    *,
+    official: bool = False,
 ) -> dict[str, Any]:
     """A record, but for where it was made.
 
@@ -196,6 +206,7 @@ def make_record(
       name: `prompt_key` of it.
       chosen: what the method gives.
       gold: the gold reward of that, and why there is none, where one is asked for.
+      official: whether it holds what the official form of results tells of a reply.
     """
     (method, seed), reply = unit, chosen.reply
     return {
@@ -210,6 +221,8 @@ def make_record(
         "length": len(reply.tokens),
         "junctions": reply.num_junctions,
         "shifted": reply.num_shifted,
+        "counts": token_counts(reply.junction, reply.entropy, reply.shifted),
+        **(official_fields(reply) if official else {}),
         "policy_logprob": _nats(reply.policy_logprob),
         "logprob": None if method.search is not None else _nats(reply.logprob),
         "gold": gold[0],
@@ -270,6 +283,10 @@ def check_record(record: Mapping[str, Any], *, gold: bool, fluency: bool = False
         logprob = record.get(name)
         if logprob is not None and not (is_finite(logprob) and logprob <= 0):
             raise ValueError(f"{name} must be a number up to 0, or null, got {shown_value(logprob, 60)}")
+    if "counts" in record:
+        check_counts(record["counts"], record["length"])
+    if "official" in record:
+        check_official(record["official"], record["length"])
     for name in ("method", "finish_reason", "commit", "machine"):
         if not isinstance(record[name], str):
             raise ValueError(f"{name} must be a text, got {shown_value(record[name], 60)}")

@@ -15,28 +15,17 @@ from sia_jax.evaluation.statistics import FEWEST, FEWEST_OTHERS, Interval
 from sia_jax.files import strict_json
 from sia_jax.files.reading import check_file, read_bytes
 from sia_jax.files.shown import shown_value
-from sia_jax.files.writing import copy_file, make_folder, replacing, write_text
+from sia_jax.files.writing import copy_file, make_folder, write_text
 from sia_jax.reports import markdown
+from sia_jax.reports.evaluation_pictures import copy_beside, places_beside
 from sia_jax.reports.gates import equal_ratio_section, gate_text
 from sia_jax.reports.likelihoods import likelihoods_section
 from sia_jax.reports.measures import differences_section, texts_section
+from sia_jax.reports.pictures import Picture
+from sia_jax.reports.titles import reward_title
 
 Results = Mapping[str, Any]
 """What `decode.evaluate` writes to results.json."""
-
-_COLOURS = {
-    "entropy": "#1f6fb4",
-    "random": "#d9822b",
-    "dense": "#7b3fa0",
-    "base": "#555555",
-    "n": "#2e8b57",
-    "steered n": "#b03060",
-    "entropy-ratio": "#8c6d31",
-    "position": "#17a2b8",
-    "budget": "#7f7f00",
-    "learned": "#c0392b",
-}
-
 
 _TARGET = (
     r"\]\(\s*(?P<link><[^<>\n]+>|(?:[^\s()<>]|\([^\s()]*\))+)"
@@ -115,22 +104,6 @@ def _values(row: Mapping[str, Any]) -> str:
     return f"{read:.2f}" + (f" ({decided:.0%} without)" if decided else "")
 
 
-def _title(results: Results, measure: str) -> str:
-    """'gold reward (a program that reads the text)': whose reward a measure is."""
-    settings = results.get("settings", {})
-    if measure == "gold":
-        is_model = str(settings.get("gold")).startswith("reward model ")
-        whose = "another reward model's" if is_model else "a program that reads the text"
-    elif "reward_functions" not in settings:
-        whose = "a sum of reward models'" if "further_reward_models" in settings else "the reward model's"
-    elif settings["reward"] is None:
-        whose = "a program that reads the text"
-    else:
-        models = "reward models'" if "further_reward_models" in settings else "a reward model's"
-        whose = f"{models} and a program's"
-    return f"{measure} reward ({whose})"
-
-
 def _rates(rates: Sequence[float | None]) -> str:
     """'950 to 1,400': the slowest and the fastest, to two digits; nothing where one is not known."""
     known = [rate for rate in rates if rate is not None]
@@ -144,7 +117,7 @@ def claims_text(results: Results) -> str:
     """The claims and their evidence, measure by measure, as Markdown."""
     parts = []
     for measure in results["measures"]:
-        parts.append(f"### On the {_title(results, measure)}\n")
+        parts.append(f"### On the {reward_title(results, measure)}\n")
         for number, claim in enumerate(results["claims"][measure], start=1):
             parts.append(f"{number}. **{claim['name']}: {claim['verdict']}.** {claim['statement']}\n")
             parts.append("".join(f"   - {finding}\n" for finding in claim["findings"]))
@@ -157,74 +130,8 @@ def results_text(results: Results) -> str:
     return "\n".join(parts)
 
 
-def draw_pareto(results: Results, path: Path) -> None:
-    """Reward over the share of steered tokens, with 95% intervals, as a PNG; an old file is replaced.
-
-    Args:
-      results: of a comparison.
-      path: its folder is made if need be.
-    """
-    # Imported here because it takes a second; without pyplot, which would look for a display.
-    from matplotlib.figure import Figure
-
-    measures = results["measures"]
-    figure = Figure(figsize=(1 + 5.5 * len(measures), 5), dpi=120, layout="constrained")
-    for place, measure in enumerate(measures):
-        axes = figure.add_subplot(1, len(measures), place + 1)
-        _draw(axes, results["rows"], measure, _title(results, measure))
-        if place == 0:
-            axes.legend(frameon=False, fontsize="small", loc="best")
-    make_folder(path.parent)
-    with replacing(path) as new:
-        figure.savefig(new, format="png")
-
-
-def _draw(axes: Any, rows: Sequence[Mapping[str, Any]], measure: str, title: str) -> None:
-    def points(chosen: Sequence[Mapping[str, Any]], label: str, colour: str, **style: Any) -> None:
-        rewards = [Interval.from_json(row["rewards"][measure]) for row in chosen]
-        means = [reward.mean for reward in rewards]
-        # An interval that is not known is drawn as none.
-        below = [reward.mean - reward.low if reward.is_known else 0.0 for reward in rewards]
-        above = [reward.high - reward.mean if reward.is_known else 0.0 for reward in rewards]
-        ratios = [100 * row["ratio"] for row in chosen]
-        axes.errorbar(
-            ratios, means, yerr=(below, above), label=label, color=colour, capsize=3, linewidth=1.4, **style
-        )
-
-    for kind, label, marker in (
-        ("entropy", "entropy gate", "o-"),
-        ("random", "random gate", "s--"),
-        ("entropy-ratio", "entropy ratio gate", "^-."),
-        ("position", "first tokens", "v-."),
-        ("budget", "budget", "<-."),
-        ("learned", "learned gate", ">-."),
-        ("dense", "dense", "D"),
-        ("base", "base", "o"),
-    ):
-        chosen = sorted((r for r in rows if r["kind"] == kind and _is_plain(r)), key=lambda r: r["ratio"])
-        if chosen:
-            points(chosen, label, _COLOURS[kind], fmt=marker, markersize=6)
-        if chosen and kind in ("base", "dense"):
-            mean = Interval.from_json(chosen[0]["rewards"][measure]).mean
-            axes.axhline(mean, color=_COLOURS[kind], linewidth=0.8, linestyle=":", zorder=0)
-    markers = iter("^vP<>X")
-    for row in rows:
-        if not _is_plain(row):
-            steered = "steered n" if row.get("bound") is None else row["kind"]
-            colour = _COLOURS["n" if row["kind"] == "base" else steered]
-            points([row], row["name"], colour, fmt=next(markers, "*"), markersize=8)
-    axes.set(xlabel="steered tokens, %", ylabel=title, xlim=(-4, 104))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _is_plain(row: Mapping[str, Any]) -> bool:
-    """Whether the method draws one reply, under the run's own tilt, and gives it."""
-    return row["n"] == 1 and row.get("search") is None and row.get("bound") is None
-
-
 def evaluation_page(
-    results: Results, *, title: str, introduction: str, picture: str, appendix: str = ""
+    results: Results, *, title: str, introduction: str, pictures: str = "", appendix: str = ""
 ) -> str:
     """The Markdown page of a comparison.
 
@@ -232,7 +139,7 @@ def evaluation_page(
       results: of a comparison.
       title: of the page.
       introduction: what was evaluated; a paragraph or none.
-      picture: link to the picture, relative to the page.
+      pictures: Markdown that shows them.
       appendix: sections of another report, which come before how it was made.
     """
     settings, calibration = results["settings"], results["calibration"]
@@ -271,7 +178,7 @@ def evaluation_page(
         "## All methods\n",
         evaluation_table(results),
         _explanations(results),
-        f"![Reward over the share of steered tokens]({picture})\n",
+        pictures,
         *_further(results),
         *([appendix.rstrip() + "\n"] if appendix else []),
         "## How it was made\n",
@@ -284,7 +191,8 @@ def evaluation_page(
 def write_page(
     results: Results,
     page: Path,
-    picture: Path,
+    pictures: Sequence[Picture],
+    folder: Path,
     *,
     title: str,
     introduction: Path | None = None,
@@ -295,7 +203,8 @@ def write_page(
     Args:
       results: of the comparison.
       page: a .md file.
-      picture: what `draw_pareto` drew.
+      pictures: that were drawn.
+      folder: into which.
       title: of the page.
       introduction: Markdown that it begins with.
       appendix: see `read_appendix`.
@@ -304,17 +213,12 @@ def write_page(
       OSError, ValueError: a file that cannot be read or written.
     """
     text = "" if introduction is None else read_markdown(introduction)
-    more, pictures = read_appendix(appendix, page)
+    more, copies = read_appendix(appendix, page)
     make_folder(page.parent)
-    for old, new in {picture: picture_of(page), **pictures}.items():
+    for old, new in copies.items():
         copy_file(old, new)
-    name = picture_of(page).name
-    write_text(page, evaluation_page(results, title=title, introduction=text, picture=name, appendix=more))
-
-
-def picture_of(page: Path) -> Path:
-    """Where the picture of a page goes."""
-    return page.with_name(f"{page.stem}-pareto.png")
+    shown = copy_beside(pictures, folder, page)
+    write_text(page, evaluation_page(results, title=title, introduction=text, pictures=shown, appendix=more))
 
 
 def read_markdown(file: Path) -> str:
@@ -341,7 +245,8 @@ def read_appendix(appendix: Path | None, page: Path, name: str = "") -> tuple[st
         return "", {}
     text, name = read_markdown(appendix), name or str(appendix)
     try:
-        text, names = with_pictures_named(text, f"{page.stem}-", taken=(picture_of(page).name,))
+        taken = [place.name for place in places_beside(page).values()]
+        text, names = with_pictures_named(text, f"{page.stem}-", taken=taken)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     pictures = {appendix.parent / file: page.with_name(new) for file, new in names.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 FOLDERS = {
     "decode": "Generate, and measure:",
     "train": "Prepare data, and train:",
-    "configs": "Training runs of the paper:",
+    "configs": "Runs of the paper:",
 }
 """What the programs of a folder are for. Those of decode are called by their names alone."""
 _PACKAGE = Path(__file__).parents[1]

@@ -69,6 +69,19 @@ def test_thresholds_are_quantiles_of_the_entropies_that_decode_generate_records(
         assert abs(row["share"] - ratio) <= 1 / len(entropies)
 
 
+def test_quantiles_are_written_of_thresholds_that_are_there_and_others_are_refused(
+    args: Args, folder: Path, tmp_path: Path
+) -> None:
+    Path(args.out).write_bytes((folder / "thresholds.json").read_bytes())
+    calibrate.main(replace(args, official=str(tmp_path / "quantiles.json")))
+    rows = json.loads(Path(args.out).read_text())["thresholds"]
+    found = json.loads((tmp_path / "quantiles.json").read_text())
+    assert found == {"quantiles": {"0.2": rows[1]["threshold"], "0.4": rows[0]["threshold"]}}
+    for official, message in (("q.txt", "--official must be a .json file"), ("thresholds.json", "are both")):
+        with pytest.raises(SystemExit, match=message):
+            calibrate.main(replace(args, official=str(tmp_path / official)))
+
+
 def test_a_run_goes_on_after_a_torn_line(
     args: Args, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,6 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "page": str(folder / "docs" / "w.md"),
         "introduction": str(folder / "hello.md"),
         "appendix": str(folder / "more" / "more.md"),
+        "official": str(folder / "official"),
     }
     evaluate.main(replace(evaluation_args(folder), **extra))
     return folder
@@ -140,6 +141,73 @@ def test_replies_and_rewards_are_those_of_the_library(lines: Lines, folder: Path
             assert mine[index]["proxy"] == pytest.approx(score, abs=1e-5)
 
 
+def test_counts_are_of_the_reply_that_is_told(lines: Lines, results: dict[str, Any]) -> None:
+    for line in lines:
+        counts = line["counts"]
+        assert sum(counts["junctions"]) == line["junctions"]
+        assert sum(counts["shifted"]) == line["shifted"]
+        assert sum(counts["shifted"] + counts["unshifted"]) == line["length"]
+    for line in own(lines, "dense"):
+        tenths = [10 * t // line["length"] for t in range(line["length"])]
+        assert line["counts"]["junctions"] == np.bincount(tenths, minlength=10).tolist()
+    keys = [one["key"] for one in results["tokens"]["junctions"]]
+    assert keys == ["dense", "entropy-0.6", "entropy-0.8", "random-0.6", "random-0.8"]
+    assert results["tokens"]["entropy"]["shifted"] == sum(line["shifted"] for line in own(lines, "dense"))
+
+
+def test_official_results_tell_the_same_replies(lines: Lines, folder: Path) -> None:
+    policy = sia_jax.load_policy(str(folder / "policy"))
+    value = sia_jax.load_value_model(str(folder / "value"), backbone=policy, policy=policy)
+    prompts = read_prompts(folder / "prompts.jsonl")
+    for method in METHODS:
+        for seed in (0, 1):
+            path = folder / "official" / method / f"seed-{seed}" / "results.json"
+            found = json.loads(path.read_text(encoding="utf-8"))
+            mine = {line["index"]: line for line in own(lines, method, seed)}
+            assert [row["id"] for row in found] == [1, 2, 3, 4, 5]
+            for row, prompt in zip(found, prompts, strict=True):
+                line = mine[prompt.index]
+                ids, mask = (
+                    [int(x) for x in row[name].split(",")]
+                    for name in ("generated_tokens_ids", "rm_guided_tokens_mask")
+                )
+                assert row["result"] == line["text"] == policy.tokenizer.decode(ids, skip_special_tokens=True)
+                assert (len(ids), sum(mask)) == (line["length"], line["junctions"])
+                assert row["intervene_ratio"] == line["junctions"] / line["length"]
+                assert (row["elapsed"], row["reward"]) == (line["seconds"], line["proxy"])
+                assert row["prompt"] == f"Human:\n{prompt.messages[0]['content']}\nAssistant:\n"
+                for model, name in ((policy, "llm"), (value, "rm")):
+                    wanted = list(model.prompt_ids(prompt.messages))
+                    assert row[f"{name}_prompt_tokens_ids"] == ",".join(map(str, wanted))
+                    assert row[f"{name}_prompt"] == policy.tokenizer.decode(wanted)
+
+
+def test_official_results_of_replies_without_ids_are_refused(
+    folder: Path, lines: Lines, tmp_path: Path, no_loading: None
+) -> None:
+    without = [{name: x for name, x in line.items() if name != "official"} for line in lines[:7]]
+    rest = [*without, *lines[7:]]
+    (tmp_path / "replies.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rest))
+    args = replace(evaluation_args(folder), out=str(tmp_path), official=str(tmp_path / "official"))
+    with pytest.raises(SystemExit, match=r"7 replies have no ids, .*leave it out, .*--overwrite"):
+        evaluate.main(args)
+    assert not (tmp_path / "official").exists()
+    with pytest.raises(SystemExit, match="lies in --official"):
+        evaluate.main(replace(args, official=str(tmp_path)))
+
+
+def test_replies_of_an_earlier_release_lack_the_pictures_of_their_tokens_alone(
+    folder: Path, lines: Lines, tmp_path: Path, no_loading: None
+) -> None:
+    old = [{name: x for name, x in line.items() if name not in ("counts", "official")} for line in lines]
+    (tmp_path / "replies.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old))
+    evaluate.main(replace(evaluation_args(folder), out=str(tmp_path)))
+    written = {path.stem for path in tmp_path.glob("*.png")}
+    assert written == {"pareto", "pareto-flops", "gates"}
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["tokens"] == {"junctions": [], "entropy": None}
+
+
 def test_the_chosen_reply_is_the_best_one(lines: Lines, folder: Path) -> None:
     reward = sia_jax.load_reward_model(str(folder / "reward"))
     assert reward.name == "reward"
@@ -183,6 +251,12 @@ def test_the_results_are_means_of_the_lines(lines: Lines, results: dict[str, Any
     assert "(w-pareto.png)" in page
     picture = (folder / "docs" / "w-pareto.png").read_bytes()
     assert picture == (folder / "evaluation" / "pareto.png").read_bytes()
+    for name in ("pareto-flops", "gates", "junctions", "entropy"):
+        for kind in ("png", "csv"):
+            assert f"(w-{name}.{kind})" in page
+            copy = (folder / "docs" / f"w-{name}.{kind}").read_bytes()
+            assert copy == (folder / "evaluation" / f"{name}.{kind}").read_bytes()
+    assert "pareto-seconds" not in page  # of so short a time
     assert results["calibration"]["sha256"][:16] in page
     assert "## More\n\n![A dot](w-dot.png)" in page
     assert (folder / "docs" / "w-dot.png").read_bytes() == b"dot"
@@ -221,7 +295,8 @@ def test_a_run_goes_on_after_ctrl_c_to_the_same_replies(
 
     def timeless(lines: Lines) -> Lines:
         """Units one after the other, whichever of their replies came first."""
-        kept = [{name: x for name, x in line.items() if name not in ("seconds", "commit")} for line in lines]
+        untold = ("seconds", "commit", "official")
+        kept = [{name: x for name, x in line.items() if name not in untold} for line in lines]
         places = [(line["method"], line["seed"]) for line in kept]
         return sorted(kept, key=lambda line: (places.index((line["method"], line["seed"])), line["index"]))
 
@@ -513,6 +588,8 @@ def test_a_reply_without_a_proxy_reward_is_counted_and_left_out_with_its_partner
         {"threshold": "much"},
         {"rate": {}},
         {"finish_reason": 3},
+        {"counts": {"junctions": [0] * 10}},
+        {"official": {"generated_tokens_ids": "1", "rm_guided_tokens_mask": "2"}},
     ],
 )
 def test_replies_with_something_else_in_their_fields_are_refused_with_the_line(

@@ -10,11 +10,12 @@ import pytest
 from sia_jax.evaluation.claims import judge
 from sia_jax.reports.evaluation import (
     claims_text,
-    draw_pareto,
     evaluation_page,
     evaluation_table,
     with_pictures_named,
 )
+from sia_jax.reports.pareto import share_picture
+from sia_jax.reports.pictures import DPI, save_picture
 from tests.support.comparing import METHODS, made_up
 
 MEANS = dict(zip([method.key for method in METHODS], (0, 1, 1, 0.95, 1.1, 0.3, 0.9, 1.6, 1.4), strict=True))
@@ -96,17 +97,16 @@ def test_verdicts_stand_over_their_intervals(results: dict[str, Any]) -> None:
 def test_the_picture_is_a_png_with_a_panel_for_each_reward(
     results: dict[str, Any], measures: list[str], tmp_path: Path
 ) -> None:
-    path = tmp_path / "new folder" / "pareto.png"
-    draw_pareto(results | {"measures": measures}, path)
-    content = path.read_bytes()
+    save_picture(share_picture(results | {"measures": measures}), tmp_path / "new folder")
+    content = (tmp_path / "new folder" / "pareto.png").read_bytes()
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = struct.unpack(">II", content[16:24])
-    assert (width, height) == (120 * (1 + 5.5 * len(measures)), 600)
+    assert (width, height) == (int(DPI * (1 + 5.5 * len(measures))), 5 * DPI)
 
 
 def test_the_page_says_how_it_was_made(results: dict[str, Any]) -> None:
     page = evaluation_page(
-        results, title="A world", introduction="Hello.\n", picture="a-pareto.png", appendix="## X\n"
+        results, title="A world", introduction="Hello.\n", pictures="![p](a-pareto.png)\n", appendix="## X\n"
     )
     for part in (
         *("# A world\n", "Hello.", evaluation_table(results), claims_text(results), "(a-pareto.png)"),
@@ -131,7 +131,7 @@ def test_the_page_says_how_it_was_made(results: dict[str, Any]) -> None:
 
 def test_a_tilt_is_named_where_the_run_was_given_one(results: dict[str, Any]) -> None:
     tilted = results | {"settings": results["settings"] | {"tilt": "clipped(1, advantage)"}}
-    pages = [evaluation_page(x, title="", introduction="", picture="") for x in (results, tilted)]
+    pages = [evaluation_page(x, title="", introduction="", pictures="") for x in (results, tilted)]
     assert "temperature 1, beta 2, C = 10, at most" in pages[0]
     assert "temperature 1, beta 2, tilt clipped(1, advantage), C = 10, at most" in pages[1]
 
@@ -149,7 +149,7 @@ def test_pictures_of_an_appendix_get_names_of_their_own() -> None:
 def test_replies_that_failed_are_counted(results: dict[str, Any]) -> None:
     rows = [dict(row) for row in results["rows"]]
     rows[2]["non_finite"] = 3
-    page = evaluation_page(results | {"rows": rows}, title="", introduction="", picture="")
+    page = evaluation_page(results | {"rows": rows}, title="", introduction="", pictures="")
     assert "not finite: dense: 3" in page
 
 
@@ -213,7 +213,7 @@ def test_the_page_names_all_that_the_rewards_are_made_of(
     results: dict[str, Any], more: dict[str, Any], lines: list[str]
 ) -> None:
     changed = results | {"settings": results["settings"] | more}
-    page = evaluation_page(changed, title="", introduction="", picture="")
+    page = evaluation_page(changed, title="", introduction="", pictures="")
     for line in lines:
         assert line in page
 
@@ -221,6 +221,6 @@ def test_the_page_names_all_that_the_rewards_are_made_of(
 def test_replies_without_a_reward_are_counted(results: dict[str, Any]) -> None:
     rows = [dict(row) for row in results["rows"]]
     rows[2] |= {"unscored": 4, "gold_unscored": 5}
-    page = evaluation_page(results | {"rows": rows}, title="", introduction="", picture="")
+    page = evaluation_page(results | {"rows": rows}, title="", introduction="", pictures="")
     assert "Replies without a proxy reward, " in page
     assert ": dense: 4. Replies without a gold reward, left out likewise: dense: 5." in page

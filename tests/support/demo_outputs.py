@@ -55,6 +55,8 @@ def check(folder: Path) -> None:
     assert picture.shape[0] >= 400
     assert picture.shape[1] >= 800
     assert len(np.unique(picture[..., :3].reshape(-1, 3), axis=0)) > 20  # axes, curves, intervals
+    numbers = (folder / "pareto.csv").read_text(encoding="utf-8").splitlines()
+    assert len(numbers) == 1 + 2 * len(rows)
 
 
 def _check_record(record: dict) -> None:
