@@ -55,6 +55,7 @@ from sia_jax.files.lock import locked
 from sia_jax.files.writing import write_text
 from sia_jax.reports.evaluation import results_text, write_page
 from sia_jax.reports.evaluation_pictures import write_pictures
+from sia_jax.reports.examples import example_methods, examples_of, examples_section
 from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import command, goes_on, program, read_options
 from sia_jax.runs.console import Terminal
@@ -123,6 +124,8 @@ class _Evaluation:
             self.calibration.check(self.settings)
         self.methods = methods_of(args, self.calibration)
         check_searches(self.methods, args)
+        if args.examples:
+            example_methods(self.methods)
         self.records = Records(
             self.methods,
             range(args.seed, args.seed + args.seeds),
@@ -290,12 +293,34 @@ class _Evaluation:
                     out,
                     title=args.title,
                     introduction=None if args.introduction is None else Path(args.introduction),
+                    examples=self._examples(results["measures"][0]),
                     appendix=None if args.appendix is None else Path(args.appendix),
                 )
         for claim in results["claims"][results["measures"][0]]:
             self._say(f"{claim['name']}: {claim['verdict']}. {claim['statement']}")
         self._say(
             f"table, pictures and numbers in {args.out}" + (f", page in {args.page}" if args.page else "")
+        )
+
+    def _examples(self, measure: str) -> str:
+        """Some prompts with their replies under the first seed, in Markdown, if they are asked for."""
+        if not self.args.examples:
+            return ""
+        seed = self.records.seeds[0]
+        base, steered = example_methods(self.methods)
+        messages = [self._messages(index) for index in range(len(self.prompts))]
+        found = examples_of(
+            ["\n\n".join(message["content"] for message in own) for own in messages],
+            self.records.of(base, [seed]),
+            self.records.of(steered, [seed]),
+            measure,
+        )
+        return examples_section(
+            found,
+            self.args.examples,
+            measure=measure,
+            steered=steered.name,
+            chosen_from=f"all {len(found)} prompts under seed {seed} whose two replies have rewards",
         )
 
     def _check_official(self) -> None:

@@ -107,6 +107,10 @@ class Args(PromptFileArgs, RewardArgs, SamplingArgs):
     """Another one, such as entropy_study.md, that stands near the page's end; its pictures are copied too."""
     official: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
     """A folder for results in the official code's form: METHOD/seed-SEED/results.json."""
+    examples: Count = 0
+    """Prompts that the page shows with two replies in full: the policy's own, and that of the entropy gate
+    nearest to 20% (without one, of dense steering). By turns the largest gain, the middle one, the largest
+    loss."""
     overwrite: Flag = False
     """Begin anew, whatever OUT holds."""
 
@@ -129,6 +133,8 @@ def check_options(args: Args) -> None:
         raise ValueError(
             f"--seeds {args.seeds} from --seed {args.seed} on go past the largest, {MAX_SEED}; lower --seed"
         )
+    if args.examples < 0:
+        raise ValueError(f"--examples must be 0 or more, got {args.examples}")
     if args.combined < 0 or args.combined == 1:
         raise ValueError(f"--combined must be 2 or more, or 0 for none, got {args.combined}")
     if args.combined == 0:
@@ -146,7 +152,7 @@ def check_options(args: Args) -> None:
     if args.fluency_model is None:
         check_used(args, ("fluency_date_string",), "--fluency-model DIR")
     if args.page is None:
-        check_used(args, ("title", "introduction", "appendix"), "--page FILE")
+        check_used(args, ("title", "introduction", "appendix", "examples"), "--page FILE")
     check_suffix("--page", args.page, ".md")
     for name in ("introduction", "appendix"):
         file = getattr(args, name)

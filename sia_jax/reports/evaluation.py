@@ -131,7 +131,13 @@ def results_text(results: Results) -> str:
 
 
 def evaluation_page(
-    results: Results, *, title: str, introduction: str, pictures: str = "", appendix: str = ""
+    results: Results,
+    *,
+    title: str,
+    introduction: str,
+    pictures: str = "",
+    examples: str = "",
+    appendix: str = "",
 ) -> str:
     """The Markdown page of a comparison.
 
@@ -140,6 +146,7 @@ def evaluation_page(
       title: of the page.
       introduction: what was evaluated; a paragraph or none.
       pictures: Markdown that shows them.
+      examples: of `sia_jax.reports.examples.examples_section`, or none.
       appendix: sections of another report, which come before how it was made.
     """
     settings, calibration = results["settings"], results["calibration"]
@@ -180,6 +187,7 @@ def evaluation_page(
         _explanations(results),
         pictures,
         *_further(results),
+        examples,
         *([appendix.rstrip() + "\n"] if appendix else []),
         "## How it was made\n",
         f"```\n{commands}```\n" if commands else "",
@@ -196,6 +204,7 @@ def write_page(
     *,
     title: str,
     introduction: Path | None = None,
+    examples: str = "",
     appendix: Path | None = None,
 ) -> None:
     """The page of a comparison, and its pictures beside it.
@@ -207,6 +216,7 @@ def write_page(
       folder: into which.
       title: of the page.
       introduction: Markdown that it begins with.
+      examples: of `sia_jax.reports.examples.examples_section`, or none.
       appendix: see `read_appendix`.
 
     Raises:
@@ -218,7 +228,8 @@ def write_page(
     for old, new in copies.items():
         copy_file(old, new)
     shown = copy_beside(pictures, folder, page)
-    write_text(page, evaluation_page(results, title=title, introduction=text, pictures=shown, appendix=more))
+    sections = {"pictures": shown, "examples": examples, "appendix": more}
+    write_text(page, evaluation_page(results, title=title, introduction=text, **sections))
 
 
 def read_markdown(file: Path) -> str:

@@ -1,9 +1,11 @@
 """Which prompts stand for all of them, where two ways to reply are shown side by side, and how they look."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from sia_jax.evaluation.methods import Method
 from sia_jax.files.shown import shown
 
 
@@ -17,6 +19,51 @@ class Example:
     steered: str
     base_reward: float
     steered_reward: float
+
+
+def example_methods(methods: Sequence[Method]) -> tuple[Method, Method]:
+    """The policy alone, and what is shown beside it: the entropy gate nearest to 20%, or dense steering.
+
+    Args:
+      methods: of a comparison.
+
+    Raises:
+      ValueError: one of the two is not there.
+    """
+    plain = [method for method in methods if method.is_plain]
+    base = [method for method in plain if method.kind == "base"]
+    gated = sorted(
+        (method for method in plain if method.kind == "entropy"),
+        key=lambda method: abs((method.ratio or 0.0) - 0.2),
+    )
+    steered = gated or [method for method in plain if method.kind == "dense"]
+    if not base or not steered:
+        raise ValueError(
+            "examples are replies of the policy alone beside those of an entropy gate or of dense steering, "
+            f"got the methods {', '.join(method.name for method in methods)}; add base, and entropy or dense"
+        )
+    return base[0], steered[0]
+
+
+def examples_of(
+    prompts: Sequence[str],
+    base: Sequence[Mapping[str, Any]],
+    steered: Sequence[Mapping[str, Any]],
+    measure: str,
+) -> list[Example]:
+    """The pairs of replies that both have a reward.
+
+    Args:
+      prompts: their texts.
+      base: the records of the policy alone, one a prompt, under one seed.
+      steered: those of a method, likewise.
+      measure: "gold" or "proxy".
+    """
+    return [
+        Example(prompt, one["text"], other["text"], one[measure], other[measure])
+        for prompt, one, other in zip(prompts, base, steered, strict=True)
+        if one[measure] is not None and other[measure] is not None
+    ]
 
 
 def examples_section(

@@ -4,7 +4,14 @@ import re
 
 import pytest
 
-from sia_jax.reports.examples import Example, choose_shown, examples_section
+from sia_jax.evaluation.methods import Method
+from sia_jax.reports.examples import (
+    Example,
+    choose_shown,
+    example_methods,
+    examples_of,
+    examples_section,
+)
 
 
 @pytest.mark.parametrize(
@@ -56,3 +63,21 @@ def test_a_reply_cannot_end_the_block_that_it_stands_in() -> None:
     outside = re.sub(r"(`{3,})text\n.*?\n\1(?!`)", "", text, flags=re.DOTALL)
     assert "# Not a heading" not in outside
     assert text.startswith("## 1 prompt with replies in full\n")
+
+
+def test_shown_beside_the_policy_is_the_plain_entropy_gate_nearest_to_a_fifth_and_else_dense() -> None:
+    base, dense = Method("base"), Method("dense")
+    gates = [Method("entropy", ratio) for ratio in (0.1, 0.25, 0.4)]
+    others = [Method("entropy", 0.2, n=4, chooser="value"), Method("random", 0.2)]
+    assert example_methods([*others, base, dense, *gates]) == (base, gates[1])
+    assert example_methods([dense, *others, base]) == (base, dense)
+    for lacking in ([base, *others], [dense, *gates]):
+        with pytest.raises(ValueError, match="add base, and entropy or dense"):
+            example_methods(lacking)
+
+
+def test_a_pair_of_which_one_has_no_reward_is_no_example() -> None:
+    base = [{"text": f"own {i}", "proxy": reward} for i, reward in enumerate([1.0, None, 3.0])]
+    steered = [{"text": f"steered {i}", "proxy": reward} for i, reward in enumerate([4.0, 5.0, None])]
+    found = examples_of(["a", "b", "c"], base, steered, "proxy")
+    assert found == [Example("a", "own 0", "steered 0", 1.0, 4.0)]
