@@ -12,7 +12,7 @@ from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.score import POSITIONS, score
 from sia_jax.evaluation.scoring import BATCH_TOKENS, Aside, Said
 from sia_jax.models.passes import bucket_length
-from sia_jax.parallel.mesh import mesh_of, row_shards, row_sharding
+from sia_jax.parallel.mesh import mesh_of, row_sharding, row_shards
 from sia_jax.pretrained import Policy
 from sia_jax.steering.config import SteeringConfig
 from sia_jax.text.chat import Message
@@ -41,7 +41,7 @@ class Fluency:
 
 
 class FluencyScorer:
-    """Log-probabilities of replies' texts under a causal language model, in batches of their lengths' buckets.
+    """Log-probabilities of replies' texts under a causal language model, batched by their lengths' buckets.
 
     As of a `Labeller`, a bucket has one shape: a text's number is the same bits whatever else there is.
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from sia_jax.evaluation.ratios import ratio_difference, ratio_interval
-from sia_jax.evaluation.statistics import Interval, mean_interval, paired_difference
+from sia_jax.evaluation.statistics import Interval, mean_interval
 
 Record = Mapping[str, Any]
 Figure = Callable[..., Interval]
