@@ -241,7 +241,9 @@ def _run(
             found[place] = reply
             progress.advance(1, len(reply.tokens))
         groups = [[found[i * len(settings) + j] for j in range(len(settings))] for i in range(len(asked))]
-        proxies = Scorer((reward,), progress.aside).score([prompt.messages for prompt in asked], groups).rewards
+        proxies = (
+            Scorer((reward,), progress.aside).score([prompt.messages for prompt in asked], groups).rewards
+        )
     return [
         Scored(
             setting,

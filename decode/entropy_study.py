@@ -170,7 +170,7 @@ def main(args: Args) -> None:
             models = runner.Models(policy, preflight.value_without_weights(args.sampling, policy))
             settled = prompting.find_prompting(policy, args.sampling)
             prompting.announce(settled, prompts, console)
-            checks = [] if gold is None else gold.checks(prompts, {}, None, args.max_new_tokens)
+            checks = [] if gold is None else gold.checks(prompts, (), None, args.max_new_tokens)
             ids = preflight.policy_ids(prompts, models, args.sampling, settled, checks)
             settings = _settings(args, settled)
             if gold is not None:

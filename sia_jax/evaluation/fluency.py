@@ -41,7 +41,7 @@ class Fluency:
 
 
 class FluencyScorer:
-    """Log-probabilities of replies' texts under a causal language model, in batches of their lengths' buckets.
+    """Log-probabilities of replies' texts under a causal language model, batched by their lengths' buckets.
 
     As of a `Labeller`, a bucket has one shape: a text's number is the same bits whatever else there is.
 

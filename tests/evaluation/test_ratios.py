@@ -63,7 +63,7 @@ def test_95_in_100_intervals_hold_the_ratio(prompts: int) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("prompts", [20, 60])
 def test_of_2000_intervals_of_paired_ratios_95_in_100_hold_the_difference(prompts: int) -> None:
-    """By the functions in use, two replies to a prompt each, of which the second method's are half as likely."""
+    """By the functions in use, two replies to a prompt; those of the second method are half as likely."""
     rng, held = np.random.default_rng([prompts]), 0
     clusters = np.repeat(np.arange(prompts), 2).tolist()
     for world in range(2000):

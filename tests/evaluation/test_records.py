@@ -89,7 +89,9 @@ def test_a_text_of_another_kind_is_refused_and_one_that_is_missing_is_not() -> N
 def test_prompts_may_be_put_behind_those_that_have_replies() -> None:
     base = METHODS[0]
     made = record(base, 0, prompt_sha256="digest of a", settings={"prompts_sha256": "of two"})
-    grown = Records(METHODS, [3], [*PROMPTS, ("c", "digest of c")], GATES, gold=False, prompts_sha256="of three")
+    grown = Records(
+        METHODS, [3], [*PROMPTS, ("c", "digest of c")], GATES, gold=False, prompts_sha256="of three"
+    )
     grown.take(made)
     assert grown.missing((base, 3)) == [1, 2]
 
@@ -98,7 +100,10 @@ def test_a_prompt_that_has_replies_and_is_another_now_is_refused_by_its_name() -
     made = record(METHODS[0], 1, prompt_sha256="digest of b", settings={"prompts_sha256": "of two"})
     for prompts, told in (
         ([PROMPTS[0], ("b", "other words")], r"prompt 'b' has replies, and was worded otherwise"),
-        ([PROMPTS[0], ("c", "digest of b")], r"prompt 'b' is not the input's prompt at place 1, and has replies"),
+        (
+            [PROMPTS[0], ("c", "digest of b")],
+            r"prompt 'b' is not the input's prompt at place 1, and has replies",
+        ),
         ([PROMPTS[1], PROMPTS[0]], r"prompt 'b' is not the input's prompt at place 1"),
         ([PROMPTS[0]], r"prompt 'b' is not the input's prompt at place 1"),
     ):
@@ -114,7 +119,7 @@ def test_records_of_an_earlier_release_go_on_with_the_same_file_alone() -> None:
         if name == "of two":
             found.take(made)
             continue
-        with pytest.raises(ValueError, match="prompt 'a' has replies of an earlier release, .* same file"):
+        with pytest.raises(ValueError, match=r"prompt 'a' has replies of an earlier release, .* same file"):
             found.take(made)
 
 
@@ -126,7 +131,9 @@ def test_a_random_gate_that_has_replies_keeps_the_share_that_it_began_with() -> 
     def grown(rate: float | None) -> Records:
         found = Records(METHODS, [3], prompts, GATES, gold=False)
         for index in range(3):
-            found.take(record(entropy, 0) | {"index": index, "id": "abc"[index], "sampled_junctions": 1 + 2 * index})
+            found.take(
+                record(entropy, 0) | {"index": index, "id": "abc"[index], "sampled_junctions": 1 + 2 * index}
+            )
         for index in range(2) if rate is not None else ():
             found.take(record(random, index, rate=rate))
         return found

@@ -58,7 +58,10 @@ def test_of_several_models_each_has_its_own_template_and_all_are_counted(tmp_pat
     found = scorer.score([PROMPT], replies)
     for place, reply in enumerate(replies[0]):
         messages = [*PROMPT, {"role": "assistant", "content": reply.text}]
-        ids = [model.conversation_ids(messages, **own) for model, own in zip((first, second), templates, strict=True)]
+        ids = [
+            model.conversation_ids(messages, **own)
+            for model, own in zip((first, second), templates, strict=True)
+        ]
         one, two = (float(m.score([i], [len(i)])[0]) for m, i in zip((first, second), ids, strict=True))
         words = len(reply.text.split())
         assert found.parts[0][place] == pytest.approx({"one": one, "two": two, "words": words}, abs=1e-5)

@@ -31,7 +31,7 @@ def test_the_output_is_the_input_with_rewards_in_its_order(args: Args, finished:
     lines = lines_of(finished)
     rewards = [line.pop("reward") for line in lines]
     assert lines == LINES
-    model = sia_jax.load_reward_model(args.reward_model)
+    model = sia_jax.load_reward_model(args.reward_model[0])
     for line, reward in zip(LINES, rewards, strict=True):
         turns = line.get("messages") or [
             {"role": "user", "content": line["prompt"]},
@@ -79,7 +79,7 @@ def test_the_summary_says_what_became_of_the_lines(
 
 
 def test_rewards_that_are_not_finite_are_left_out(args: Args, folder: Path, tmp_path: Path) -> None:
-    model = sia_jax.load_reward_model(args.reward_model)
+    model = sia_jax.load_reward_model(args.reward_model[0])
     (token,) = model.tokenizer.encode("卵")[:1]
     embedding = model.params["model"]["embed_tokens"]["weight"].at[token].set(np.nan)
     broken = {**model.params["model"], "embed_tokens": {"weight": embedding}}
@@ -161,7 +161,7 @@ def test_nothing_labelled_is_a_failure_with_a_report(args: Args, tmp_path: Path)
     ("changes", "message"),
     [
         ({"input": "/nowhere/input.jsonl"}, "/nowhere/input.jsonl: no such file of conversations"),
-        ({"reward_model": "/nowhere/reward"}, "/nowhere/reward: no such folder"),
+        ({"reward_model": ("/nowhere/reward",)}, "/nowhere/reward: no such folder"),
         ({"out": "/"}, "--out must be a file, / is a folder"),
         ({"max_tokens": 0}, "--max-tokens must be 1 or more, got 0"),
         ({"batch_tokens": 0}, "--batch-tokens must be 1 or more, got 0"),

@@ -115,12 +115,16 @@ def test_a_sum_is_the_weighted_parts_that_stand_beside_it(
     assert all("reward_parts" not in line for line in lines_of(again))
 
 
-def test_several_models_are_one_sum_with_their_parts(args: Args, folder: Path, finished: Path, tmp_path: Path) -> None:
+def test_several_models_are_one_sum_with_their_parts(
+    args: Args, folder: Path, finished: Path, tmp_path: Path
+) -> None:
     models = (f"{args.reward_model[0]}=2", f"{folder / 'other'}=-1")
     out, alone = tmp_path / "sum.jsonl", tmp_path / "other.jsonl"
     label.main(replace(args, out=str(out), reward_model=models))
     label.main(replace(args, out=str(alone), reward_model=(str(folder / "other"),)))
-    parts = [{json.dumps(bare(line)): line["reward"] for line in lines_of(path)} for path in (finished, alone)]
+    parts = [
+        {json.dumps(bare(line)): line["reward"] for line in lines_of(path)} for path in (finished, alone)
+    ]
     found = lines_of(out)
     assert len(found) == len(parts[0]) == len(parts[1])
     for line in found:
