@@ -53,6 +53,8 @@ def place_labels(
       marks: all points.
       lines: polylines of the axes' units.
     """
+    from matplotlib.patheffects import withStroke  # takes a second
+
     figure = axes.figure
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -76,6 +78,7 @@ def place_labels(
             zorder=5,
         )
         text.set_in_layout(False)
+        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])  # lines may run below
         size = text.get_window_extent(figure.canvas.get_renderer())
         centre, box, distance = _best(point, (size.width, size.height), inside, placed, hard, soft, scale)
         text.set_position(tuple((centre - point) * 72 / figure.dpi))

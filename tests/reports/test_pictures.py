@@ -65,6 +65,14 @@ def results() -> dict[str, Any]:
     return to_json(comparison) | {"tokens": token_figures(comparison)}
 
 
+@pytest.fixture(scope="module")
+def folder(results: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All of its pictures."""
+    folder = tmp_path_factory.mktemp("pictures") / "new"
+    assert [picture.name for picture in write_pictures(results, folder)] == list(NAMES)
+    return folder
+
+
 def read_csv(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
@@ -88,17 +96,15 @@ def labels_of(axes: Any) -> list[tuple[str, np.ndarray]]:
 
 
 def test_all_pictures_are_drawn_each_with_its_numbers_beside_it(
-    results: dict[str, Any], tmp_path: Path
+    results: dict[str, Any], folder: Path
 ) -> None:
-    made = write_pictures(results, tmp_path / "new")
-    assert [picture.name for picture in made] == list(NAMES)
-    assert {path.name for path in (tmp_path / "new").iterdir()} == set(FILES)
-    for picture in made:
-        content = (tmp_path / "new" / f"{picture.name}.png").read_bytes()
+    assert {path.name for path in folder.iterdir()} == set(FILES)
+    for picture in pictures_of(results):
+        content = (folder / f"{picture.name}.png").read_bytes()
         assert content.startswith(b"\x89PNG\r\n\x1a\n")
         size = struct.unpack(">II", content[16:24])
         assert size == pytest.approx([DPI * side for side in picture.size], abs=1)
-        text = (tmp_path / "new" / f"{picture.name}.csv").read_text()
+        text = (folder / f"{picture.name}.csv").read_text()
         assert text == csv_text(picture.columns, picture.rows)
         assert {len(row) for row in csv.reader(text.splitlines())} == {len(picture.columns)}
 
@@ -106,10 +112,11 @@ def test_all_pictures_are_drawn_each_with_its_numbers_beside_it(
 def test_pictures_that_a_run_lacks_do_not_stay_from_an_earlier_one(
     results: dict[str, Any], tmp_path: Path
 ) -> None:
-    write_pictures(results, tmp_path)
-    (tmp_path / "mine.png").write_bytes(b"mine")
-    made = write_pictures(results | {"tokens": {"junctions": [], "entropy": None}}, tmp_path)
-    assert [picture.name for picture in made] == ["pareto", "pareto-flops", "pareto-seconds", "gates"]
+    for name in (*FILES, "mine.png"):
+        (tmp_path / name).write_bytes(b"of before")
+    few = {"measures": ["gold"], "rows": results["rows"][:2]}
+    made = write_pictures(few, tmp_path)
+    assert [picture.name for picture in made] == ["pareto", "pareto-flops", "pareto-seconds"]
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {name for picture in made for name in picture.files} | {"mine.png"}
 
@@ -265,16 +272,16 @@ def test_labels_find_room_where_points_lie_close() -> None:
 
 
 def test_a_page_shows_all_pictures_and_leads_to_their_numbers(
-    results: dict[str, Any], tmp_path: Path
+    results: dict[str, Any], folder: Path, tmp_path: Path
 ) -> None:
-    made = write_pictures(results, tmp_path / "out")
+    made = pictures_of(results)
     (tmp_path / "docs").mkdir()
-    text = copy_beside(made, tmp_path / "out", tmp_path / "docs" / "a b.md")
+    text = copy_beside(made, folder, tmp_path / "docs" / "a b.md")
     for picture in made:
         for file in picture.files:
             assert f"(a%20b-{file})" in text
             copy = tmp_path / "docs" / f"a b-{file}"
-            assert copy.read_bytes() == (tmp_path / "out" / file).read_bytes()
+            assert copy.read_bytes() == (folder / file).read_bytes()
         assert f"![{picture.caption}](" in text
 
 
