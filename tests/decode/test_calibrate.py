@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from decode import calibrate, generate
 from decode.calibrate import Args
-from sia_jax.evaluation.calibration import EARLIER, FORMAT, read_calibration
+from sia_jax.evaluation.calibration import FORMAT, read_calibration
 from sia_jax.evaluation.calibration import calibrate as make_thresholds
 from sia_jax.evaluation.shares import realised_share, share_caution, threshold_for
 from sia_jax.evaluation.token_features import features_of

@@ -5,7 +5,7 @@ import math
 from dataclasses import fields
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from sia_jax.steering import gates, tilts
@@ -210,7 +210,9 @@ TILTS = st.recursive(
 @example(Linear(-math.inf, -1e6, 1e6, 5e-324, -0.0, 1))
 @example(EntropyRatio(-math.inf) | (LogitGap(1e300) | Position(3)))
 def test_a_gate_is_what_its_text_says(gate):
-    assert parse_gate(text_of(gate)) == gate
+    text = text_of(gate)
+    assume(len(text) <= LONGEST)  # a dozen sums of six numbers of any length are too much
+    assert parse_gate(text) == gate
 
 
 @settings(max_examples=50, deadline=None)
