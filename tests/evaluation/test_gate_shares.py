@@ -35,7 +35,7 @@ def engine() -> Iterator[sia_jax.Engine]:
 
 
 def ask(engine: sia_jax.Engine, split: str, gates: Sequence[GateNumbers], count: int) -> list[sia_jax.Reply]:
-    """Replies to `count` prompts under each gate, gate by gate."""
+    """Replies to `count` prompts under each gate, gate by gate; at a strength of 0 the texts are the policy's."""
     chosen = prompts(split)[:: max(1, len(prompts(split)) // count)][:count]
     requests = [
         sia_jax.Request(
@@ -43,6 +43,7 @@ def ask(engine: sia_jax.Engine, split: str, gates: Sequence[GateNumbers], count:
             max_new_tokens=LENGTH,
             threshold=gate.threshold,
             gate=gate_of(gate),
+            beta=0.0,
             seed=seed,
         )
         for gate in gates
@@ -52,8 +53,8 @@ def ask(engine: sia_jax.Engine, split: str, gates: Sequence[GateNumbers], count:
     return [found[place] for place in range(len(requests))]
 
 
-def test_each_gate_steers_its_share_of_the_tokens_of_other_prompts(engine: sia_jax.Engine) -> None:
-    count = 120
+def test_each_gate_steers_its_share_of_the_policys_tokens_for_other_prompts(engine: sia_jax.Engine) -> None:
+    count = 100
     records = FeatureRecords([str(index) for index in range(count)], learned=True)
     for index, reply in enumerate(ask(engine, "train", [GateNumbers()], count)):
         assert not reply.junction.any()
@@ -71,4 +72,4 @@ def test_each_gate_steers_its_share_of_the_tokens_of_other_prompts(engine: sia_j
     for place, kind in enumerate(gates):
         steered = np.concatenate([reply.junction for reply in replies[count * place : count * (place + 1)]])
         assert len(steered) > 3000
-        assert abs(steered.mean() - RATIO) <= POINTS, kind
+        assert abs(steered.mean() - RATIO) <= POINTS, (kind, steered.mean())
