@@ -23,6 +23,7 @@ from decode import (
     entropy_study,
     evaluate,
     generate,
+    learn_gate,
     power,
     promise,
     trace,
@@ -66,13 +67,14 @@ def every_program(bad: str, out: Path) -> list[tuple[Callable[[Any], None], Any]
         (entropy_study.main, entropy_study.Args(**models, prompts=bad, out=str(out / "s"), continuations=0)),
         (power.main, power.Args(difference=(0.1,), replies=bad)),
         (promise.main, promise.Args(replies=bad)),
+        (learn_gate.main, learn_gate.Args(replies=bad)),
         (prepare.main, prepare.Args(format="jsonl", input=bad, tokenizer=bad, out=str(out / "p"))),
         (label.main, label.Args(input=bad, reward_model=bad, out=str(out / "l"))),
         (value_model.main, value_model.Args(data=Path(bad), base=bad, out=out / "v")),
     ]
 
 
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(14))
 def test_a_hostile_name_in_an_error_is_text(
     number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +173,7 @@ def seeded(seed: int, out: Path) -> dict[str, Case]:
             evaluate.Args(**models, reward="none", prompts="none", out=str(out)),
         ),
         "decode.generate": (generate.main, generate.Args(policy="none", prompt=("hi",), seed=seed)),
+        "decode.learn_gate": (learn_gate.main, learn_gate.Args(replies="none", seed=seed)),
         "train.prepare": (
             prepare.main,
             prepare.Args(format="jsonl", input="none", out=str(out), sampling=sampling),
@@ -245,6 +248,11 @@ def test_no_program_writes_over_what_it_reads_under_whatever_name(
         ),
         (coverage.main, lambda path: coverage.Args(out=path), "--out must be a .md file"),
         (
+            learn_gate.main,
+            lambda path: learn_gate.Args(replies="none", out=str(path)),
+            "--out must be a .json file",
+        ),
+        (
             compare.main,
             lambda path: compare.Args(folders=("none",), page=str(path)),
             "--page must be a .md file",
@@ -291,6 +299,10 @@ def writers(folder: Path) -> dict[str, tuple[Case, AbstractContextManager[None]]
         "generate": ((generate.main, generate.Args(**models, output=str(out))), locked(files=(out,))),
         "trace": ((trace.main, trace.Args(replies=Path("none"), output=page)), locked(files=(page,))),
         "calibrate": ((calibrate.main, calibrate.Args(**models, out=str(out))), locked(files=(out,))),
+        "learn gate": (
+            (learn_gate.main, learn_gate.Args(replies="none", out=str(folder / "gate.json"))),
+            locked(files=(folder / "gate.json",)),
+        ),
         "evaluate": (
             (evaluate.main, evaluate.Args(**whole, reward="none", thresholds="none")),
             locked(folders=(out,)),

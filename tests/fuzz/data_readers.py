@@ -21,9 +21,12 @@ from sia_jax.data.set_folder import set_folder
 from sia_jax.data.sources import open_source
 from sia_jax.data.sources.conversations import Conversation, OpenConversation
 from sia_jax.evaluation.calibration import FORMAT, Calibration, read_calibration
+from sia_jax.evaluation.gate_examples import Examples, read_examples
+from sia_jax.evaluation.learned_gate import LearnedGate, read_learned_gate
 from sia_jax.reports.trace import trace_page
 from sia_jax.rewards.labelling import check_conversation
 from sia_jax.runs.journal import Journal, place_in
+from sia_jax.steering.config import SteeringConfig
 from sia_jax.text.chat import check_messages
 from tests.fuzz.readers import Reader
 
@@ -213,6 +216,29 @@ THRESHOLDS = {
     "settings": {"policy": "p", "temperature": 1.0, "stop": ["a"]},
     "prompts": "p.jsonl",
 }
+LEARNED = {
+    "format": "sia_jax learned gate 1",
+    "weights": {
+        **{"entropy": 1.5, "previous_entropy": 0, "top_probability": -2.0, "logit_gap": 0.1},
+        "position": -1e-3,
+    },
+    "intercept": -1.5,
+    "biases": [{"ratio": 0.1, "bias": -2.5}, {"ratio": 0.5, "bias": 1}],
+    "settings": {"policy": "p", "temperature": 1.0},
+}
+DENSE = {
+    "index": 0,
+    "entropy": [0.5, 1.25],
+    "junction": [True, True],
+    "shifted": [False, True],
+    "candidates": {
+        "logits": [[1.5, 0.5, -1], [2.0, None, None]],
+        "values": [[0.5, -0.25, 1], [0.0, None, None]],
+        "policy_logprobs": [[-0.5, -1.5, -3.0], [-0.1, None, None]],
+        "logprobs": [[-0.5, -2.0, -1.25], [0.0, None, None]],
+    },
+    "settings": {"policy": "p", "temperature": 0.7, "min_new_tokens": 0},
+}
 JOURNAL_SETTINGS = {"policy": "p", "temperature": 1.0, "stop": ["a", "b"], "value": None}
 JOURNAL = [
     {"index": i, "branch": 0, "entropy": [0.5, 1.25, None], "settings": JOURNAL_SETTINGS} for i in range(4)
@@ -253,6 +279,22 @@ def check_thresholds(folder: Path, found: Calibration) -> None:
     assert found.thresholds
     assert all(0 < ratio < 1 and math.isfinite(nats) for ratio, nats in found.thresholds.items())
     json.dumps(found.to_json(), allow_nan=False)
+
+
+def check_learned(folder: Path, found: LearnedGate) -> None:
+    """Weights and biases are numbers, and make gates."""
+    assert np.isfinite(found.weights).all()
+    assert all(0 < ratio < 1 for ratio in found.biases)
+    SteeringConfig(gate=found.gate(min(found.biases)))
+
+
+def check_examples(folder: Path, found: tuple[list[Examples], dict[str, Any]]) -> None:
+    """Every feature and gain is a number."""
+    for prompt in found[0]:
+        assert prompt.features.shape == (len(prompt.shifted), 5)
+        assert np.isfinite(prompt.features).all()
+        assert prompt.gain is not None
+        assert np.isfinite(prompt.gain).all()
 
 
 def read_journal(folder: Path) -> set[Any]:
@@ -317,6 +359,18 @@ READERS = (
         one_file("t.json", json.dumps(THRESHOLDS, indent=1).encode()),
         lambda folder: read_calibration(folder / "t.json"),
         check_thresholds,
+    ),
+    Reader(
+        "learned-gate",
+        one_file("g.json", json.dumps(LEARNED, indent=1).encode()),
+        lambda folder: read_learned_gate(folder / "g.json"),
+        check_learned,
+    ),
+    Reader(
+        "dense-replies",
+        one_file("d.jsonl", lines([DENSE, DENSE | {"index": 1}])),
+        lambda folder: read_examples(folder / "d.jsonl", "gain"),
+        check_examples,
     ),
     Reader("journal", one_file("j.jsonl", lines(JOURNAL)), read_journal, check_journal),
     Reader(
