@@ -22,7 +22,6 @@ from sia_jax.data.sources import open_source
 from sia_jax.data.sources.conversations import Conversation, OpenConversation
 from sia_jax.evaluation.calibration import FORMAT, Calibration, read_calibration
 from sia_jax.evaluation.gate_examples import Examples, read_examples
-from sia_jax.evaluation.gate_numbers import gate_of
 from sia_jax.evaluation.learned_gate import LearnedGate, read_learned_gate
 from sia_jax.reports.trace import trace_page
 from sia_jax.rewards.labelling import check_conversation
@@ -297,6 +296,22 @@ def check_thresholds(folder: Path, found: Calibration) -> None:
     for numbers in (gate for gates in found.gates.values() for gate in gates.values()):
         SteeringConfig(gate=gate_of(numbers))
         json.dumps(numbers.to_json(), allow_nan=False)
+
+
+def check_learned(folder: Path, found: LearnedGate) -> None:
+    """Weights and biases are numbers, and make gates."""
+    assert np.isfinite(found.weights).all()
+    assert all(0 < ratio < 1 for ratio in found.biases)
+    SteeringConfig(gate=found.gate(min(found.biases)))
+
+
+def check_examples(folder: Path, found: tuple[list[Examples], dict[str, Any]]) -> None:
+    """Every feature and gain is a number."""
+    for prompt in found[0]:
+        assert prompt.features.shape == (len(prompt.shifted), 5)
+        assert np.isfinite(prompt.features).all()
+        assert prompt.gain is not None
+        assert np.isfinite(prompt.gain).all()
 
 
 def check_learned(folder: Path, found: LearnedGate) -> None:
