@@ -59,7 +59,7 @@ SCALES: Mapping[GateKind, Scale] = {
 
 def linear_of(learned: LearnedGate) -> Linear:
     """The gate of even odds."""
-    return Linear(learned.intercept, *learned.weights.tolist())
+    return Linear(learned.intercept, *learned.weights)
 
 
 def log_ratios(tokens: TokenFeatures) -> np.ndarray:

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from sia_jax.evaluation.calibration import realised_share, threshold_for
 from sia_jax.evaluation.gate_examples import Examples, Label
 from sia_jax.evaluation.learned_gate import FEATURES, FORMAT, LearnedGate
 from sia_jax.evaluation.logistic import PENALTY, fit_logistic
 from sia_jax.evaluation.ranking import Ranking, rank
 from sia_jax.evaluation.resampling import FEWEST, Figure, bootstrap
+from sia_jax.evaluation.shares import realised_share, threshold_for
 from sia_jax.evaluation.statistics import Interval
 from sia_jax.steering.gates import LARGEST_WEIGHT
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.unoptimised
 
 KINDS = ("entropy", "entropy-ratio", "position", "budget", "learned")
 BOUND = 0.05
-LEARNED = LearnedGate(3.0, -1.0, 0.0, 0.0, 0.02, 0.0, {}, {})
+LEARNED = LearnedGate((3.0, -1.0, 0.0, 0.0, 0.02), 0.0, {}, {})
 """Of features that a reply without candidates has too."""
 Lines = list[dict[str, Any]]
 Replies = dict[tuple[str, int], Reply]

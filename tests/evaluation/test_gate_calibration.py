@@ -20,7 +20,7 @@ from sia_jax.evaluation.shares import number_for, realised_share
 from sia_jax.evaluation.token_features import TokenFeatures, features_of
 from sia_jax.steering.gates import Linear
 
-LEARNED = LearnedGate(1.5, -0.5, -2.0, -0.125, 0.02, -1.0, {}, {})
+LEARNED = LearnedGate((1.5, -0.5, -2.0, -0.125, 0.02), -1.0, {}, {})
 LENGTHS = (1, 3, 3, 8, 20)
 
 

@@ -314,22 +314,6 @@ def check_examples(folder: Path, found: tuple[list[Examples], dict[str, Any]]) -
         assert np.isfinite(prompt.gain).all()
 
 
-def check_learned(folder: Path, found: LearnedGate) -> None:
-    """Weights and biases are numbers, and make gates."""
-    assert np.isfinite(found.weights).all()
-    assert all(0 < ratio < 1 for ratio in found.biases)
-    SteeringConfig(gate=found.gate(min(found.biases)))
-
-
-def check_examples(folder: Path, found: tuple[list[Examples], dict[str, Any]]) -> None:
-    """Every feature and gain is a number."""
-    for prompt in found[0]:
-        assert prompt.features.shape == (len(prompt.shifted), 5)
-        assert np.isfinite(prompt.features).all()
-        assert prompt.gain is not None
-        assert np.isfinite(prompt.gain).all()
-
-
 def read_journal(folder: Path) -> set[Any]:
     """The keys of a journal's records."""
 
