@@ -207,9 +207,7 @@ class Comparison:
     ) -> list[dict[str, Any]]:
         """Of each pair the difference, its p-value adjusted for all by `holm`, and the wins; JSON."""
         adjusted = self._holm(pairs, measure)
-        return [
-            self._told(one, rival, measure, p) for (one, rival), p in zip(pairs, adjusted, strict=True)
-        ]
+        return [self._told(one, rival, measure, p) for (one, rival), p in zip(pairs, adjusted, strict=True)]
 
     def _holm(self, pairs: Sequence[tuple[Measured, Measured]], measure: Measure) -> list[float]:
         found = [self.difference(one, rival, measure).p for one, rival in pairs]

@@ -59,7 +59,7 @@ SCALES: Mapping[GateKind, Scale] = {
 
 def linear_of(learned: LearnedGate) -> Linear:
     """The gate of even odds."""
-    return Linear(learned.intercept, *learned.weights.tolist())
+    return Linear(learned.intercept, *learned.weights)
 
 
 def log_ratios(tokens: TokenFeatures) -> np.ndarray:
@@ -117,7 +117,10 @@ def parse_gates(gates: Any, learned: Linear | None) -> dict[GateKind, GateNumber
         if kind not in gates:
             continue
         row = gates[kind]
-        number, share = (row.get(name) if isinstance(row, dict) else None for name in ("number", "share"))
+        if not isinstance(row, dict):
+            raise ValueError(f"the number of {kind} must stand in an object, got {kind_of(row)}")
+        number: Any = row.get("number")
+        share: Any = row.get("share")
         if not is_finite(number) or abs(number) >= 1e30:
             raise ValueError(f"the {scale.what} must be a number, got {shown_value(number, 60)}")
         if not is_finite(share) or not 0 <= share <= 1:

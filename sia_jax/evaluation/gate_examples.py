@@ -9,6 +9,7 @@ import numpy as np
 
 from sia_jax.evaluation.dense_replies import dense_reply, read_by_prompt
 from sia_jax.evaluation.learned_gate import FEATURES
+from sia_jax.evaluation.token_features import HIDING
 from sia_jax.files.shown import shown_value
 from sia_jax.runs.journal import is_finite
 from sia_jax.steering.gates import LARGEST_GAP
@@ -17,7 +18,6 @@ from sia_jax.steering.numbers import NUMBERS, check_number, with_absent
 Label = Literal["shifted", "gain"]
 """shifted: the policy alone would have said another token; gain: see `Examples.gain`."""
 
-_PROCESSORS = ("repetition_penalty", "presence_penalty", "frequency_penalty", "min_new_tokens")
 _MOST = 60
 """Characters of a value that an error shows."""
 
@@ -71,7 +71,7 @@ def _settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ValueError(f"settings must be an object, got {shown_value(settings, _MOST)}")
     full = with_absent(settings)
-    changed = [name for name in _PROCESSORS if full[name] != NUMBERS[name].default]
+    changed = [name for name in HIDING if full[name] != NUMBERS[name].default]
     if changed:
         raise ValueError(
             "the top probability under penalties and minimum lengths is not recorded: generate without "

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from sia_jax.evaluation.calibration import realised_share, threshold_for
 from sia_jax.evaluation.gate_examples import Examples, Label
 from sia_jax.evaluation.learned_gate import FEATURES, FORMAT, LearnedGate
 from sia_jax.evaluation.logistic import PENALTY, fit_logistic
 from sia_jax.evaluation.ranking import Ranking, rank
 from sia_jax.evaluation.resampling import FEWEST, Figure, bootstrap
+from sia_jax.evaluation.shares import realised_share, threshold_for
 from sia_jax.evaluation.statistics import Interval
 from sia_jax.steering.gates import LARGEST_WEIGHT
 
@@ -67,7 +67,7 @@ class Learned:
         ]
         return {
             "format": FORMAT,
-            "weights": dict(zip(FEATURES, self.gate.weights.tolist(), strict=True)),
+            "weights": dict(zip(FEATURES, self.gate.weights, strict=True)),
             "intercept": self.gate.intercept,
             "biases": rows,
             "area": self.area.to_json(),
@@ -149,11 +149,11 @@ def learn(
         most = FEATURES[int(np.abs(weights).argmax())]
         raise ValueError(f"the weight of {most} is above {LARGEST_WEIGHT:g}, for it hardly varies")
     # Few digits are told, and what is told is what was measured.
-    told_weights, told_intercept = [_short(w) for w in weights], _short(intercept)
+    told_weights, told_intercept = tuple(_short(w) for w in weights), _short(intercept)
     features, labels = sides[1]
     found = features @ np.array(told_weights)
     biases = {ratio: _short(-threshold_for(found, ratio)) for ratio in sorted(ratios)}
-    gate = LearnedGate(*told_weights, told_intercept, biases, dict(settings))
+    gate = LearnedGate(told_weights, told_intercept, biases, dict(settings))
     prompt_of = np.repeat(np.arange(len(elsewhere)), [len(prompt.shifted) for prompt in elsewhere])
     rankings = {"learned": rank(found, labels), "entropy": rank(features[:, 0], labels)}
     area, caught = _compare(rankings, prompt_of, len(elsewhere), tuple(biases), resamples)
@@ -194,12 +194,10 @@ def _compare(
     def figures(counts: np.ndarray) -> dict[str, float]:
         weights = counts[prompt_of]
         found = {}
+        for name, ranking in rankings.items():
+            found[f"area {name}"] = ranking.area(weights)
+            found |= {f"{ratio} {name}": ranking.caught(ratio, weights) for ratio in ratios}
         for what in ("area", *ratios):
-            for name, ranking in rankings.items():
-                is_area = isinstance(what, str)
-                found[f"{what} {name}"] = (
-                    ranking.area(weights) if is_area else ranking.caught(float(what), weights)
-                )
             found[f"{what} difference"] = found[f"{what} learned"] - found[f"{what} entropy"]
         return found
 

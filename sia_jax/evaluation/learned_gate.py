@@ -28,22 +28,14 @@ FEATURES = ("entropy", "previous_entropy", "top_probability", "logit_gap", "posi
 class LearnedGate:
     """Weights of the cheap features, and from which score on to steer for which share of tokens."""
 
-    entropy: float  # 1 / nats
-    previous_entropy: float  # 1 / nats
-    top_probability: float
-    logit_gap: float  # 1 / nats
-    position: float  # 1 / tokens
+    weights: tuple[float, ...]
+    """In the order of `FEATURES`: per nat, per nat, of a probability, per nat, per token."""
     intercept: float
     """The bias of even odds; the others part the tokens by the same scores."""
     biases: Mapping[float, float]
     """Ratio -> the bias that steers this share of densely steered tokens."""
     settings: Mapping[str, Any]
     """Of the run that it was learned from."""
-
-    @property
-    def weights(self) -> np.ndarray:
-        """[5] in the order of `FEATURES`."""
-        return np.array([getattr(self, name) for name in FEATURES])
 
     def gate(self, ratio: float) -> Linear:
         """The gate for a ratio.
@@ -53,7 +45,7 @@ class LearnedGate:
         """
         if ratio not in self.biases:
             raise ValueError(f"ratio {ratio} has no bias; there are {sorted(self.biases)}")
-        return Linear(self.biases[ratio], *self.weights.tolist())
+        return Linear(self.biases[ratio], *self.weights)
 
 
 def scores(
@@ -100,9 +92,9 @@ def read_learned_gate(path: Path) -> LearnedGate:
         assert isinstance(settings, dict)
         if set(weights) != set(FEATURES):
             raise ValueError(f"weights must be of {', '.join(FEATURES)}, got {shown_value(sorted(weights))}")
-        known = [_number(f"the weight of {name}", weights[name], LARGEST_WEIGHT) for name in FEATURES]
+        known = tuple(_number(f"the weight of {name}", weights[name], LARGEST_WEIGHT) for name in FEATURES)
         intercept = _number("intercept", facts.get("intercept"), 1e30)
-        return LearnedGate(*known, intercept, _biases(facts.get("biases")), settings)
+        return LearnedGate(known, intercept, _biases(facts.get("biases")), settings)
     except ValueError as error:
         raise ValueError(f"{path}: this is no file of decode.learn_gate: {error}") from None
 

@@ -63,7 +63,7 @@ class FeatureRecords:
     def __init__(self, ids: Sequence[str | int], *, learned: bool = False):
         self.names = ("entropy", *OF_LEARNED_GATES) if learned else ("entropy",)
         """Of what a record has."""
-        self._rows: dict[tuple[int, int], dict[str, list[float]]] = {}
+        self._rows: dict[tuple[int, int], dict[str, Sequence[float]]] = {}
         """By index of the prompt, and branch."""
         self._ids = ids
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.unoptimised
 
 KINDS = ("entropy", "entropy-ratio", "position", "budget", "learned")
 BOUND = 0.05
-LEARNED = LearnedGate(3.0, -1.0, 0.0, 0.0, 0.02, 0.0, {}, {})
+LEARNED = LearnedGate((3.0, -1.0, 0.0, 0.0, 0.02), 0.0, {}, {})
 """Of features that a reply without candidates has too."""
 Lines = list[dict[str, Any]]
 Replies = dict[tuple[str, int], Reply]
@@ -102,7 +102,9 @@ def test_the_steered_tokens_are_those_that_the_definition_says_of_the_recorded_e
     folder: Path, replies: Replies, lines: Lines, kind: str
 ) -> None:
     for row in rows_of(folder):
-        keys = [f"{kind}-{row['ratio']:g}"] + [f"{kind}-{row['ratio']:g}-bound-{BOUND:g}"] * (kind == "entropy")
+        keys = [f"{kind}-{row['ratio']:g}"] + [f"{kind}-{row['ratio']:g}-bound-{BOUND:g}"] * (
+            kind == "entropy"
+        )
         for key in keys:
             own_replies = [reply for (method, _), reply in replies.items() if method == key]
             assert len(own_replies) == 5
@@ -163,7 +165,9 @@ def test_a_run_goes_on_where_it_was_stopped_among_the_further_gates(
     folder: Path, lines: Lines, tmp_path: Path
 ) -> None:
     text = (folder / "evaluation" / "replies.jsonl").read_bytes().splitlines(keepends=True)
-    places = [place for place, line in enumerate(lines) if line["method"] in ("position-0.8", "dense-bound-0.05")]
+    places = [
+        place for place, line in enumerate(lines) if line["method"] in ("position-0.8", "dense-bound-0.05")
+    ]
     kept = [line for place, line in enumerate(text) if place not in (*places[:2], *places[-2:])]
     (tmp_path / "replies.jsonl").write_bytes(b"".join(kept))
     evaluate.main(replace(gate_args(folder), out=str(tmp_path)))
@@ -199,7 +203,9 @@ def test_thresholds_of_an_earlier_release_serve_the_gates_that_need_no_more(
     evaluate.main(replace(args, methods=("base", "dense", "entropy", "budget")))
     (folder / "evaluation" / "results.json").write_bytes(before)
     for kind, option in (("position", ""), ("entropy-ratio", ""), ("learned", " --learned-gate FILE")):
-        message = rf"t.json has no numbers of {kind} gates for ratios \[0.6, 0.8\]; .*calibrate{option} --overwrite"
+        message = (
+            rf"t.json has no numbers of {kind} gates for ratios \[0.6, 0.8\]; .*calibrate{option} --overwrite"
+        )
         with pytest.raises(SystemExit, match=message):
             evaluate.main(replace(args, methods=("base", kind)))
 
@@ -207,12 +213,18 @@ def test_thresholds_of_an_earlier_release_serve_the_gates_that_need_no_more(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"tilt": "standardised"}, "--bounds adds methods to those of the additive tilt, and --tilt is of all"),
+        (
+            {"tilt": "standardised"},
+            "--bounds adds methods to those of the additive tilt, and --tilt is of all",
+        ),
         ({"tilt_bound": 1.0}, "and --tilt-bound is of all"),
         ({"bounds": (0.0,)}, "bounds must be different, over 0 and finite"),
         ({"bounds": (math.inf,)}, "bounds must be different, over 0 and finite"),
         ({"bounds": (1.0, 1.0)}, "bounds must be different"),
-        ({"methods": ("base", "position")}, "bounds are for the methods dense and entropy, got base, position"),
+        (
+            {"methods": ("base", "position")},
+            "bounds are for the methods dense and entropy, got base, position",
+        ),
         ({"thresholds": None, "methods": ("dense", "learned")}, "the methods learned need --thresholds FILE"),
     ],
 )

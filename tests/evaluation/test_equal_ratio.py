@@ -74,5 +74,5 @@ def test_methods_stand_by_their_kinds_each_bound_after_what_reads_all_values() -
     ],
 )
 def test_methods_that_there_are_not_are_refused(method: tuple[object, ...]) -> None:
-    with pytest.raises(ValueError, match="gates have a ratio|a bound, over 0 and finite, is of plain"):
+    with pytest.raises(ValueError, match=r"gates have a ratio|a bound, over 0 and finite, is of plain"):
         Method(*method)  # type: ignore[arg-type]

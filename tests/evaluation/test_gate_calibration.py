@@ -20,7 +20,7 @@ from sia_jax.evaluation.shares import number_for, realised_share
 from sia_jax.evaluation.token_features import TokenFeatures, features_of
 from sia_jax.steering.gates import Linear
 
-LEARNED = LearnedGate(1.5, -0.5, -2.0, -0.125, 0.02, -1.0, {}, {})
+LEARNED = LearnedGate((1.5, -0.5, -2.0, -0.125, 0.02), -1.0, {}, {})
 LENGTHS = (1, 3, 3, 8, 20)
 
 
@@ -47,7 +47,9 @@ def test_the_entropy_before_is_that_of_the_same_reply() -> None:
 
 @settings(deadline=None)
 @given(
-    st.lists(st.sampled_from([-math.inf, -1.0, 0.0, 0.25, 0.25 + 2**-25]) | st.floats(-3, 3, width=32), min_size=1),
+    st.lists(
+        st.sampled_from([-math.inf, -1.0, 0.0, 0.25, 0.25 + 2**-25]) | st.floats(-3, 3, width=32), min_size=1
+    ),
     st.floats(0.001, 0.999),
 )
 def test_no_other_number_steers_a_share_nearer_to_the_ratio(scores: list[float], ratio: float) -> None:
@@ -126,8 +128,8 @@ def test_what_a_run_must_know_of_its_gates_is_told_once(tmp_path: Path) -> None:
     positions = [Method("position", 0.2), Method("position", 0.5)]
     share = next(iter(found.facts["thresholds"]))["gates"]["position"]["share"]
     assert found.cautions_of(positions, 20)[0] == (
-        f"{tmp_path / 't.json'}: no number of first tokens steers 0.2 of the tokens, since a place is steered "
-        f"in all replies or in none: the nearest steers {share:.4g} of them"
+        f"{tmp_path / 't.json'}: no number of first tokens steers 0.2 of the tokens, since a place is "
+        f"steered in all replies or in none: the nearest steers {share:.4g} of them"
     )
     assert found.cautions_of(positions, 99)[-1].endswith(
         "its numbers of first tokens are of replies of up to 20 tokens (now 99), of which they are another "
@@ -143,15 +145,20 @@ GATE = {"number": 1, "share": 0.2}
     [
         ({"gates": []}, "gates must be an object, got a list"),
         ({"gates": {"attention": GATE}}, "gates must be of entropy-ratio, .*, got 'attention'"),
-        ({"gates": {"position": 3}}, "the number of first tokens must be a number, got None"),
+        ({"gates": {"position": 3}}, "the number of position must stand in an object, got a number"),
         ({"gates": {"position": GATE | {"number": 1.5}}}, r"must be 0, 1, ..., got 1.5"),
         ({"gates": {"position": GATE | {"number": -1}}}, r"must be 0, 1, ..., got -1"),
         ({"gates": {"entropy-ratio": GATE | {"number": 1e40}}}, "the ratio of entropies must be a number"),
-        ({"gates": {"entropy-ratio": GATE | {"share": 1.5}}}, "share of the ratio of entropies must be 0 .. 1"),
+        (
+            {"gates": {"entropy-ratio": GATE | {"share": 1.5}}},
+            "share of the ratio of entropies must be 0 .. 1",
+        ),
         ({"gates": {"learned": GATE | {"number": "1"}}}, "the bias of the learned gate must be a number"),
     ],
 )
-def test_gates_that_are_none_are_refused_by_name(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_gates_that_are_none_are_refused_by_name(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     row = {"ratio": 0.2, "threshold": 1.5, "share": 0.2} | changes
     with pytest.raises(ValueError, match=f"t.json: this is no file of decode.calibrate: .*{message}"):
         read_calibration(write(tmp_path / "t.json", thresholds=[row]))

@@ -52,7 +52,7 @@ def test_the_weights_are_those_that_make_the_tokens_likeliest(sides: Any, found:
         return float(np.mean(np.logaddexp(0, score) - y * score) + 1e-3 / 2 * at[:-1] @ at[:-1])
 
     at = minimize(loss, np.zeros(6), method="BFGS", options={"gtol": 1e-7}).x
-    np.testing.assert_allclose(found.gate.weights * std, at[:-1], atol=2e-4)
+    np.testing.assert_allclose(np.array(found.gate.weights) * std, at[:-1], atol=2e-4)
     assert found.gate.intercept == pytest.approx(at[-1], abs=1e-3)
 
 
@@ -131,7 +131,7 @@ def test_prompts_are_held_out_whole_and_each_is_on_one_side() -> None:
 
 @pytest.mark.parametrize(("count", "share"), [(1, 0.5), (0, 0.5), (5, 0.0), (5, 1.0), (5, np.nan)])
 def test_prompts_that_cannot_be_shared_out_are_refused(count: int, share: float) -> None:
-    with pytest.raises(ValueError, match="held_out must lie between|two prompts or more"):
+    with pytest.raises(ValueError, match=r"held_out must lie between|two prompts or more"):
         hold_out(count, share, 0)
 
 

@@ -94,7 +94,7 @@ def test_a_threshold_of_infinity_shuts_a_budget_too() -> None:
 
 def test_a_record_says_what_is_open_and_nothing_else() -> None:
     for name, extra in {
-        **dict.fromkeys(("nowhere", "dense", "entropy", "random"), set()),
+        **{name: set() for name in ("nowhere", "dense", "entropy", "random")},
         **{"budget": {"budget"}, "entropy ratio": {"entropy_ratio"}},
         **{"position": {"position"}, "learned": {"learned"}},
     }.items():

@@ -13,7 +13,7 @@ from sia_jax.evaluation.learned_gate import FEATURES, FORMAT, LearnedGate, read_
 from sia_jax.steering.expressions import parse_gate, text_of
 from sia_jax.steering.gates import Features, Linear
 
-GATE = LearnedGate(1.5, -0.5, -2.0, 0.25, -0.01, -0.7, {0.1: -1.25, 0.4: 0.5}, {"policy": "p"})
+GATE = LearnedGate((1.5, -0.5, -2.0, 0.25, -0.01), -0.7, {0.1: -1.25, 0.4: 0.5}, {"policy": "p"})
 
 
 def test_the_gate_steers_where_the_score_reaches_the_bias() -> None:
@@ -49,7 +49,7 @@ def test_the_gate_of_a_ratio_is_an_expression_that_can_be_written() -> None:
 
 FILE: dict[str, Any] = {
     "format": FORMAT,
-    "weights": dict(zip(FEATURES, GATE.weights.tolist(), strict=True)),
+    "weights": dict(zip(FEATURES, GATE.weights, strict=True)),
     "intercept": -0.7,
     "biases": [{"ratio": 0.1, "bias": -1.25, "steered": 0.1}, {"ratio": 0.4, "bias": 0.5}],
     "settings": {"policy": "p"},
@@ -90,8 +90,8 @@ def test_another_file_is_refused_by_its_name(tmp_path: Path, changes: dict[str, 
 
 
 def test_a_file_that_is_not_there_or_no_json_is_refused_by_its_name(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="decode.learn_gate makes one"):
+    with pytest.raises(FileNotFoundError, match=r"decode\.learn_gate makes one"):
         read_learned_gate(tmp_path / "gate.json")
     (tmp_path / "gate.json").write_text('{"format": NaN}')
-    with pytest.raises(ValueError, match="gate.json, line 1"):
+    with pytest.raises(ValueError, match=r"gate\.json, line 1"):
         read_learned_gate(tmp_path / "gate.json")

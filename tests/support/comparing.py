@@ -57,6 +57,7 @@ def _record(method: Method, index: int, seed: int, reward: float) -> dict[str, A
         **_numbers(method).to_json(),
     }
 
+
 def _numbers(method: Method) -> GateNumbers:
     gates = {
         "entropy": GateNumbers(1.25),
@@ -67,4 +68,3 @@ def _numbers(method: Method) -> GateNumbers:
         "learned": GateNumbers(learned=Linear(-2.5, 1.0, 0.0, 0.0, 0.0, 0.0)),
     }
     return gates.get(method.kind, GateNumbers())
-
