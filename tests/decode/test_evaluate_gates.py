@@ -136,14 +136,16 @@ def test_records_have_the_numbers_of_their_own_gate_alone(folder: Path, lines: L
                 assert {name: line[name] for name in names if name in line} == {"rate": 0.0, **expected}
 
 
-@pytest.mark.parametrize("kind", ["budget", "learned"])
-def test_a_method_alone_has_the_replies_that_it_has_beside_others(
-    folder: Path, lines: Lines, tmp_path: Path, kind: Any
+def test_methods_alone_have_the_replies_that_they_have_beside_others(
+    folder: Path, lines: Lines, tmp_path: Path
 ) -> None:
-    evaluate.main(replace(gate_args(folder), methods=(kind,), bounds=(), ratios=(0.6,), out=str(tmp_path)))
-    alone = read(tmp_path)
-    assert {line["method"] for line in alone} == {f"{kind}-0.6"}
-    assert own(alone, f"{kind}-0.6") == own(lines, f"{kind}-0.6")
+    """One that remembers, and one that weighs."""
+    alone: Any = ("budget", "learned")
+    evaluate.main(replace(gate_args(folder), methods=alone, bounds=(), ratios=(0.6,), out=str(tmp_path)))
+    found = read(tmp_path)
+    assert {line["method"] for line in found} == {f"{kind}-0.6" for kind in alone}
+    for kind in alone:
+        assert own(found, f"{kind}-0.6") == own(lines, f"{kind}-0.6")
 
 
 def test_contenders_beside_others_are_those_of_a_run_of_that_bound(

@@ -16,7 +16,6 @@ from sia_jax.evaluation.learned_gate import LearnedGate, read_learned_gate, scor
 from sia_jax.steering.expressions import text_of
 from sia_jax.world.files import world_models
 from tests.support.dense_records import dense_record, save_records
-from tests.support.marks import long
 
 pytestmark = pytest.mark.unoptimised
 
@@ -68,7 +67,7 @@ def test_a_gate_is_learned_from_replies_of_real_models(
     assert written["area"]["learned"]["mean"] > 0.6  # the models are no coin
 
 
-@long
+@pytest.mark.long
 def test_what_is_recorded_of_a_token_is_what_the_gate_has_seen_of_it(folder: Path, tmp_path: Path) -> None:
     learned = LearnedGate((0.8, 0.1, -1.5, -0.3, -0.01), 0.0, {0.3: 0.9}, {})
     gate, path = text_of(learned.gate(0.3)), tmp_path / "sparse.jsonl"
