@@ -24,6 +24,8 @@ Results = Mapping[str, Any]
 """What `decode.evaluate` writes to results.json."""
 
 _MODELS = ("policy", "value", "reward")
+_MOST_TOLD = 3
+"""Series whose points all have labels; of more each has one, at its last point."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,9 @@ def _panel(
     labels: list[Label] = []
     marks: list[Mark] = []
     lines: list[list[tuple[float, float]]] = []
-    for name, own in by_series(row for row, _, _ in points).items():
+    series = by_series(row for row, _, _ in points)
+    is_full = sum(len(own) > 1 for own in series.values()) > _MOST_TOLD
+    for name, own in series.items():
         mine = sorted(
             ((x, reward, row) for row, x, reward in points if series_of(row) == name),
             key=lambda point: point[2]["ratio"],
@@ -199,7 +203,7 @@ def _panel(
         for place, (x, reward, row) in enumerate(mine):
             is_last = place == len(mine) - 1
             text = _label(row, name, is_last=is_last, is_alone=len(own) == 1, tells_x=not is_log)
-            if text:
+            if text and (is_last or not is_full):
                 labels.append(Label(x.at, reward.mean, text, styles[name]["color"]))
         if own[0]["kind"] in ("base", "dense") and is_plain(own[0]):
             axes.axhline(track[0][1], color=styles[name]["color"], linewidth=0.8, linestyle=":", zorder=0)
