@@ -91,7 +91,9 @@ def seconds_picture(results: Results) -> Picture | None:
         return None
 
     brief = len(results["rows"]) - len(measured)
-    left_out = f"; {brief} methods that were measured too briefly are not drawn" if brief else ""
+    left_out = (
+        f"; not drawn, as measured too briefly: {brief} of {len(results['rows'])} methods" if brief else ""
+    )
 
     def cells(row: Row) -> list[float | None]:
         cost = _seconds(row)
