@@ -24,6 +24,8 @@ Results = Mapping[str, Any]
 """What `decode.evaluate` writes to results.json."""
 
 _MODELS = ("policy", "value", "reward")
+_MOST_TOLD = 3
+"""Series whose points all have labels; of more each has one, at its last point."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,9 @@ def seconds_picture(results: Results) -> Picture | None:
         return None
 
     brief = len(results["rows"]) - len(measured)
-    left_out = f"; {brief} methods that were measured too briefly are not drawn" if brief else ""
+    left_out = (
+        f"; not drawn, as measured too briefly: {brief} of {len(results['rows'])} methods" if brief else ""
+    )
 
     def cells(row: Row) -> list[float | None]:
         cost = _seconds(row)
@@ -172,7 +176,9 @@ def _panel(
     labels: list[Label] = []
     marks: list[Mark] = []
     lines: list[list[tuple[float, float]]] = []
-    for name, own in by_series(row for row, _, _ in points).items():
+    series = by_series(row for row, _, _ in points)
+    is_full = sum(len(own) > 1 for own in series.values()) > _MOST_TOLD
+    for name, own in series.items():
         mine = sorted(
             ((x, reward, row) for row, x, reward in points if series_of(row) == name),
             key=lambda point: point[2]["ratio"],
@@ -199,7 +205,7 @@ def _panel(
         for place, (x, reward, row) in enumerate(mine):
             is_last = place == len(mine) - 1
             text = _label(row, name, is_last=is_last, is_alone=len(own) == 1, tells_x=not is_log)
-            if text:
+            if text and (is_last or not is_full):
                 labels.append(Label(x.at, reward.mean, text, styles[name]["color"]))
         if own[0]["kind"] in ("base", "dense") and is_plain(own[0]):
             axes.axhline(track[0][1], color=styles[name]["color"], linewidth=0.8, linestyle=":", zorder=0)
