@@ -29,7 +29,7 @@ def evaluation(**changes: Any) -> Args:
     options: dict[str, Any] = {
         "policy": "Qwen/Qwen3-1.7B-Base",
         "value": "Runyi-Hu/SIA/VM-Qwen3-1.7B-Base",
-        "reward": TEACHER,
+        "reward": (TEACHER,),
         "gold_reward": JUDGE,
         "prompts": "data/hex-phi.csv",
         "thresholds": "out/paper/thresholds-qwen3-1-7b.json",

@@ -3,8 +3,9 @@
     python -m configs.gates
     python -m configs.gates --prompts data/alpaca_eval.json --out out/paper/alpaca-eval/gates
 
-The entropy gate and the random one at each share, between the policy alone and dense steering: gates.png and
-gates.csv. The gates of the paper that read attention are not here: no fused kernel keeps attention weights.
+The gates of entropy, of its ratio to the last one, of the first tokens and of a held budget, and the random
+one, at each share, between the policy alone and dense steering: gates.png and gates.csv.
+The gates of the paper that read attention are not here: no fused kernel keeps attention weights.
 configs/README.md has the other models and prompts, and what must be brought.
 """
 
@@ -13,7 +14,7 @@ from decode.evaluate import Args, main
 from sia_jax.runs.cli import read_options
 
 ARGS = evaluation(
-    methods=("base", "dense", "entropy", "random"),
+    methods=("base", "dense", "entropy", "random", "entropy-ratio", "position", "budget"),
     out="out/paper/hex-phi/gates",
 )
 

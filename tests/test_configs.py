@@ -13,6 +13,8 @@ import pytest
 from decode.evaluate_options import methods_of
 from sia_jax.costs.roofline import training_flops
 from sia_jax.evaluation.calibration import Calibration
+from sia_jax.evaluation.gate_numbers import GateNumbers
+from sia_jax.evaluation.methods import GATES
 from sia_jax.models.config import ModelConfig, RopeConfig
 from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.models.transformer import abstract_model
@@ -29,7 +31,16 @@ SHAPES = {
 
 EVALUATIONS = {
     "baselines": {"base", "base-best-of-8-by-reward", "dense", "entropy-0.2", "base-args-1-by-reward"},
-    "gates": {"base", "dense", "entropy-0.1", "entropy-0.8", "random-0.1", "random-0.8"},
+    "gates": {
+        "base",
+        "dense",
+        "entropy-0.1",
+        "entropy-0.8",
+        "random-0.1",
+        "random-0.8",
+        "position-0.2",
+        "budget-0.2",
+    },
     "with_best_of_n": {"base-best-of-8-by-reward", "entropy-0.2", "entropy-0.2-best-of-8-by-value"},
     "weak_to_strong": {"base", "dense", "entropy-0.2"},
     "post_trained": {"base", "dense", "entropy-0.2"},
@@ -101,7 +112,9 @@ def test_a_config_is_what_its_program_takes_and_may_be_given_another_value(name)
 def test_an_evaluation_compares_what_it_says_at_the_shares_that_thresholds_are_made_for(name):
     args = importlib.import_module(f"configs.{name}").ARGS
     ratios = importlib.import_module("configs.thresholds").ARGS.ratios
-    methods = methods_of(args, Calibration(Path("t.json"), "", dict.fromkeys(ratios, 1.0), {}, {}))
+    gates = {kind: {ratio: GateNumbers(1.0) for ratio in ratios} for kind in GATES}
+    known = Calibration(Path("t.json"), "", dict.fromkeys(ratios, 1.0), gates, {}, {})
+    methods = methods_of(args, known)
     assert {method.key for method in methods} >= EVALUATIONS[name]
     assert args.max_new_tokens == importlib.import_module("configs.thresholds").ARGS.max_new_tokens
     assert args.gold_reward == "Skywork/Skywork-Reward-V2-Llama-3.1-8B"
@@ -110,8 +123,7 @@ def test_an_evaluation_compares_what_it_says_at_the_shares_that_thresholds_are_m
 def commands_of(block: str) -> list[list[str]]:
     """The words of each `python` that a block of shell runs, loops and all."""
     bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("there is no bash")
+    assert bash is not None
     recorded = "python() { printf '%s\\n' \"$@\"; echo; }\nset -eu\n" + block
     done = subprocess.run([bash, "-c", recorded], capture_output=True, text=True, check=True, timeout=60)
     return [lines.splitlines() for lines in done.stdout.split("\n\n") if lines]

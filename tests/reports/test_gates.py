@@ -7,9 +7,11 @@ import pytest
 
 from sia_jax.evaluation.claims import to_json
 from sia_jax.evaluation.statistics import Interval
-from sia_jax.reports.evaluation import draw_pareto, evaluation_table, results_text
+from sia_jax.reports.evaluation import evaluation_table, results_text
 from sia_jax.reports.gates import equal_ratio_section
 from sia_jax.reports.measures import p_text
+from sia_jax.reports.pareto import share_picture
+from sia_jax.reports.pictures import save_picture
 from tests.support.comparing import WITH_GATES, made_up
 
 
@@ -61,7 +63,7 @@ def test_every_gate_says_how_it_is_set(results: dict[str, Any]) -> None:
 
 
 def test_a_picture_of_all_gates_is_drawn(results: dict[str, Any], tmp_path: Path) -> None:
-    draw_pareto(results, tmp_path / "pareto.png")
+    save_picture(share_picture(results), tmp_path)
     assert (tmp_path / "pareto.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
