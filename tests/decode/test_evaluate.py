@@ -18,6 +18,7 @@ from decode.evaluate import Args
 from sia_jax.data.prompts import read_prompts
 from sia_jax.evaluation.comparison import MEASURED_SECONDS
 from sia_jax.evaluation.gate_numbers import GateNumbers, gate_of
+from sia_jax.files.shown import shown
 from sia_jax.runs import runner
 from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import find_prompt
@@ -47,6 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "introduction": str(folder / "hello.md"),
         "appendix": str(folder / "more" / "more.md"),
         "official": str(folder / "official"),
+        "examples": 3,
     }
     evaluate.main(replace(evaluation_args(folder), **extra))
     return folder
@@ -262,6 +264,21 @@ def test_the_results_are_means_of_the_lines(lines: Lines, results: dict[str, Any
     assert (folder / "docs" / "w-dot.png").read_bytes() == b"dot"
 
 
+def test_the_page_shows_the_largest_gain_and_loss_of_the_gate_nearest_to_a_fifth_in_full(
+    lines: Lines, folder: Path
+) -> None:
+    page = (folder / "docs" / "w.md").read_text()
+    seed = min(line["seed"] for line in lines)
+    base, steered = (own(lines, method, seed) for method in ("base", "entropy-0.6"))
+    gains = [after["gold"] - before["gold"] for before, after in zip(base, steered, strict=True)]
+    assert (
+        f"## 3 prompts with replies in full\n\nChosen from all {len(base)} prompts under seed {seed}" in page
+    )
+    for index in (int(np.argmax(gains)), int(np.argmin(gains))):
+        assert f"The policy alone:\n\n```text\n{shown(base[index]['text'])}\n```" in page
+        assert f"Entropy 60%:\n\n```text\n{shown(steered[index]['text'])}\n```" in page
+
+
 def test_a_run_goes_on_after_ctrl_c_to_the_same_replies(
     lines: Lines,
     folder: Path,
@@ -360,6 +377,12 @@ def test_a_finished_run_reports_again_without_models(folder: Path, no_loading: N
         ({"appendix": "a.md"}, "--appendix is for --page FILE"),
         ({"combined": 0, "combined_ratio": 0.6}, "--combined-ratio is for --combined N"),
         ({"seeds": 0}, "--seeds must be 1 or more"),
+        ({"examples": 2}, "--examples is for --page FILE"),
+        ({"examples": -1, "page": "page.md"}, "--examples must be 0 or more"),
+        (
+            {"examples": 2, "page": "page.md", "methods": ("base", "best-of")},
+            "add base, and entropy or dense",
+        ),
         ({"seed": 4294967295, "seeds": 2}, "--seeds 2 from --seed 4294967295 on go past the largest"),
     ],
 )
