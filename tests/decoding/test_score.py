@@ -10,6 +10,8 @@ from sia_jax.decoding.score import score
 from tests.support.checkpoints import tiny_policy
 from tests.support.oracle import NumpyModel
 
+pytestmark = pytest.mark.unoptimised
+
 REAL = 50
 
 
