@@ -12,7 +12,7 @@ import numpy as np
 from sia_jax.evaluation.statistics import LEVEL
 
 FEWEST = 100
-"""Clusters from which there is an interval: of means, it then holds 93 to 95 of 100."""
+"""Clusters from which there is an interval: of means it then holds 93 to 95 of 100, of correlations 93."""
 
 
 @dataclass(frozen=True)
