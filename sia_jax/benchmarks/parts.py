@@ -64,16 +64,16 @@ def time_parts(
     itemsize = system.params().policy["model"]["embed_tokens"]["weight"].dtype.itemsize
     cost = functools.partial(pass_cost, itemsize=itemsize)
     steps, calls = timing.counts["policy_steps"], timing.counts["value_calls"]
-    products = cost(model, batch, columns_seen=0, columns_read=0, head_rows=batch)
+    alone = cost(model, batch, columns_seen=0, columns_read=0, head_rows=batch)
     whole = cost(model, batch, columns_seen=columns, columns_read=batch * columns, head_rows=batch)
     prefill = cost(model, batch * width, columns_seen=width / 2, columns_read=0)
     steered = _time(_STEERED if calls else _UNSTEERED, system, prompts, new_tokens)
     around = steered["policy step"] - network["network"]
     floor = rates.floor_seconds
     rows = [
-        ("policy: products", steps, network["products"], floor(products)),
+        ("policy: products", steps, network["products"], floor(alone)),
         ("policy: norms, rotations", steps, network["unmixed"] - network["products"], 0.0),
-        ("policy: attention, cache", steps, network["network"] - network["unmixed"], floor(whole - products)),
+        ("policy: attention, cache", steps, network["network"] - network["unmixed"], floor(whole - alone)),
         ("entropy, gate, draw, record", steps, around, 0.0),
     ]
     if calls:
@@ -82,13 +82,13 @@ def time_parts(
         needed = (timing.counts["value_needed"] - batch * width) / calls
         served = timing.counts["steered"] * timing.tokens / calls
         used = needed * calls / (timing.counts["value_computed"] - batch * width)
-        products = cost(backbone, needed, columns_seen=0, columns_read=0)
+        alone = cost(backbone, needed, columns_seen=0, columns_read=0)
         whole = cost(backbone, needed, columns_seen=columns, columns_read=served * columns)
         rest = steered["value pass"] - steered["value products"]
         name = f"value pass: products, {config.pass_tokens} places, {used:.0%} used"
         rows += [
-            (name, calls, steered["value products"], floor(products)),
-            ("value pass: attention, gathering, the rest", calls, rest, floor(whole - products)),
+            (name, calls, steered["value products"], floor(alone)),
+            ("value pass: attention, gathering, the rest", calls, rest, floor(whole - alone)),
         ]
     rows.append(("prefill", 2 if calls else 1, network["prefill"], floor(prefill)))
     accounted = sum(count * each for _, count, each, _ in rows)
