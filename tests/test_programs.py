@@ -24,6 +24,7 @@ from decode import (
     evaluate,
     generate,
     learn_gate,
+    own_prefixes,
     power,
     promise,
     trace,
@@ -68,6 +69,10 @@ def every_program(bad: str, out: Path) -> list[tuple[Callable[[Any], None], Any]
         (power.main, power.Args(difference=(0.1,), replies=bad)),
         (promise.main, promise.Args(replies=bad)),
         (learn_gate.main, learn_gate.Args(replies=bad)),
+        (
+            own_prefixes.main,
+            own_prefixes.Args(**models, prompts=bad, replies=bad, output=str(out / "o.jsonl")),
+        ),
         (prepare.main, prepare.Args(format="jsonl", input=bad, tokenizer=bad, out=str(out / "p"))),
         (label.main, label.Args(input=bad, reward_model=(bad,), out=str(out / "l"))),
         (value_model.main, value_model.Args(data=Path(bad), base=bad, out=out / "v")),
@@ -139,6 +144,12 @@ def over_its_input(folder: Path, alias: Callable[[Path], Path]) -> dict[str, Cas
                 overwrite=True,
             ),
         ),
+        "own prefixes": (
+            own_prefixes.main,
+            own_prefixes.Args(
+                policy="none", value="none", prompts="none", replies=str(file), output=str(again)
+            ),
+        ),
         "prepare, official": (prepare.main, prepare.Args(**prepared, export_official=str(again))),
         "prepare, text": (prepare.main, prepare.Args(**prepared, export_conversations=str(again))),
         "label": (
@@ -174,6 +185,10 @@ def seeded(seed: int, out: Path) -> dict[str, Case]:
         ),
         "decode.generate": (generate.main, generate.Args(policy="none", prompt=("hi",), seed=seed)),
         "decode.learn_gate": (learn_gate.main, learn_gate.Args(replies="none", seed=seed)),
+        "decode.own_prefixes": (
+            own_prefixes.main,
+            own_prefixes.Args(**models, prompts="none", replies="none", output=str(out / "o.jsonl")),
+        ),
         "train.prepare": (
             prepare.main,
             prepare.Args(format="jsonl", input="none", out=str(out), sampling=sampling),
@@ -253,6 +268,13 @@ def test_no_program_writes_over_what_it_reads_under_whatever_name(
             "--out must be a .json file",
         ),
         (
+            own_prefixes.main,
+            lambda path: own_prefixes.Args(
+                policy="none", value="none", prompts="none", replies="none", output=str(path)
+            ),
+            "--out must be a .jsonl file",
+        ),
+        (
             compare.main,
             lambda path: compare.Args(folders=("none",), page=str(path)),
             "--page must be a .md file",
@@ -299,6 +321,13 @@ def writers(folder: Path) -> dict[str, tuple[Case, AbstractContextManager[None]]
         "generate": ((generate.main, generate.Args(**models, output=str(out))), locked(files=(out,))),
         "trace": ((trace.main, trace.Args(replies=Path("none"), output=page)), locked(files=(page,))),
         "calibrate": ((calibrate.main, calibrate.Args(**models, out=str(out))), locked(files=(out,))),
+        "own prefixes": (
+            (
+                own_prefixes.main,
+                own_prefixes.Args(value="none", replies="none", output=str(folder / "o.jsonl"), **models),
+            ),
+            locked(files=(folder / "o.jsonl",)),
+        ),
         "learn gate": (
             (learn_gate.main, learn_gate.Args(replies="none", out=str(folder / "gate.json"))),
             locked(files=(folder / "gate.json",)),

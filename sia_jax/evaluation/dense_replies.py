@@ -50,6 +50,18 @@ def dense_reply(record: Mapping[str, Any]) -> SteeredReply:
     Raises:
       KeyError, ValueError: it lacks something, or was not.
     """
+    entropy, shifted, junction = steered_lists(record)
+    if not all(junction):
+        raise ValueError(f"{junction.count(False)} of {len(junction)} tokens were not steered")
+    return SteeredReply(np.array(entropy, np.float32), np.array(shifted, bool))
+
+
+def steered_lists(record: Mapping[str, Any]) -> tuple[list[float], list[bool], list[bool]]:
+    """Entropy in nats, whether it was shifted and whether it was steered, of each token of a line.
+
+    Raises:
+      KeyError, ValueError: one of them is not there, or is no list of these.
+    """
     lists = {name: record[name] for name in ("entropy", "shifted", "junction")}
     for name, values in lists.items():
         if not isinstance(values, list):
@@ -61,6 +73,4 @@ def dense_reply(record: Mapping[str, Any]) -> SteeredReply:
         raise ValueError("entropy must be numbers")
     if any(type(flag) is not bool for flag in [*shifted, *junction]):
         raise ValueError("shifted and junction must be true or false")
-    if not all(junction):
-        raise ValueError(f"{junction.count(False)} of {len(junction)} tokens were not steered")
-    return SteeredReply(np.array(entropy, np.float32), np.array(shifted, bool))
+    return entropy, shifted, junction
