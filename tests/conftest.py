@@ -62,13 +62,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first: two workers take whole files, and none should begin a long one when the other
-    has ended."""
+    """Files that are compiled alike together, and of these the longest first.
+
+    Two workers take whole files. Between two kinds of compilation all programs are forgotten, which should
+    happen once; and none should begin a long file when the other has ended.
+    """
     root = Path(__file__).parent
 
-    def rank(item: pytest.Item) -> int:
+    def rank(item: pytest.Item) -> tuple[bool, int]:
         name = item.path.relative_to(root).as_posix()
-        return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+        place = LONGEST.index(name) if name in LONGEST else len(LONGEST)
+        return item.get_closest_marker("unoptimised") is None, place
 
     items.sort(key=rank)
 

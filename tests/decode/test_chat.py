@@ -23,6 +23,8 @@ from tests.reports.test_terminal import make_reply
 from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
 from tests.support.tokenizers import save_qwen3_tokenizer
 
+pytestmark = pytest.mark.unoptimised
+
 Talk = Callable[..., str]
 SUMMARY = re.compile(r"(\d+) tokens?, (\d+)% steered, (\d+) shifted, [\d.,]+ tok/s, (\w+)")
 

@@ -32,6 +32,8 @@ from tests.support.sampling import (
     run,
 )
 
+pytestmark = pytest.mark.unoptimised
+
 ROWS = 6
 LENGTH = 20
 
