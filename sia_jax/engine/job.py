@@ -78,7 +78,7 @@ def make_job(request: Request, terms: Terms) -> Job:
     if config.value is not None and config.value_passes:
         models.append(("value model", value_ids, config.value.backbone))
     for name, ids, model in models:
-        _check_ids(name, ids, model)
+        check_ids(f"the {name}'s prompt", ids, model)
     longest = max(len(ids) for _, ids, _ in models)
     room = terms.lengths[-1] - longest
     most = request.max_new_tokens
@@ -165,16 +165,25 @@ def _prompts(request: Request, terms: Terms) -> tuple[Sequence[int], Sequence[in
     return found[0], found[1]
 
 
-def _check_ids(name: str, ids: Sequence[int], model: ModelConfig) -> None:
-    array = read_integers(f"the {name}'s prompt", ids, "ids")
+def check_ids(name: str, ids: Sequence[int], model: ModelConfig) -> np.ndarray:
+    """[L] int32 of a prompt that a model can read.
+
+    Args:
+      name: of the prompt.
+      ids: of it.
+      model: that is to read it.
+
+    Raises:
+      ValueError: no ids, or such as the model does not have.
+    """
+    array = read_integers(name, ids, "ids")
     if array.ndim != 1 or not array.size:
         what = "is empty; it needs at least one id, such as a BOS" if not array.size else "must be one list"
-        raise ValueError(f"the {name}'s prompt {what}, got shape {array.shape}")
+        raise ValueError(f"{name} {what}, got shape {array.shape}")
     wrong = np.unique(array[(array < 0) | (array >= model.vocab_size)])
     if wrong.size:
-        raise ValueError(
-            f"the {name}'s ids must lie in 0 .. {model.vocab_size - 1}, got {wrong[:10].tolist()}"
-        )
+        raise ValueError(f"{name} must have ids in 0 .. {model.vocab_size - 1}, got {wrong[:10].tolist()}")
+    return array.astype(np.int32)
 
 
 def _filled(name: str, ids: Sequence[int], width: int) -> np.ndarray:
