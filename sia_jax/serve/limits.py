@@ -1,9 +1,6 @@
-"""How many requests are taken, and when."""
+"""How many requests are taken."""
 
-from collections.abc import Callable
-from typing import Any
-
-from sia_jax.serve.settings import Settings, State
+from sia_jax.serve.settings import Settings
 
 
 class Refused(Exception):
@@ -52,25 +49,3 @@ class Admission:
         self.requests += requests
         self.tokens += tokens
         return Ticket(self, requests, tokens)
-
-
-class ReadyOnly:
-    """ASGI middleware: passes on what asks for work once the server is ready."""
-
-    def __init__(self, app: Any, state: Callable[[], State]):
-        self._app, self._state = app, state
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass on."""
-        await self._app(scope, receive, send)
-
-
-class BodyLimit:
-    """ASGI middleware: passes on bodies that are not too large."""
-
-    def __init__(self, app: Any, settings: Settings):
-        self._app, self._settings = app, settings
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Pass on."""
-        await self._app(scope, receive, send)
