@@ -67,6 +67,8 @@ class Served:
     engine: StubEngine
     service: Service
     metrics: CountedMetrics
+    http: httpx.Client
+    """Without a word of its own."""
     clients: list[openai.OpenAI] = field(default_factory=list)
 
     def client(self, *, strict: bool = True) -> openai.OpenAI:
@@ -83,11 +85,11 @@ class Served:
 
     def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
         """Whatever is to be posted, as it is."""
-        return httpx.post(f"{self.url}{path}", json=body, timeout=SECONDS, **options)
+        return self.http.post(path, json=body, **options)
 
     def get(self, path: str) -> httpx.Response:
         """An answer."""
-        return httpx.get(f"{self.url}{path}", timeout=SECONDS)
+        return self.http.get(path)
 
 
 @contextmanager
@@ -118,10 +120,12 @@ def served(
     try:
         wait_until(lambda: server.started)
         port = listening.getsockname()[1]
-        found = Served(f"http://127.0.0.1:{port}", engine, service, metrics)
-        yield found
-        for client in found.clients:
-            client.close()
+        url = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=url, timeout=SECONDS, verify=False, trust_env=False) as http:
+            found = Served(url, engine, service, metrics, http)
+            yield found
+            for client in found.clients:
+                client.close()
     finally:
         server.should_exit = True
         thread.join(SECONDS)
