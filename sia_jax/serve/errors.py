@@ -1,15 +1,20 @@
 """Errors as OpenAI has them, with nothing in them of the machine that they come from."""
 
+import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
-from pydantic import ValidationError
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from sia_jax.extras import installed_with
+
+with installed_with("serve"):
+    from fastapi import FastAPI
+    from pydantic import ValidationError
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LONGEST = 600
 """Characters of a message."""
@@ -110,12 +115,36 @@ def add_handlers(app: FastAPI) -> None:
             message = HTTPStatus(error.status_code).phrase
         return ApiError(error.status_code, message, headers=error.headers).response()
 
-    async def unforeseen(_: Request, __: Exception) -> JSONResponse:
-        return unexpected().response()
-
     app.add_exception_handler(ApiError, told)
     app.add_exception_handler(HTTPException, of_http)
-    app.add_exception_handler(Exception, unforeseen)
+    app.add_middleware(_Unforeseen)
+
+
+class _Unforeseen:
+    """ASGI middleware: what nobody foresaw is logged, and answered by a 500 if nothing was answered yet.
+
+    Starlette's own answers too, but lets the error go on, and the connection is closed for it.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on."""
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception:
+            if begun or scope["type"] != "http":
+                raise
+            logging.getLogger(__name__).exception("a request failed")
+            await unexpected().response()(scope, receive, send)
 
 
 def unexpected() -> ApiError:

@@ -4,8 +4,11 @@ import json
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
-from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from sia_jax.extras import installed_with
+
+with installed_with("serve"):
+    from starlette.responses import StreamingResponse
+    from starlette.types import Receive, Scope, Send
 
 DONE = b"data: [DONE]\n\n"
 """The last frame of every stream."""

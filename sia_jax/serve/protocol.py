@@ -8,10 +8,12 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
-from pydantic import model_validator as whole
-
+from sia_jax.extras import installed_with
 from sia_jax.serve.errors import ApiError, invalid
+
+with installed_with("serve"):
+    from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+    from pydantic import model_validator as whole
 
 MAX_STOPS = 16
 """Stop texts of a request."""
