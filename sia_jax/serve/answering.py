@@ -1,7 +1,9 @@
 """The way of a body through the server, whichever its route: admitted, tokenised, generated, answered."""
 
 import asyncio
+import json
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from sia_jax.extras import installed_with
@@ -48,15 +50,17 @@ async def answer(
     try:
         requests = await asyncio.to_thread(tokenise, plan, service)
         note(http.scope, model=body.model)
+        if service.settings.log_prompts:
+            note(http.scope, prompt=_prompt(body))
         echoes = await echoes_of(requests, plan.texts, top, service) if echo else []
         generation = None if plan.scores_alone else Generation(service, requests, ticket)
         exchange = Exchange(service, form, body, plan, requests, top, echoes, generation)
         if generation is not None:
             await generation.begin()
         if body.stream:
-            return EventStream(exchange.frames(), exchange.leave)
+            return EventStream(exchange.frames(), partial(_leave, exchange, http))
         found = await unless_left(http, exchange.whole())
-        exchange.leave()
+        _leave(exchange, http)
         if found is None:
             return Response(status_code=CLIENT_LEFT)
         return Response(found, media_type="application/json")
@@ -67,6 +71,16 @@ async def answer(
     finally:
         if exchange is None or exchange.generates_nothing:
             ticket.leave()
+
+
+def _leave(exchange: Exchange, http: Request) -> None:
+    exchange.leave()
+    note(http.scope, **exchange.counts())
+
+
+def _prompt(body: Generating) -> str:
+    asked = body.model_dump(include={"prompt", "messages"})
+    return json.dumps(asked, ensure_ascii=False)
 
 
 def enter(service: Service, plan: Plan) -> Ticket:

@@ -1,5 +1,6 @@
 """How a body is read, and how the OpenAPI document has it."""
 
+import asyncio
 import re
 from typing import Any, TypeVar
 
@@ -16,6 +17,8 @@ with installed_with("serve"):
 Kind = TypeVar("Kind", bound=Body)
 
 _JSON = re.compile(r'application/(json|[\w.-]+\+json)\s*(;\s*charset="?utf-8"?\s*)?', re.IGNORECASE)
+_SMALL = 65_536
+"""Bytes of a body that are read in a moment."""
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -31,9 +34,17 @@ async def body_of(http: Request, kind: type[Kind]) -> Kind:
             400, f"the body must be JSON in UTF-8, with Content-Type: application/json, got {given[:80]!r}"
         )
     try:
-        fields = parse_object(await http.body(), "the body", like='{"model": ...}')
+        content = await http.body()
     except ClientDisconnect:
         raise ApiError(400, "the client left before its body was there") from None
+    if len(content) <= _SMALL:
+        return _read(content, kind)
+    return await asyncio.to_thread(_read, content, kind)  # others are answered meanwhile
+
+
+def _read(content: bytes, kind: type[Kind]) -> Kind:
+    try:
+        fields = parse_object(content, "the body", like='{"model": ...}')
     except ValueError as error:
         raise ApiError(400, str(error)) from None
     return read_body(kind, fields)

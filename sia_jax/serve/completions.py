@@ -49,8 +49,6 @@ def completion_routes(service: Service) -> APIRouter:
     async def completions(http: Request) -> Response:
         body = await body_of(http, CompletionBody)
         plan = plan_completion(body, service)
-        return await answer(
-            http, service, CompletionForm(), body, plan, body.logprobs, echo=bool(body.echo)
-        )
+        return await answer(http, service, CompletionForm(), body, plan, body.logprobs, echo=bool(body.echo))
 
     return router

@@ -41,13 +41,15 @@ async def echoes_of(
     scored: Any = [None] * len(prompts)
     if top is not None:
         try:
-            scored = await asyncio.to_thread(service.engine.score, prompts, top)
+            scored = await asyncio.wrap_future(service.engine.submit_score(prompts, top))
         except EngineClosed:
             raise ended(service) from None
         except ValueError as error:
             raise ApiError(400, str(error), param="prompt") from None
     return await asyncio.to_thread(
-        lambda: [_echo(ids, text, own, service) for ids, text, own in zip(prompts, texts, scored, strict=True)]
+        lambda: [
+            _echo(ids, text, own, service) for ids, text, own in zip(prompts, texts, scored, strict=True)
+        ]
     )
 
 
@@ -69,7 +71,9 @@ def _echo(ids: list[int], given: str | None, scored: Any, service: Service) -> E
         logprob = float(scored.logprobs[place])
         top = () if math.isnan(logprob) else _top(scored, place)
         offset = min(max(end, 0), len(text))
-        found.append(Weighed(id_, offset, None if math.isnan(logprob) else number(scored.logprobs[place]), top))
+        found.append(
+            Weighed(id_, offset, None if math.isnan(logprob) else number(scored.logprobs[place]), top)
+        )
         end += len(piece)
     return Echo(text, tuple(found))
 

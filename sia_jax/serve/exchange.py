@@ -91,9 +91,7 @@ class Exchange:
         self._texts = top is not None or body.trace
         """Whether tokens are told one by one, with their texts."""
         tokenizer = service.engine.policy.tokenizer if self._texts else None
-        self._tellings = [
-            Telling(tokenizer, len(self._echo(index).text)) for index in range(plan.choices)
-        ]
+        self._tellings = [Telling(tokenizer, len(self._echo(index).text)) for index in range(plan.choices)]
         self._replies: dict[int, Reply] = {}
         self._failed = self._left = False
         self._head = {
@@ -116,6 +114,14 @@ class Exchange:
         """End what goes on for it: there is no answer."""
         self._failed = True
         self.leave()
+
+    def counts(self) -> dict[str, int]:
+        """Tokens of the replies that are whole, and how many of them were steered."""
+        usages = [reply.usage for reply in self._replies.values()]
+        return {
+            "tokens": sum(usage.completion for usage in usages),
+            "steered": sum(usage.steered for usage in usages),
+        }
 
     @property
     def generates_nothing(self) -> bool:
@@ -157,7 +163,9 @@ class Exchange:
                     yield self._chunk([choice]) | extra
                     extra = {}
             if part.text or part.spoken or part.reason:
-                yield self._chunk([await self._run(lambda part=part: self._choice(part, whole=False))]) | extra
+                yield (
+                    self._chunk([await self._run(lambda part=part: self._choice(part, whole=False))]) | extra
+                )
                 extra = {}
         if self._body.include_usage:
             yield self._chunk([]) | {"usage": self._usage()}

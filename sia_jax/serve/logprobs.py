@@ -51,8 +51,8 @@ def ids_of(tokens: Iterable[Weighed]) -> set[int]:
 def completion_logprobs(tokens: Sequence[Weighed], names: TokenNames) -> dict[str, Any]:
     """The shape of /v1/completions: lists of one entry a token.
 
-    The chosen token is always among the top ones, so that there may be one more than was asked for. Of two ids
-    of one name the likelier one counts.
+    The chosen token is always among the top ones, so that there may be one more than was asked for. Of two
+    ids of one name the likelier one counts.
     """
     return {
         "tokens": [names.name(one.id) for one in tokens],

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from sia_jax.text.decoder import token_text
 from sia_jax.text.tokenizer import Tokenizer
 
-_MOST = 200_000
-"""Names that are kept: vocabularies have fewer, or hardly more."""
 _REPLACEMENT = "\ufffd"
 
 
@@ -28,24 +26,25 @@ class TokenNames:
         new = {id_ for id_ in ids if id_ >= 0 and id_ not in self._known}
         if not new:
             return
-        if len(self._known) + len(new) > _MOST:
-            self._known = {}
-        found = {}
         with self._lock:
-            for id_ in new:
-                found[id_] = self._look_up(id_)
-        self._known |= found
+            found = {id_: self._look_up(id_) for id_ in new}
+        self._known.update(found)
 
     def name(self, id_: int) -> str:
         """Of an id that was learnt, or is now."""
-        if id_ not in self._known:
-            self.learn([id_])
-        return self._known[id_][0]
+        return self._get(id_)[0]
 
     def octets(self, id_: int) -> list[int] | None:
         """The bytes of its text in UTF-8; None: it is part of a character."""
-        name = self.name(id_)
-        return list(name.encode()) if self._known[id_][1] else None
+        name, whole = self._get(id_)
+        return list(name.encode()) if whole else None
+
+    def _get(self, id_: int) -> tuple[str, bool]:
+        known = self._known
+        if id_ not in known:
+            self.learn([id_])
+            known = self._known
+        return known[id_]
 
     def _look_up(self, id_: int) -> tuple[str, bool]:
         if self._tokenizer is None:

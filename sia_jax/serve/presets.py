@@ -117,7 +117,9 @@ def request_fields(preset: Preset, terms: Terms) -> dict[str, Any]:
         if math.isnan(preset.threshold):
             raise SteeringError("threshold", "must be a number of nats, inf or -inf, got NaN")
         if not reads_threshold(steering.gate):
-            raise SteeringError("threshold", f"is for a gate with entropy or budget in it, not {steering.gate}")
+            raise SteeringError(
+                "threshold", f"is for a gate with entropy or budget in it, not {steering.gate}"
+            )
         found["threshold"] = preset.threshold
     if preset.beta is not None:
         if not math.isfinite(preset.beta):
@@ -136,7 +138,8 @@ def request_fields(preset: Preset, terms: Terms) -> dict[str, Any]:
             raise SteeringError("budget", f"must lie in 0 .. 1, got {preset.budget}")
         if not _budgets(steering.gate):
             raise SteeringError(
-                "budget", f"is for a gate with a budget, and the server's is {steering.gate}; start it with one"
+                "budget",
+                f"is for a gate with a budget, and the server's is {steering.gate}; start it with one",
             )
         found["gate"] = _with_rate(steering.gate, preset.budget)
     return found

@@ -6,7 +6,7 @@ the values that ask for nothing, such as `tools: []`.
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from sia_jax.extras import installed_with
 from sia_jax.serve.errors import ApiError, invalid

@@ -142,7 +142,9 @@ def _fields(body: Generating, service: Service, wanted: int | None, name: str) -
             raise ApiError(400, f"{name} must be at most {most}, got {wanted}", param=name)
         if wanted >= service.max_length:
             raise ApiError(
-                400, f"{name} must be less than {service.max_length}, the model's length, got {wanted}", param=name
+                400,
+                f"{name} must be less than {service.max_length}, the model's length, got {wanted}",
+                param=name,
             )
         if (body.min_tokens or 0) > wanted:
             raise ApiError(
@@ -181,9 +183,7 @@ def _steering(body: Generating, service: Service) -> dict[str, Any]:
     preset = service.preset(body.model)
     own = body.sia
     if own is not None:
-        preset = preset.override(
-            threshold=own.threshold, beta=own.beta, bound=own.bound, budget=own.budget
-        )
+        preset = preset.override(threshold=own.threshold, beta=own.beta, bound=own.bound, budget=own.budget)
     try:
         return request_fields(preset, service.terms)
     except SteeringError as error:
@@ -196,7 +196,9 @@ def _bias(given: dict[str, float], service: Service) -> dict[int, float]:
     for key, bias in given.items():
         if not (key.isascii() and key.isdigit() and len(key) < 11 and int(key) < size):
             raise ApiError(
-                400, f"logit_bias: the keys must be ids of 0 .. {size - 1}, got {key[:40]!r}", param="logit_bias"
+                400,
+                f"logit_bias: the keys must be ids of 0 .. {size - 1}, got {key[:40]!r}",
+                param="logit_bias",
             )
         found[int(key)] = -math.inf if bias <= -MAX_BIAS else float(bias)
     return found
@@ -205,7 +207,9 @@ def _bias(given: dict[str, float], service: Service) -> dict[int, float]:
 def _check_top(wanted: int, name: str, service: Service) -> None:
     most = service.max_top_logprobs
     if wanted > most:
-        raise ApiError(400, f"{name} must be at most {most}, what this server records, got {wanted}", param=name)
+        raise ApiError(
+            400, f"{name} must be at most {most}, what this server records, got {wanted}", param=name
+        )
 
 
 def _check_length(tokens: int, param: str, service: Service) -> None:
@@ -234,4 +238,3 @@ def _seed(body: Generating) -> int:
 
 def _tokens(text: str) -> int:
     return -(-len(text.encode()) // 4)
-

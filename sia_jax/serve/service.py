@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -35,7 +36,7 @@ class EngineLike(Protocol):
     def submit(self, asked: Any, *, listener: Listener | None = None, **fields: Any) -> Handle:
         """Hand in a request."""
 
-    def score(self, prompts: Sequence[Sequence[int]], top: int = 0) -> Sequence[Any]:
+    def submit_score(self, prompts: Sequence[Sequence[int]], top: int = 0) -> "Future[list[Any]]":
         """What the policy makes of each id of prompts: `ids`, `logprobs`, `top_ids`, `top_logprobs`."""
 
     def statistics(self) -> Statistics:

@@ -29,7 +29,9 @@ def text_routes(service: Service) -> APIRouter:
             service.preset(body.model)
         ids = await asyncio.to_thread(_ids, body, service)
         found: dict[str, Any] = {"count": len(ids), "max_model_len": service.max_length, "tokens": ids}
-        found["token_strs"] = await asyncio.to_thread(_names, ids, service) if body.return_token_strs else None
+        found["token_strs"] = (
+            await asyncio.to_thread(_names, ids, service) if body.return_token_strs else None
+        )
         return JSONResponse(found)
 
     @router.post("/detokenize", openapi_extra=described(DetokenizeBody))
@@ -66,9 +68,7 @@ def _text(ids: list[int], service: Service) -> str:
     if wrong:
         raise ApiError(400, f"tokens must be ids of 0 .. {size - 1}, got {wrong[0]}", param="tokens")
     with service.engine.tokenizing:
-        return str(
-            tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        )
+        return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def _names(ids: list[int], service: Service) -> list[str]:
@@ -87,4 +87,6 @@ def _check_size(tokens: int, param: str, service: Service) -> None:
     """The tokenizer is held meanwhile, and those that generate wait for it."""
     most = service.settings.max_queued_tokens
     if tokens > most:
-        raise ApiError(400, f"{param} is about {tokens} tokens long, of at most {most}; split it", param=param)
+        raise ApiError(
+            400, f"{param} is about {tokens} tokens long, of at most {most}; split it", param=param
+        )

@@ -129,7 +129,9 @@ def test_a_policy_without_a_tokenizer_takes_ids_and_says_what_it_cannot() -> Non
     engine = StubEngine(value=StubValue())
     engine.policy = replace(engine.policy, tokenizer=None)
     with served(engine) as server:
-        assert server.post("/v1/completions", {"model": "tiny", "prompt": [5], "logprobs": 1}).status_code == 200
+        assert (
+            server.post("/v1/completions", {"model": "tiny", "prompt": [5], "logprobs": 1}).status_code == 200
+        )
         for path, body in (
             ("/v1/completions", {"model": "tiny", "prompt": "a"}),
             ("/v1/completions", {"model": "tiny", "prompt": [5], "echo": True}),

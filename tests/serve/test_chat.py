@@ -103,5 +103,7 @@ def test_the_extensions_reach_a_client_that_asks_for_them_in_extra_body(server: 
     assert server.engine.requests[-1].threshold == 0.5
     assert found.sia == {"seed": 3}
     assert found.prompt_token_ids == list(server.engine.requests[-1].prompt_ids or ())
-    assert "".join(entry["text"] for entry in found.choices[0].sia["trace"]) == found.choices[0].message.content
+    assert (
+        "".join(entry["text"] for entry in found.choices[0].sia["trace"]) == found.choices[0].message.content
+    )
     assert found.usage.sia["steered"] == sum(entry["junction"] for entry in found.choices[0].sia["trace"])

@@ -253,7 +253,9 @@ def test_a_trace_tells_what_was_recorded_of_every_token(server: Served) -> None:
 def test_usage_says_what_was_steered_over_all_choices(server: Served) -> None:
     body = {"model": "tiny-sia", "prompt": "a", "seed": 3, "n": 3, "max_tokens": 60}
     found = server.post("/v1/completions", body).json()["usage"]["sia"]
-    records: list[Any] = [record_of(one.tokens.tolist(), server.engine.requests[-1]) for one in replies(server, 1, 3)]
+    records: list[Any] = [
+        record_of(one.tokens.tolist(), server.engine.requests[-1]) for one in replies(server, 1, 3)
+    ]
     for name, field in (("steered", "junction"), ("shifted", "shifted"), ("contenders", "contenders")):
         assert found[name] == sum(int(getattr(record, field).sum()) for record in records), name
     assert found["values_read"] == sum(int(record.values_read.sum()) for record in records)

@@ -60,7 +60,9 @@ def test_a_body_that_is_no_object_in_json_is_a_400(
     assert telling in error["message"]
 
 
-@pytest.mark.parametrize("kind", [None, "text/plain", "application/json; charset=latin-1", "multipart/form-data"])
+@pytest.mark.parametrize(
+    "kind", [None, "text/plain", "application/json; charset=latin-1", "multipart/form-data"]
+)
 def test_another_content_type_is_a_400(server: Served, kind: str | None) -> None:
     headers = {} if kind is None else {"content-type": kind}
     answer = server.http.post("/v1/completions", content=b'{"model": "tiny", "prompt": "a"}', headers=headers)
@@ -70,7 +72,10 @@ def test_another_content_type_is_a_400(server: Served, kind: str | None) -> None
 @pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=UTF-8"])
 def test_json_is_taken_however_it_is_spelt(server: Served, kind: str) -> None:
     content = b'{"model": "tiny", "prompt": "a", "seed": 1}'
-    assert server.http.post("/v1/completions", content=content, headers={"content-type": kind}).status_code == 200
+    assert (
+        server.http.post("/v1/completions", content=content, headers={"content-type": kind}).status_code
+        == 200
+    )
 
 
 def test_an_unknown_model_is_a_404_that_names_those_that_there_are(server: Served) -> None:

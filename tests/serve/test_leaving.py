@@ -29,8 +29,8 @@ def raw(server: Served, route: str, body: dict[str, Any]) -> socket.socket:
     """A connection over which a request has been sent."""
     content = json.dumps(body).encode()
     connection = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])), timeout=SECONDS)
-    head = f"POST {route} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
-    connection.sendall(head.encode() + b"\r\n\r\n" + content)
+    head = f"POST {route} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
     return connection
 
 

@@ -18,7 +18,9 @@ BOUNDED = SteeringConfig(gate=Entropy() & Budget(0.2), tilt=Clipped(2.0, of=Adva
 
 def terms(steering: SteeringConfig | None = None, *, value: bool = True) -> Any:
     config = SimpleNamespace(steering=steering or SteeringConfig())
-    return SimpleNamespace(value=object() if value else None, config=config, threshold=1.0 if value else math.inf)
+    return SimpleNamespace(
+        value=object() if value else None, config=config, threshold=1.0 if value else math.inf
+    )
 
 
 def test_the_policys_name_is_the_policy_alone_and_the_other_steers_as_the_engine_does() -> None:
@@ -64,12 +66,16 @@ def test_a_file_that_cannot_be_is_refused_with_its_place(tmp_path: Path, content
 
 
 def test_numbers_that_are_given_stand_over_those_that_are_not() -> None:
-    assert Preset(beta=1.0, threshold=2.0).override(beta=3.0, threshold=None) == Preset(beta=3.0, threshold=2.0)
+    assert Preset(beta=1.0, threshold=2.0).override(beta=3.0, threshold=None) == Preset(
+        beta=3.0, threshold=2.0
+    )
 
 
 def test_zero_is_a_number_and_not_the_absence_of_one() -> None:
     zero = Preset(threshold=0.0, beta=0.0, bound=0.0, budget=0.0)
-    found = request_fields(Preset(threshold=1.0).override(threshold=0.0, beta=0.0, bound=0.0, budget=0.0), terms(BOUNDED))
+    found = request_fields(
+        Preset(threshold=1.0).override(threshold=0.0, beta=0.0, bound=0.0, budget=0.0), terms(BOUNDED)
+    )
     assert found == request_fields(zero, terms(BOUNDED))
     assert found["threshold"] == found["beta"] == found["tilt"].bound == 0.0
     assert found["gate"] == Entropy() & Budget(0.0)

@@ -47,9 +47,7 @@ def said(choice: dict[str, Any]) -> str:
 
 
 def whole(server: Served, route: str, **fields: Any) -> dict[str, Any]:
-    found: dict[str, Any] = server.post(
-        route, ROUTES[route] | {"seed": 3, "max_tokens": 60, **fields}
-    ).json()
+    found: dict[str, Any] = server.post(route, ROUTES[route] | {"seed": 3, "max_tokens": 60, **fields}).json()
     return found
 
 
@@ -237,4 +235,7 @@ def test_the_official_client_reads_both_streams(server: Served) -> None:
         seed=3,
         max_tokens=60,
     )
-    assert "".join(c.text for chunk in texts for c in chunk.choices) == "reply 0 of seed 3: the bread, then the café."
+    assert (
+        "".join(c.text for chunk in texts for c in chunk.choices)
+        == "reply 0 of seed 3: the bread, then the café."
+    )

@@ -3,7 +3,8 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,7 +120,9 @@ class StubEngine:
         room = LENGTH - len(ids)
         most = min(64, room) if request.max_new_tokens is None else request.max_new_tokens
         if not ids:
-            raise ValueError("the policy's prompt is empty; it needs at least one id, such as a BOS, got shape (0,)")
+            raise ValueError(
+                "the policy's prompt is empty; it needs at least one id, such as a BOS, got shape (0,)"
+            )
         if most > room:
             raise ValueError(f"a prompt of {len(ids)} ids and {most} new tokens do not fit")
         if len(request.logit_bias) > 4:
@@ -134,9 +137,7 @@ class StubEngine:
             scripts.append((said, reason))
         stops = tuple(request.stop)
         texts = [TextStream(tokenizer(), stops, int(request.min_new_tokens or 0)) for _ in range(request.n)]
-        live = _Live(
-            handle, texts, scripts, [0] * request.n, [""] * request.n, [False] * request.n
-        )
+        live = _Live(handle, texts, scripts, [0] * request.n, [""] * request.n, [False] * request.n)
         with self._changed:
             if self._closed is not None:
                 raise EngineClosed("the engine was closed; make another")
@@ -146,9 +147,13 @@ class StubEngine:
             self._changed.notify_all()
         return handle
 
-    def score(self, prompts: Sequence[Sequence[int]], top: int = 0) -> list[Any]:
+    def submit_score(self, prompts: Sequence[Sequence[int]], top: int = 0) -> "Future[list[Any]]":
         """Numbers made of the ids alone."""
-        return [scored(ids, top) for ids in prompts]
+        if self._closed is not None:
+            raise EngineClosed("the engine was closed; make another")
+        found: Future[list[Any]] = Future()
+        found.set_result([scored(ids, top) for ids in prompts])
+        return found
 
     def statistics(self) -> Statistics:
         """How many replies are open."""
@@ -201,7 +206,9 @@ class StubEngine:
 
     def _ready(self) -> list[_Live]:
         hold = self.hold_after
-        return [one for one in self._live if hold is None or one.windows < hold or one.cancelled or _late(one)]
+        return [
+            one for one in self._live if hold is None or one.windows < hold or one.cancelled or _late(one)
+        ]
 
     def _window(self, live: _Live) -> None:
         live.windows += 1
@@ -286,7 +293,7 @@ def record_of(ids: Sequence[int], request: Request) -> Record:
 
 
 def scored(ids: Sequence[int], top: int) -> Any:
-    """What `StubEngine.score` says of a prompt."""
+    """What `StubEngine.submit_score` says of a prompt."""
     tokens = np.array(ids, np.int32)
     logprobs = -(tokens % 11).astype(np.float32) / np.float32(4) - np.float32(0.25)
     logprobs[0] = np.nan
@@ -301,8 +308,3 @@ def scored(ids: Sequence[int], top: int) -> Any:
 def _late(live: _Live) -> bool:
     deadline = live.handle.request.deadline
     return deadline is not None and time.monotonic() - live.handle.submitted > deadline
-
-
-def names_of_records() -> tuple[str, ...]:
-    """The fields of a record of a token that are numbers."""
-    return tuple(f.name for f in fields(TokenRecord) if f.name not in ("candidates", "top"))
