@@ -384,6 +384,11 @@ class Engine:
         """To be held by whoever uses the models' tokenizers while requests are under way."""
         return self._terms.tokenizing
 
+    @property
+    def terms(self) -> Terms:
+        """What it was made for: its models, its structure and its limits."""
+        return self._terms
+
     def paused(self) -> AbstractContextManager[None]:
         """Within it nothing is sampled, so that other work on the same devices disturbs no measured time.
 

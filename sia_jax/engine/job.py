@@ -72,7 +72,7 @@ def make_job(request: Request, terms: Terms) -> Job:
     """
     config, steering = terms.config, terms.config.steering
     with terms.tokenizing:
-        policy_ids, value_ids = _prompts(request, terms)
+        policy_ids, value_ids = read_prompts(request, terms)
         special, stops = split_stops(terms.policy.tokenizer, tuple(request.stop))
     models = [("policy", policy_ids, config.policy)]
     if config.value is not None and config.value_passes:
@@ -148,7 +148,12 @@ def _gate(request: Request, own: Gate, ids: Sequence[int]) -> Any:
     return with_markers(gate, [ids]) if isinstance(gate, Gate) else gate
 
 
-def _prompts(request: Request, terms: Terms) -> tuple[Sequence[int], Sequence[int]]:
+def read_prompts(request: Request, terms: Terms) -> tuple[Sequence[int], Sequence[int]]:
+    """The ids that policy and value model read of a request; `terms.tokenizing` is held.
+
+    Raises:
+      ValueError: no conversation, what the chat template refuses, or a model without a tokenizer.
+    """
     policy, value = terms.policy, terms.value if terms.config.value_passes else None
     if request.prompt_ids is not None:
         value_ids = request.prompt_ids if value is None or request.value_ids is None else request.value_ids
