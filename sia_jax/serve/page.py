@@ -1,7 +1,7 @@
 """The page at `/`: files that come with the package, and the headers under which a browser runs them.
 
-It asks this server alone: for its own parts, `v1/models` and `v1/chat/completions`. Its addresses are relative,
-so that it works behind a proxy that puts the server below a path.
+It asks this server alone: for its own parts, `v1/models` and `v1/chat/completions`. Its addresses are
+relative, so that it works behind a proxy that puts the server below a path.
 """
 
 import hashlib
@@ -45,7 +45,11 @@ class PageFile:
 def page_files() -> tuple[PageFile, ...]:
     """The files of the page, read from the package; the first is the page itself, at "/"."""
     folder = files("sia_jax.serve").joinpath("page")
-    found = [_page_file(part.name, part.read_bytes()) for part in folder.iterdir() if part.name.rpartition(".")[2] in _KINDS]
+    found = [
+        _page_file(part.name, part.read_bytes())
+        for part in folder.iterdir()
+        if part.name.rpartition(".")[2] in _KINDS
+    ]
     return tuple(sorted(found, key=lambda part: part.path))
 
 
@@ -73,7 +77,9 @@ def _page_file(name: str, body: bytes) -> PageFile:
 def _endpoint(part: PageFile) -> Callable[[Request], Awaitable[Response]]:
     async def send(request: Request) -> Response:
         # A weak comparison, as RFC 9110 13.1.2 has it: proxies that compress make a tag weak.
-        known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+        known = {
+            tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")
+        }
         if part.etag in known or "*" in known:
             return Response(status_code=304, headers=dict(part.headers))
         return Response(part.body, headers=dict(part.headers))

@@ -64,8 +64,14 @@ def token(text: str, entropy: float = 0.1, **fields: Any) -> Token:
     } | fields
 
 
-def junction(text: str, others: Sequence[str], entropy: float = 1.3, shifted: bool = False) -> Token:
-    """A steered token: the policy likes the first of `others` best, the values like it."""
+def junction(
+    text: str, others: Sequence[str], entropy: float = 1.3, shifted: bool = False, own: str | None = None
+) -> Token:
+    """A steered token: where it is shifted the policy likes the first of `others` best.
+
+    Args:
+      own: what the policy alone would have said, where the server tells it.
+    """
     said = token(text)
     names = [others[0], text, *others[1:]] if shifted else [text, *others]
     candidates = [
@@ -88,6 +94,7 @@ def junction(text: str, others: Sequence[str], entropy: float = 1.3, shifted: bo
         "contenders": len(candidates),
         "values_read": len(candidates),
         "candidates": candidates,
+        **({} if own is None else {"policy_choice": token(own)["id"]}),
     }
 
 
@@ -106,7 +113,7 @@ BASE = words("Boil| the| egg| for| three| minutes|,| then| take| it| out|.|\n\n|
 STEERED = (
     [
         *words("Boil| the| egg| for"),
-        junction(" eight", [" three", " ten", " some"], 2.35, shifted=True),
+        junction(" eight", [" three", " ten", " some"], 2.35, shifted=True, own=" three"),
         *words(" minutes|,| then"),
         junction(" cool", [" take", " put"], 0.8),
         *words(" it| in| cold| water|."),
@@ -193,6 +200,8 @@ def page_server(key: str | None = None) -> Iterator[Heard]:
                 self._send(200, part.body, part.headers)
             elif self.path == "/v1/models" and self._open():
                 self._json(200, {"object": "list", "data": MODELS})
+            elif self.path == "/heard":
+                self._json(200, {"cancelled": heard.cancelled})
             elif self.path != "/v1/models":
                 self._json(404, _error("there is no such path", "not_found_error"))
 
@@ -229,7 +238,9 @@ def page_server(key: str | None = None) -> Iterator[Heard]:
                 heard.cancelled += 1
 
         def _json(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
-            self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json"} | (headers or {}))
+            self._send(
+                status, json.dumps(value).encode(), {"Content-Type": "application/json"} | (headers or {})
+            )
 
         def _send(self, status: int, body: bytes, headers: Any) -> None:
             self.send_response(status)

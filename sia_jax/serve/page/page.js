@@ -46,7 +46,7 @@ function complain(lines) {
 }
 
 function sentence(error) {
-  if (error instanceof Trouble) return `${error.message} ${error.remedy}`.trim();
+  if (error instanceof Trouble) return `${error.message.replace(/\.$/, "")}. ${error.remedy}`;
   return `This page has failed: ${shown(String(error))}. Reload it.`;
 }
 
@@ -163,9 +163,10 @@ function setRunning(controller) {
 async function generate() {
   if (running || !ready()) return;
   const controller = new AbortController();
+  const onButton = document.activeElement === byId("generate");
   setRunning(controller);
-  const back = document.activeElement === byId("generate"); // which a disabled button would lose
-  if (back) byId("stop").focus();
+  // A disabled button would lose the focus.
+  if (onButton) byId("stop").focus();
   byId("state").textContent = "Both replies are being written.";
   try {
     await run(controller.signal);
