@@ -205,7 +205,7 @@ export function open(tree, address, hash) {
       setItem: (name, value) => kept.set(name, value),
       removeItem: name => kept.delete(name),
     },
-    // A browser says "AbortError" for both; no other option matters here.
-    fetch: (path, {cache, credentials, ...options}) => sent(new URL(path, address), options),
+    // Node.js knows no cache and no cookies.
+    fetch: (path, {cache, credentials, ...options} = {}) => sent(new URL(path, address), options),
   });
 }
