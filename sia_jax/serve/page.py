@@ -53,6 +53,11 @@ def page_files() -> tuple[PageFile, ...]:
     return tuple(sorted(found, key=lambda part: part.path))
 
 
+def page_paths() -> frozenset[str]:
+    """The paths of the files, which tell nothing of the server and take no key: the page asks for one."""
+    return frozenset(part.path for part in page_files())
+
+
 def page_routes() -> list[Route]:
     """Routes that answer GET and HEAD with the page's files, 304 to who has them already."""
     return [

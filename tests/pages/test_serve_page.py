@@ -52,7 +52,10 @@ def opened(browser: Browser, server: Heard, look: tuple[str, str] = ("wide", "li
     return tab
 
 
-OVER = "document.querySelector('#stop').disabled && document.querySelector('#state').textContent.includes('Base:')"
+OVER = (
+    "document.querySelector('#stop').disabled"
+    " && document.querySelector('#state').textContent.includes('Base:')"
+)
 
 
 def generate(tab: Tab, prompt: str) -> None:
@@ -119,10 +122,7 @@ def test_hostile_texts_stay_text_and_widen_nothing(
     tab.screenshot(PICTURES / f"serve-{'-'.join(look)}-hostile.png")
     names = tab.evaluate("[...new Set([...document.querySelectorAll('.text *')].map(x => x.tagName))]")
     assert names == ["SPAN"]
-    inside = tab.evaluate(
-        "[...document.querySelectorAll('#details img, #details script, #details b b')].length"
-    )
-    assert inside == 0
+    assert tab.evaluate("document.querySelectorAll('#details :is(img, script, b b)').length") == 0
     assert tab.evaluate("document.title") == title
     assert narrow_enough(tab)
     assert tab.complaints == []
@@ -132,10 +132,11 @@ def test_a_script_that_got_into_the_page_would_not_run(browser: Browser, server:
     tab = opened(browser, server)
     tab.evaluate(
         "(() => { const made = document.createElement('div');"
-        "try { made.innerHTML = '<img src=x onerror=\"document.title=1\">'; } catch { document.title += '!'; }"
+        "try { made.innerHTML = '<img src=x onerror=\"document.title=1\">'; } catch {}"
         "document.body.append(made); })()"
     )
-    assert tab.evaluate("document.title") == "Steering, token by token!"
+    time.sleep(0.2)
+    assert tab.evaluate("document.title") == "Steering, token by token"
     assert tab.complaints  # the browser says that it kept the policy
 
 
@@ -165,9 +166,9 @@ def test_pointing_and_arrow_keys_show_a_token_s_candidates(browser: Browser, ser
 def test_tab_goes_through_the_page_in_the_order_it_is_read(browser: Browser, server: Heard) -> None:
     tab = opened(browser, server)
     generate(tab, "plain")
-    tab.evaluate("document.activeElement.blur()")
-    seen = []
-    for _ in range(22):
+    tab.evaluate("document.querySelector('#prompt').focus()")
+    seen = ["prompt"]
+    for _ in range(20):
         tab.press("Tab")
         seen.append(
             tab.evaluate("document.activeElement.id || document.activeElement.closest('[id]')?.id || ''")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from sia_jax.serve.page import PageFile, page_files, page_routes
+from sia_jax.serve.page import PageFile, page_files, page_paths, page_routes
 
 FILES = {part.path: part for part in page_files()}
 SCRIPTS = {path: part.body.decode() for path, part in FILES.items() if path.endswith(".js")}
@@ -105,7 +105,7 @@ def test_the_page_names_every_file_and_no_other() -> None:
     for text in SCRIPTS.values():
         named |= {f"/page/{name}" for name in re.findall(r'from "\./([\w.]+)"', text)}
         assert not re.search(r"import\(|importScripts|new Worker", text)
-    assert named == set(FILES)
+    assert named == set(FILES) == page_paths()
 
 
 def test_no_file_has_an_address_of_another_server() -> None:

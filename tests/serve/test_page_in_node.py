@@ -340,6 +340,16 @@ def test_an_error_is_said_once_with_what_to_do_and_what_came_before_it_stays(
     assert found[4:] == [[], text_of(STEERED)]  # and the next run starts clean
 
 
+def test_an_error_of_one_reply_leaves_the_other_to_its_end(page: Run) -> None:
+    found = page(
+        f"""await generate("half");
+        return [{TROUBLE}, all(".end").map(x => x.textContent), said("base")];"""
+    )
+    assert len(found[0]) == 1
+    assert found[0][0].startswith("Steered: The server gave up: not finite. ")
+    assert found[1:] == [["ended by itself", "ended by an error"], text_of(BASE)]
+
+
 def test_a_server_that_traces_nothing_still_shows_its_replies_and_says_so(page: Run) -> None:
     found = page('await generate("untraced"); return [said("base"), all(".end").map(x => x.textContent)];')
     assert found == [text_of(BASE), ["ended by itself; the server sent no trace of it"] * 2]

@@ -113,6 +113,19 @@ def test_an_event_without_end_is_refused_before_it_fills_the_memory(alone: Run) 
     )
 
 
+def test_who_stops_listening_lets_go_of_the_connection(alone: Run) -> None:
+    assert alone(
+        """const {eventsOf} = await import("./events.js");
+        let gone = false;
+        const stream = new ReadableStream({
+          pull(to) { to.enqueue(new TextEncoder().encode("data: x\\n\\n")); },
+          cancel() { gone = true; },
+        });
+        for await (const data of eventsOf(stream)) break;
+        return gone;"""
+    )
+
+
 def test_the_slider_of_the_threshold_rises_and_reads_back_what_it_wrote(alone: Run) -> None:
     values, back, off, dense = alone(
         """const {NUMBERS} = await import("./settings.js");

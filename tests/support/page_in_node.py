@@ -24,7 +24,7 @@ const byId = id => document.getElementById(id);
 const all = selector => document.querySelectorAll(selector);
 const until = async (test, what) => {
   for (let waited = 0; !test(); waited += 5) {
-    if (waited > 8000) throw new Error(`it never came: ${what ?? test}`);
+    if (waited > 30_000) throw new Error(`it never came: ${what ?? test}`);
     await new Promise(resolve => setTimeout(resolve, 5));
   }
 };
@@ -92,7 +92,7 @@ def run_page(folder: Path, steps: str, address: str | None, hash: str = "") -> A
     (folder / "given.json").write_text(json.dumps({"tree": tree, "address": address, "hash": hash}))
     (folder / "main.mjs").write_text(_MAIN.replace("STEPS", steps))
     done = subprocess.run(
-        [NODE, "main.mjs"], cwd=folder, capture_output=True, encoding="utf-8", check=False, timeout=60
+        [NODE, "main.mjs"], cwd=folder, capture_output=True, encoding="utf-8", check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -41,6 +41,8 @@ class Script:
     trace: bool = True
     error: dict[str, Any] | None = None
     """In mid-stream, in place of the end."""
+    base_ends: bool = False
+    """Whether the error spares the base reply."""
     done: bool = True
     """Whether the end is marked."""
     status: int = 200
@@ -159,6 +161,7 @@ SCRIPTS = {
     "breaks": Script(
         base=BASE[:6], steered=STEERED[:6], error={"message": "the engine has died", "type": "server_error"}
     ),
+    "half": Script(base=BASE, steered=STEERED, error={"message": "not finite"}, base_ends=True),
     "cut off": Script(base=BASE[:6], steered=STEERED[:6], done=False),
     "busy": Script(status=503, retry_after="7"),
     "bad": Script(status=400),
@@ -294,7 +297,7 @@ def _frames(script: Script, body: dict[str, Any]) -> Iterator[bytes]:
         some = tokens[start : start + script.together]
         traced = {"sia": {"trace": some}} if script.trace else {}
         yield chunk({"content": text_of(some)}, **traced)
-    if script.error is not None:
+    if script.error is not None and not (script.base_ends and tokens is script.base):
         yield frame(json.dumps({"error": script.error}))
         return
     if not script.done:
