@@ -1,0 +1,1 @@
+"""HTTP over an engine: the OpenAI API, with steering in the request and in the answer."""
