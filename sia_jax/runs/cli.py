@@ -182,18 +182,21 @@ def program(
         stop()
 
 
-def stop() -> NoReturn:
+def stop(status: int = 128 + signal.SIGINT) -> NoReturn:
     """End after Ctrl-C, once all is said and closed, with the status that shells expect.
 
     Ctrl-C leaves a compilation, whose threads go on in XLA: an interpreter that is taken apart beside them
     crashes. So this process ends without that, if it is a program and no test of one.
 
+    Args:
+      status: of the process.
+
     Raises:
-      SystemExit: 130.
+      SystemExit: of that status.
     """
     if is_program():
-        atexit.register(_end, 128 + signal.SIGINT)  # before what JAX has registered
-    sys.exit(128 + signal.SIGINT)
+        atexit.register(_end, status)  # before what JAX has registered
+    sys.exit(status)
 
 
 def _end(status: int) -> None:

@@ -169,7 +169,7 @@ class Server(uvicorn.Server):
         self._signals = 0
         self._warming = threading.Thread(target=self._warm_up, name="sia_jax warm-up", daemon=True)
         self._warm_error: BaseException | None = None
-        self._drain_until = self._cut_at = self._dead_until = float("inf")
+        self._drain_until = self._cut_at = self._dead_until = math.inf
         self._began = clock()
 
     @property
@@ -238,7 +238,7 @@ class Server(uvicorn.Server):
         """End what runs, in time; whether nothing runs any more."""
         served, now = self._served, self._clock()
         running = served.admission.requests
-        if served.state != State.DRAINING:
+        if self._drain_until == math.inf:
             served.state = State.DRAINING
             self._drain_until = now + served.settings.drain_seconds
             if running and self._signals == 1 and served.settings.drain_seconds:
@@ -247,7 +247,7 @@ class Server(uvicorn.Server):
                     "or Ctrl-C ends them"
                 )
         if now >= self._drain_until or self._signals > 1:
-            if self._cut_at == float("inf"):
+            if self._cut_at == math.inf:
                 self._cut_at = now + _ABORTING
                 if running:
                     self._say(f"ending {running} replies as they are")
