@@ -26,6 +26,7 @@ from decode import (
     learn_gate,
     power,
     promise,
+    serve,
     trace,
 )
 from sia_jax.data.records import unfinished_folder, write_records
@@ -68,13 +69,14 @@ def every_program(bad: str, out: Path) -> list[tuple[Callable[[Any], None], Any]
         (power.main, power.Args(difference=(0.1,), replies=bad)),
         (promise.main, promise.Args(replies=bad)),
         (learn_gate.main, learn_gate.Args(replies=bad)),
+        (serve.main, serve.Args(policy=bad, port=0)),
         (prepare.main, prepare.Args(format="jsonl", input=bad, tokenizer=bad, out=str(out / "p"))),
         (label.main, label.Args(input=bad, reward_model=(bad,), out=str(out / "l"))),
         (value_model.main, value_model.Args(data=Path(bad), base=bad, out=out / "v")),
     ]
 
 
-@pytest.mark.parametrize("number", range(14))
+@pytest.mark.parametrize("number", range(15))
 def test_a_hostile_name_in_an_error_is_text(
     number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,7 +93,7 @@ def test_without_requests_it_ends_at_once_however_long_it_might_drain() -> None:
         began = time.monotonic()
         server.server.end()
         assert server.ended()
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         idle.close()
 
 
@@ -106,7 +106,7 @@ def test_a_client_that_reads_nothing_is_cut_off() -> None:
         began = time.monotonic()
         server.server.end()
         assert server.ended()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
         assert service.admission.requests == 0
 
 
@@ -206,7 +206,7 @@ def test_under_load_requests_end_and_the_process_with_status_0() -> None:
         port = int(_line(process))
         assert _line(process).startswith("ready")
         replies = [pool.submit(fetched, port, "/v1/whole", "POST") for _ in range(8)]
-        time.sleep(0.5)
+        until(lambda: fetched(port, "/running") == (200, 8))
         process.send_signal(signal.SIGTERM)
         assert [one.result(20) for one in replies] == [(200, {"finish_reason": "abort"})] * 8
         assert process.wait(10) == 0

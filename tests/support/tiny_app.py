@@ -72,13 +72,15 @@ class TinyService:
 
 
 def tiny_app(service: TinyService) -> App:
-    """/health, /v1/whole, /v1/stream: a reply that ends as the engine says, and as much as a socket holds."""
+    """/health, /running; /v1/whole, which ends as the engine says; /v1/stream, more than a socket holds."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if path == "/health":
             ready = service.state == State.READY
             await _send(send, 200 if ready else 503, {"status": service.state.value})
+        elif path == "/running":
+            await _send(send, 200, service.admission.requests)
         elif path in ("/v1/whole", "/v1/stream"):
             scope["route"] = SimpleNamespace(path=path)
             with service.admission.enter(1, 1):
