@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from prometheus_client import CollectorRegistry
 
 import sia_jax
 from sia_jax.evaluation.calibration import read_calibration
+from sia_jax.extras import installed_with
 from sia_jax.files.shown import shown
 from sia_jax.runs import runner
 from sia_jax.runs.cli import Count, File, Flag, Int, check_texts, program, read_options, stop
@@ -52,6 +52,9 @@ from sia_jax.serve.service import Service
 from sia_jax.serve.settings import Settings
 from sia_jax.steering.numbers import NUMBERS
 from sia_jax.world.files import world_models
+
+with installed_with("serve"):
+    from prometheus_client import CollectorRegistry
 
 KEYS = "SIA_JAX_API_KEYS"
 """The environment variable that may hold keys, parted by commas."""

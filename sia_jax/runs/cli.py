@@ -300,11 +300,18 @@ def command(program: str, args: Any) -> str:
       program: its module, "decode.evaluate".
       args: its dataclass of options.
     """
-    words = invocation(program).split()
+    return shlex.join([*invocation(program).split(), *_options(args)])
+
+
+def _options(args: Any) -> list[str]:
+    words: list[str] = []
     kinds = get_type_hints(type(args), include_extras=True)
     for field in fields(args):
         value = getattr(args, field.name)
         if value == field.default:
+            continue
+        if is_dataclass(value):  # whose options have no prefix
+            words += _options(value)
             continue
         if isinstance(value, bool):
             words.append(option_of(field.name, value))
@@ -314,7 +321,7 @@ def command(program: str, args: Any) -> str:
         repeated = tyro.conf.UseAppendAction in get_args(kinds[field.name])
         for together in [(item,) for item in items] if repeated else [items]:
             words += _given(option_of(field.name), together)
-    return shlex.join(words)
+    return words
 
 
 def _given(name: str, items: Sequence[Any]) -> list[str]:
