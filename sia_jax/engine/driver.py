@@ -147,6 +147,17 @@ class Driver:
         elif thread is not threading.current_thread():
             thread.join()
 
+    @property
+    def failure(self) -> BaseException | None:
+        """Why its thread has ended by itself; None: it has not."""
+        return self._failure
+
+    def cancel_all(self) -> None:
+        """End all replies at the next border, those in the queue too."""
+        with self._changed:
+            self._cancelled |= self._open
+            self._changed.notify_all()
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Within it nothing is sampled; entered once the device has done what it was at."""

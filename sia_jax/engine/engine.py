@@ -345,6 +345,10 @@ class Engine:
         """End a request's replies at the next border; the same as `handle.cancel()`."""
         handle.cancel()
 
+    def cancel_all(self) -> None:
+        """End the replies to all requests that are open at the next border, as `cancel` does each."""
+        self._driver.cancel_all()
+
     def warmup(
         self, requests: Iterable[Asked] | None = None, *, now: bool = False, scoring: bool = False
     ) -> None:
@@ -378,6 +382,11 @@ class Engine:
           ValueError, TypeError: a request that cannot be, or that does not fit.
         """
         return self._driver.is_warm(make_job(as_request(asked, **fields), self._terms))
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What the engine has failed of; None: it has not."""
+        return self._driver.failure
 
     @property
     def tokenizing(self) -> threading.Lock:
