@@ -253,13 +253,14 @@ class Driver:
             if self._closing:
                 return False
             arrivals: list[list[Sample]] = []
+            scorings: list[Scoring] = []
             warm_ups: list[WarmUp] = []
             if not self._pauses:
                 arrivals, self._arrivals = self._arrivals, []
-                self._scorer.take(self._scorings)
-                self._scorings.clear()
+                scorings, self._scorings = self._scorings, []
             if not self._busy():
                 warm_ups, self._warm_ups = self._warm_ups, []
+        self._scorer.take(scorings)  # which fails them if compiling does
         for wanted in warm_ups:
             try:
                 self._compile(wanted)

@@ -152,18 +152,16 @@ class Scorer:
 
     def dispatch(self) -> None:
         """Begin a call, of the prompt that has waited for longest and those behind it of its length."""
-        for queue in self._waiting.values():
-            while queue and queue[0].scoring.future.done():
-                queue.popleft()
-        heads = [(queue[0].number, bucket) for bucket, queue in self._waiting.items() if queue]
-        if not heads:
-            return
-        _, bucket = min(heads)
-        queue = self._waiting[bucket]
-        while queue and len(self._under_way) < self._entries(bucket):
-            one = queue.popleft()
-            if not one.scoring.future.done():
-                self._under_way.append(one)
+        while not self._under_way:
+            heads = [(queue[0].number, bucket) for bucket, queue in self._waiting.items() if queue]
+            if not heads:
+                return
+            _, bucket = min(heads)
+            queue = self._waiting[bucket]
+            while queue and len(self._under_way) < self._entries(bucket):
+                one = queue.popleft()
+                if not one.scoring.future.done():  # else it was cancelled
+                    self._under_way.append(one)
         self._found = self._read([one.ids for one in self._under_way], bucket)
 
     def read(self) -> list[tuple[Scoring, int, Scored]]:

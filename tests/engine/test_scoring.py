@@ -146,14 +146,20 @@ def test_no_prompts_have_no_scores(engine: Engine) -> None:
 
 
 def test_what_is_cancelled_is_not_read_and_others_are(engine: Engine) -> None:
-    prompts = prompts_of([40] * 50, seed=3)
-    (expected,) = engine.score(prompts[:1])
+    prompts = prompts_of([20] * 50, seed=3)
+    expected = engine.score(prompts[:2])
     with engine.paused():
         before = engine.statistics()
-        left, kept = engine.submit_score(prompts), engine.submit_score(prompts[:1])
+        left, first, between, second = (
+            engine.submit_score(own) for own in (prompts, prompts[:1], prompts, prompts[1:2])
+        )
         assert left.cancel()
-    assert_equal(kept.result(60)[0], expected)
-    assert engine.statistics().scored_tokens == before.scored_tokens + 40
+        assert between.cancel()
+    for kept, other in zip((first, second), expected, strict=True):
+        assert_equal(kept.result(60)[0], other)
+    after = engine.statistics()
+    assert after.scored_tokens == before.scored_tokens + 40
+    assert after.scorings == before.scorings + 1  # what is left out takes no room in a call
     with pytest.raises(CancelledError):
         left.result()
 
