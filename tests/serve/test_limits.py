@@ -240,7 +240,7 @@ def test_work_is_taken_when_the_server_is_ready_and_other_paths_always(state: St
         assert answer.status == 503
         assert int(answer.headers["retry-after"]) > 0
         assert answer.error["code"] == f"server_{state.value}"
-        assert answer.error["type"] == "service_unavailable_error"
+        assert answer.error["type"] == "server_error"
 
 
 @pytest.mark.parametrize(
