@@ -10,9 +10,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_TYPES = {401: "authentication_error", 503: "service_unavailable_error"}
-"""OpenAI's words for errors of a status; else it is the request that is wrong."""
-
 
 def header_of(scope: Scope, name: bytes) -> bytes | None:
     """The value of a header; None: it is not there, or more than once.
@@ -41,12 +38,8 @@ async def send_error(
       code: for programs: "invalid_api_key".
       headers: beside those of the body.
     """
-    error = {
-        "message": message,
-        "type": _TYPES.get(status, "invalid_request_error"),
-        "param": None,
-        "code": code,
-    }
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    error = {"message": message, "type": kind, "param": None, "code": code}
     body = json.dumps({"error": error}).encode()
     own = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
     raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in own.items()]

@@ -15,6 +15,8 @@ _WAIT = {State.STARTING: 5, State.DRAINING: 5, State.DEAD: 10}
 """Seconds after which to ask again, this server or another in its place."""
 _SHARE = 0.1
 """Of the newest in a running mean."""
+_DROPPED = 4
+"""Times the limit that is read of a body at most."""
 
 
 class Refused(Exception):
@@ -208,15 +210,29 @@ def _has_body(scope: Scope) -> bool:
 
 
 async def _read(receive: Receive, most: int, told: bytes | None) -> bytes | None:
-    if told is not None and told.isdigit() and int(told[:20]) > most:
+    """The body; None: its sender left.
+
+    One that is too large, though not by far, is read to its end and dropped: a client that still sends when
+    its connection is closed sees that, and not the answer.
+    """
+    length = int(told[:20]) if told is not None and told.isdigit() else 0
+    if length > _DROPPED * most:
         raise _TooLargeError
-    body = bytearray()
+    body, read = bytearray(), 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
-        body += message.get("body", b"")
-        if len(body) > most:
+        part = message.get("body", b"")
+        read += len(part)
+        if read > _DROPPED * most:
             raise _TooLargeError
+        if max(read, length) > most:
+            body.clear()
+        else:
+            body += part
         if not message.get("more_body", False):
-            return bytes(body)
+            break
+    if read > most:
+        raise _TooLargeError
+    return bytes(body)

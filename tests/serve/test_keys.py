@@ -61,7 +61,11 @@ def test_whatever_is_not_one_of_them_is_refused_in_openais_shape(values: tuple[s
     assert answer.headers["www-authenticate"] == "Bearer"
     assert answer.headers["content-type"] == "application/json"
     error = answer.error
-    assert (error["type"], error["code"], error["param"]) == ("authentication_error", "invalid_api_key", None)
+    assert (error["type"], error["code"], error["param"]) == (
+        "invalid_request_error",
+        "invalid_api_key",
+        None,
+    )
     assert "sesame" not in answer.body.decode()
 
 

@@ -202,7 +202,7 @@ def test_a_process_that_is_told_to_end_ends_with_status_0(number: int, warmth: s
 
 
 def test_under_load_requests_end_and_the_process_with_status_0() -> None:
-    with _process("0.5", "warm") as process, ThreadPoolExecutor() as pool:
+    with _process("0.5", "warm") as process, ThreadPoolExecutor(8) as pool:
         port = int(_line(process))
         assert _line(process).startswith("ready")
         replies = [pool.submit(fetched, port, "/v1/whole", "POST") for _ in range(8)]

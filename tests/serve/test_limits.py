@@ -1,7 +1,9 @@
 """What is refused before any work: too many, too early, too large, too slow."""
 
 import asyncio
+import http.client
 import itertools
+import json
 import random
 from contextlib import suppress
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from sia_jax.serve.asgi import Receive, Scope, Send
 from sia_jax.serve.limits import Admission, BodyLimit, ReadyOnly, Refused
 from sia_jax.serve.settings import Settings, State
-from tests.support.tiny_app import ask, with_settings
+from tests.support.tiny_app import TinyService, ask, running, tiny_app, with_settings
 
 
 class Clock:
@@ -181,8 +183,8 @@ def test_a_longer_body_is_refused_whether_or_not_its_length_is_told(chunks: list
     assert answer.headers["connection"] == "close"
 
 
-@pytest.mark.parametrize("told", ["11", "9" * 400])
-def test_a_body_whose_length_is_told_is_refused_before_it_is_read(told: str) -> None:
+@pytest.mark.parametrize("told", ["41", "9" * 400])
+def test_a_body_that_is_told_to_be_far_too_long_is_refused_before_it_is_read(told: str) -> None:
     async def receive() -> Any:
         raise AssertionError("the body was read")
 
@@ -194,6 +196,35 @@ def test_a_body_whose_length_is_told_is_refused_before_it_is_read(told: str) -> 
     scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"content-length", told.encode())]}
     asyncio.run(LIMITED(scope, receive, send))  # type: ignore[arg-type]
     assert said[0]["status"] == 413
+
+
+@pytest.mark.parametrize(("size", "read"), [(11, 11), (40, 40), (41, 41), (1000, 41)])
+def test_of_a_body_without_end_only_so_much_is_read(size: int, read: int) -> None:
+    messages = iter([{"type": "http.request", "body": b"0", "more_body": k + 1 < size} for k in range(size)])
+    said: list[Any] = []
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"transfer-encoding", b"chunked")]}
+    asyncio.run(LIMITED(scope, receive, send))
+    assert said[0]["status"] == 413
+    assert size - sum(1 for _ in messages) == read
+
+
+def test_a_client_that_sends_too_much_gets_its_answer_over_a_real_connection() -> None:
+    service = TinyService(with_settings(max_body_bytes=1_000_000))
+    with running(service, BodyLimit(tiny_app(service), service.settings)) as server:
+        for body in (b"0" * 3_900_000, iter([b"0" * 500_000] * 7)):
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+            connection.request("POST", "/v1/whole", body, encode_chunked=not isinstance(body, bytes))
+            answer = connection.getresponse()
+            assert answer.status == 413
+            assert json.loads(answer.read())["error"]["code"] == "body_too_large"
+            connection.close()
 
 
 def test_a_length_that_is_told_too_small_lets_no_more_in() -> None:
@@ -240,7 +271,7 @@ def test_work_is_taken_when_the_server_is_ready_and_other_paths_always(state: St
         assert answer.status == 503
         assert int(answer.headers["retry-after"]) > 0
         assert answer.error["code"] == f"server_{state.value}"
-        assert answer.error["type"] == "service_unavailable_error"
+        assert answer.error["type"] == "server_error"
 
 
 @pytest.mark.parametrize(

@@ -176,11 +176,11 @@ def test_whoever_is_refused_is_noted_and_nothing_behind_a_guard_is_asked() -> No
         return found.status
 
     assert status() == 401  # before anything is told of the server's state, and before a body is read
-    assert status(headers=[("content-length", "9")]) == 401
+    assert status(headers=[("content-length", "99")]) == 401
     assert status("/health", method="GET") == 503
-    assert status(headers=[key, ("content-length", "9")]) == 503  # nor is a body read while it starts
+    assert status(headers=[key, ("content-length", "99")]) == 503  # nor is a body read while it starts
     service.state = State.READY
-    assert status(headers=[key, ("content-length", "9")]) == 413
+    assert status(headers=[key, ("content-length", "99")]) == 413
     assert status(headers=[key], chunks=[b"1234"]) == 200
     assert status("/", method="GET") == 404  # the page, of which this app has none
     assert [line["status"] for line in log] == [401, 401, 503, 503, 413, 200, 404]
