@@ -182,14 +182,13 @@ def check_open(args: Args, digests: Sequence[bytes]) -> None:
         )
 
 
-def make_engine(args: Args, sampling: SamplingArgs, models: Models) -> Any:
+def make_engine(args: Args, sampling: SamplingArgs, models: Models) -> sia_jax.Engine:
     """The engine; its steering has the numbers of requests that do not say.
 
     Raises:
       ValueError, MemoryError: sizes that cannot be, or do not fit.
     """
     given = {name: getattr(args, name) for name in NUMBERS if getattr(args, name) is not None}
-    options: dict[str, Any] = {"top_logprobs": args.top_logprobs}
     return sia_jax.Engine(
         models.policy,
         models.value,
@@ -201,12 +200,12 @@ def make_engine(args: Args, sampling: SamplingArgs, models: Models) -> Any:
         max_stop_ids=len(models.policy.config.eos_token_ids) + _STOP_IDS,
         max_logit_bias=args.max_logit_bias,
         prefix_caching=args.prefix_caching,
-        **options,
+        top_logprobs=args.top_logprobs,
     )
 
 
 def run(
-    args: Args, engine: Any, digests: Sequence[bytes], listening: socket.socket, console: Terminal
+    args: Args, engine: sia_jax.Engine, digests: Sequence[bytes], listening: socket.socket, console: Terminal
 ) -> Ended:
     """Serve with an engine, which is closed at the end.
 
@@ -237,7 +236,7 @@ def run(
     return serve(app, service, listening, partial(console.say, style="dim"))
 
 
-def told(engine: Any, names: Sequence[str], url: str, keys: int) -> str:
+def told(engine: sia_jax.Engine, names: Sequence[str], url: str, keys: int) -> str:
     """What is served, where, and how to try it.
 
     Args:

@@ -39,8 +39,8 @@ class Engine(Protocol):
     def failure(self) -> BaseException | None:
         """Why it failed; None: it has not."""
 
-    def warmup(self) -> None:
-        """Compile."""
+    def warmup(self, *, scoring: bool) -> None:
+        """Compile all that requests and echoes need."""
 
     def cancel_all(self) -> None:
         """End all replies as they are."""
@@ -209,7 +209,7 @@ class Server(uvicorn.Server):
 
     def _warm_up(self) -> None:
         try:
-            self._served.engine.warmup()
+            self._served.engine.warmup(scoring=True)
         except BaseException as error:
             self._warm_error = error
 

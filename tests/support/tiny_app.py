@@ -38,7 +38,7 @@ class StubEngine:
             seconds={"device": 0.0, "idle": 0.0},
         )
 
-    def warmup(self) -> None:
+    def warmup(self, *, scoring: bool) -> None:
         self.warm.wait(30)
         if self.warm_error is not None:
             raise self.warm_error
