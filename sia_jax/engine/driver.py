@@ -30,7 +30,6 @@ from sia_jax.engine.scoring import Scorer, Scoring
 from sia_jax.engine.statistics import Statistics
 from sia_jax.engine.stream import TextStream
 from sia_jax.engine.warming import WarmUp
-from sia_jax.steering.types import TokenRecord
 
 
 class Driver:
@@ -464,7 +463,7 @@ class Driver:
             sample.shown.append(rest)
         cut = None if sample.text is None else sample.text.cut
         reply = make_reply(
-            _joined(sample.said, pool),
+            sample.record(pool.empty_record()),
             "".join(sample.shown),
             one.reason,
             sample.counts,
@@ -494,12 +493,3 @@ class Driver:
             yield
         finally:
             self._totals.seconds[what] += time.perf_counter() - began
-
-
-def _joined(said: Sequence[TokenRecord], pool: Pool) -> TokenRecord:
-    """The record of a whole reply: of its windows', one after the other."""
-    if not said:
-        empty: TokenRecord = pool.empty_record()
-        return empty
-    whole: TokenRecord = jax.tree.map(lambda *parts: np.concatenate(parts), *said)
-    return whole
