@@ -53,7 +53,7 @@ def test_any_value_of_any_field_is_answered_or_refused_by_name(server: Served, p
     names, others = list(kind.model_fields), [*UNSUPPORTED, "", "a field"]
     rng = random.Random(0)
     answered = 0
-    for _ in range(250):
+    for _ in range(80):
         some = rng.sample(names, rng.choice([1, 1, 2])) + rng.sample(others, rng.choice([0, 0, 0, 1]))
         body = usual | {name: rng.choice(VALUES) for name in some}
         answer = server.post(path, body)
@@ -63,7 +63,7 @@ def test_any_value_of_any_field_is_answered_or_refused_by_name(server: Served, p
             error = answer.json()["error"]
             assert set(error) == {"message", "type", "param", "code"}
             assert len(error["message"]) <= 600
-    assert 0 < answered < 250
+    assert 0 < answered < 80
     wait_until(lambda: server.service.admission.requests == 0)
     assert server.service.admission.tokens == 0
     assert server.metrics.left == 0
