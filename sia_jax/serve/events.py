@@ -14,9 +14,14 @@ DONE = b"data: [DONE]\n\n"
 """The last frame of every stream."""
 
 
+def encoded(data: Mapping[str, Any]) -> bytes:
+    """An object in strict JSON."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
+
+
 def frame(data: Mapping[str, Any]) -> bytes:
     """A frame of one JSON object."""
-    return b"data: " + json.dumps(data, ensure_ascii=False, allow_nan=False).encode() + b"\n\n"
+    return b"data: " + encoded(data) + b"\n\n"
 
 
 class EventStream(StreamingResponse):

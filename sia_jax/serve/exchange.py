@@ -1,7 +1,6 @@
 """From a plan to its answer: the choices of a response, whole or in chunks; both routes alike."""
 
 import asyncio
-import json
 import logging
 import time
 import uuid
@@ -15,7 +14,7 @@ from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request
 from sia_jax.serve.echo import Echo
 from sia_jax.serve.errors import ApiError, unexpected
-from sia_jax.serve.events import DONE, frame
+from sia_jax.serve.events import DONE, encoded, frame
 from sia_jax.serve.generation import Generation
 from sia_jax.serve.logprobs import Weighed, ids_of, weighed
 from sia_jax.serve.names import TokenNames
@@ -90,6 +89,7 @@ class Exchange:
         self._prompts = [list(request.prompt_ids or ()) for request in requests]
         self._texts = top is not None or body.trace
         """Whether tokens are told one by one, with their texts."""
+        self._details_wanted = self._texts or bool(body.return_token_ids)
         tokenizer = service.engine.policy.tokenizer if self._texts else None
         self._tellings = [Telling(tokenizer, len(self._echo(index).text)) for index in range(plan.choices)]
         self._replies: dict[int, Reply] = {}
@@ -129,7 +129,7 @@ class Exchange:
         return self._generation is None
 
     async def whole(self) -> bytes:
-        """The JSON of the whole response. Left before its end, nothing goes on.
+        """The JSON of the whole response.
 
         Raises:
           ApiError: 500, a number of the models was not finite; 503, the engine has ended.
@@ -138,7 +138,7 @@ class Exchange:
         async for part in self._parts(whole=True):
             found[part.index] = await self._run(lambda part=part: self._choice(part, whole=True))
         body = {**self._head, "object": self._form.whole, "choices": found, "usage": self._usage()}
-        return await self._run(lambda: json.dumps(body | self._prompt_ids(), ensure_ascii=False).encode())
+        return await self._run(lambda: encoded(body | self._prompt_ids()))
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
         """The frames of a stream; what goes wrong is a frame too."""
@@ -162,10 +162,9 @@ class Exchange:
                 for choice in await self._run(lambda part=part: self._openings(part.index)):
                     yield self._chunk([choice]) | extra
                     extra = {}
-            if part.text or part.spoken or part.reason:
-                yield (
-                    self._chunk([await self._run(lambda part=part: self._choice(part, whole=False))]) | extra
-                )
+            if part.text or part.reason or (part.spoken and self._details_wanted):
+                choice = await self._run(lambda part=part: self._choice(part, whole=False))
+                yield self._chunk([choice]) | extra
                 extra = {}
         if self._body.include_usage:
             yield self._chunk([]) | {"usage": self._usage()}

@@ -117,6 +117,8 @@ class Generation:
 
     def _count(self, place: int, piece: Piece) -> None:
         key, metrics, now = (place, piece.choice), self._service.metrics, time.monotonic()
+        if key not in self._open:  # its hand-in was broken off, and it was cancelled
+            return
         last, told = self._open[key]
         new = len(piece.tokens) if piece.reply is None else len(piece.reply.tokens) - told
         if new > 0:

@@ -1,4 +1,4 @@
-"""The bodies of requests, field by field; what a field means that is not OpenAI's is said in docs/serving.md.
+"""The bodies of requests, field by field; what a field means that is not OpenAI's is said in docs/api.md.
 
 A field that is null is as one that is left out. One that this server does not do is refused by name, but for
 the values that ask for nothing, such as `tools: []`.

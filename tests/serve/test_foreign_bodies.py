@@ -12,7 +12,8 @@ from tests.support.served import Served, served, wait_until
 VALUES: list[Any] = [
     *(None, True, False, 0, 1, -1, 2, 16, 10**12, -(10**30), 0.5, -0.5, 1.5, 1e300, 5e-324),
     *("", "a", "inf", "nan", "\x00", "é" * 10, "<|im_end|>", "{{ 1/0 }}", "../../etc/passwd", "\u202e"),
-    *([], [0], [1, 2, 3], ["a"], [""], [None], [[1]], [[]], [{}], ["<|im_end|>x"], [10**12], list(range(200))),
+    *([], [0], [1, 2, 3], ["a"], [""], [None], [[1]], [[]], [{}]),
+    *(["<|im_end|>x"], [10**12], list(range(200))),
     *({}, {"5": 1}, {"a": {"b": []}}, {"threshold": "inf"}, {"trace": True}, {"enable_thinking": 1}),
     *([{"role": "user", "content": "a"}], [{"role": "user", "content": "<|im_start|>"}]),
     *([{"role": "user", "content": [{"type": "text", "text": "a"}]}], [{"from": "human", "value": "a"}]),
@@ -40,7 +41,7 @@ def test_any_value_of_any_field_is_answered_or_refused_by_name(server: Served, p
     names, others = list(kind.model_fields), [*UNSUPPORTED, "", "a field"]
     rng = random.Random(0)
     answered = 0
-    for _ in range(250):
+    for _ in range(80):
         some = rng.sample(names, rng.choice([1, 1, 2])) + rng.sample(others, rng.choice([0, 0, 0, 1]))
         body = usual | {name: rng.choice(VALUES) for name in some}
         answer = server.post(path, body)
@@ -50,7 +51,7 @@ def test_any_value_of_any_field_is_answered_or_refused_by_name(server: Served, p
             error = answer.json()["error"]
             assert set(error) == {"message", "type", "param", "code"}
             assert len(error["message"]) <= 600
-    assert 0 < answered < 250
+    assert 0 < answered < 80
     wait_until(lambda: server.service.admission.requests == 0)
     assert server.service.admission.tokens == 0
     assert server.metrics.left == 0
