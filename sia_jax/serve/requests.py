@@ -151,8 +151,6 @@ def _fields(body: Generating, service: Service, wanted: int | None, name: str) -
                 400, f"min_tokens must be at most {name}, {wanted}, got {body.min_tokens}", param="min_tokens"
             )
     found: dict[str, Any] = {
-        "temperature": 1.0 if body.temperature is None else body.temperature,
-        "top_p": 1.0 if body.top_p is None else body.top_p,
         "max_new_tokens": max(wanted, 1) if wanted is not None else None,
         "n": n,
         "stop": tuple(body.stop or ()),
@@ -170,6 +168,8 @@ def _fields(body: Generating, service: Service, wanted: int | None, name: str) -
 
 
 _NAMES = {
+    "temperature": "temperature",
+    "top_p": "top_p",
     "min_p": "min_p",
     "repetition_penalty": "repetition_penalty",
     "presence_penalty": "presence_penalty",

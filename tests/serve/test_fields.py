@@ -51,7 +51,7 @@ def refused(server: Served, route: str, **fields: Any) -> dict[str, Any]:
 
 
 MEANINGS: list[tuple[dict[str, Any], dict[str, Any]]] = [
-    ({}, {"temperature": 1.0, "top_p": 1.0, "n": 1, "top_k": None, "min_p": None, "stop": (), "seed": 1}),
+    ({}, {"temperature": None, "top_p": None, "n": 1, "top_k": None, "min_p": None, "stop": (), "seed": 1}),
     ({}, {"ignore_eos": False, "stop_ids": (), "logit_bias": {}, "min_new_tokens": None, "deadline": 600.0}),
     ({"temperature": 0}, {"temperature": 0}),
     ({"temperature": 0.7}, {"temperature": 0.7}),
