@@ -74,6 +74,7 @@ def _traced(one: Spoken, names: TokenNames) -> dict[str, Any]:
     }
     candidates = one.record.candidates
     if found["junction"] and candidates is not None:
+        found["policy_choice"] = int(candidates.policy_choice[one.place])
         rows = (candidates.ids, candidates.policy_logprobs, candidates.values, candidates.logprobs)
         found["candidates"] = [
             {

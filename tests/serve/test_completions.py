@@ -240,7 +240,9 @@ def test_a_trace_tells_what_was_recorded_of_every_token(server: Served) -> None:
         for name in ("entropy", "policy_logprob", "logprob", "value"):
             number = float(getattr(expected, name)[place])
             assert entry[name] == (None if math.isnan(number) else pytest.approx(number)), name
-        assert ("candidates" in entry) == entry["junction"]
+        assert ("candidates" in entry) == ("policy_choice" in entry) == entry["junction"]
+        if entry["junction"]:
+            assert entry["policy_choice"] == expected.candidates.policy_choice[place]
         for rank, candidate in enumerate(entry.get("candidates", ())):
             assert candidate["id"] == expected.candidates.ids[place, rank]
             assert candidate["text"] == names([candidate["id"]])[0]

@@ -274,7 +274,7 @@ def record_of(ids: Sequence[int], request: Request) -> Record:
         values=np.where(junction[:, None], steps[None] / 2, np.nan).astype(np.float32),
         policy_logprobs=logprob[:, None] - steps[None],
         logprobs=np.where(junction[:, None], logprob[:, None] - 2 * steps[None], np.nan).astype(np.float32),
-        policy_choice=tokens,
+        policy_choice=(tokens + 1) % VOCABULARY,
         kl=np.zeros(len(tokens), np.float32),
     )
     return Record(
