@@ -17,6 +17,7 @@ from sia_jax.runs import runner
 from sia_jax.runs.cli import read_options
 from sia_jax.serve.lifecycle import open_socket
 from sia_jax.serve.settings import Settings
+from sia_jax.steering.config import SteeringConfig
 from sia_jax.steering.tilts import Advantage, Clipped
 from sia_jax.world.files import world_models
 from tests.support.tiny_app import StubEngine, fetched, tiny_app, until
@@ -142,8 +143,9 @@ class Loaded(StubEngine):
 
     lengths = (256, 512)
     value = SimpleNamespace(name="value-token")
-    policy = SimpleNamespace(name="policy")
-    terms = SimpleNamespace(value=value)
+    policy = SimpleNamespace(name="policy", tokenizer=None)
+    tokenizing = threading.Lock()
+    terms = SimpleNamespace(value=value, config=SimpleNamespace(steering=SteeringConfig()))
 
 
 def served(
