@@ -42,6 +42,16 @@ class EngineLike(Protocol):
     def statistics(self) -> Statistics:
         """Totals so far."""
 
+    @property
+    def failure(self) -> BaseException | None:
+        """Why it failed; None: it has not."""
+
+    def warmup(self, *, scoring: bool) -> None:
+        """Compile all that requests and echoes need."""
+
+    def cancel_all(self) -> None:
+        """End all replies as they are."""
+
     def close(self) -> None:
         """End it."""
 
