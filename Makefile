@@ -41,7 +41,7 @@ GOLD := sia_jax.world.rewards:gold
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
 .PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds parity parity-env bench tokenizers fuzz \
-  bench-training pages smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
+  bench-training pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
 help:
@@ -49,6 +49,7 @@ help:
 	@echo 'Times are those of two CPU cores.'
 	@echo
 	@echo '  make demo            1 min  steer the embedded models; see replies side by side   (start here)'
+	@echo '  make serve           1 min  serve the embedded models on http://127.0.0.1:8000, with a page  (Ctrl-C ends it)'
 	@echo '  make smoke         0.5 min  does this installation work? loads, samples, trains, a line for each'
 	@echo '  make test           12 min  the tests                                    (ARGS="-k name" runs a few)'
 	@echo '  make test-long      14 min  the rest: laws, kills, processes, a whole tiny world'
@@ -91,6 +92,9 @@ smoke: $(STAMP)
 
 demo: $(STAMP)
 	$(VENV)/bin/python -m decode.demo $(ARGS)
+
+serve: $(STAMP)
+	$(VENV)/bin/python -m decode.serve $(ARGS)
 
 check-demo: $(STAMP)
 	$(VENV)/bin/python -m tests.support.demo_outputs out/demo

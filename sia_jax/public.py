@@ -13,6 +13,7 @@ from sia_jax.engine.engine import Engine
 from sia_jax.engine.handle import EngineClosed, Handle, Piece
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request
+from sia_jax.engine.scoring import Scored
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import LoraConfig
 from sia_jax.parallel.mesh import make_mesh
@@ -37,6 +38,7 @@ __all__ = [
     "RewardModel",
     "SamplerConfig",
     "Samples",
+    "Scored",
     "Shared",
     "SteeringConfig",
     "SteeringParams",

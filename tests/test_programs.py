@@ -27,6 +27,7 @@ from decode import (
     own_prefixes,
     power,
     promise,
+    serve,
     trace,
 )
 from sia_jax.data.records import unfinished_folder, write_records
@@ -73,13 +74,14 @@ def every_program(bad: str, out: Path) -> list[tuple[Callable[[Any], None], Any]
             own_prefixes.main,
             own_prefixes.Args(**models, prompts=bad, replies=bad, output=str(out / "o.jsonl")),
         ),
+        (serve.main, serve.Args(policy=bad, port=0)),
         (prepare.main, prepare.Args(format="jsonl", input=bad, tokenizer=bad, out=str(out / "p"))),
         (label.main, label.Args(input=bad, reward_model=(bad,), out=str(out / "l"))),
         (value_model.main, value_model.Args(data=Path(bad), base=bad, out=out / "v")),
     ]
 
 
-@pytest.mark.parametrize("number", range(14))
+@pytest.mark.parametrize("number", range(15))
 def test_a_hostile_name_in_an_error_is_text(
     number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

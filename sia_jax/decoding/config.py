@@ -37,6 +37,9 @@ class SamplerConfig:
     """T, the buffer. The knob of the same name may only be smaller."""
     record: Literal["candidates"] | None = None
     """"candidates" adds the candidates of every position and the KL of what was sampled from."""
+    top_logprobs: int = 0
+    """K: that many ids that the policy finds likeliest are recorded at every position, with their
+    log-probabilities; 0: none."""
     num_tokens: int | None = None
     """Ids from here on have no token, and all before have one; None: as `policy` says, which for a loaded one
     is what its tokenizer knows."""
@@ -69,7 +72,7 @@ class SamplerConfig:
         check_kind("steering", self.steering, SteeringConfig, "a SteeringConfig(...)")
         if self.schedule is not None:
             check_schedule(self.schedule)
-        for name in (*("max_new_tokens", "branches", "chunk"), *_OPTIONAL):
+        for name in (*("max_new_tokens", "top_logprobs", "branches", "chunk"), *_OPTIONAL):
             if getattr(self, name) is not None or name not in _OPTIONAL:
                 check_whole(name, getattr(self, name))
         sizes = ("max_new_tokens", "branches", "slots", "pass_tokens", "row_tokens", "chunk")
@@ -86,6 +89,10 @@ class SamplerConfig:
         if self.attention is not None:
             self._check_attention()
         c, v = self.steering.num_candidates, self.policy.vocab_size
+        if not 0 <= self.top_logprobs <= v:
+            raise ValueError(
+                f"top_logprobs must lie in 0 .. {v} (the policy's vocabulary), got {self.top_logprobs}"
+            )
         if self.num_tokens is not None and not 1 <= self.num_tokens <= v:
             raise ValueError(
                 f"num_tokens must lie in 1 .. {v} (the policy's vocabulary), got {self.num_tokens}"
@@ -186,6 +193,7 @@ class SamplerConfig:
             unused_ids=self.unused_ids,
             steered=self.value is not None,
             record_candidates=self.record == "candidates",
+            top_logprobs=self.top_logprobs,
             reads_candidates=self.reads_candidates or self.value is None,
             reads_all=self.value is not None and not self.value_passes,
         )

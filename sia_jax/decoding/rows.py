@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, UInt32
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.params import SteeringParams
 from sia_jax.decoding.prompt import Prompt
-from sia_jax.decoding.state import DecodeState, FinishReason, empty_record, map_rows
+from sia_jax.decoding.state import DecodeState, FinishReason, empty_record, empty_top, map_rows
 from sia_jax.decoding.value_pass import prompt_pass, read_prompts
 from sia_jax.models.cache import KVCache, Layout
 from sia_jax.models.config import ModelConfig
@@ -242,8 +242,14 @@ def begin(
             entropy=nothing,
             policy_choice=zeros,
             gate=gate,
+            top=empty_top(config.top_logprobs, rows),
         ),
-        record=empty_record(rows, config.max_new_tokens, c if config.record == "candidates" else None),
+        record=empty_record(
+            rows,
+            config.max_new_tokens,
+            c if config.record == "candidates" else None,
+            config.top_logprobs,
+        ),
         policy_steps=none,
         value_calls=none,
         policy_computed=none,

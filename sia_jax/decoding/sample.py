@@ -182,6 +182,7 @@ def collect(state: DecodeState, config: SamplerConfig) -> Samples:
         policy_computed=sum_over_rows(state.policy_computed),
         value_computed=sum_over_rows(state.value_computed),
         candidates=record.candidates,
+        top=record.top,
     )
 
 

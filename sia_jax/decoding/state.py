@@ -15,7 +15,7 @@ from sia_jax.parallel.rows import BY_ROW, WHOLE
 from sia_jax.reprs import readable, shape_of, span
 from sia_jax.steering.arrays import pick
 from sia_jax.steering.gates import State as GateState
-from sia_jax.steering.types import CandidateRecord, History, Pending, RowParams, TokenRecord
+from sia_jax.steering.types import CandidateRecord, History, Pending, RowParams, TokenRecord, TopLogprobs
 
 Result = TypeVar("Result")
 
@@ -179,9 +179,11 @@ class Samples:
     policy_computed: Int[Array, ""]  # tokens that were computed, with padding, waiting rows and prefill
     value_computed: Int[Array, ""]
     candidates: CandidateRecord | None  # with record="candidates"
+    top: TopLogprobs | None = None  # with top_logprobs=K
 
     def __repr__(self) -> str:
         record = "" if self.candidates is None else ", with candidates"
+        record += "" if self.top is None else f", with top {self.top.ids.shape[-1]}"
         counts = (self.tokens, self.lengths, self.junction, self.shifted, self.finish_reason)
         if not readable(*counts, self.policy_steps, self.value_calls):
             return f"Samples(tokens {shape_of(self.tokens)}{record})"
@@ -198,8 +200,15 @@ class Samples:
         )
 
 
-def empty_record(batch: int, length: int, num_candidates: int | None) -> TokenRecord:
-    """Nothing written yet: [B, T] of padding. `num_candidates` None: no candidates are recorded."""
+def empty_record(batch: int, length: int, num_candidates: int | None, top_logprobs: int = 0) -> TokenRecord:
+    """Nothing written yet: [B, T] of padding.
+
+    Args:
+      batch: B.
+      length: T.
+      num_candidates: C; None: no candidates are recorded.
+      top_logprobs: K; 0: no likeliest ids are recorded.
+    """
 
     def nan(*shape: int) -> Array:
         return jnp.full((batch, length, *shape), jnp.nan, jnp.float32)
@@ -220,7 +229,16 @@ def empty_record(batch: int, length: int, num_candidates: int | None) -> TokenRe
         contenders=jnp.zeros((batch, length), jnp.int32),
         values_read=jnp.zeros((batch, length), jnp.int32),
         candidates=candidates,
+        top=empty_top(top_logprobs, batch, length),
     )
+
+
+def empty_top(top_logprobs: int, *shape: int) -> TopLogprobs | None:
+    """[*shape, K] of padding; None where K is 0."""
+    if not top_logprobs:
+        return None
+    shape = (*shape, top_logprobs)
+    return TopLogprobs(jnp.full(shape, -1, jnp.int32), jnp.full(shape, jnp.nan, jnp.float32))
 
 
 def write_record(record: TokenRecord, entry: TokenRecord, rows: Array, lengths: Array) -> TokenRecord:

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from sia_jax.engine.engine import Asked, Engine
 from sia_jax.engine.handle import Handle, Piece, told_of
 from sia_jax.engine.reply import Reply
+from sia_jax.engine.scoring import Scored
 
 
 async def submit(
@@ -85,3 +86,19 @@ async def generate(engine: Engine, asked: Asked, **fields: Any) -> Reply:
         return handle.result()
     finally:
         handle.cancel()
+
+
+async def score(engine: Engine, prompts: Sequence[Sequence[int]], top: int = 0) -> list[Scored]:
+    """How likely the policy finds given prompts; see `Engine.score`.
+
+    A task that is cancelled leaves unread what has not been read.
+
+    Args:
+      engine: any.
+      prompts: ids of each.
+      top: K, at most the engine's `top_logprobs`.
+
+    Raises:
+      ValueError, TypeError, EngineClosed: as of `Engine.score`.
+    """
+    return await asyncio.wrap_future(engine.submit_score(prompts, top))

@@ -26,23 +26,10 @@ from sia_jax.engine.pool import Entry, Kind, Pool
 from sia_jax.engine.reply import make_reply
 from sia_jax.engine.request import Request
 from sia_jax.engine.samples import Heard, Sample
+from sia_jax.engine.scoring import Scorer, Scoring
 from sia_jax.engine.statistics import Statistics
 from sia_jax.engine.stream import TextStream
-from sia_jax.steering.types import TokenRecord
-
-
-class WarmUp:
-    """What somebody waits for the driving thread to compile.
-
-    Args:
-      jobs: requests whose programs are wanted; None: all programs.
-      now: only those that they need as rows stand then.
-    """
-
-    def __init__(self, jobs: Sequence[Job] | None, *, now: bool):
-        self.jobs, self.now = jobs, now
-        self.error: BaseException | None = None
-        self.done = threading.Event()
+from sia_jax.engine.warming import WarmUp
 
 
 class Driver:
@@ -50,19 +37,31 @@ class Driver:
 
     Args:
       pools: by the length of their rows, ascending.
+      scorer: reads prompts that are only scored.
       terms: what the engine was made for.
       steps: policy steps of a window.
       few: of one while somebody waits for a first token.
       prefix_caching: whether requests go on from what rows hold.
     """
 
-    def __init__(self, pools: Sequence[Pool], terms: Terms, steps: int, few: int, *, prefix_caching: bool):
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        scorer: Scorer,
+        terms: Terms,
+        steps: int,
+        few: int,
+        *,
+        prefix_caching: bool,
+    ):
         self._pools = {pool.length: pool for pool in pools}
+        self._scorer = scorer
         self._terms, self._steps, self._few = terms, steps, few
         self._prefix_caching = prefix_caching
         self._changed = threading.Condition()
         # Below, what `_changed` guards: any thread may write it.
         self._arrivals: list[list[Sample]] = []
+        self._scorings: list[Scoring] = []
         self._warm_ups: list[WarmUp] = []
         self._cancelled: set[Handle] = set()
         self._closing = False
@@ -100,17 +99,29 @@ class Driver:
             self._changed.notify_all()
         return handle
 
-    def warm_up(self, jobs: Sequence[Job] | None, *, now: bool = False) -> None:
+    def score(self, scoring: Scoring) -> None:
+        """Queue prompts that were checked.
+
+        Raises:
+          EngineClosed: it was closed, or has failed.
+        """
+        with self._changed:
+            self._start()
+            self._scorings.append(scoring)
+            self._changed.notify_all()
+
+    def warm_up(self, jobs: Sequence[Job] | None, *, now: bool = False, scoring: bool = False) -> None:
         """Compile the programs that these requests need, or all of all pools, once no request is under way.
 
         Args:
           jobs: the requests; None: any whatever.
           now: what they need as rows stand then, and no more.
+          scoring: also what scores prompts.
 
         Raises:
           EngineClosed: it was closed, or has failed.
         """
-        wanted = WarmUp(jobs, now=now)
+        wanted = WarmUp(jobs, now=now, scoring=scoring)
         with self._changed:
             self._start()
             self._warm_ups.append(wanted)
@@ -134,6 +145,17 @@ class Driver:
             self._end(EngineClosed("it was closed"))
         elif thread is not threading.current_thread():
             thread.join()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why its thread has ended by itself; None: it has not."""
+        return self._failure
+
+    def cancel_all(self) -> None:
+        """End all replies at the next border, those in the queue too."""
+        with self._changed:
+            self._cancelled |= self._open
+            self._changed.notify_all()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -182,8 +204,12 @@ class Driver:
         why: BaseException = EngineClosed("it was closed")
         try:
             while self._wait_for_work():
+                # Before the windows, which are waited for at the next border: so this one holds up nobody.
+                with self._timed("dispatch"):
+                    self._scorer.dispatch()
                 for pool in self._pools.values():
                     self._turn(pool)
+                self._read_scores()
         except BaseException as error:
             why = error
         finally:
@@ -197,6 +223,7 @@ class Driver:
             self._closing = True
             left, self._open = list(self._open), set()
             warm_ups, self._warm_ups = self._warm_ups, []
+            scorings, self._scorings = self._scorings, []
             self._arrivals.clear()
             self._cancelled.clear()
             self._with_deadline.clear()
@@ -205,6 +232,9 @@ class Driver:
             pool.free()
             self._waiting[length].clear()
             self._rows[length] = [None] * pool.rows
+        self._scorer.fail(error)
+        for scoring in scorings:
+            scoring.fail(error)
         for wanted in warm_ups:
             wanted.error = error
             wanted.done.set()
@@ -222,11 +252,14 @@ class Driver:
             if self._closing:
                 return False
             arrivals: list[list[Sample]] = []
+            scorings: list[Scoring] = []
             warm_ups: list[WarmUp] = []
             if not self._pauses:
                 arrivals, self._arrivals = self._arrivals, []
+                scorings, self._scorings = self._scorings, []
             if not self._busy():
                 warm_ups, self._warm_ups = self._warm_ups, []
+        self._scorer.take(scorings)  # which fails them if compiling does
         for wanted in warm_ups:
             try:
                 self._compile(wanted)
@@ -241,6 +274,8 @@ class Driver:
 
     def _compile(self, wanted: WarmUp) -> None:
         jobs = wanted.jobs
+        if wanted.scoring:
+            self._scorer.compile()
         for pool in self._pools.values():
             if jobs is not None and wanted.now:
                 kinds = list({self._kind_now(pool, job) for job in jobs if job.length == pool.length})
@@ -257,12 +292,23 @@ class Driver:
     def _has_work(self) -> bool:
         """Whether there is something to do now; `_changed` is held."""
         busy = self._busy()
-        return bool(self._warm_ups and not busy) or (not self._pauses and bool(self._arrivals or busy))
+        comes = bool(self._arrivals or self._scorings)
+        return bool(self._warm_ups and not busy) or (not self._pauses and (comes or busy))
 
     def _busy(self) -> bool:
-        return any(self._waiting.values()) or any(
-            sample is not None for rows in self._rows.values() for sample in rows
-        )
+        in_rows = any(sample is not None for rows in self._rows.values() for sample in rows)
+        return in_rows or any(self._waiting.values()) or self._scorer.is_busy
+
+    def _read_scores(self) -> None:
+        """Hand out what prompts scored at this border."""
+        with self._timed("device"):
+            found = self._scorer.read()
+        if found:
+            with self._changed:
+                self._totals.scorings += 1
+                self._totals.scored_tokens += sum(len(scored.ids) for _, _, scored in found)
+        for scoring, place, scored in found:
+            scoring.put(place, scored)
 
     def _turn(self, pool: Pool) -> None:
         """One border of a pool, and the text of the window before it."""
@@ -417,7 +463,7 @@ class Driver:
             sample.shown.append(rest)
         cut = None if sample.text is None else sample.text.cut
         reply = make_reply(
-            _joined(sample.said, pool),
+            sample.record(pool.empty_record()),
             "".join(sample.shown),
             one.reason,
             sample.counts,
@@ -447,12 +493,3 @@ class Driver:
             yield
         finally:
             self._totals.seconds[what] += time.perf_counter() - began
-
-
-def _joined(said: Sequence[TokenRecord], pool: Pool) -> TokenRecord:
-    """The record of a whole reply: of its windows', one after the other."""
-    if not said:
-        empty: TokenRecord = pool.empty_record()
-        return empty
-    whole: TokenRecord = jax.tree.map(lambda *parts: np.concatenate(parts), *said)
-    return whole

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from sia_jax.engine.memory import check_memory
 from sia_jax.engine.pool import Pool
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request, as_request
+from sia_jax.engine.scoring import Scored, Scorer, make_scoring
 from sia_jax.engine.statistics import Statistics
 from sia_jax.parallel.mesh import mesh_of
 from sia_jax.pretrained import Policy, ValueModel
@@ -79,6 +81,8 @@ class Engine:
         `SamplerConfig.auto`, which has the rule for None.
       schedule: how rows that wait at a junction are served; None: by the rule of `SamplerConfig.auto`.
       record: "candidates" records them in every reply.
+      top_logprobs: K, ids that the policy finds likeliest, which are recorded at every token; also the most
+        that `score` gives.
       steps: policy steps of a window, at most.
       max_stop_ids: ids that may end a reply, those of the policy's end of text among them.
       max_logit_bias: ids that a request may bias, and as many that it may ban.
@@ -107,6 +111,7 @@ class Engine:
         expected_contenders: float | None = None,
         schedule: Schedule | None = None,
         record: Literal["candidates"] | None = None,
+        top_logprobs: int = 0,
         steps: int = 16,
         max_stop_ids: int = 16,
         max_logit_bias: int = 16,
@@ -136,6 +141,7 @@ class Engine:
             steering=steering or SteeringConfig(),
             max_new_tokens=kinds[-1],
             record=record,
+            top_logprobs=top_logprobs,
             mesh=mesh,
             schedule=schedule,
             chunk=steps,
@@ -172,7 +178,8 @@ class Engine:
         check_memory(pools)
         self.rows, self.lengths = rows, kinds
         few = min(_FEW, steps)
-        self._driver = Driver(pools, self._terms, steps, few, prefix_caching=prefix_caching)
+        scorer = Scorer(params.policy, whole, kinds[-1], pools[-1].entries)
+        self._driver = Driver(pools, scorer, self._terms, steps, few, prefix_caching=prefix_caching)
         weakref.finalize(self, self._driver.close)  # also when the interpreter ends
 
     def submit(self, asked: Asked, *, listener: Listener | None = None, **fields: Any) -> Handle:
@@ -294,11 +301,57 @@ class Engine:
             for handle in handles.values():
                 handle.cancel()
 
+    def score(self, prompts: Sequence[Sequence[int]], top: int = 0) -> list[Scored]:
+        """How likely the policy finds given prompts: log softmax(m) of every id given those before it.
+
+        They are read at borders, a call at each, which prompts of all who wait share. Nothing is steered.
+
+        Args:
+          prompts: ids of each, any number of them.
+          top: K, at most the engine's `top_logprobs`.
+
+        Returns:
+          The prompts' numbers, in their order.
+
+        Raises:
+          ValueError, TypeError: a prompt or a K that cannot be; nothing has run then.
+          EngineClosed: the engine was closed, or failed.
+        """
+        future = self.submit_score(prompts, top)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def submit_score(self, prompts: Sequence[Sequence[int]], top: int = 0) -> "Future[list[Scored]]":
+        """Hand in prompts to be scored; returns at once. `cancel()` leaves unread what has not been read.
+
+        Its callbacks run on the engine's thread, which they must not hold up. The engine must be held until
+        then.
+
+        Args:
+          prompts: as of `score`, as all else.
+          top: K.
+
+        Raises:
+          ValueError, TypeError, EngineClosed: as of `score`; what ends the engine later, the future has.
+        """
+        scoring = make_scoring(prompts, top, self._terms)
+        self._driver.score(scoring)
+        return scoring.future
+
     def cancel(self, handle: Handle) -> None:
         """End a request's replies at the next border; the same as `handle.cancel()`."""
         handle.cancel()
 
-    def warmup(self, requests: Iterable[Asked] | None = None, *, now: bool = False) -> None:
+    def cancel_all(self) -> None:
+        """End the replies to all requests that are open at the next border, as `cancel` does each."""
+        self._driver.cancel_all()
+
+    def warmup(
+        self, requests: Iterable[Asked] | None = None, *, now: bool = False, scoring: bool = False
+    ) -> None:
         """Compile every program that these requests need, so that they do not wait for it.
 
         It waits for requests that are under way.
@@ -307,13 +360,14 @@ class Engine:
           requests: such as will come, of which lengths, n and thresholds matter; None: any whatever.
           now: with prefix caching, only what each of them needs if it is handed in next: what reads the rest
             of a prompt of which a row holds the beginning. Else also what reads any shorter rest.
+          scoring: also what `score` needs for prompts of any length.
 
         Raises:
           ValueError, TypeError: a request that cannot be, or that does not fit.
           EngineClosed: the engine was closed, or has failed.
         """
         jobs = None if requests is None else [make_job(as_request(one), self._terms) for one in requests]
-        self._driver.warm_up(jobs, now=now)
+        self._driver.warm_up(jobs, now=now, scoring=scoring)
 
     def is_warm(self, asked: Asked, **fields: Any) -> bool:
         """Whether one reply to this request compiles nothing.
@@ -330,9 +384,19 @@ class Engine:
         return self._driver.is_warm(make_job(as_request(asked, **fields), self._terms))
 
     @property
+    def failure(self) -> BaseException | None:
+        """What the engine has failed of; None: it has not."""
+        return self._driver.failure
+
+    @property
     def tokenizing(self) -> threading.Lock:
         """To be held by whoever uses the models' tokenizers while requests are under way."""
         return self._terms.tokenizing
+
+    @property
+    def terms(self) -> Terms:
+        """What it was made for: its models, its structure and its limits."""
+        return self._terms
 
     def paused(self) -> AbstractContextManager[None]:
         """Within it nothing is sampled, so that other work on the same devices disturbs no measured time.

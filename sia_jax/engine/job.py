@@ -72,13 +72,13 @@ def make_job(request: Request, terms: Terms) -> Job:
     """
     config, steering = terms.config, terms.config.steering
     with terms.tokenizing:
-        policy_ids, value_ids = _prompts(request, terms)
+        policy_ids, value_ids = read_prompts(request, terms)
         special, stops = split_stops(terms.policy.tokenizer, tuple(request.stop))
     models = [("policy", policy_ids, config.policy)]
     if config.value is not None and config.value_passes:
         models.append(("value model", value_ids, config.value.backbone))
     for name, ids, model in models:
-        _check_ids(name, ids, model)
+        check_ids(f"the {name}'s prompt", ids, model)
     longest = max(len(ids) for _, ids, _ in models)
     room = terms.lengths[-1] - longest
     most = request.max_new_tokens
@@ -148,7 +148,12 @@ def _gate(request: Request, own: Gate, ids: Sequence[int]) -> Any:
     return with_markers(gate, [ids]) if isinstance(gate, Gate) else gate
 
 
-def _prompts(request: Request, terms: Terms) -> tuple[Sequence[int], Sequence[int]]:
+def read_prompts(request: Request, terms: Terms) -> tuple[Sequence[int], Sequence[int]]:
+    """The ids that policy and value model read of a request; `terms.tokenizing` is held.
+
+    Raises:
+      ValueError: no conversation, what the chat template refuses, or a model without a tokenizer.
+    """
     policy, value = terms.policy, terms.value if terms.config.value_passes else None
     if request.prompt_ids is not None:
         value_ids = request.prompt_ids if value is None or request.value_ids is None else request.value_ids
@@ -165,16 +170,25 @@ def _prompts(request: Request, terms: Terms) -> tuple[Sequence[int], Sequence[in
     return found[0], found[1]
 
 
-def _check_ids(name: str, ids: Sequence[int], model: ModelConfig) -> None:
-    array = read_integers(f"the {name}'s prompt", ids, "ids")
+def check_ids(name: str, ids: Sequence[int], model: ModelConfig) -> np.ndarray:
+    """[L] int32 of a prompt that a model can read.
+
+    Args:
+      name: of the prompt.
+      ids: of it.
+      model: that is to read it.
+
+    Raises:
+      ValueError: no ids, or such as the model does not have.
+    """
+    array = read_integers(name, ids, "ids")
     if array.ndim != 1 or not array.size:
         what = "is empty; it needs at least one id, such as a BOS" if not array.size else "must be one list"
-        raise ValueError(f"the {name}'s prompt {what}, got shape {array.shape}")
+        raise ValueError(f"{name} {what}, got shape {array.shape}")
     wrong = np.unique(array[(array < 0) | (array >= model.vocab_size)])
     if wrong.size:
-        raise ValueError(
-            f"the {name}'s ids must lie in 0 .. {model.vocab_size - 1}, got {wrong[:10].tolist()}"
-        )
+        raise ValueError(f"{name} must have ids in 0 .. {model.vocab_size - 1}, got {wrong[:10].tolist()}")
+    return array.astype(np.int32)
 
 
 def _filled(name: str, ids: Sequence[int], width: int) -> np.ndarray:

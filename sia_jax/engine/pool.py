@@ -284,7 +284,8 @@ class Pool:
     def empty_record(self) -> TokenRecord:
         """[0] of a reply that says nothing."""
         recorded = self.config.steering.num_candidates if self.config.record == "candidates" else None
-        of_row: TokenRecord = jax.tree.map(lambda x: np.asarray(x)[0], empty_record(1, 0, recorded))
+        nothing = empty_record(1, 0, recorded, self.config.top_logprobs)
+        of_row: TokenRecord = jax.tree.map(lambda x: np.asarray(x)[0], nothing)
         return of_row
 
     def free(self) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.prompt import Prompt
 from sia_jax.decoding.state import FinishReason, Samples
-from sia_jax.steering.types import CandidateRecord, TokenRecord
+from sia_jax.steering.types import CandidateRecord, TokenRecord, TopLogprobs
 from sia_jax.text.decoder import cut_at_stop, token_pieces, token_text
 from sia_jax.text.tokenizer import Tokenizer
 
@@ -140,6 +140,11 @@ class Reply:
         return self.record.candidates
 
     @property
+    def top(self) -> TopLogprobs | None:
+        """[T, K] the policy's likeliest ids, if they were recorded."""
+        return self.record.top
+
+    @property
     def num_junctions(self) -> int:
         """Tokens that were steered."""
         return self.usage.steered
@@ -210,6 +215,8 @@ class Reply:
             if self.names is not None:
                 record["pieces"] = self.pieces
                 record["names"] = {str(token): name for token, name in sorted(self.names.items())}
+        if self.top is not None:
+            record["top"] = {f.name: json_numbers(getattr(self.top, f.name)) for f in fields(TopLogprobs)}
         return record
 
 

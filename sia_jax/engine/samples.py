@@ -4,6 +4,7 @@ import math
 import time
 from dataclasses import dataclass, field
 
+import jax
 import numpy as np
 
 from sia_jax.decoding.state import FinishReason
@@ -36,6 +37,15 @@ class Sample:
         """Of a reply that ends now."""
         moments = (self.admitted, self.first_token, time.monotonic())
         return Timing(*(moment - self.handle.submitted for moment in moments))
+
+    def record(self, nothing: TokenRecord) -> TokenRecord:
+        """Of all that it has said: its windows' records, one after the other.
+
+        Args:
+          nothing: the record of a reply that says nothing.
+        """
+        whole: TokenRecord = jax.tree.map(lambda *parts: np.concatenate(parts), nothing, *self.said)
+        return whole
 
     def leaves(self) -> Held | None:
         """What is in its row, now that it leaves it."""

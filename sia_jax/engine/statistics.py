@@ -43,6 +43,10 @@ class Statistics:
     policy_steps: int = 0
     value_calls: int = 0
     """Passes of the value model, each of which may serve several rows."""
+    scorings: int = 0
+    """Calls in which prompts were scored."""
+    scored_tokens: int = 0
+    """Ids of those prompts."""
     rows_in_use: float = 0.0
     """Rows with a reply, on average over windows."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SECONDS, 0.0))

@@ -182,18 +182,21 @@ def program(
         stop()
 
 
-def stop() -> NoReturn:
+def stop(status: int = 128 + signal.SIGINT) -> NoReturn:
     """End after Ctrl-C, once all is said and closed, with the status that shells expect.
 
     Ctrl-C leaves a compilation, whose threads go on in XLA: an interpreter that is taken apart beside them
     crashes. So this process ends without that, if it is a program and no test of one.
 
+    Args:
+      status: of the process.
+
     Raises:
-      SystemExit: 130.
+      SystemExit: of that status.
     """
     if is_program():
-        atexit.register(_end, 128 + signal.SIGINT)  # before what JAX has registered
-    sys.exit(128 + signal.SIGINT)
+        atexit.register(_end, status)  # before what JAX has registered
+    sys.exit(status)
 
 
 def _end(status: int) -> None:
@@ -297,11 +300,18 @@ def command(program: str, args: Any) -> str:
       program: its module, "decode.evaluate".
       args: its dataclass of options.
     """
-    words = invocation(program).split()
+    return shlex.join([*invocation(program).split(), *_options(args)])
+
+
+def _options(args: Any) -> list[str]:
+    words: list[str] = []
     kinds = get_type_hints(type(args), include_extras=True)
     for field in fields(args):
         value = getattr(args, field.name)
         if value == field.default:
+            continue
+        if is_dataclass(value):  # whose options have no prefix
+            words += _options(value)
             continue
         if isinstance(value, bool):
             words.append(option_of(field.name, value))
@@ -311,7 +321,7 @@ def command(program: str, args: Any) -> str:
         repeated = tyro.conf.UseAppendAction in get_args(kinds[field.name])
         for together in [(item,) for item in items] if repeated else [items]:
             words += _given(option_of(field.name), together)
-    return shlex.join(words)
+    return words
 
 
 def _given(name: str, items: Sequence[Any]) -> list[str]:

@@ -86,6 +86,8 @@ class DecisionConfig:
     price."""
     record_candidates: bool = False
     """Whether a `CandidateRecord` is written."""
+    top_logprobs: int = 0
+    """K of the `TopLogprobs` that are written; 0: none are."""
 
 
 @jax.tree_util.register_dataclass

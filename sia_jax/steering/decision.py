@@ -19,7 +19,7 @@ from sia_jax.steering.config import DecisionConfig
 from sia_jax.steering.contenders import contest
 from sia_jax.steering.entropy import candidate_entropy, vocabulary_entropy
 from sia_jax.steering.tilts import Junction, expected_value, mean_value
-from sia_jax.steering.types import CandidateRecord, History, Pending, RowParams, TokenRecord
+from sia_jax.steering.types import CandidateRecord, History, Pending, RowParams, TokenRecord, TopLogprobs
 
 
 @jax.tree_util.register_dataclass
@@ -102,6 +102,10 @@ def decide(
     token = jnp.where(decided, pick(ids, found.winner), choice.token)
     asked = jnp.concatenate([ids, token[:, None]], axis=-1)
     logprobs = policy_logprobs(jnp.take_along_axis(m, asked, axis=-1))
+    likeliest = None
+    if config.top_logprobs:
+        top_logits, top_ids = filters.likeliest(m, config.top_logprobs)
+        likeliest = TopLogprobs(top_ids, policy_logprobs(top_logits))
     pending = Pending(
         ids=ids,
         logits=candidate_logits,
@@ -112,6 +116,7 @@ def decide(
         entropy=entropy,
         policy_choice=choice.token,
         gate=gate,
+        top=likeliest,
     )
     candidates = None
     if config.record_candidates:
@@ -136,6 +141,7 @@ def decide(
         contenders=pending.contenders,
         values_read=jnp.zeros_like(kept),
         candidates=candidates,
+        top=likeliest,
     )
     return Decision(finite, junction, junction & ~decided, pending, entry)
 
@@ -213,6 +219,7 @@ def steer(
         contenders=pending.contenders,
         values_read=jnp.sum(pending.reads, axis=-1, dtype=jnp.int32),
         candidates=candidates,
+        top=pending.top,
     )
     return chosen, entry, sound
 

@@ -52,6 +52,17 @@ def largest(logits: Float[Array, "B V"], count: int) -> tuple[Float[Array, "B C"
     return values, ids
 
 
+def likeliest(m: Float[Array, "B V"], count: int) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
+    """The `count` largest of m and their ids, as of `largest`; where -inf is all that is left, the id is -1.
+
+    Args:
+      m: [B, V], -inf for ids that cannot be.
+      count: K, at most V.
+    """
+    logits, ids = largest(jnp.where(m == 0, 0, m), count)  # -0.0 and 0.0 are equals
+    return logits, jnp.where(logits > -jnp.inf, ids, -1)
+
+
 def survivors(
     logits: Float[Array, "B V"],
     candidate_logits: Float[Array, "B C"],

@@ -68,6 +68,7 @@ class Pending:
     entropy: Float[Array, " B"]
     policy_choice: Int[Array, " B"]  # what the policy alone would say
     gate: GateState  # for the next position
+    top: "TopLogprobs | None" = None  # of the position, whichever token is said
 
 
 @jax.tree_util.register_dataclass
@@ -85,6 +86,19 @@ class TokenRecord:
     contenders: Int[Array, "B *T"]  # candidates that might have won, whatever their values; 0: gate closed
     values_read: Int[Array, "B *T"]  # candidates whose values were read; 0 at a junction: decided without
     candidates: "CandidateRecord | None"
+    top: "TopLogprobs | None" = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TopLogprobs:
+    """The K likeliest ids of softmax(m), whatever is drawn: largest first, of equals the lower id.
+
+    Where fewer than K ids have a token and are not banned, -1 and -inf follow them; past a reply -1 and NaN.
+    """
+
+    ids: Int[Array, "B *T K"]
+    logprobs: Float[Array, "B *T K"]  # log softmax(m), nats
 
 
 @jax.tree_util.register_dataclass

@@ -122,7 +122,7 @@ def with_ties(params: Params) -> Params:
 SMALL = {"slots": 2, "row_tokens": 8, "pass_tokens": 14}
 OTHER = {"hidden_size": 16, "intermediate_size": 20, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1}
 STRUCTURES = {
-    "paper": structure(1.52, max_new_tokens=20, calls=8, **SMALL),
+    "paper": structure(1.52, max_new_tokens=20, calls=8, top_logprobs=5, **SMALL),
     "merged llama": structure(
         1.9,
         steering=steering(tilt=tilts.Centred(), entropy="vocabulary"),
@@ -141,6 +141,7 @@ STRUCTURES = {
         vocab_size=56,
         num_tokens=50,
         num_layers=1,
+        top_logprobs=56,
     ),
     "vocab head": structure(
         1.56,
@@ -214,6 +215,7 @@ STRUCTURES = {
         1.35,
         change=with_ties,
         exact_ties=True,
+        top_logprobs=12,
         numbers=(
             {"temperature": 0.0, "beta": 0.0, "bias": ((20, 9.0), (10, 9.0), (30, 9.0))},
             {"top_k": 10, "bias": ((20, 1.0), (10, 1.0))},
@@ -240,7 +242,7 @@ STRUCTURES = {
         calls=2,
         **SMALL,
     ),
-    "no value model": structure(np.inf, steered=False, num_layers=1, record=None),
+    "no value model": structure(np.inf, steered=False, num_layers=1, record=None, top_logprobs=48),
     "advantage": structure(
         1.5,
         steering=steering(
@@ -317,6 +319,7 @@ STRUCTURES = {
         tilt_numbers=(None, (np.inf,), (0.3,)),
         numbers=({"threshold": -np.inf, "beta": 3.0}, {"threshold": -np.inf, "temperature": 0.0}),
         schedule=Shared(look_ahead=True),
+        top_logprobs=3,
         max_new_tokens=20,
         **SMALL,
     ),
@@ -350,6 +353,7 @@ STRUCTURES = {
         head="states",
         num_layers=1,
         max_new_tokens=20,
+        top_logprobs=4,
     ),
     "branches on the policy's states": structure(
         1.9,
@@ -602,6 +606,11 @@ KNOWN_ERRORS = [
     ("candidate_position", "shared, looking ahead"),
     ("prefix_value_shifted", "contenders"),
     ("unwritten", "contenders"),
+    ("processed_top", "paper"),
+    ("processed_top", "no value model"),
+    ("late_top", "paper"),
+    ("late_top", "shared, looking ahead"),
+    ("late_top", "head on the policy's states"),
 ]
 """Mutations of the oracle, each with structures that show it."""
 

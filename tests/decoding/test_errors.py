@@ -269,6 +269,8 @@ MISTAKES = {
         ["pass_tokens", "at least 4", "3"],
     ),
     "a row's tokens for less than the candidates": (lambda: config_of(row_tokens=C), ["row_tokens", "4"]),
+    "more likely ids than there are": (lambda: config_of(top_logprobs=99), ["top_logprobs", "0 .. ", "99"]),
+    "fewer likely ids than none": (lambda: config_of(top_logprobs=-1), ["top_logprobs", "0 .. ", "-1"]),
     "an unknown record": (lambda: config_of(record="logits"), ["record", "'logits'", "'candidates'"]),
     "no candidates": (lambda: SteeringConfig(num_candidates=0), ["num_candidates", "1 or more", "0"]),
     "an unknown entropy": (lambda: SteeringConfig(entropy="top"), ["entropy", "'top'", "'candidates'"]),

@@ -580,6 +580,8 @@ EXPOSING = {
     "adapted_policy": {"threshold": -math.inf},
     "policy_unwritten": {"threshold": -math.inf},
     "neighbour_state": {"threshold": -math.inf},
+    "processed_top": {"repetition_penalty": 1.8, "top_logprobs": 3},
+    "late_top": {"threshold": -math.inf, "top_logprobs": 3},
 }
 
 
@@ -597,6 +599,7 @@ def test_every_mutation_shows(mutation):
         not np.allclose(true.logprob[:agreed], mutated.logprob[:agreed], rtol=1e-2, equal_nan=True),
         not np.allclose(true.policy_logprob[:agreed], mutated.policy_logprob[:agreed], rtol=1e-2),
         true.contenders[:agreed] != mutated.contenders[:agreed],
+        true.top_ids[:agreed] != mutated.top_ids[:agreed],
         agreed == len(true.tokens) and true.value_tokens != mutated.value_tokens,
     ]
     assert any(differs)

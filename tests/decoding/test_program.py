@@ -23,6 +23,7 @@ from sia_jax import (
 from sia_jax.costs.compiled import moves_of_at_least, while_bodies
 from sia_jax.decoding import sample as module
 from sia_jax.decoding.row_params import make_row_params
+from sia_jax.decoding.rows import begin
 from sia_jax.decoding.schedule import make_schedule
 from sia_jax.steering import entropy, filters, gates, gumbel, processors, tilts
 from sia_jax.steering.gates import Bernoulli, Budget, Entropy, Position
@@ -203,6 +204,27 @@ def test_no_equation_at_any_depth_is_a_branch_or_calls_the_host(name):
     found = primitives(functools.partial(module._sample, config=config), *arguments(config))
     assert {"while", "dot_general", "top_k"} <= found
     assert not {x for x in found if x == "cond" or "callback" in x or "infeed" in x or "outfeed" in x}
+
+
+def test_without_likeliest_ids_nothing_of_them_is_traced_or_carried(monkeypatch):
+    def leaves(**fields: Any) -> int:
+        config = config_of(**fields).resolve(ROWS)
+        numbers, _ = numbers_of(np.inf, ROWS, config)
+        return len(jax.tree.leaves(begin(packed(ROWS, 4), numbers, config, 10, 10)))
+
+    def trace(**fields: Any) -> None:
+        # Of a length that no other test has: what was traced before is not traced again.
+        config = config_of(max_new_tokens=T + 3, **fields).resolve(ROWS)
+        module.lower(*arguments(config), config=config)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the likeliest ids were sought")
+
+    assert leaves(top_logprobs=2) == leaves() + 4  # ids and numbers, of what is pending and of the record
+    monkeypatch.setattr(filters, "likeliest", refuse)
+    trace()
+    with pytest.raises(AssertionError, match="the likeliest ids were sought"):
+        trace(top_logprobs=2)
 
 
 def test_the_search_finds_branches_and_callbacks_at_any_depth():

@@ -48,6 +48,7 @@ def models(head: str) -> tuple[sia_jax.SteeringParams, sia_jax.SamplerConfig]:
         max_new_tokens=LENGTH,
         chunk=8,
         slots=3,
+        top_logprobs=3,
         schedule=SCHEDULES.get(head),
     )
     return sia_jax.SteeringParams(policy.params, value.params), config

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sia_jax
-from sia_jax.decoding.score import score
+from sia_jax.decoding.score import score, score_with_top
 from tests.support.checkpoints import tiny_policy
 from tests.support.oracle import NumpyModel
 
@@ -31,6 +31,34 @@ def test_scores_are_the_log_softmax_of_the_float64_network_over_real_ids(length)
             np.testing.assert_allclose(found[row, t], expected, rtol=1e-4, atol=1e-5)
         assert np.isnan(found[row, 0])
         assert np.isnan(found[row, n:]).all()
+
+
+def test_the_likeliest_ids_of_every_place_are_those_of_the_float64_network_and_no_id_without_a_token():
+    policy = tiny_policy(num_layers=1, vocab_size=256, max_position_embeddings=128)  # several blocks of ids
+    config = sia_jax.SamplerConfig(policy.config, num_tokens=REAL)
+    tokens = np.random.default_rng(0).integers(0, REAL, (2, 40)).astype(np.int32)
+    given = (policy.params, jnp.asarray(tokens), jnp.array([40, 3]))
+    logprobs, found = jax.device_get(score_with_top(*given, config=config, top=REAL + 2))
+    np.testing.assert_array_equal(logprobs, score(*given, config=config))
+    model = NumpyModel(policy.params, policy.config)
+    for row, t in [(0, 1), (0, 7), (0, 33), (0, 39), (1, 2)]:
+        logits = model.logits(tokens[row, :t].tolist())[:REAL]
+        expected = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+        order = np.argsort(-expected, kind="stable")
+        np.testing.assert_array_equal(found.ids[row, t], [*order, -1, -1])
+        np.testing.assert_allclose(found.logprobs[row, t, :REAL], expected[order], rtol=1e-4, atol=1e-5)
+        assert (found.logprobs[row, t, REAL:] == -np.inf).all()
+    for row, t in [(0, 0), (1, 0), (1, 3), (1, 39)]:
+        assert (found.ids[row, t] == -1).all()
+        assert np.isnan(found.logprobs[row, t]).all()
+
+
+def test_of_equals_the_lower_id_comes_first_at_every_place():
+    policy = tiny_policy(num_layers=1)
+    flat = policy.params | {"lm_head": jax.tree.map(jnp.zeros_like, policy.params["lm_head"])}
+    config = sia_jax.SamplerConfig(policy.config)
+    _, found = score_with_top(flat, jnp.array([[5, 6, 7]]), jnp.array([3]), config=config, top=4)
+    np.testing.assert_array_equal(found.ids[0, 1:], [[0, 1, 2, 3]] * 2)
 
 
 def test_a_replys_scores_are_the_log_probabilities_that_it_was_recorded_with():

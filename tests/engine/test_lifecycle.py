@@ -48,12 +48,12 @@ def engine():
         ({"prompt_ids": [1], "value_ids": [1] * 60, "max_new_tokens": 10}, "60 ids and 10 new tokens"),
         ({"prompt_ids": []}, "policy's prompt is empty"),
         ({"prompt_ids": [1], "value_ids": []}, "value model's prompt is empty"),
-        ({"prompt_ids": [352]}, r"policy's ids must lie in 0 .. 351, got \[352\]"),
-        ({"prompt_ids": [-1]}, "policy's ids must lie"),
+        ({"prompt_ids": [352]}, r"policy's prompt must have ids in 0 .. 351, got \[352\]"),
+        ({"prompt_ids": [-1]}, "policy's prompt must have ids"),
         ({"prompt_ids": [1.5]}, "policy's prompt must be ids"),
         ({"prompt_ids": [[1], [2, 3]]}, "policy's prompt must be ids, got rows of different lengths"),
         ({"prompt_ids": [1], "stop_ids": [2**40]}, "stop_ids must be ids, got"),
-        ({"prompt_ids": [1], "value_ids": [999]}, "value model's ids must lie"),
+        ({"prompt_ids": [1], "value_ids": [999]}, "value model's prompt must have ids"),
         ({"prompt_ids": [1], "temperature": math.nan}, "temperature must be"),
         ({"prompt_ids": [1], "top_p": 0.0}, "top_p must be"),
         ({"prompt_ids": [1], "threshold": math.nan}, "threshold must not be NaN"),
@@ -133,6 +133,7 @@ def test_an_error_on_the_devices_thread_fails_all_requests_with_its_cause(monkey
     broken = make_engine()
     handles = [broken.submit(ENDLESS.override(seed=i)) for i in range(80)]
     handles[0].result()
+    assert broken.failure is None
 
     def fail(*_: object) -> None:
         raise RuntimeError("the device is gone")
@@ -141,6 +142,7 @@ def test_an_error_on_the_devices_thread_fails_all_requests_with_its_cause(monkey
     with pytest.raises(EngineClosed, match="the device is gone") as caught:
         handles[-1].result(timeout=60)
     assert isinstance(caught.value.__cause__, RuntimeError)
+    assert broken.failure is caught.value.__cause__
     assert all(handle.done for handle in handles)
     with pytest.raises(EngineClosed, match="the engine has failed: the device is gone"):
         broken.submit(ENDLESS)
@@ -158,6 +160,22 @@ def test_closing_fails_what_is_open_and_refuses_what_comes() -> None:
     with pytest.raises(EngineClosed, match="the engine was closed; make another"):
         engine.generate(ENDLESS)
     engine.close()
+    assert engine.failure is None
+
+
+def test_all_replies_are_ended_together_and_the_engine_goes_on(engine) -> None:
+    whole = engine.generate(ENDLESS)
+    handles = [engine.submit(ENDLESS.override(seed=i, n=1 + i % 3)) for i in range(40)]
+    next(iter(handles[0]))
+    engine.cancel_all()
+    replies = [handle.result(timeout=60) for handle in handles]
+    replies = [each for reply in replies for each in reply.choices or (reply,)]
+    assert len(replies) == sum(1 + i % 3 for i in range(40))
+    assert replies[-1].finish_reason == FinishReason.CANCELLED
+    assert {reply.finish_reason for reply in replies} <= {FinishReason.CANCELLED, FinishReason.LENGTH}
+    assert len(replies[-1].tokens) == 0  # it was in the queue
+    assert_same(engine.generate(ENDLESS), whole)
+    engine.cancel_all()  # of nothing
 
 
 def test_an_engine_that_nobody_holds_ends_its_thread() -> None:

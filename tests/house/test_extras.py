@@ -13,7 +13,8 @@ from sia_jax.runs.cli import explained
 
 ROOT = Path(__file__).parents[2]
 TRAINING = {"tensorflow_datasets", "grain", "orbax", "optax", "pyarrow", "array_record", "etils"}
-OPTIONAL = TRAINING | {"vaderSentiment"}
+SERVING = {"uvicorn", "prometheus_client"}
+OPTIONAL = TRAINING | SERVING | {"vaderSentiment"}
 
 WITHOUT = """
 import importlib, sys

@@ -120,8 +120,9 @@ def test_a_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
     for folder in FOLDERS:
         modules |= {f"sia_jax/programs/{folder}/{path.name}" for path in (ROOT / folder).glob("*.py")}
     assert modules == {name for name in names if name.endswith(".py")}
-    models = (path for path in (ROOT / "sia_jax/world/models").rglob("*") if path.is_file())
-    assert {str(path.relative_to(ROOT)) for path in models} <= set(names)
+    for folder in ("sia_jax/world/models", "sia_jax/serve/page"):
+        data = (path for path in (ROOT / folder).rglob("*") if path.is_file())
+        assert {str(path.relative_to(ROOT)) for path in data} <= set(names)
 
 
 def test_a_wheel_runs_its_programs(wheel: Path, clone: Path, tmp_path: Path) -> None:
@@ -144,7 +145,8 @@ def test_a_source_archive_holds_what_the_wheel_is_made_of(
 ) -> None:
     shutil.unpack_archive(built("sdist"), tmp_path)
     (root,) = tmp_path.iterdir()
-    for name in ("setup.py", "pyproject.toml", "sia_jax/world/card.md", "sia_jax/reports/trace.html"):
+    data = ("sia_jax/world/card.md", "sia_jax/reports/trace.html", "sia_jax/serve/page/page.js")
+    for name in ("setup.py", "pyproject.toml", *data):
         assert (root / name).is_file()
     for name in FOLDERS:
         assert {p.name for p in (root / name).glob("*.py")} == {p.name for p in (ROOT / name).glob("*.py")}

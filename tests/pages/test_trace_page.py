@@ -11,6 +11,7 @@ import pytest
 from decode import generate, trace
 from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
 from tests.support.chromium import Browser, Tab
+from tests.support.contrasts import contrasts
 from tests.support.tokenizers import save_qwen3_tokenizer
 
 PICTURES = Path("out/pages")
@@ -69,29 +70,10 @@ def test_the_page_opens_without_complaint_request_or_sideways_scrolling(tab: Tab
     assert tab.complaints == []
 
 
-CONTRASTS = """
-[...document.querySelectorAll('article .t')].map(node => {
-  node.style.setProperty('--e', 1);
-  const paint = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
-  const over = colours => {
-    for (const colour of colours) { paint.fillStyle = colour; paint.fillRect(0, 0, 1, 1); }
-    return [...paint.getImageData(0, 0, 1, 1).data].slice(0, 3);
-  };
-  const linear = x => x <= .04045 ? x / 12.92 : ((x + .055) / 1.055) ** 2.4;
-  const luminance = rgb => rgb.reduce((sum, x, i) => sum + linear(x / 255) * [.2126, .7152, .0722][i], 0);
-  const under = node.closest('section') || document.body;
-  const ground = [getComputedStyle(under).backgroundColor, getComputedStyle(node).backgroundColor];
-  const [a, b] = [over(ground), over([...ground, getComputedStyle(node).color])].map(luminance);
-  return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-})
-"""
-"""Of each token's text with its ground, by WCAG's formula, as if its entropy were the highest of all."""
-
-
 def test_every_token_can_be_read_at_the_deepest_shade(tab: Tab) -> None:
-    contrasts = tab.evaluate(CONTRASTS)
-    assert len(contrasts) > 100
-    assert min(contrasts) >= 4.5
+    found = contrasts(tab, "article .t", {"--e": "1"})
+    assert len(found) > 100
+    assert min(found) >= 4.5
 
 
 def test_a_reply_is_one_stop_of_the_tab_key_wherever_one_was(tab: Tab) -> None:

@@ -17,10 +17,11 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 import tyro
 
-from decode import evaluate, generate, trace
+from decode import evaluate, generate, serve, trace
 from sia_jax.runs import cli
 from sia_jax.runs.cli import check_used, command, explained, named_as_options, read_options
 from sia_jax.runs.programs import find_programs
+from sia_jax.serve.settings import Settings
 from sia_jax.world.files import world_models
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +104,16 @@ def test_a_command_line_gives_back_the_options_that_it_was_made_from() -> None:
     assert words[:3] == ["python", "-m", "decode.evaluate"]
     assert "--temperature" not in words
     assert tyro.cli(evaluate.Args, args=words[3:]) == args
+
+
+def test_a_command_has_the_options_of_parts_too() -> None:
+    limits = Settings(max_n=4, drain_seconds=0.5, log_prompts=True, page_open=False)
+    args = serve.Args(port=0, limits=limits)
+    words = shlex.split(command("decode.serve", args))[3:]
+    assert words[:2] == ["--port", "0"]
+    assert sorted(words[2:]) == ["--drain-seconds", "--log-prompts", "--max-n", "--no-page-open", "0.5", "4"]
+    assert read_options(serve.Args, words) == args
+    assert shlex.split(command("decode.serve", serve.Args()))[3:] == []
 
 
 def several(kind: Any) -> tuple[Any, ...] | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import Array
 
-from sia_jax.steering.filters import largest, survivors
+from sia_jax.steering.filters import largest, likeliest, survivors
 
 # Of row 0 softmax is [0.1, 0.4, 0.1, 0.4], of row 1 [0.6, 0.2, 0.1, 0.1].
 MASSES = np.array([[0.1, 0.4, 0.1, 0.4], [0.6, 0.2, 0.1, 0.1]])
@@ -40,6 +40,16 @@ def members(
 def test_candidates_come_in_order_and_ties_by_the_lower_id() -> None:
     _, ids = largest(LOGITS, 3)
     np.testing.assert_array_equal(ids, [[1, 3, 0], [0, 1, 2]])
+
+
+@pytest.mark.parametrize("repeated", [1, 400])  # of few ids, and of so many that they are sought by blocks
+def test_the_likeliest_ids_know_one_zero_and_none_that_cannot_be(repeated: int) -> None:
+    m = jnp.tile(jnp.array([[-0.0, 0.0, -jnp.inf, -1.0]]), (1, repeated))
+    m = jnp.pad(m, ((0, 0), (0, -m.shape[1] % 128 if repeated > 1 else 0)), constant_values=-jnp.inf)
+    logits, ids = jax.jit(likeliest, static_argnums=1)(m, 4)
+    expected = [0, 1, 3, -1] if repeated == 1 else [0, 1, 4, 5]
+    np.testing.assert_array_equal(ids, [expected])
+    np.testing.assert_array_equal(logits, np.where(np.array(expected) < 0, -np.inf, m[:, expected]))
 
 
 @pytest.mark.parametrize("candidates", [1, 2, 4])

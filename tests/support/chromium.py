@@ -53,11 +53,21 @@ class Tab:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def press(self, key: str) -> None:
-        """A key, by its name: "ArrowDown", "Tab"."""
-        codes = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9}
+    def press(self, key: str, control: bool = False) -> None:
+        """A key, by its name: "ArrowDown", "Tab", "Enter"; with Ctrl held, or not."""
+        codes = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9, "Enter": 13}
         for kind in ("rawKeyDown", "keyUp"):
-            self.send("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=codes[key])
+            self.send(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                windowsVirtualKeyCode=codes[key],
+                modifiers=2 * control,
+            )
+
+    def write(self, text: str) -> None:
+        """Type into whatever has the focus."""
+        self.send("Input.insertText", text=text)
 
     def point(self, selector: str) -> None:
         """Move the mouse to the middle of the first such element."""

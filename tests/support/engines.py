@@ -19,6 +19,7 @@ from sia_jax.engine.reply import Reply, read_replies
 from sia_jax.engine.request import Request
 from sia_jax.steering.numbers import NUMBERS
 from tests.support.checkpoints import tiny_policy, tiny_value_model
+from tests.support.living import assert_same_top
 from tests.support.tokenizers import save_qwen3_tokenizer
 
 LENGTH = 64
@@ -148,6 +149,7 @@ def assert_same(found: Reply, expected: Reply, *, exact: bool = False) -> None:
             assert one.tobytes() == other.tobytes(), name
         else:
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=name)
+    assert_same_top(found.top, expected.top, len(expected.tokens), exact=exact)
 
 
 def differ(found: Reply, expected: Reply) -> bool:

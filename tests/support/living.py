@@ -17,7 +17,7 @@ from sia_jax.decoding.sample import sample
 from sia_jax.decoding.schedule import make_schedule
 from sia_jax.decoding.state import FinishReason, Samples
 from sia_jax.steering.config import Knobs, SteeringConfig
-from sia_jax.steering.types import RowParams, TokenRecord
+from sia_jax.steering.types import RowParams, TokenRecord, TopLogprobs
 
 WIDTHS = 8, 8
 """Of the buffers of prompts that are admitted, of policy and value model."""
@@ -92,9 +92,10 @@ def sampled(
 
 def _said_of(samples: Samples, row: int) -> Said:
     names = TokenRecord.__dataclass_fields__
-    of_row: dict[str, Any] = {n: getattr(samples, n)[row] for n in names if n != "candidates"}
+    of_row: dict[str, Any] = {n: getattr(samples, n)[row] for n in names if n not in ("candidates", "top")}
+    top = jax.tree.map(lambda x: x[row], samples.top)
     return Said(
-        TokenRecord(**of_row, candidates=None),
+        TokenRecord(**of_row, candidates=None, top=top),
         *(
             int(getattr(samples, name)[row])
             for name in ("lengths", "finish_reason", "policy_tokens", "value_tokens")
@@ -226,3 +227,19 @@ def assert_same(found: Said, expected: Said, exact: bool = False) -> None:
             assert one.tobytes() == other.tobytes(), name
         else:
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg=name)
+    assert_same_top(found.record.top, expected.record.top, n, exact=exact)
+
+
+def assert_same_top(
+    found: TopLogprobs | None, expected: TopLogprobs | None, n: int, *, exact: bool = False
+) -> None:
+    """The likeliest ids of the first n tokens are equal, and their numbers as in `assert_same`."""
+    assert (found is None) == (expected is None)
+    if found is None or expected is None:
+        return
+    np.testing.assert_array_equal(found.ids[:n], expected.ids[:n])
+    one, other = np.asarray(found.logprobs[:n]), np.asarray(expected.logprobs[:n])
+    if exact:
+        assert one.tobytes() == other.tobytes(), "top"
+    else:
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5, err_msg="top")

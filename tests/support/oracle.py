@@ -27,6 +27,7 @@ from tests.support.oracle_parts import (
     fold_in,
     initial_state,
     is_separable,
+    likeliest_of,
     logsumexp,
     numbered,
     outside_of,
@@ -65,6 +66,8 @@ class Reply:
     candidate_values: list[list[float]] = field(default_factory=list)
     candidate_policy_logprobs: list[list[float]] = field(default_factory=list)
     candidate_logprobs: list[list[float]] = field(default_factory=list)
+    top_ids: list[list[int]] = field(default_factory=list)
+    top_logprobs: list[list[float]] = field(default_factory=list)
     own_choice: list[int] = field(default_factory=list)
     kl: list[float] = field(default_factory=list)
     gate_state: list[list[float]] = field(default_factory=list)
@@ -148,7 +151,8 @@ class _Row:
         if is_junction:
             view = asked
         own, distances = own_choice(view, fold_in(key, 0), s)
-        distances |= {"gate": distance} | view.distances
+        top_ids, top_logprobs, top_gap = likeliest_of(l if s.mutation == "processed_top" else m, s)
+        distances |= {"gate": distance, "top": top_gap} | view.distances
         reply.comparisons.append(distances)
         contends, read = self._contest(t, view, fold_in(key, 0), is_junction, distances)
         # The values of all of A decide, whichever of them are read: that is what is promised.
@@ -165,6 +169,10 @@ class _Row:
             token, ids = own, np.union1d(view.members, outside_of(view, s))
             scores = l[ids]
         self._record(token, m, view, is_junction=is_junction, entropy=entropy, own=own)
+        if s.mutation == "late_top" and read.any():
+            top_ids, top_logprobs, _ = likeliest_of(allowed(self._policy_logits(), s), s)
+        reply.top_ids.append(top_ids)
+        reply.top_logprobs.append(top_logprobs)
         reply.contenders.append(int(contends.sum()))
         reply.values_read.append(int(read.sum()))
         known = np.where(read, values, math.nan)

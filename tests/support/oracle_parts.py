@@ -38,6 +38,8 @@ MUTATIONS = (
     "policy_unwritten",  # later tokens of the policy do not see the tokens chosen at junctions
     "neighbour_state",  # behind a junction the policy goes on from another candidate than the one chosen
     "unread_as_read",  # what was decided without a value is in the value model's cache, and no span
+    "processed_top",  # the likeliest ids are those of l, after bias and penalties
+    "late_top",  # where values were read, the likeliest ids are those of the position after
 )
 
 BUDGET_STEP = 0.25
@@ -75,6 +77,7 @@ class Settings:
     frequency_penalty: float = 0.0
     min_new_tokens: int = 0
     read_all: int = 0
+    top_logprobs: int = 0
     stop_ids: Sequence[int] = ()
     """Here and in banned_ids, a negative id is none."""
     banned_ids: Sequence[int] = ()
@@ -221,6 +224,18 @@ def _gap(ranked: np.ndarray, i: int) -> float:
 def real(ids: Iterable[int]) -> list[int]:
     """The ids that are not negative."""
     return [a for a in ids if a >= 0]
+
+
+def likeliest_of(m: np.ndarray, s: Settings) -> tuple[list[int], list[float], float]:
+    """The K likeliest ids of softmax(m), log-probability falling and id rising, and how near the next is.
+
+    -1 and -inf where no id is left that may be.
+    """
+    order = np.lexsort((np.arange(len(m)), -m))[: s.top_logprobs]
+    logprobs = (m - logsumexp(m))[order]
+    ids = np.where(np.isfinite(logprobs), order, -1)
+    gap = _gap(np.sort(m)[::-1], s.top_logprobs) if s.top_logprobs else math.inf
+    return ids.tolist(), logprobs.tolist(), gap
 
 
 # Gates and tilts

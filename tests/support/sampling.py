@@ -277,6 +277,7 @@ def reply_of(program: Program, row: Row, mutation: str | None = None) -> Reply:
         threshold=row.threshold,
         max_new_tokens=row.max_new_tokens,
         num_tokens=program.config.real_tokens,
+        top_logprobs=program.config.top_logprobs,
         **{name: getattr(row, name) for name in NUMBERS},
         stop_ids=row.stop_ids,
         banned_ids=row.banned_ids,
@@ -348,6 +349,9 @@ def is_padded(samples: Samples, i: int) -> bool:
         of = samples.candidates
         floats += [of.logits, of.values, of.policy_logprobs, of.logprobs, of.kl]
         empty += [of.ids[i, n:] == -1, of.policy_choice[i, n:] == -1]
+    if samples.top is not None:
+        floats.append(samples.top.logprobs)
+        empty.append(samples.top.ids[i, n:] == -1)
     return all(np.all(x) for x in [*empty, *[np.isnan(x[i, n:]) for x in floats]])
 
 
@@ -356,6 +360,7 @@ def _columns(samples: Samples, i: int, reply: Reply) -> list[tuple[str, np.ndarr
     names = ["tokens", "junction", "shifted", "contenders", "values_read"]
     names += ["entropy", "policy_logprob", "logprob", "value"]
     columns = [(name, getattr(samples, name)[i], np.array(getattr(reply, name))) for name in names]
+    columns += _top_columns(samples, i, reply)
     of = samples.candidates
     if of is None:
         return columns
@@ -377,6 +382,29 @@ def _columns(samples: Samples, i: int, reply: Reply) -> list[tuple[str, np.ndarr
         ordered = np.take_along_axis(np.array(expected).reshape(shape), theirs, axis=-1)
         columns.append((name, np.take_along_axis(actual[i], mine, axis=-1), ordered))
     return columns
+
+
+def _top_columns(samples: Samples, i: int, reply: Reply) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    """The same of the likeliest ids."""
+    of = samples.top
+    if of is None:
+        return []
+    shape = (len(reply.tokens), of.ids.shape[-1])
+    mine = np.argsort(of.ids[i], axis=-1, kind="stable")  # as of candidates
+    ids = np.array(reply.top_ids, int).reshape(shape)
+    theirs = np.argsort(ids, axis=-1, kind="stable")
+    higher, lower = of.logprobs[i, :, :-1], of.logprobs[i, :, 1:]
+    rising = (of.ids[i, :, :-1] < of.ids[i, :, 1:]) | (lower == -np.inf)
+    in_order = np.all((higher > lower) | ((higher == lower) & rising), axis=-1)
+    return [
+        ("top order", in_order, np.ones(len(reply.tokens), bool)),
+        ("top ids", np.take_along_axis(of.ids[i], mine, -1), np.take_along_axis(ids, theirs, -1)),
+        (
+            "top logprobs",
+            np.take_along_axis(of.logprobs[i], mine, -1),
+            np.take_along_axis(np.array(reply.top_logprobs).reshape(shape), theirs, -1),
+        ),
+    ]
 
 
 def _first_unequal(name: str, actual: np.ndarray, expected: np.ndarray) -> str:
