@@ -1,6 +1,7 @@
 """Reward against what it takes: the share of steered tokens, FLOPs a token, seconds a reply."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -218,12 +219,17 @@ def _label(row: Row, series: str, *, is_last: bool, is_alone: bool, tells_x: boo
 
     Where the axis is the share of steered tokens, it tells those itself.
     """
-    whole, ratio = str(row["name"]).replace(", ", ",\n"), row.get("asked_ratio")
+    whole, ratio = in_lines(str(row["name"])), row.get("asked_ratio")
     if is_alone:
         return whole
     if tells_x:
-        return series.replace(", ", ",\n") if is_last else ""
+        return in_lines(series) if is_last else ""
     return whole if is_last or ratio is None else f"{100 * ratio:.4g}%"
+
+
+def in_lines(name: str) -> str:
+    """The name of a method with a line for each of its parts; numbers in parentheses stay together."""
+    return re.sub(r", (?![^()]*\))", ",\n", name)
 
 
 def _scale(axes: Any, costs: Sequence[_Cost], *, is_log: bool) -> None:

@@ -20,7 +20,7 @@ from sia_jax.reports.entropy_picture import entropy_picture
 from sia_jax.reports.evaluation_pictures import FILES, NAMES, copy_beside, pictures_of, write_pictures
 from sia_jax.reports.gate_pictures import gates_picture, junctions_picture
 from sia_jax.reports.labels import Label, Mark, place_labels
-from sia_jax.reports.pareto import flops_picture, seconds_picture, share_picture
+from sia_jax.reports.pareto import flops_picture, in_lines, seconds_picture, share_picture
 from sia_jax.reports.pictures import DPI, Picture, csv_text
 from tests.support.comparing import made_up
 
@@ -287,3 +287,9 @@ def test_a_page_shows_all_pictures_and_leads_to_their_numbers(
 
 def test_results_stay_strict_json(results: dict[str, Any]) -> None:
     assert json.loads(json.dumps(results, allow_nan=False)) == results
+
+
+def test_names_break_between_their_parts_and_not_within_parentheses() -> None:
+    assert in_lines("entropy 20%, CBS (2, 2, 16) by reward") == "entropy 20%,\nCBS (2, 2, 16) by reward"
+    assert in_lines("ARGS (w 1, T 1) by reward") == "ARGS (w 1, T 1) by reward"
+    assert in_lines("base, best of 4 by reward") == "base,\nbest of 4 by reward"
