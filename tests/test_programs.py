@@ -34,7 +34,7 @@ from sia_jax.data.records import unfinished_folder, write_records
 from sia_jax.files.lock import locked
 from tests.reports.test_trace import make_record
 from tests.test_help import programs
-from train import label, prepare, value_model, world
+from train import label, measure, prepare, value_model, world
 
 HOSTILE = "a\x1b]0;owned\x07\x9b2J\u202e[/b][red]:smile:"
 SHOWN = "a␛]0;owned␇\\x9b2J\\u202e[/b][red]:smile:"
@@ -74,6 +74,7 @@ def every_program(bad: str, out: Path) -> list[tuple[Callable[[Any], None], Any]
             own_prefixes.main,
             own_prefixes.Args(**models, prompts=bad, replies=bad, output=str(out / "o.jsonl")),
         ),
+        (measure.main, measure.Args(value=bad, data=Path(bad))),
         (serve.main, serve.Args(policy=bad, port=0)),
         (prepare.main, prepare.Args(format="jsonl", input=bad, tokenizer=bad, out=str(out / "p"))),
         (label.main, label.Args(input=bad, reward_model=(bad,), out=str(out / "l"))),
@@ -270,11 +271,9 @@ def test_no_program_writes_over_what_it_reads_under_whatever_name(
             "--out must be a .json file",
         ),
         (
-            own_prefixes.main,
-            lambda path: own_prefixes.Args(
-                policy="none", value="none", prompts="none", replies="none", output=str(path)
-            ),
-            "--out must be a .jsonl file",
+            measure.main,
+            lambda path: measure.Args(value="none", data=Path("none"), out=str(path)),
+            "--out must be a .json file",
         ),
         (
             compare.main,
@@ -329,6 +328,10 @@ def writers(folder: Path) -> dict[str, tuple[Case, AbstractContextManager[None]]
                 own_prefixes.Args(value="none", replies="none", output=str(folder / "o.jsonl"), **models),
             ),
             locked(files=(folder / "o.jsonl",)),
+        ),
+        "measure": (
+            (measure.main, measure.Args(value="none", data=Path("none"), out=str(folder / "m.json"))),
+            locked(files=(folder / "m.json",)),
         ),
         "learn gate": (
             (learn_gate.main, learn_gate.Args(replies="none", out=str(folder / "gate.json"))),

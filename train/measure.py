@@ -70,37 +70,45 @@ def main(args: Args) -> None:
         check_suffix("--out", args.out, ".json")
         folders = {"--value": args.value, "--base": args.base, "--data": set_folder(args.data)}
         check_outputs(inputs=folders, files={"--out": args.out})
-        source = read_records(args.data)
-        with waiting(console, "loading the value model"):
-            value = _load(args)
-        found, rejected = trajectories(source, value.config.backbone.vocab_size, args.max_tokens)
-        if rejected.total:
-            console.say(f"kept out: {rejected.describe()}", "dim")
-        if not found:
-            raise ValueError(f"{args.data} holds nothing that could be measured: {rejected.describe()}")
-        predicted = _predict(value, found, args.batch, console)
-        rewards, prompts = [one.reward for one in found], [one.group for one in found]
-        figures = {name: foretold(x.tolist(), rewards, prompts) for name, x in predicted.items()}
-        if args.out is not None:
-            content = {
-                "format": FORMAT,
-                "value": value.name,
-                "data": Path(args.data).name,
-                "replies": len(found),
-                "prompts": len(set(prompts)),
-                "figures": {
-                    name: {kind: _json(figure) for kind, figure in own.items()}
-                    for name, own in figures.items()
-                },
-            }
-            with locked(files=(Path(args.out),)):
-                write_text(Path(args.out), json.dumps(content, indent=1, allow_nan=False) + "\n")
-        rows = [
-            [name, *(_cell(figures[own][kind]) for kind in ("r2", "rank_agreement", "mae"))]
-            for name, own in PLACES.items()
-        ]
-        Terminal().say(table(["value", "R2", "pairs in order", "mean error"], rows))
-        console.say(f"{len(found):,} replies to {len(set(prompts)):,} prompts", "dim")
+        with locked(files=(None if args.out is None else Path(args.out),)):
+            _measure(args, console)
+
+
+def _measure(args: Args, console: Terminal) -> None:
+    """Read, reckon, write and print.
+
+    Raises:
+      FileNotFoundError, ValueError: what is wrong with the files.
+    """
+    source = read_records(args.data)
+    with waiting(console, "loading the value model"):
+        value = _load(args)
+    found, rejected = trajectories(source, value.config.backbone.vocab_size, args.max_tokens)
+    if rejected.total:
+        console.say(f"kept out: {rejected.describe()}", "dim")
+    if not found:
+        raise ValueError(f"{args.data} holds nothing that could be measured: {rejected.describe()}")
+    predicted = _predict(value, found, args.batch, console)
+    rewards, prompts = [one.reward for one in found], [one.group for one in found]
+    figures = {name: foretold(x.tolist(), rewards, prompts) for name, x in predicted.items()}
+    if args.out is not None:
+        content = {
+            "format": FORMAT,
+            "value": value.name,
+            "data": Path(args.data).name,
+            "replies": len(found),
+            "prompts": len(set(prompts)),
+            "figures": {
+                name: {kind: _json(figure) for kind, figure in own.items()} for name, own in figures.items()
+            },
+        }
+        write_text(Path(args.out), json.dumps(content, indent=1, allow_nan=False) + "\n")
+    rows = [
+        [name, *(_cell(figures[own][kind]) for kind in ("r2", "rank_agreement", "mae"))]
+        for name, own in PLACES.items()
+    ]
+    Terminal().say(table(["value", "R2", "pairs in order", "mean error"], rows))
+    console.say(f"{len(found):,} replies to {len(set(prompts)):,} prompts", "dim")
 
 
 def _load(args: Args) -> ValueModel:
