@@ -398,6 +398,7 @@ class Driver:
             else:
                 first[sample.handle] = entry.row
                 entries.append(entry)
+                sample.cached = entry.kept[0]
             rows[entry.row] = sample
             sample.admitted = time.monotonic()
         calls = pool.admit(entries)
@@ -473,6 +474,7 @@ class Driver:
             stop_string=None if cut is None else cut.stop,
             tokenizer=self._terms.policy.tokenizer,
             timing=sample.timing(),
+            cached=sample.cached,
         )
         with self._changed:
             self._totals.count_reply(reply)

@@ -80,6 +80,8 @@ class Reply:
     """The stop text that ended it."""
     timing: Timing | None = None
     """None: it was not an engine that made it."""
+    cached: int = 0
+    """Ids of the policy's prompt that a row held already, and that were not read again for this reply."""
     choices: tuple["Reply", ...] = field(default=(), repr=False)
     """All n replies to the request, of which this is the first; empty where n is one."""
     tokenizer: Tokenizer | None = field(default=None, repr=False)
@@ -232,6 +234,7 @@ def make_reply(
     stop_string: str | None = None,
     tokenizer: Tokenizer | None = None,
     timing: Timing | None = None,
+    cached: int = 0,
 ) -> Reply:
     """A reply of what was recorded; of one that a stop text ended, what was needed up to there.
 
@@ -246,6 +249,7 @@ def make_reply(
       stop_string: the stop text.
       tokenizer: of the policy; None: no texts.
       timing: when it came.
+      cached: ids of the policy's prompt that a row held already.
     """
     if cut is not None:
         record, finish_reason = jax.tree.map(lambda x: x[:cut], record), FinishReason.STOP
@@ -265,7 +269,7 @@ def make_reply(
         values_read=int(np.sum(record.values_read)),
         value_passes=int(np.sum(record.values_read > 0)),
     )
-    return Reply(text, finish_reason, record, usage, stop_string, timing, tokenizer=tokenizer)
+    return Reply(text, finish_reason, record, usage, stop_string, timing, cached, tokenizer=tokenizer)
 
 
 def read_replies(

@@ -32,6 +32,8 @@ class Sample:
     shown: list[str] = field(default_factory=list)
     counts: tuple[int, int] = (0, 0)
     held: tuple[int, int] = (0, 0)
+    cached: int = 0
+    """Ids of the policy's prompt that its row held already."""
 
     def timing(self) -> Timing:
         """Of a reply that ends now."""

@@ -243,7 +243,8 @@ class Exchange:
 
     def _usage(self) -> dict[str, Any]:
         replies = [self._replies[index] for index in sorted(self._replies)]
-        counted = usage(sum(map(len, self._prompts)), sum(reply.usage.completion for reply in replies))
+        completion = sum(reply.usage.completion for reply in replies)
+        counted = usage(sum(map(len, self._prompts)), completion, sum(reply.cached for reply in replies))
         return counted | {"sia": steering_usage(replies)}
 
     def _prompt_ids(self) -> dict[str, Any]:

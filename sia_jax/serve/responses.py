@@ -21,13 +21,19 @@ REASONS = {
 """What the wire calls the end of a reply. The last is no choice's: it is an error of its own."""
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-    """Tokens that a response took, as OpenAI counts them: a prompt once, whatever n."""
+def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> dict[str, Any]:
+    """Tokens that a response took, as OpenAI counts them: a prompt once, whatever n.
+
+    Args:
+      prompt_tokens: of all prompts.
+      completion_tokens: of all choices.
+      cached_tokens: of the prompts those that rows held already.
+    """
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": 0},
     }
 

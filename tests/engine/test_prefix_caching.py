@@ -60,15 +60,16 @@ def check(talks: list[Conversation]) -> None:
 
 
 def test_turns_of_several_conversations_read_only_what_is_new() -> None:
-    talks = conversations(8)
+    talks, cached = conversations(8), 0
     with make_engine(prefix_caching=True) as engine:
         for _ in range(TURNS):
             for talk, reply in zip(talks, engine.generate([talk.ask() for talk in talks]), strict=True):
                 talk.hear(reply)
+                cached += reply.cached
         totals = engine.statistics()
     # After each turn but the last all that was said is held, but for the last token, which nobody has read.
     held = sum(8 + REPLY - 1 + turn * (ADDED + REPLY) for turn in range(TURNS - 1))
-    assert totals.reused_tokens == len(talks) * held
+    assert totals.reused_tokens == cached == len(talks) * held
     check(talks)
 
 

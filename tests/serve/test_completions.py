@@ -12,7 +12,7 @@ from sia_jax.engine.reply import Reply
 from sia_jax.text.decoder import token_text
 from tests.support.engines import tokenizer
 from tests.support.served import Served, served
-from tests.support.stub_engine import THRESHOLD, record_of, scored
+from tests.support.stub_engine import CACHED, THRESHOLD, record_of, scored
 
 SAID = "reply 0 of seed 3: the bread, then the café."
 
@@ -51,7 +51,7 @@ def test_a_completion_has_the_reply_of_the_engine_and_its_exact_usage(server: Se
     assert found.usage.completion_tokens == len(ids_of(SAID)) + 1
     assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
     assert found.usage.prompt_tokens_details is not None
-    assert found.usage.prompt_tokens_details.cached_tokens == 0
+    assert found.usage.prompt_tokens_details.cached_tokens == CACHED
     assert found.usage.completion_tokens_details is not None
     assert found.usage.completion_tokens_details.reasoning_tokens == 0
 

@@ -29,6 +29,8 @@ TOP = 5
 WINDOW = 3
 """Tokens of a piece."""
 THRESHOLD = 1.0
+CACHED = 2
+"""Ids of every prompt that its row held already."""
 
 Script = Callable[[Request, int], tuple[Sequence[int], FinishReason]]
 """The ids of a request's reply j, and why they end, before max_new_tokens and stop texts are looked at."""
@@ -256,7 +258,8 @@ class StubEngine:
             value_passes=int((np.asarray(record.values_read) > 0).sum()),
         )
         timing = Timing(0.0, 0.001, 0.002)
-        return Reply(live.shown[choice], reason, record, usage, stop, timing, tokenizer=tokenizer())
+        cached = 0 if choice else CACHED  # others are copies of the first one's row
+        return Reply(live.shown[choice], reason, record, usage, stop, timing, cached, tokenizer=tokenizer())
 
 
 def record_of(ids: Sequence[int], request: Request) -> Record:
