@@ -162,13 +162,14 @@ SMOLLM_REPLIES := --max-new-tokens 48 --temperature 0.7
 SMOLLM_STEERED := $(SMOLLM_REPLIES) --policy $(POLICY) --value $(SMOLLM)/value/best --beta 5
 SMOLLM_JUDGES := --reward-function $(SENTIMENT) --gold-function sia_jax.rewards.opinion_words:balance
 SMOLLM_METHODS := --methods base best-of search dense entropy random combined entropy-ratio position budget learned \
-  --ratios 0.1 0.2 0.4 --bounds 1 --best-of 4 --combined 4 \
+  --ratios 0.2 --bounds 1 --best-of 4 --combined 4 --sia-chooser reward \
   --search 'args(1.0)' --search 'args(1.0, temperature=1)' --search 'cbs(2, 2, 16)'
 SPLITS := configs/smollm2
 DENSE = $(VENV)/bin/python -m decode.generate $(SMOLLM_STEERED) --threshold=-inf --record --batch 32 \
   --prompts $(SPLITS)/$(1).jsonl --out $(SMOLLM)/dense-$(1).jsonl
 
-# Each step goes on where it stopped, or finds its work done.
+# Each step goes on where it stopped, or finds its work done; the table takes more methods and ratios later too, such
+# as ARGS='--ratios 0.1 0.2 0.4'.
 smollm: $(PARITY_STAMP)
 	test $(POLICY) != $(SMOLLM)/policy || $(PARITY)/bin/python -m tests.smollm2.bring $(SMOLLM)/policy
 	test -e $(SMOLLM)/sampled/report.json || $(VENV)/bin/python -m train.prepare --generate 32 --policy $(POLICY) \
@@ -198,7 +199,7 @@ smollm-page: $(STAMP)
 	$(VENV)/bin/python -m train.measure --value $(SMOLLM)/value/best --base $(POLICY) \
 	  --data $(SMOLLM)/others-labelled --out $(SMOLLM)/measured.json > $(SMOLLM)/measured.md
 	$(VENV)/bin/python -m decode.learn_gate --replies $(SMOLLM)/dense-validation.jsonl \
-	  --check $(SMOLLM)/dense-test.jsonl > $(SMOLLM)/gate.md
+	  --check $(SMOLLM)/dense-test.jsonl | grep -v -e '--gate' > $(SMOLLM)/gate.md
 	$(VENV)/bin/python -m decode.promise --replies $(SMOLLM)/dense-validation.jsonl --miss-rates 0.1 0.2 0.4 \
 	  --check $(SMOLLM)/dense-test.jsonl --out $(SMOLLM)/promise.json > $(SMOLLM)/promise.md
 	$(VENV)/bin/python -m decode.generate $(SMOLLM_STEERED) --threshold=$$($(PROMISED)) --batch 32 \
