@@ -188,7 +188,7 @@ smollm: $(PARITY_STAMP)
 	  --thresholds $(SMOLLM)/thresholds.json --seeds 2 --batch 32 $(SMOLLM_METHODS) --out $(SMOLLM)/evaluation $(ARGS)
 
 # The pages: what stands beside the table (how well values foretell, what promised thresholds miss, the learned gate),
-# the table itself, and Transfer Q* on the sixteen prompts that its cost allows.
+# the table itself, and Transfer Q* on the twenty prompts that its cost allows.
 PAGES := docs
 PROMISED = $(VENV)/bin/python -c 'import json; print(json.load(open("$(SMOLLM)/promise.json"))["promises"][1]["threshold"])'
 smollm-page: $(STAMP)
@@ -211,9 +211,9 @@ smollm-page: $(STAMP)
 	cd $(SMOLLM) && sed -e '/^@measured/{r measured.md' -e 'd}' -e '/^@gate/{r gate.md' -e 'd}' \
 	  -e '/^@promise/{r promise.md' -e 'd}' -e '/^@own/{r own.md' -e 'd}' \
 	  $(CURDIR)/$(SPLITS)/beside.md > beside.md
-	head -n 16 $(SPLITS)/test.jsonl > $(SMOLLM)/sixteen.jsonl
+	head -n 20 $(SPLITS)/test.jsonl > $(SMOLLM)/twenty.jsonl
 	$(VENV)/bin/python -m decode.evaluate $(SMOLLM_STEERED) $(SMOLLM_JUDGES) --max-new-tokens 16 \
-	  --prompts $(SMOLLM)/sixteen.jsonl --seeds 1 --batch 16 --methods base dense search best-of --best-of 4 \
+	  --prompts $(SMOLLM)/twenty.jsonl --seeds 1 --batch 16 --methods base dense search best-of --best-of 4 \
 	  --search 'transfer_q(1.0, candidates=4)' --search 'args(1.0)' --out $(SMOLLM)/transfer-q \
 	  --page $(PAGES)/smollm2-transfer-q.md --title 'Transfer Q* on a real language model'
 	$(VENV)/bin/python -m decode.evaluate $(SMOLLM_STEERED) $(SMOLLM_JUDGES) --prompts $(SPLITS)/test.jsonl \
