@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.page_in_node import NODE, escaped, run_page
+from tests.support.page_in_node import LACKING, escaped, run_page
 from tests.support.page_server import (
     BASE,
     MODELS,
@@ -18,7 +18,7 @@ from tests.support.page_server import (
     text_of,
 )
 
-pytestmark = pytest.mark.skipif(NODE is None, reason="Node.js is not here")
+pytestmark = pytest.mark.skipif(LACKING, reason="Node.js is not here")
 
 Run = Callable[..., Any]
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from sia_jax.files.shown import shown as shown_in_a_terminal
-from tests.support.page_in_node import NODE, escaped, hidden, run_page
+from tests.support.page_in_node import LACKING, escaped, hidden, run_page
 from tests.support.page_server import HOSTILE_TEXTS
 
-pytestmark = pytest.mark.skipif(NODE is None, reason="Node.js is not here")
+pytestmark = pytest.mark.skipif(LACKING, reason="Node.js is not here")
 
 Run = Callable[[str], Any]
 
