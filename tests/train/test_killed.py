@@ -24,6 +24,9 @@ from tests.support.tokenizers import save_qwen3_tokenizer
 from tests.support.trajectories import random_trajectories
 from train import prepare, value_model
 
+# Its programs run in processes of their own, compiled as ever; it is the longest file, and so comes first.
+pytestmark = pytest.mark.unoptimised
+
 KILLS = 20
 
 
