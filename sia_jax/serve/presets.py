@@ -2,7 +2,6 @@
 
 import math
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 from sia_jax.arguments import check_real
 from sia_jax.engine.job import Terms
 from sia_jax.engine.reply import json_threshold
-from sia_jax.steering.gates import Budget, Gate, reads_threshold, shut_at_infinity
+from sia_jax.steering.expressions import text_of
+from sia_jax.steering.gates import budgets, reads_threshold, shut_at_infinity, with_rate
 from sia_jax.steering.tilts import Clipped
 
 
@@ -118,7 +118,7 @@ def request_fields(preset: Preset, terms: Terms) -> dict[str, Any]:
             raise SteeringError("threshold", "must be a number of nats, inf or -inf, got NaN")
         if not reads_threshold(steering.gate):
             raise SteeringError(
-                "threshold", f"is for a gate with entropy or budget in it, not {steering.gate}"
+                "threshold", f"is for a gate with entropy or budget in it, not {text_of(steering.gate)}"
             )
         found["threshold"] = preset.threshold
     if preset.beta is not None:
@@ -130,18 +130,20 @@ def request_fields(preset: Preset, terms: Terms) -> dict[str, Any]:
             raise SteeringError("bound", f"must be 0 nats or more, got {preset.bound}")
         if not isinstance(steering.tilt, Clipped):
             raise SteeringError(
-                "bound", f"is for a bounded tilt, and the server's is {steering.tilt}; start it with a bound"
+                "bound",
+                f"is for a bounded tilt, and the server's is {text_of(steering.tilt)}; start it with a bound",
             )
         found["tilt"] = replace(steering.tilt, bound=preset.bound)
     if preset.budget is not None:
         if not 0 <= preset.budget <= 1:
             raise SteeringError("budget", f"must lie in 0 .. 1, got {preset.budget}")
-        if not _budgets(steering.gate):
+        if not budgets(steering.gate):
             raise SteeringError(
                 "budget",
-                f"is for a gate with a budget, and the server's is {steering.gate}; start it with one",
+                f"is for a gate with a budget, and the server's is {text_of(steering.gate)}; start it "
+                "with one",
             )
-        found["gate"] = _with_rate(steering.gate, preset.budget)
+        found["gate"] = with_rate(steering.gate, preset.budget)
     return found
 
 
@@ -156,24 +158,7 @@ def described(preset: Preset, terms: Terms) -> dict[str, Any]:
     if isinstance(steering.tilt, Clipped):
         bound = steering.tilt.limit() if preset.bound is None else preset.bound
         found["bound"] = json_threshold(float(bound))
-    rates = _budgets(steering.gate)
+    rates = budgets(steering.gate)
     if rates:
         found["budget"] = float(rates[0].rate) if preset.budget is None else preset.budget
-    return found | {"gate": str(steering.gate), "tilt": str(steering.tilt)}
-
-
-def _parts(gate: Gate) -> Mapping[str, Gate]:
-    parts = {f.name: getattr(gate, f.name) for f in fields(gate)}  # type: ignore[arg-type]
-    return {name: part for name, part in parts.items() if isinstance(part, Gate)}
-
-
-def _budgets(gate: Gate) -> list[Budget]:
-    own = [gate] if isinstance(gate, Budget) else []
-    return own + [found for part in _parts(gate).values() for found in _budgets(part)]
-
-
-def _with_rate(gate: Gate, rate: float) -> Gate:
-    if isinstance(gate, Budget):
-        return replace(gate, rate=rate)
-    parts = {name: _with_rate(part, rate) for name, part in _parts(gate).items()}
-    return replace(gate, **parts) if parts else gate  # type: ignore[type-var]
+    return found | {"gate": text_of(steering.gate), "tilt": text_of(steering.tilt)}

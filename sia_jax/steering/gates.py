@@ -8,7 +8,7 @@ their own.
 
 import abc
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import jax
@@ -390,15 +390,34 @@ def shut_at_infinity(gate: Gate) -> bool:
 
 def reads_threshold(gate: Gate) -> bool:
     """Whether `threshold` is a number of the gate: an `Entropy` or a `Budget` is in it."""
-    return isinstance(gate, Entropy | Budget) or any(map(reads_threshold, _parts(gate)))
+    return isinstance(gate, Entropy | Budget) or any(map(reads_threshold, _parts(gate).values()))
 
 
 def markers(gate: Gate) -> list[tuple[int, ...]]:
     """The ids that each `After` of the gate waits for, from left to right."""
     own = [gate.tokens] if isinstance(gate, After) else []
-    return own + [tokens for part in _parts(gate) for tokens in markers(part)]
+    return own + [tokens for part in _parts(gate).values() for tokens in markers(part)]
 
 
-def _parts(gate: Gate) -> list[Gate]:
-    parts = [getattr(gate, f.name) for f in fields(gate)]  # type: ignore[arg-type]
-    return [part for part in parts if isinstance(part, Gate)]
+def budgets(gate: Gate) -> list[Budget]:
+    """The budgets of the gate, from left to right."""
+    own = [gate] if isinstance(gate, Budget) else []
+    return own + [found for part in _parts(gate).values() for found in budgets(part)]
+
+
+def with_rate(gate: Gate, rate: float) -> Gate:
+    """The gate with this rate in each of its budgets.
+
+    Args:
+      gate: any.
+      rate: the share of tokens to steer.
+    """
+    if isinstance(gate, Budget):
+        return replace(gate, rate=rate)
+    parts: dict[str, Any] = {name: with_rate(part, rate) for name, part in _parts(gate).items()}
+    return replace(gate, **parts) if parts else gate  # type: ignore[type-var]
+
+
+def _parts(gate: Gate) -> dict[str, Gate]:
+    parts = {f.name: getattr(gate, f.name) for f in fields(gate)}  # type: ignore[arg-type]
+    return {name: part for name, part in parts.items() if isinstance(part, Gate)}

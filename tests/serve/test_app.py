@@ -25,7 +25,7 @@ def test_models_are_listed_with_their_numbers(server: Served) -> None:
     assert [model.id for model in client.models.list()] == ["tiny", "tiny-sia", "org/strong"]
     numbers = {one["id"]: one for one in server.get("/v1/models").json()["data"]}
     assert numbers["tiny"]["sia"] == {
-        **{"threshold": "inf", "beta": 1.0, "gate": "Entropy()", "tilt": "Additive()"}
+        **{"threshold": "inf", "beta": 1.0, "gate": "entropy", "tilt": "additive"}
     }
     assert numbers["tiny-sia"]["sia"]["threshold"] == 1.0
     assert numbers["org/strong"]["sia"]["beta"] == 3.0

@@ -252,8 +252,8 @@ def test_bound_and_budget_reach_the_tilt_and_every_budget_of_the_gate() -> None:
 
 
 def test_steering_that_the_server_has_no_use_for_is_refused_with_the_remedy(server: Served) -> None:
-    assert "Additive" in refused(server, "/v1/completions", sia={"bound": 1})["message"]
-    assert "Entropy" in refused(server, "/v1/completions", sia={"budget": 0.1})["message"]
+    assert "server's is additive" in refused(server, "/v1/completions", sia={"bound": 1})["message"]
+    assert "server's is entropy" in refused(server, "/v1/completions", sia={"budget": 0.1})["message"]
     with served(StubEngine(value=StubValue(), steering=SteeringConfig(gate=Always()))) as dense:
         assert [one["id"] for one in dense.get("/v1/models").json()["data"]] == ["tiny-sia"]
         assert refused(dense, "/v1/completions", sia={"threshold": 1})["param"] == "sia.threshold"

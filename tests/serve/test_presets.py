@@ -51,8 +51,8 @@ def test_a_file_gives_names_to_numbers(tmp_path: Path) -> None:
         ("[a]\nbeta = nan", "beta"),
         ("[a]\nbeta = inf", "beta"),
         ("[a]\nthreshold = nan", "threshold"),
-        ("[a]\nbound = 1", "Additive"),
-        ("[a]\nbudget = 0.1", "Entropy"),
+        ("[a]\nbound = 1", "server's is additive"),
+        ("[a]\nbudget = 0.1", "server's is entropy"),
         ("[a]\nweight = 1", "weight"),
         ("[a", "TOML"),
         ("[a]\n[a]", "TOML"),
@@ -85,7 +85,7 @@ def test_what_a_name_stands_for_is_told_with_the_engines_own_numbers() -> None:
     told = described(Preset(beta=2.0), terms(BOUNDED))
     assert told == {
         **{"threshold": 1.0, "beta": 2.0, "bound": 2.0, "budget": 0.2},
-        **{"gate": str(BOUNDED.gate), "tilt": str(BOUNDED.tilt)},
+        **{"gate": "entropy & budget(0.2)", "tilt": "clipped(2.0, advantage)"},
     }
     assert described(Preset(threshold=-math.inf, bound=1.0), terms(BOUNDED))["threshold"] == "-inf"
     assert described(Preset(threshold=math.inf), terms(value=False)) == {"threshold": "inf"}
