@@ -20,8 +20,8 @@ from sia_jax.runs import prompting, runner
 from sia_jax.runs.console import Terminal
 from sia_jax.text.forms import Prompting
 from tests.reports.test_terminal import make_reply
-from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
-from tests.support.tokenizers import save_qwen3_tokenizer
+from tests.support.checkpoints import save_tiny_policy
+from tests.support.pairs import save_tiny_pair
 
 pytestmark = pytest.mark.unoptimised
 
@@ -32,16 +32,7 @@ SUMMARY = re.compile(r"(\d+) tokens?, (\d+)% steered, (\d+) shifted, [\d.,]+ tok
 @pytest.fixture(scope="module")
 def args(tmp_path_factory: pytest.TempPathFactory) -> Args:
     folder = tmp_path_factory.mktemp("models")
-    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
-    policy = save_tiny_policy(
-        folder / "policy",
-        tokenizer=tokenizer,
-        vocab_size=352,
-        eos_token_ids=(tokenizer.eos_token_id,),
-        bos_token_id=None,
-        max_position_embeddings=128,
-    )
-    save_tiny_value_model(folder / "value", policy)
+    save_tiny_pair(folder, max_position_embeddings=128)
     return Args(
         policy=str(folder / "policy"), value=str(folder / "value"), threshold=2.1, max_new_tokens=12, seed=3
     )

@@ -9,8 +9,7 @@ import pytest
 
 from decode import generate, own_prefixes, promise
 from sia_jax.evaluation.own_prefixes import gated_reply, reading_order
-from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
-from tests.support.tokenizers import save_qwen3_tokenizer
+from tests.support.pairs import save_tiny_pair
 
 pytestmark = pytest.mark.unoptimised
 
@@ -25,15 +24,7 @@ BETA = 2.0
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Prompts, with models of random weights beside them."""
     folder = tmp_path_factory.mktemp("own")
-    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
-    policy = save_tiny_policy(
-        folder / "policy",
-        tokenizer=tokenizer,
-        vocab_size=352,
-        eos_token_ids=(tokenizer.eos_token_id,),
-        bos_token_id=None,
-    )
-    save_tiny_value_model(folder / "value", policy)
+    save_tiny_pair(folder)
     path = folder / "prompts.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"Which train is number {i}?"}) + "\n" for i in range(12)))
     return path

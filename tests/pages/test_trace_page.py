@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from decode import generate, trace
-from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
 from tests.support.chromium import Browser, Tab
 from tests.support.contrasts import contrasts
-from tests.support.tokenizers import save_qwen3_tokenizer
+from tests.support.pairs import save_tiny_pair
 
 PICTURES = Path("out/pages")
 SIZES = {"wide": (1200, 900), "phone": (390, 844)}
@@ -22,15 +21,7 @@ SIZES = {"wide": (1200, 900), "phone": (390, 844)}
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two prompts, base and steered, from tiny models of random weights."""
     folder = tmp_path_factory.mktemp("page")
-    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
-    policy = save_tiny_policy(
-        folder / "policy",
-        tokenizer=tokenizer,
-        vocab_size=352,
-        eos_token_ids=(tokenizer.eos_token_id,),
-        bos_token_id=None,
-    )
-    save_tiny_value_model(folder / "value", policy)
+    save_tiny_pair(folder)
     replies = folder / "replies.jsonl"
     generate.main(
         generate.Args(

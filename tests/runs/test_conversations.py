@@ -16,9 +16,8 @@ from sia_jax.runs import partner as partners
 from sia_jax.runs import runner
 from sia_jax.runs.options import Models, SamplingArgs
 from sia_jax.runs.partner import Partner
-from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
 from tests.support.engines import assert_same, is_beginning
-from tests.support.tokenizers import save_qwen3_tokenizer
+from tests.support.pairs import save_tiny_pair
 
 pytestmark = pytest.mark.unoptimised
 
@@ -33,16 +32,7 @@ Messages = list[dict[str, str]]
 @pytest.fixture(scope="module")
 def args(tmp_path_factory: pytest.TempPathFactory) -> SamplingArgs:
     folder = tmp_path_factory.mktemp("models")
-    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
-    policy = save_tiny_policy(
-        folder / "policy",
-        tokenizer=tokenizer,
-        vocab_size=352,
-        eos_token_ids=(tokenizer.eos_token_id,),
-        bos_token_id=None,
-        max_position_embeddings=LENGTH,
-    )
-    save_tiny_value_model(folder / "value", policy)
+    save_tiny_pair(folder, max_position_embeddings=LENGTH)
     folders: dict[str, Any] = {name: str(folder / name) for name in ("policy", "value")}
     return SamplingArgs(**folders, threshold=2.1, max_new_tokens=REPLY, temperature=0.0, seed=3)
 
