@@ -74,15 +74,18 @@ def test_many_clients_that_time_out_leave_nothing_behind_and_the_next_is_answere
         client = server.client().with_options(timeout=timeout)
         client.completions.create(model="tiny", prompt="a")
 
-    for _ in range(8):
+    # One that ran out of time on its way never came: what came is counted.
+    while len(server.engine.requests) < 8:
         with pytest.raises(openai.APITimeoutError):
             ask(0.2)
+    wait_until(lambda: server.metrics.left == len(server.engine.requests))
+    left = server.metrics.left
     server.engine.release()
     ask(SECONDS)
     wait_until(lambda: server.service.admission.requests == 0)
     assert server.service.admission.tokens == 0
     assert server.engine.statistics().in_rows == 0
-    assert server.metrics.left == 8
+    assert server.metrics.left == left >= 8
 
 
 def test_a_stream_that_is_closed_by_the_client_ends_its_request(server: Served) -> None:
