@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from sia_jax.extras import installed_with
-from sia_jax.serve.echo import echoes_of
+from sia_jax.serve.echo import Echo, echoes_of
 from sia_jax.serve.errors import ApiError
 from sia_jax.serve.events import EventStream
 from sia_jax.serve.exchange import Exchange, Form
@@ -52,7 +52,13 @@ async def answer(
         note(http.scope, model=body.model)
         if service.settings.log_prompts:
             note(http.scope, prompt=_prompt(body))
-        echoes = await echoes_of(requests, plan.texts, top, service) if echo else []
+        echoes: list[Echo] = []
+        if echo:
+            found_echoes = await unless_left(http, echoes_of(requests, plan.texts, top, service))
+            if found_echoes is None:
+                service.metrics.disconnected()
+                return Response(status_code=CLIENT_LEFT)
+            echoes = found_echoes
         generation = None if plan.scores_alone else Generation(service, requests, ticket)
         exchange = Exchange(service, form, body, plan, requests, top, echoes, generation)
         if generation is not None:

@@ -55,6 +55,23 @@ def test_who_leaves_ends_all_of_the_request_and_counts_once(server: Served, rout
     assert server.metrics.left == 1
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("max_tokens", [0, 5])
+def test_who_leaves_while_the_prompt_is_scored_has_it_left_unread(stream: bool, max_tokens: int) -> None:
+    with served(StubEngine(value=StubValue(), hold_scores=True)) as server:
+        body = {"model": "tiny", "prompt": "a", "echo": True, "logprobs": 1}
+        connection = raw(server, "/v1/completions", body | {"stream": stream, "max_tokens": max_tokens})
+        wait_until(lambda: len(server.engine.scorings) == 1)
+        assert server.service.admission.requests == 1
+        connection.close()
+        wait_until(lambda: server.service.admission.requests == 0)
+        assert server.engine.scorings[0].cancelled()
+        assert server.metrics.left == 1
+        assert not server.engine.requests
+        server.engine.hold_scores = False
+        assert server.post("/v1/completions", body | {"max_tokens": max_tokens}).status_code == 200
+
+
 def test_who_has_read_all_and_goes_is_not_counted(server: Served) -> None:
     server.engine.release()
     for route, body in BODIES.items():

@@ -73,7 +73,11 @@ class StubEngine:
     steering: SteeringConfig = field(default_factory=SteeringConfig)
     hold_after: int | None = None
     """Windows after which a request goes on only once it is cancelled, late, or this is None again."""
+    hold_scores: bool = False
+    """Prompts that are to be scored wait until somebody cancels them."""
     top_logprobs: int = TOP
+    scorings: "list[Future[list[Any]]]" = field(default_factory=list)
+    """All that was to be scored."""
     requests: list[Request] = field(default_factory=list)
     """All that were handed in."""
     handles: list[Handle] = field(default_factory=list)
@@ -154,7 +158,9 @@ class StubEngine:
         if self._closed is not None:
             raise EngineClosed("the engine was closed; make another")
         found: Future[list[Any]] = Future()
-        found.set_result([scored(ids, top) for ids in prompts])
+        self.scorings.append(found)
+        if not self.hold_scores:
+            found.set_result([scored(ids, top) for ids in prompts])
         return found
 
     def statistics(self) -> Statistics:
