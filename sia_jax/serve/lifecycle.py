@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, Protocol
 
 from sia_jax.extras import installed_with
 from sia_jax.serve.asgi import App
-from sia_jax.serve.limits import Admission
+from sia_jax.serve.limits import Admission, ConnectionLimit
+from sia_jax.serve.metrics import Metrics
 from sia_jax.serve.settings import Settings, State
 
 with installed_with("serve"):
@@ -57,6 +58,7 @@ class Served(Protocol):
         """What replies."""
 
     settings: Settings
+    metrics: Metrics
     admission: Admission
     state: State
 
@@ -157,12 +159,14 @@ class Server(uvicorn.Server):
     ):
         options: dict[str, Any] = {
             "timeout_keep_alive": served.settings.keep_alive_seconds,
-            "limit_concurrency": served.settings.max_connections,
+            "limit_concurrency": None,  # uvicorn's own answer would be a line of text
             "backlog": _BACKLOG,
             **{"http": "h11", "ws": "none", "loop": "asyncio", "lifespan": "off"},
             **{"log_config": None, "access_log": False, "server_header": False, "proxy_headers": False},
         }
-        super().__init__(uvicorn.Config(app, **options))
+        most, refused = served.settings.max_connections, served.metrics.refused
+        limited = ConnectionLimit(app, lambda: len(self.server_state.connections), most, refused)
+        super().__init__(uvicorn.Config(limited, **options))
         self.status = 0
         self.why: str | None = None
         self._served, self._say, self._clock = served, say, clock

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from types import TracebackType
 
 from sia_jax.serve.asgi import App, Message, Receive, Scope, Send, header_of, send_error
+from sia_jax.serve.keys import LIVENESS
 from sia_jax.serve.settings import Settings, State
 
 _LONGEST_WAIT = 60
 """Seconds that a client is asked to wait at most; clients of OpenAI heed no more."""
 _WAIT = {State.STARTING: 5, State.DRAINING: 5, State.DEAD: 10}
 """Seconds after which to ask again, this server or another in its place."""
+_CROWDED = 1
+"""Seconds after which to ask again where there were too many connections."""
 _SHARE = 0.1
 """Of the newest in a running mean."""
 _DROPPED = 4
@@ -134,6 +137,30 @@ class Admission:
 
 def _seconds(estimate: float) -> int:
     return min(max(1, math.ceil(estimate)), _LONGEST_WAIT)
+
+
+class ConnectionLimit:
+    """ASGI middleware: while there are too many connections, a request is answered 503, and its own closed.
+
+    Args:
+      app: what it guards.
+      connections: how many there are, with that of the request.
+      most: of them.
+      refused: told the status of each refusal.
+    """
+
+    def __init__(self, app: App, connections: Callable[[], int], most: int, refused: Callable[[int], None]):
+        self._app, self._connections, self._most, self._refused = app, connections, most, refused
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what may pass; whoever asks whether the server lives may."""
+        if scope["type"] != "http" or scope["path"] in LIVENESS or self._connections() <= self._most:
+            await self._app(scope, receive, send)
+            return
+        self._refused(503)
+        message = f"there are more than {self._most} connections; try again later"
+        headers = {"retry-after": str(_CROWDED), "connection": "close"}
+        await send_error(send, 503, message, "too_many_connections", headers)
 
 
 class ReadyOnly:

@@ -13,7 +13,7 @@ import pytest
 from sia_jax.serve.asgi import Receive, Scope, Send
 from sia_jax.serve.limits import Admission, BodyLimit, ReadyOnly, Refused
 from sia_jax.serve.settings import Settings, State
-from tests.support.tiny_app import TinyService, ask, running, tiny_app, with_settings
+from tests.support.tiny_app import TinyService, ask, running, tiny_app, until, with_settings
 
 
 class Clock:
@@ -288,3 +288,28 @@ def test_work_is_taken_when_the_server_is_ready_and_other_paths_always(state: St
 def test_limits_that_cannot_be_are_refused(changes: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         with_settings(**changes)
+
+
+def test_over_the_most_connections_a_request_is_refused_like_any_other_and_health_is_told() -> None:
+    service = TinyService(with_settings(max_connections=3, keep_alive_seconds=60.0))
+    with running(service) as server:
+        until(lambda: service.state == State.READY)
+        service.engine.release.set()
+        idle = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=20) for _ in range(3)]
+        for connection in idle:
+            connection.request("GET", "/health")
+            connection.getresponse().read()
+        asking = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        asking.request("POST", "/v1/whole")
+        found = asking.getresponse()
+        assert (found.status, found.headers["retry-after"], found.headers["connection"]) == (
+            503,
+            "1",
+            "close",
+        )
+        assert json.loads(found.read())["error"]["code"] == "too_many_connections"
+        assert server.get("/health") == (200, {"status": "ready"})
+        idle[0].close()
+        until(lambda: server.get("/v1/whole", "POST") == (200, {"finish_reason": "stop"}))
+        for connection in idle:
+            connection.close()
