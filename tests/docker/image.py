@@ -34,7 +34,7 @@ class Image:
     """Of ARG, which end with the steps."""
     environment: dict[str, str] = field(default_factory=dict)
     """Of ENV: names to values, of which those that are paths are paths of the image."""
-    folder: PurePosixPath = PurePosixPath("/")
+    folder: PurePosixPath = field(default_factory=lambda: PurePosixPath("/"))
     users: dict[str, int] = field(default_factory=dict)
     user: str = "root"
     exposed: int = 0
@@ -228,6 +228,8 @@ class Image:
           variables: more of its environment, as `docker run -e` gives them.
         """
         program, *options = words
+        # Its number has no name on this machine, as it has in the image.
+        named = {"LOGNAME": self.user, "HOME": str(self.home)}
         uid = self.users[self.user] if own_user else None
         paths = {
             name: str(self.inside(value)) if value.startswith("/") else value
@@ -236,7 +238,7 @@ class Image:
         return subprocess.Popen(
             [self.venv / "bin" / program, *options],
             cwd=self.inside("."),
-            env=self._plain() | paths | {"HOME": str(self.home)} | dict(variables or {}),
+            env=self._plain() | paths | named | dict(variables or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

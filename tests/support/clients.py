@@ -1,4 +1,4 @@
-"""The clients that README.md shows, run as they stand against a server at another port."""
+"""The clients that pages show, run as they stand against a server at another port."""
 
 import re
 import shlex
@@ -11,12 +11,20 @@ SHOWN = "http://127.0.0.1:8000"
 """Where `make serve` serves."""
 
 
-def shown_clients(page: str = "README.md") -> tuple[str, str]:
-    """The Python and the curl of a page."""
-    blocks = re.findall(r"```(\w*)\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
-    (code,) = (text for kind, text in blocks if kind == "python" and SHOWN in text)
-    (curl,) = (text for kind, text in blocks if not kind and text.startswith("curl "))
-    return code, curl
+def python_of(page: str = "README.md") -> str:
+    """The Python client of a page."""
+    (code,) = (text for kind, text in _blocks(page) if kind == "python" and SHOWN in text)
+    return code
+
+
+def curl_of(page: str = "README.md") -> str:
+    """The call of curl of a page."""
+    (command,) = (text for kind, text in _blocks(page) if not kind and text.startswith("curl "))
+    return command
+
+
+def _blocks(page: str) -> list[tuple[str, str]]:
+    return re.findall(r"```(\w*)\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
 
 
 def said_by_python(code: str, url: str) -> str:

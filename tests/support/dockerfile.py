@@ -104,7 +104,7 @@ def commands(text: str, variables: Mapping[str, str]) -> list[list[str]]:
 
 
 def sent(folder: Path) -> Iterator[Path]:
-    """The files that a build may copy: those of a folder that its .dockerignore lets through, relative to it."""
+    """The files that a build may copy: paths in a folder that its .dockerignore lets through."""
     lines = [line.strip() for line in (folder / ".dockerignore").read_text().splitlines()]
     rules = [line for line in lines if line and not line.startswith("#")]
     # A folder of which nothing is let through need not be looked into, such as an environment.
