@@ -4,7 +4,7 @@
     python -m tests.docker --python /usr/bin/python3.11     # of an interpreter that others may run
 
 What it does not show: that Docker itself builds the file. What differs from an image is told in
-tests/docker/image.py. Carried out by root, the server runs under the number of the image's user.
+tests/docker/image.py. Carried out by root, the server runs as the user nobody.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def main() -> None:
         image.build({}, say)
         say(f"-- the steps took {time.monotonic() - began:.0f} s")
         own_user = image.seal()
-        who = f"user {image.users[image.user]}" if own_user else "this user, all but the home read-only"
+        who = "the user nobody" if own_user else "this user, all but the home read-only"
         say(f"-- what runs is {who}")
         check_contents(image, own_user)
         check_refusal(image, own_user)

@@ -1,12 +1,13 @@
 """The steps of a Dockerfile carried out in a fresh folder, on a machine without Docker.
 
 What differs from an image: paths lie below that folder; its Python is a fresh virtual environment of this
-machine's, and programs of the system are this machine's; a user is a home folder, and its number where the
-steps are carried out by root; and of commands there are pip, rm, install and useradd.
+machine's, and programs of the system are this machine's; a user is a home folder, and, where the steps are
+carried out by root, this machine's user nobody; and of commands there are pip, rm, install and useradd.
 """
 
 import json
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -35,7 +36,7 @@ class Image:
     environment: dict[str, str] = field(default_factory=dict)
     """Of ENV: names to values, of which those that are paths are paths of the image."""
     folder: PurePosixPath = field(default_factory=lambda: PurePosixPath("/"))
-    users: dict[str, int] = field(default_factory=dict)
+    users: set[str] = field(default_factory=set)
     user: str = "root"
     exposed: int = 0
     health: list[str] = field(default_factory=list)
@@ -172,10 +173,10 @@ class Image:
             raise ValueError(f"expected pip, rm, install or useradd, got {words[0]!r}")
 
     def _add_user(self, words: list[str]) -> None:
-        """The home and the number; this machine's own users stay as they are."""
+        """The home; this machine's own users stay as they are."""
         if words[:2] != ["--create-home", "--uid"] or len(words) != 4:
             raise ValueError(f"expected useradd --create-home --uid NUMBER NAME, got {words}")
-        self.users[words[3]] = int(words[2])
+        self.users.add(words[3])
         home = self.inside(f"/home/{words[3]}")
         home.mkdir(parents=True)
         self._give(home, words[3])
@@ -190,7 +191,9 @@ class Image:
 
     def _give(self, path: Path, user: str) -> None:
         if os.getuid() == 0:
-            os.chown(path, self.users[user], self.users[user])
+            if user not in self.users:
+                raise ValueError(f"expected one of the users {sorted(self.users)}, got {user!r}")
+            os.chown(path, _nobody(), _nobody())
 
     def _plain(self) -> dict[str, str]:
         """For steps of root. pip finds its own settings in the home of who carries them out."""
@@ -228,9 +231,7 @@ class Image:
           variables: more of its environment, as `docker run -e` gives them.
         """
         program, *options = words
-        # Its number has no name on this machine, as it has in the image.
-        named = {"LOGNAME": self.user, "HOME": str(self.home)}
-        uid = self.users[self.user] if own_user else None
+        uid = _nobody() if own_user else None
         paths = {
             name: str(self.inside(value)) if value.startswith("/") else value
             for name, value in self.environment.items()
@@ -238,7 +239,7 @@ class Image:
         return subprocess.Popen(
             [self.venv / "bin" / program, *options],
             cwd=self.inside("."),
-            env=self._plain() | paths | named | dict(variables or {}),
+            env=self._plain() | paths | {"HOME": str(self.home)} | dict(variables or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -247,6 +248,14 @@ class Image:
             group=uid,
             extra_groups=None if uid is None else [],
         )
+
+
+def _nobody() -> int:
+    """The number of a user without rights that has a name here, as the image's has there.
+
+    A number without one would not do: what writes compiled programs asks for the owner of a file by name.
+    """
+    return pwd.getpwnam("nobody").pw_uid
 
 
 def _words(text: str) -> list[str]:
