@@ -190,9 +190,9 @@ class Image:
             self._give(self.inside(path), flags[2])
 
     def _give(self, path: Path, user: str) -> None:
+        if user not in self.users:
+            raise ValueError(f"expected one of the users {sorted(self.users)}, got {user!r}")
         if os.getuid() == 0:
-            if user not in self.users:
-                raise ValueError(f"expected one of the users {sorted(self.users)}, got {user!r}")
             os.chown(path, _nobody(), _nobody())
 
     def _plain(self) -> dict[str, str]:
