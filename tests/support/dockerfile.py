@@ -105,8 +105,7 @@ def commands(text: str, variables: Mapping[str, str]) -> list[list[str]]:
 
 def sent(folder: Path) -> Iterator[Path]:
     """The files that a build may copy: paths in a folder that its .dockerignore lets through."""
-    lines = [line.strip() for line in (folder / ".dockerignore").read_text().splitlines()]
-    rules = [line for line in lines if line and not line.startswith("#")]
+    rules = rules_of(folder)
     # A folder of which nothing is let through need not be looked into, such as an environment.
     tops = {rule[1:].split("/")[0] for rule in rules if rule.startswith("!")}
     for top in sorted(tops if rules[:1] == ["*"] else [path.name for path in folder.iterdir()]):
@@ -114,6 +113,12 @@ def sent(folder: Path) -> Iterator[Path]:
             relative = path.relative_to(folder)
             if path.is_file() and not ignored(relative, rules):
                 yield relative
+
+
+def rules_of(folder: Path) -> list[str]:
+    """The lines of its .dockerignore, without comments."""
+    lines = [line.strip() for line in (folder / ".dockerignore").read_text().splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def ignored(path: Path, rules: list[str]) -> bool:
