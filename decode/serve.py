@@ -256,7 +256,7 @@ def told(engine: sia_jax.Engine, names: Sequence[str], url: str, keys: int) -> s
 The page: {url}/
 The API:  curl {url}/v1/chat/completions -H 'Content-Type: application/json'{header} \\
       -d '{body}'
-Ctrl-C ends it. Compiling ..."""
+Ctrl-C ends it. Compiling, for minutes the first time; until it says ready, requests are refused (503) ..."""
 
 
 def _to_stderr(line: str) -> None:

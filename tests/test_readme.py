@@ -19,6 +19,7 @@ def test_the_python_examples_of_the_readme_and_the_reference_run(tmp_path, monke
         block
         for page in ("README.md", "docs/reference.md")
         for block in re.findall(r"```python\n(.*?)```", (root / page).read_text(), flags=re.DOTALL)
+        if "import openai" not in block  # a client, of which tests/serve/test_process.py has the server
     )
     base, reward = tmp_path / "Qwen/Qwen3-1.7B-Base", tmp_path / "Skywork/Skywork-Reward-V2-Qwen3-1.7B"
     policy = save_tiny_policy(base, vocab_size=400, max_position_embeddings=1024)

@@ -1,6 +1,7 @@
 """The program in a process of its own, on the embedded models: it answers as an engine made alike does."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -22,6 +23,7 @@ import sia_jax
 from decode import serve
 from sia_jax.engine.reply import Reply
 from sia_jax.runs import runner
+from tests.support.clients import curl_of, python_of, said_by_curl, said_by_python
 
 pytestmark = pytest.mark.long
 
@@ -210,3 +212,19 @@ def test_every_token_is_counted_once(url: str, client: openai.OpenAI) -> None:
     steered = sum(one.model_extra["sia"]["steered"] for one in usage if one is not None)  # type: ignore[index]
     assert grown["sia:steered_tokens_total"] == steered > 0
     assert (after["vllm:num_requests_running"], after["vllm:num_requests_waiting"]) == (0, 0)
+
+
+def test_the_clients_of_the_readme_are_answered_as_they_stand(url: str) -> None:
+    text, _, told = said_by_python(python_of(), url).strip().rpartition(" {")
+    assert len(text.split()) > 3
+    assert "'steered': " in told
+    answer = json.loads(said_by_curl(curl_of(), url))
+    assert answer["model"] == "world-sia"
+    assert len(answer["choices"][0]["message"]["content"].split()) > 3
+    assert answer["usage"]["sia"]["steered"] >= 0
+
+
+def test_the_client_of_the_page_on_the_api_is_answered_as_it_stands(url: str) -> None:
+    text, _, told = said_by_python(python_of("docs/api.md"), url).strip().rpartition(" {")
+    assert len(text.split()) > 3
+    assert "'steered': " in told
