@@ -104,6 +104,8 @@ def open_socket(host: str, port: int) -> socket.socket:
     try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
+        # Two that may be reused share an address until one listens, which is after its models are loaded.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError as error:
         found.close()
         raise OSError(
@@ -191,6 +193,8 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """uvicorn's: listen; from then on the engine is warmed up."""
+        for one in sockets or ():  # listening looks at the address again, and at old connections to it
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         await super().startup(sockets)
         self._warming.start()
 

@@ -149,15 +149,32 @@ def test_nothing_is_left_of_a_server_that_has_ended() -> None:
     open_socket("127.0.0.1", port).close()
 
 
-def test_an_address_that_is_taken_is_refused_with_the_remedy() -> None:
+@pytest.mark.parametrize("listens", [False, True], ids=["loading", "listening"])
+def test_an_address_that_is_taken_is_refused_with_the_remedy(listens: bool) -> None:
     with open_socket("127.0.0.1", 0) as taken:
-        taken.listen()
+        if listens:
+            taken.listen()
         port = taken.getsockname()[1]
         assert url_of(taken) == f"http://127.0.0.1:{port}"
         with refused(OSError, f"127.0.0.1, port {port}: Address already in use", "give another --port, or 0"):
             open_socket("127.0.0.1", port)
     with refused(OSError, "--host no.such.host.invalid", "give an address of this machine"):
         open_socket("no.such.host.invalid", 0)
+
+
+def test_a_server_starts_again_where_connections_of_the_last_one_still_wait() -> None:
+    port = 0
+    for _ in range(3):
+        service = TinyService()
+        with running(service, port=port) as server:
+            port = server.port
+            until(lambda service=service: service.state == State.READY)
+            kept = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            kept.request("GET", "/health")
+            assert kept.getresponse().read()
+            server.server.end()  # it closes the connection, whose end then stays with it for a minute
+            assert server.ended()
+            kept.close()
 
 
 @pytest.mark.parametrize(

@@ -203,9 +203,9 @@ def until(condition: Any, seconds: float = 20.0) -> None:
 
 
 @contextmanager
-def running(service: TinyService, app: App | None = None) -> Iterator[Running]:
-    """A server of the app on a free port; it is ended whatever happens."""
-    listening, said = open_socket("127.0.0.1", 0), list[str]()
+def running(service: TinyService, app: App | None = None, port: int = 0) -> Iterator[Running]:
+    """A server of the app on a port, 0: a free one; it is ended whatever happens."""
+    listening, said = open_socket("127.0.0.1", port), list[str]()
     port = listening.getsockname()[1]
     server = Server(app or tiny_app(service), service, said.append)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
