@@ -19,6 +19,10 @@ r"""Train a value model: V(x, y_<=t), which foretells from any prefix the reward
     python -m train.value_model --data data/sampled --base Qwen/Qwen3-1.7B --out out/vm-states \
         --head vocab --head-rank 64 --states policy --objective token
 
+    # One that is trained further, on replies that were steered with it:
+    python -m train.value_model --data data/steered --base Qwen/Qwen3-1.7B-Base --out out/vm-further \
+        --init out/vm-1.7b/best
+
 --data is what train.prepare and train.label made. --out holds metrics.jsonl, curves.png, checkpoints/, and at
 the end last/ and best/, value models in the official layout or in ours. After --trained full each has its
 backbone/, which decode.generate and sia_jax.load_value_model find by themselves; after --states policy each
@@ -62,9 +66,10 @@ from sia_jax.runs.cli import check_texts, memory_explained, named_as_options, pr
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.progress import waiting
-from sia_jax.runs.value_training import begin, export
+from sia_jax.runs.value_training import begin, check_start, export
 from sia_jax.text.markup import markup_of_set
 from sia_jax.training.checkpoint import Checkpoints
+from sia_jax.training.config import TrainConfig
 from sia_jax.training.loop import held_out_share, run, split, total_steps
 from sia_jax.training.regression import comparable_pairs
 from sia_jax.types import Params
@@ -95,7 +100,12 @@ def _check_places(args: Args) -> None:
       ValueError: it is, and what; or the folder holds what a run would replace, and is of none.
     """
     check_outputs(
-        inputs={"--data": set_folder(args.data), "--base": args.base, "--teacher": args.teacher},
+        inputs={
+            "--data": set_folder(args.data),
+            "--base": args.base,
+            "--teacher": args.teacher,
+            "--init": args.init,
+        },
         files={f"--out's {name}": args.out / name for name in (*FILES, SETTINGS)},
         folders={f"--out's {name}": args.out / name for name in FOLDERS},
     )
@@ -134,8 +144,9 @@ def _train(args: Args, console: Terminal) -> None:
             "steer; train.prepare --generate N --record-prompt policy makes a set of them"
         )
         console.print(text, style="yellow", highlight=False, soft_wrap=True)
-    frozen, state = begin(config, model, args.seed, teacher=teacher, mesh=mesh)
-    del model  # of a full run it would stay as a second copy of every weight
+    start = _start(args, config, model, base_folder)
+    frozen, state = begin(config, model, args.seed, start=start, teacher=teacher, mesh=mesh)
+    del model, start  # of a full run they would stay as further copies of every weight
     if chief:
         _write_settings(args, base_folder, found)
         if rejected.total:
@@ -245,6 +256,25 @@ def _teacher(args: Args, model: ModelConfig, base: Params) -> ValueModel | None:
     return teacher
 
 
+def _start(args: Args, config: TrainConfig, base: Params, base_folder: Path) -> ValueModel | None:
+    """The value model that is trained further; of a full run with its adapter merged.
+
+    Raises:
+      FileNotFoundError, ValueError: it cannot be loaded, or is not of the kind of the run.
+    """
+    if args.init is None:
+        return None
+    if config.trained == "full":
+        backbone = None if own_backbone(args.init) is not None else base_folder
+        start = sia_jax.load_value_model(args.init, backbone, dtype=backbone_dtype(args), mesh=mesh_of(base))
+    else:
+        policy = sia_jax.Policy(config.value.backbone, {"model": base}, None, checkpoint_name(args.base))
+        own = own_backbone(args.init) is not None
+        start = sia_jax.load_value_model(args.init, None if own else policy)
+    check_start(config, start)
+    return start
+
+
 def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -> None:
     """settings.json; a run with other settings must not go on in its folder.
 
@@ -261,7 +291,8 @@ def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -
         digest.update(trajectory.group.encode() + b"|")  # which decides what is held out
     now["data_sha256"] = digest.hexdigest()[:16]
     now["teacher_fingerprint"] = None if args.teacher is None else fingerprint_with_backbone(args.teacher)
-    free = {"out", "data", "base", "teacher", "mesh", "distributed"}
+    now["init_fingerprint"] = None if args.init is None else fingerprint_with_backbone(args.init)
+    free = {"out", "data", "base", "teacher", "init", "mesh", "distributed"}
     free |= {"max_steps", "keep", "layout", "patience"}
     path = args.out / SETTINGS
     if path.exists():

@@ -42,6 +42,9 @@ class Args:
     head alone is trained, and steers the base without a pass."""
     teacher: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
     """A value model over the same base, or with a backbone of its own, for distil."""
+    init: Annotated[str | None, tyro.conf.arg(metavar="DIR")] = None
+    """A value model over the same base whose weights are trained further; its head, and the ranks of head and
+    adapter, are to be said again. The optimiser begins anew."""
     rank: int = 16
     """Of the adapter's matrices."""
     alpha: float = 32.0

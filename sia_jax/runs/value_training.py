@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
@@ -21,7 +22,7 @@ from sia_jax.text.markup import Markup
 from sia_jax.training.config import TrainConfig
 from sia_jax.training.loop import Progress
 from sia_jax.training.step import TrainState, init_state
-from sia_jax.types import Params
+from sia_jax.types import Params, flatten_names
 
 
 def begin(
@@ -29,6 +30,7 @@ def begin(
     model: Params,
     seed: int,
     *,
+    start: ValueModel | None = None,
     teacher: ValueModel | None = None,
     mesh: Mesh | None = None,
 ) -> tuple[Params, TrainState]:
@@ -38,6 +40,7 @@ def begin(
       config: what is trained.
       model: the backbone.
       seed: of the weights that are new, and of what steps drop.
+      start: whose weights are trained further, in place of new ones; see `check_start`.
       teacher: to distil from.
       mesh: that `model` lies on.
     """
@@ -47,8 +50,12 @@ def begin(
     trained: Params = {"value_head": init_value_head(config.value, head_key)}
     if config.value.lora is not None:
         trained["lora"] = init_lora(model, config.value.lora, lora_key)
+    if start is not None:
+        trained["value_head"] = start.params["value_head"]
+        if "lora" in trained and _adapter(start) is not None:
+            trained["lora"] = start.params["lora"]
     if config.trained == "full":
-        trained["model"] = model
+        trained["model"] = model if start is None else start.params["model"]
     else:
         frozen["model"] = model
     if mesh is not None:
@@ -58,6 +65,57 @@ def begin(
         if teacher.base is not None:  # which the teacher needs as it was, whatever becomes of it here
             frozen["model"] = teacher.base
     return frozen, init_state(trained, key, config=config, mesh=mesh)
+
+
+def check_start(config: TrainConfig, start: ValueModel) -> None:
+    """Whether a run can begin with the weights of a value model.
+
+    Args:
+      config: what is trained.
+      start: over the backbone that the run freezes; merged where all of it is trained.
+
+    Raises:
+      ValueError: its head, its adapter or where it reads its hidden states are not those of the run.
+    """
+    ours, theirs = config.value, start.config
+    told = {
+        "--head": (theirs.head, ours.head),
+        "--head-rank": (theirs.head_rank, ours.head_rank),
+        "--states": (theirs.states, ours.states),
+    }
+    adapter = None if start.base is None else _adapter(start)
+    if ours.lora is not None and adapter is not None:
+        told |= {
+            "--rank": (adapter.rank, ours.lora.rank),
+            "--alpha": (adapter.alpha, ours.lora.alpha),
+            "--targets": (sorted(adapter.target_modules), sorted(ours.lora.target_modules)),
+        }
+    differing = [f"{name} {was!r} (now {now!r})" for name, (was, now) in told.items() if was != now]
+    if differing:
+        raise ValueError(f"--init {start.name} was made with {', '.join(differing)}; pass the same here")
+    if config.trained == "full":
+        return
+    if start.base is None:
+        raise ValueError(
+            f"--init {start.name} has a backbone of its own, and --trained {config.trained} keeps that of "
+            "--base; pass --trained full, or that backbone as --base"
+        )
+    if adapter is None:
+        return
+    if ours.lora is None:
+        raise ValueError(
+            f"--init {start.name} has an adapter, which --trained {config.trained} would drop; pass "
+            f"--trained lora --rank {adapter.rank}"
+        )
+    if adapter.use_rslora or adapter.rank_pattern or adapter.alpha_pattern:
+        raise ValueError(f"--init {start.name} has an adapter of a kind that is not trained here: {adapter}")
+
+
+def _adapter(value: ValueModel) -> LoraConfig | None:
+    """That of a value model; None: it has none, or one that changes nothing, for all of its B are zero."""
+    leaves = flatten_names(value.params.get("lora", {}))
+    zero = not any(np.any(leaf) for name, leaf in leaves.items() if ".lora_B." in name)
+    return None if zero else value.config.lora
 
 
 def export(
