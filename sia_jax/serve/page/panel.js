@@ -2,7 +2,6 @@
 
 import {element, shownLine} from "./shown.js";
 
-
 function percent(logprob) {
   if (logprob === null) return "–";
   const share = Math.exp(logprob);
@@ -27,7 +26,8 @@ function heading(token, reply) {
   if (token.junction) parts.push(`the policy alone: ${own(token)}`);
   const line = element("p");
   line.id = "heading";
-  line.append(element("b", shownLine(token.text)), " ", element("span", parts.join(" · "), "dim"));
+  line.append(element("b", shownLine(token.text)));
+  parts.forEach((part, place) => line.append(place ? " · " : " ", element("span", part, "fact")));
   return line;
 }
 
@@ -63,7 +63,7 @@ function table(token) {
   const whole = element("table");
   const head = element("tr");
   for (const title of ["candidate", "policy", "value", "tilted", ""]) {
-    const cell = element(title ? "th" : "td", title);
+    const cell = element(title ? "th" : "td", title, title);
     if (title) cell.scope = "col";
     head.append(cell);
   }
@@ -80,8 +80,7 @@ export function showToken(details, token, reply) {
   const parts = [heading(token, reply)];
   if (token.candidates.length) {
     parts.push(table(token));
-    parts.push(element("p", "● chosen   ○ what the policy alone would have said", "dim"));
-    parts.push(element("p", "Upper bar: probability under the policy. Lower bar: tilted.", "dim"));
+    parts.push(element("p", "● chosen · ○ what the policy alone would have said", "dim"));
   } else {
     parts.push(element("p", "Candidates are told at junctions alone.", "dim"));
   }
