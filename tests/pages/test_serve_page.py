@@ -145,7 +145,7 @@ def test_hostile_texts_stay_text(browser: Browser, server: Heard, look: tuple[st
         "made.setAttribute('onclick', 'document.title=1'); made.click()",
         "const code = document.createElement('script'); code.text = 'document.title=1'; made.append(code)",
         "eval('document.title=1')",
-        "const frame = document.createElement('iframe'); frame.src = 'https://a.example/'; made.append(frame)",
+        "const frame = document.createElement('iframe'); frame.src = 'https://a.test/'; made.append(frame)",
         "const image = new Image(); image.src = 'https://example.org/x.png'; made.append(image)",
         "fetch('https://example.org/').catch(() => {})",
     ],

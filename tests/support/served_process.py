@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).parents[2]
-READY_SECONDS = 300.0
+READY_SECONDS = 500.0
 """That loading and warming up may take."""
 
 
@@ -50,9 +50,12 @@ def served_process(*words: str) -> Iterator[Process]:
     reading = threading.Thread(target=lambda: said.extend(errors), daemon=True)
     reading.start()
     try:
-        url = next(filter(None, (re.search(r"The page: (\S+)/$", line) for line in process.stdout)))[1]
+        found = next(filter(None, (re.search(r"The page: (\S+)/$", line) for line in process.stdout)), None)
+        assert found is not None, said
+        url = found[1]
         late = time.monotonic() + READY_SECONDS
-        while httpx.get(f"{url}/health").status_code != 200:
+        # While it compiles on a busy machine it may leave a question alone for long.
+        while httpx.get(f"{url}/health", timeout=READY_SECONDS).status_code != 200:
             assert process.poll() is None, said
             assert time.monotonic() < late
             time.sleep(0.2)
