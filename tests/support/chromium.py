@@ -1,6 +1,7 @@
 """Headless Chromium, spoken to over a pipe: enough to open a page, look at it and press its keys.
 
-The one that the variable CHROMIUM names, or the first on the path; the headless shell alone is enough.
+The one that the variable CHROMIUM names, or the first on the path, or what `make chromium` has fetched; the
+headless shell alone is enough.
 """
 
 import base64
@@ -17,6 +18,8 @@ from types import TracebackType
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "chromium-headless-shell", "google-chrome", "chrome")
+FETCHED = Path(__file__).parents[2] / "out" / "chromium" / "chromium"
+"""Where `tests.support.fetch_chromium` puts one."""
 SECONDS = 60.0
 """That an answer of the browser, or the loading of a page, may take; the first one waits for its start."""
 
@@ -33,14 +36,13 @@ def find() -> str:
       FileNotFoundError: there is none.
     """
     given = os.environ.get("CHROMIUM")
-    for name in [given] if given else NAMES:
+    for name in [given] if given else [*NAMES, str(FETCHED)]:
         path = shutil.which(name)
         if path is not None:
             return path
     where = f"CHROMIUM={given} is no program" if given else f"none of {', '.join(NAMES)} is on the path"
-    raise FileNotFoundError(
-        f"no Chromium here: {where}; install chromium and set CHROMIUM to its path, or run make chromium"
-    )
+    remedy = "install chromium, or set CHROMIUM to its path, or have make chromium fetch one with npm"
+    raise FileNotFoundError(f"no Chromium here: {where}; {remedy}")
 
 
 @dataclass
