@@ -287,6 +287,7 @@ def test_replies_grow_in_view_while_they_are_written_and_nothing_moves_at_their_
     browser: Browser, server: Heard, look: tuple[str, str]
 ) -> None:
     tab = opened(browser, server.address, look)
+    tab.evaluate("document.querySelector('#settings').open = true")  # which fill a phone
     top = "document.querySelector('#replies').offsetTop"
     at_first = tab.evaluate(top)
     begin(tab, "slow")

@@ -29,7 +29,9 @@ from tests.support.serve_page import (
 )
 from tests.support.served_process import served_process
 
-PROMPT = "How do I keep basil alive in winter?"
+PROMPT = "How do I bake bread?"
+SEED = 5
+"""With which the base reply tells of a penguin, and the steered one comes back to the bread."""
 SECONDS = 60.0
 """That two replies may take on two cores."""
 
@@ -54,7 +56,7 @@ def answer(url: str, steering: dict[str, Any], **fields: Any) -> dict[str, Any]:
         "messages": [{"role": "user", "content": PROMPT}],
         "temperature": 1,
         "max_tokens": 160,
-        "seed": 0,
+        "seed": SEED,
         "sia": {**steering, "trace": True},
         **fields,
     }
@@ -103,7 +105,7 @@ def trace(reply: dict[str, Any]) -> list[dict[str, Any]]:
 def test_two_replies_stream_into_view_and_are_what_the_api_says(
     browser: Browser, url: str, look: tuple[str, str]
 ) -> None:
-    tab = opened(browser, url, look)
+    tab = opened(browser, f"{url}#seed={SEED}", look)
     begin(tab, PROMPT)
     lengths: dict[str, set[int]] = {"base": set(), "steered": set()}
     over = False
@@ -111,9 +113,11 @@ def test_two_replies_stream_into_view_and_are_what_the_api_says(
         over = tab.evaluate(OVER)
         for name, seen in lengths.items():
             seen.add(len(said(tab, name)))
-        if not over and in_view(tab, "#base .text") and min(map(len, lengths.values())) == 5:
+        if not over and len(lengths["steered"]) == 3:
             tab.screenshot(PICTURES / f"served-{'-'.join(look)}-streaming.png")
-    assert min(map(len, lengths.values())) > 4  # they came in pieces
+    # Nothing, then pieces, then all of it.
+    assert len(lengths["steered"]) > 3
+    assert len(lengths["base"]) > 2
     tab.screenshot(PICTURES / f"served-{'-'.join(look)}.png")
 
     replies = {"base": answer(url, {"threshold": "inf"}), "steered": answer(url, {})}
@@ -140,7 +144,7 @@ def test_hover_focus_and_tap_show_the_candidates_that_the_api_tells(browser: Bro
     told = trace(answer(url, {}))
     junctions = [place for place, one in enumerate(told) if one["junction"]]
     assert len(junctions) > 2
-    tab = opened(browser, url)
+    tab = opened(browser, f"{url}#seed={SEED}")
     generate(tab, PROMPT, SECONDS)
     for place in junctions:
         tab.point(f"#steered [data-t='{place}']")
@@ -154,7 +158,7 @@ def test_hover_focus_and_tap_show_the_candidates_that_the_api_tells(browser: Bro
         assert rows(tab) == [row(one) for one in told[place]["candidates"]], place
     assert tab.complaints == []
 
-    phone = opened(browser, url, ("phone", "light"))
+    phone = opened(browser, f"{url}#seed={SEED}", ("phone", "light"))
     generate(phone, PROMPT, SECONDS)
     phone.tap(f"#steered [data-t='{junctions[1]}']")
     until(phone, f"document.querySelector('#heading').textContent.includes('token {junctions[1] + 1} ')")
@@ -163,7 +167,7 @@ def test_hover_focus_and_tap_show_the_candidates_that_the_api_tells(browser: Bro
 
 
 def test_the_slider_of_the_threshold_goes_from_every_token_to_none(browser: Browser, url: str) -> None:
-    tab = opened(browser, url)
+    tab = opened(browser, f"{url}#seed={SEED}")
     tab.drag("#threshold-slider", 1.0)
     assert tab.evaluate("document.querySelector('#threshold').value") == "off"
     generate(tab, PROMPT, SECONDS)

@@ -73,6 +73,7 @@ class Tab:
     def press(self, key: str, control: bool = False) -> None:
         """A key, by its name: "ArrowDown", "Tab", "Enter"; with Ctrl held, or not."""
         codes = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Tab": 9, "Enter": 13}
+        codes["Home"] = 36
         # A form is submitted by what Enter writes.
         text = {"text": "\r"} if key == "Enter" and not control else {}
         for kind, written in (("keyDown" if text else "rawKeyDown", text), ("keyUp", {})):

@@ -86,7 +86,9 @@ function keepSettings() {
 function readPreset(name, told) {
   if (told === undefined || told === null) return null;
   try {
-    return NUMBERS[name].read(String(told));
+    const found = NUMBERS[name].read(String(told));
+    // For reading alone: what stands in an empty field is not sent.
+    return typeof found === "number" ? Number(found.toPrecision(3)) : found;
   } catch {
     return null; // a server of another release may tell what this page cannot show
   }
