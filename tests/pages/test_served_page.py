@@ -80,6 +80,8 @@ def row(candidate: dict[str, Any]) -> list[str]:
 
     def percent(logprob: float) -> str:
         share = 100 * math.exp(logprob)
+        if share < 0.05:
+            return "<0.1%"
         return f"{share:.0f}%" if share >= 9.95 else f"{share:.1f}%"
 
     value = candidate["value"]

@@ -5,6 +5,7 @@ import {element, shownLine} from "./shown.js";
 function percent(logprob) {
   if (logprob === null) return "–";
   const share = Math.exp(logprob);
+  if (share < 0.0005) return "<0.1%";
   return share >= 0.0995 ? `${(100 * share).toFixed(0)}%` : `${(100 * share).toFixed(1)}%`;
 }
 
