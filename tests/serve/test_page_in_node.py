@@ -66,10 +66,10 @@ def test_numbers_that_nobody_gave_are_the_model_s_and_are_told(page: Run, server
         byId("model").value = "tiny"; fire(byId("model"), "change");
         return [...before, note("threshold"), note("beta")];"""
     )
-    assert notes[0] == ["", "0.4", "0.4 as the model has it: steered from 0.4 nats on"]
-    assert notes[1] == ["", "2", "2 as the model has it: times the value"]
-    assert notes[2] == ["", "off", "off as the model has it: off: nothing is steered"]
-    assert notes[3][2] == "as the model has it"
+    assert notes[0] == ["", "0.4", "the model’s own: from 0.4 nats on"]
+    assert notes[1] == ["", "2", "the model’s own: times the value"]
+    assert notes[2] == ["", "off", "the model’s own: nothing is steered"]
+    assert notes[3][2] == "the model’s own"
     assert {"trace": True} in [body["sia"] for body in server.bodies]
     assert [body["messages"] for body in server.bodies] == [[{"role": "user", "content": "plain"}]] * 2
 
@@ -85,7 +85,7 @@ def test_sliders_change_what_is_sent_and_the_fields_beside_them(page: Run, serve
         const spoken = byId("threshold-slider").getAttribute("aria-valuetext");
         return [...boxes, byId("threshold").value, spoken];"""
     )
-    assert boxes == ["0.5", "7.5", "0", "7", "3", "off", "off: nothing is steered"]
+    assert boxes == ["0.5", "7.5", "0", "7", "3", "off", "off, nothing is steered"]
     first, second = server.bodies[:2], server.bodies[2:]
     assert {json.dumps(body["sia"]) for body in first} == {
         '{"threshold": "inf", "trace": true}',
@@ -114,13 +114,17 @@ def test_both_streams_are_shown_as_they_were_said_and_marked(page: Run, prompt: 
         assert marks == [
             [
                 escaped(one["text"]),
-                "t" + " j" * one["junction"] + " s" * one["shifted"],
+                "t" + " j" * one["junction"] + " s" * one["shifted"] + " n" * starts_a_line(one["text"]),
                 f"{one['entropy']:.4f}",
                 True,
             ]
             for one in tokens
         ]
     assert found[4] == ["SPAN"]
+
+
+def starts_a_line(text: str) -> bool:
+    return "\n" in text[: len(text) - len(text.lstrip())]
 
 
 FIGURES = "all(`#${name} dd`).map(node => node.textContent)"

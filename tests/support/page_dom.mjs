@@ -153,6 +153,8 @@ class Element extends Node {
     return !event.defaultPrevented;
   }
 
+  scrollIntoView() {}
+
   focus() {
     if (this.disabled || this.closest("[hidden=\"\"]")) return;
     document.activeElement = this;
@@ -169,7 +171,7 @@ class Element extends Node {
 for (const [name, attribute] of [["id"], ["className", "class"], ["scope"], ["placeholder"]]) {
   Object.defineProperty(Element.prototype, name, reflected(attribute ?? name));
 }
-for (const name of ["hidden", "disabled"]) Object.defineProperty(Element.prototype, name, flag(name));
+for (const name of ["hidden", "disabled", "open"]) Object.defineProperty(Element.prototype, name, flag(name));
 
 /** An event at an element; whether its default is to happen. */
 export function fire(node, type, fields = {}) {
@@ -199,6 +201,7 @@ export function open(tree, address, hash) {
     document: whole,
     addEventListener: (type, listener) => root.addEventListener(type, listener),
     location: {hash},
+    matchMedia: () => ({matches: false}),
     history: {replaceState(state, title, next) { globalThis.location.hash = next; }},
     sessionStorage: {
       getItem: name => kept.get(name) ?? null,

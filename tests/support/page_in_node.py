@@ -129,10 +129,6 @@ def escaped(text: str) -> str:
         code = ord(character)
         if not hidden(code):
             return character
-        if code < 0x20:
-            return chr(0x2400 + code)
-        if code == 0x7F:
-            return "\u2421"
         digits = f"{code:x}"
         if code < 0x100:
             return f"\\x{digits:0>2}"

@@ -20,7 +20,7 @@ MODELS = [
         "object": "model",
         "created": 0,
         "owned_by": "sia_jax",
-        "sia": {"threshold": 0.4, "beta": 2.0},
+        "sia": {"threshold": 0.3999982267615199, "beta": 2.0},
     },
 ]
 

@@ -12,6 +12,9 @@ export class Control {
   #changed;
   #wrong = false;
 
+  /** Its name and its value, the model's own too: "threshold 0.4". */
+  text = "";
+
   /** name: of NUMBERS; box, slider, note: its elements; changed: called when the user has changed it. */
   constructor(name, {box, slider, note}, changed) {
     this.#name = name;
@@ -54,7 +57,7 @@ export class Control {
       this.#wrong = true;
       this.#box.setAttribute("aria-invalid", "true");
       this.#note.textContent = error.message;
-      return;
+      this.text = `${NUMBERS[this.#name].called} unreadable`;
     }
     this.#changed();
   }
@@ -67,14 +70,16 @@ export class Control {
   #tell() {
     const {means, scale, write, start} = NUMBERS[this.#name];
     const value = this.value ?? this.#preset;
-    let words = value === null ? "as the model has it" : means(value);
-    if (this.value === null && value !== null) words = `${write(value)} as the model has it: ${words}`;
+    const number = value === null ? "" : write(value);
+    const own = this.value === null ? "the model’s own" : "";
+    const words = [own, value === null ? "" : means(value)].filter(Boolean).join(": ");
     if (start === null) this.#box.placeholder = this.#preset === null ? "model’s" : write(this.#preset);
     this.#wrong = false;
     this.#box.removeAttribute("aria-invalid");
     this.#note.textContent = words;
     if (value !== null) this.#slider.value = String(scale.place(value));
-    this.#slider.setAttribute("aria-valuetext", words);
+    this.#slider.setAttribute("aria-valuetext", number ? `${number}, ${words}` : words);
+    this.text = `${NUMBERS[this.#name].called} ${number || own}`;
   }
 }
 

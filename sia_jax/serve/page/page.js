@@ -55,6 +55,8 @@ function explain(errors) {
   const said = Object.entries(errors).map(([name, error]) => [NAMES[name], sentence(error)]);
   const same = said.length === 2 && said[0][1] === said[1][1];
   complain(same ? [said[0][1]] : said.map(([name, line]) => (name ? `${name}: ${line}` : line)));
+  // Whoever is far down in a reply sees it too.
+  byId("trouble").scrollIntoView({block: "nearest"});
   if (Object.values(errors).some(error => error.status === 401)) {
     byId("unlock").hidden = false;
     byId("key").focus();
@@ -69,14 +71,24 @@ function settings() {
   return found;
 }
 
+/** Say the settings on one line, which stands in for them while they are folded. */
+function tellSettings() {
+  const numbers = Object.values(controls).map(control => control.text);
+  const label = models.find(model => model.id === byId("model").value)?.label;
+  byId("settings-said").textContent = [...(label ? [label] : []), ...numbers].join(" · ");
+}
+
 function keepSettings() {
+  tellSettings();
   history.replaceState(null, "", toHash(settings()));
 }
 
 function readPreset(name, told) {
   if (told === undefined || told === null) return null;
   try {
-    return NUMBERS[name].read(String(told));
+    const found = NUMBERS[name].read(String(told));
+    // For reading alone: what stands in an empty field is not sent.
+    return typeof found === "number" ? Number(found.toPrecision(3)) : found;
   } catch {
     return null; // a server of another release may tell what this page cannot show
   }
@@ -86,6 +98,7 @@ function readPreset(name, told) {
 function usePreset() {
   const sia = models.find(model => model.id === byId("model").value)?.sia ?? {};
   for (const name of ["threshold", "beta"]) controls[name].preset(readPreset(name, sia[name]));
+  tellSettings();
 }
 
 function useHash() {
@@ -150,6 +163,7 @@ function ready() {
   const wrong = Object.values(controls).find(control => !control.valid);
   if (!wrong) return true;
   byId("state").textContent = "A number cannot be read.";
+  byId("settings").open = true;
   wrong.focus();
   return false;
 }
@@ -184,7 +198,8 @@ async function run(signal) {
     return;
   }
   chosen = null;
-  const none = element("p", "No token is chosen yet.", "dim");
+  byId("replies").scrollIntoView({block: "nearest"});
+  const none = element("p", "None yet.", "dim");
   none.id = "heading";
   byId("details").replaceChildren(none);
   const bodies = bodiesOf(settings(), byId("prompt").value, byId("system").value);
@@ -294,7 +309,7 @@ function listen() {
     details.hidden = !details.hidden;
     document.body.classList.toggle("folded", details.hidden);
     byId("fold").setAttribute("aria-expanded", String(!details.hidden));
-    byId("fold").textContent = details.hidden ? "show the chosen token" : "hide";
+    byId("fold").textContent = details.hidden ? "show token" : "hide";
   });
   addEventListener("hashchange", useHash);
   listenToTokens();
@@ -304,6 +319,8 @@ for (const name of Object.keys(NUMBERS)) {
   const parts = {box: byId(name), slider: byId(`${name}-slider`), note: byId(`${name}-note`)};
   controls[name] = new Control(name, parts, keepSettings);
 }
+// On a small screen the settings would push the replies out of it; a line says them.
+if (matchMedia("(max-width: 40rem)").matches) byId("settings").open = false;
 listen();
 useHash();
 await connect();

@@ -2,10 +2,10 @@
 
 import {element, shownLine} from "./shown.js";
 
-
 function percent(logprob) {
   if (logprob === null) return "–";
   const share = Math.exp(logprob);
+  if (share < 0.0005) return "<0.1%";
   return share >= 0.0995 ? `${(100 * share).toFixed(0)}%` : `${(100 * share).toFixed(1)}%`;
 }
 
@@ -27,7 +27,8 @@ function heading(token, reply) {
   if (token.junction) parts.push(`the policy alone: ${own(token)}`);
   const line = element("p");
   line.id = "heading";
-  line.append(element("b", shownLine(token.text)), " ", element("span", parts.join(" · "), "dim"));
+  line.append(element("b", shownLine(token.text)));
+  parts.forEach((part, place) => line.append(place ? " · " : " ", element("span", part, "fact")));
   return line;
 }
 
@@ -63,7 +64,7 @@ function table(token) {
   const whole = element("table");
   const head = element("tr");
   for (const title of ["candidate", "policy", "value", "tilted", ""]) {
-    const cell = element(title ? "th" : "td", title);
+    const cell = element(title ? "th" : "td", title, title);
     if (title) cell.scope = "col";
     head.append(cell);
   }
@@ -80,8 +81,7 @@ export function showToken(details, token, reply) {
   const parts = [heading(token, reply)];
   if (token.candidates.length) {
     parts.push(table(token));
-    parts.push(element("p", "● chosen   ○ what the policy alone would have said", "dim"));
-    parts.push(element("p", "Upper bar: probability under the policy. Lower bar: tilted.", "dim"));
+    parts.push(element("p", "● chosen · ○ what the policy alone would have said", "dim"));
   } else {
     parts.push(element("p", "Candidates are told at junctions alone.", "dim"));
   }

@@ -114,6 +114,8 @@ export class Reply {
   #span(token) {
     const node = document.createElement("span");
     node.className = "t" + (token.junction ? " j" : "") + (token.shifted ? " s" : "");
+    // The end of a line has no shape to shade: the style gives it one.
+    if (/^\s*\n/.test(token.text)) node.className += " n";
     node.style.setProperty("--h", Math.max(token.entropy ?? 0, 0).toFixed(4));
     node.dataset.t = token.place;
     // One stop of the tab key a reply; the arrow keys go on from there.
@@ -144,7 +146,7 @@ export class Reply {
       tokens: String(tokens),
       steered: none ? "–" : `${((100 * steered) / tokens).toFixed(1)}%`,
       shifted: none ? "–" : String(shifted),
-      speed: speed === null ? "–" : speed.toFixed(1),
+      speed: speed === null ? "–" : speed.toFixed(speed < 100 ? 1 : 0),
       entropy: entropy === null ? "–" : `${entropy.toFixed(2)} nats`,
     };
     for (const [name, figure] of Object.entries(said)) {

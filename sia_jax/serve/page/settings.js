@@ -46,19 +46,21 @@ const cubic = {
 
 /** The numbers: how a text is read, where the slider stands for one, and what it means in words.
 
-`start` is null where the model's own is taken until one is given. */
+`start` is null where the model's own is taken until one is given; `called` is its name in a line of all. */
 export const NUMBERS = {
   threshold: {
+    called: "threshold",
     start: null,
     read: threshold,
     scale: cubic,
     write: value => (value === "inf" ? "off" : String(value)),
     means(value) {
-      if (value === "inf") return "off: nothing is steered";
-      return value === "-inf" || value === 0 ? "every token is steered" : `steered from ${value} nats on`;
+      if (value === "inf") return "nothing is steered";
+      return value === "-inf" || value === 0 ? "every token is steered" : `from ${value} nats on`;
     },
   },
   beta: {
+    called: "strength",
     start: null,
     read: text => real(text, 0),
     scale: linear,
@@ -66,6 +68,7 @@ export const NUMBERS = {
     means: value => (value === 0 ? "values change nothing" : "times the value"),
   },
   temperature: {
+    called: "temperature",
     start: 1,
     read: text => real(text, 0, 2),
     scale: linear,
@@ -73,6 +76,7 @@ export const NUMBERS = {
     means: value => (value === 0 ? "always the likeliest token" : "tokens are drawn"),
   },
   tokens: {
+    called: "tokens",
     start: 160,
     read: text => whole(text, 1, 1_000_000),
     scale: linear,
@@ -80,11 +84,12 @@ export const NUMBERS = {
     means: () => "of each reply",
   },
   seed: {
+    called: "seed",
     start: 0,
     read: text => whole(text, 0, LARGEST_SEED),
     scale: linear,
     write: String,
-    means: () => "of both replies; the same seed, the same replies",
+    means: () => "the same seed, the same replies",
   },
 };
 
