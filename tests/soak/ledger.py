@@ -32,7 +32,7 @@ DISCONNECTS = "sia:disconnects_total"
 
 
 def counts_of(exposition: str) -> dict[str, float]:
-    """By the name and the labels but the model's: 'http_requests_total handler=/health method=GET status=200'.
+    """By name and labels but the model's: "http_requests_total handler=/health method=GET status=200".
 
     Args:
       exposition: Prometheus's text.

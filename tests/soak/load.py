@@ -12,7 +12,7 @@ from tests.soak.answers import Shape, check_answer, check_refusal
 from tests.soak.ledger import Ledger
 from tests.soak.recipes import BASE, CHAT, COMPLETIONS, Book, Recipe
 from tests.soak.server import ServerProcess
-from tests.soak.wire import Answer, Connection, GoneError, request
+from tests.soak.wire import Answer, Connection, GoneError, json_request
 
 KEY = "a-key-of-the-soak"
 ROWS, MAX_LENGTH, TOP = 8, 64, 3
@@ -115,18 +115,15 @@ class Load:
         body: Any = None,
         *,
         key: str | None = KEY,
-        kind: str = "application/json",
+        kind: str | None = None,
         chunked: bool = False,
     ) -> tuple[bytes, str]:
         """The bytes of a request, and its id."""
         self._asked += 1
         own = f"soak-{self._asked}"
         headers = {"X-Request-Id": own} | ({} if key is None else {"Authorization": f"Bearer {key}"})
-        content = None
-        if body is not None:
-            headers["Content-Type"] = kind
-            content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return request(method, path, headers, content, chunked=chunked), own
+        headers |= {} if kind is None else {"Content-Type": kind}
+        return json_request(method, path, body, headers, chunked=chunked), own
 
     async def _answer(
         self, connection: Connection, handler: str, method: str, path: str, body: Any = None, **how: Any
@@ -200,7 +197,7 @@ class Load:
 
     async def _broken(self, connection: Connection) -> None:
         route = self._rng.choice((COMPLETIONS, CHAT))
-        kind = self._rng.choice(("application/json", "application/json", "text/plain"))
+        kind = self._rng.choice((None, None, "text/plain"))
         body = self._rng.choice(_BROKEN)
         answer = await self._answer(connection, route, "POST", route, body, kind=kind)
         check_refusal(answer, 400)
@@ -251,7 +248,7 @@ class Load:
         check_refusal(answer, status)
 
     async def _half(self, _: Connection) -> None:
-        """It leaves before its request is whole: within the head, of which nobody knows, or within the body."""
+        """It leaves before its request is whole: within the head, which nobody counts, or within the body."""
         recipe, _shape, body = self._shaped()
         sent, _ = self._sent("POST", recipe.route, body)
         head = sent.index(b"\r\n\r\n") + 4

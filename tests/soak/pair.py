@@ -59,7 +59,7 @@ def serving(pair: Pair, folder: Path, cache: Path | None = None, **options: obje
     Args:
       pair: that it serves.
       folder: for what it prints.
-      cache: of compiled programs.
+      cache: of compiled programs; None: as this process has it.
       **options: of the server, over those of `Pair.words`.
     """
     return ServerProcess(pair.words(**options), folder, cache)

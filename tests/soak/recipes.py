@@ -1,4 +1,4 @@
-"""Requests whose answers are known before they are asked: by an engine in this process, made as the server's."""
+"""Requests whose answers are known beforehand: by an engine in this process, made as the server's is."""
 
 import math
 from collections.abc import Sequence
@@ -64,16 +64,17 @@ class Book:
     scorings: list[Scoring]
 
 
-def make_book(engine: sia_jax.Engine, count: int, seed: int) -> Book:
+def make_book(engine: sia_jax.Engine, count: int, seed: int, longest: int = 8) -> Book:
     """Random requests of both routes with their replies, and prompts with their log-probabilities.
 
     Args:
       engine: made as the server's is.
       count: of requests; there are a tenth as many prompts.
       seed: of the choice, and of what the requests themselves are seeded with.
+      longest: tokens of a reply.
     """
     rng = np.random.default_rng([seed, 1])
-    bodies = [_random_body(rng) for _ in range(count)]
+    bodies = [_random_body(rng, longest) for _ in range(count)]
     asked = [_requests(body) for _, body in bodies]
     replies = iter(engine.generate([request for own in asked for request in own]))
     found = []
@@ -86,11 +87,11 @@ def make_book(engine: sia_jax.Engine, count: int, seed: int) -> Book:
     return Book(found, [Scoring(ids, [float(x) for x in own.logprobs[1:]]) for ids, own in scored])
 
 
-def _random_body(rng: np.random.Generator) -> tuple[str, dict[str, Any]]:
+def _random_body(rng: np.random.Generator, longest: int) -> tuple[str, dict[str, Any]]:
     body: dict[str, Any] = {
         "model": str(rng.choice([BASE, STEERED])),
         "seed": int(rng.integers(0, 2**32)),
-        "max_tokens": int(rng.integers(1, 9)),
+        "max_tokens": int(rng.integers(1, longest + 1)),
     }
     for chance, name, value in (
         (0.6, "temperature", float(rng.choice([0.0, 0.5, 1.3]))),

@@ -13,7 +13,7 @@ from types import TracebackType
 import httpx
 
 ROOT = Path(__file__).parents[2]
-_STARTING = 300.0
+_STARTING = 600.0
 """Seconds."""
 
 
@@ -23,15 +23,15 @@ class ServerProcess:
     Args:
       words: its options.
       folder: for what it prints.
-      cache: of compiled programs; None: none.
+      cache: of compiled programs; None: as this process has it.
     """
 
     def __init__(self, words: Sequence[str], folder: Path, cache: Path | None = None):
         self.output, self.errors = folder / "output", folder / "errors"
-        environment = os.environ | {
-            "SIA_JAX_COMPILATION_CACHE": "off" if cache is None else str(cache),
-            "PYTHONUNBUFFERED": "1",
-        }
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        if cache is not None:
+            environment["SIA_JAX_COMPILATION_CACHE"] = str(cache)
+            environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # which would hold
         with open(self.output, "wb") as output, open(self.errors, "wb") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "decode.serve", *words],

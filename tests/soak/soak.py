@@ -53,12 +53,15 @@ class Report:
         at = {share: self.resident[max(round(share * len(self.resident)) - 1, 0)] for share in (0.1, 0.5, 1)}
         memory = ", ".join(f"{share:.0%} {size / 2**20:.1f} MiB" for share, size in at.items())
         kinds = ", ".join(f"{name} {count}" for name, count in sorted(self.kinds.items()))
-        return (
-            f"{self.requests} requests in {self.seconds:.0f} s, {self.requests / self.seconds:.1f} a second\n"
-            f"kinds: {kinds}\nmemory: {memory}; {self.grown / 2**20:+.1f} MiB and {self.slope:+.1f} bytes a "
-            f"request over the last four fifths\ndescriptors: {self.descriptors[0]} .. {self.descriptors[-1]}\n"
-            f"counts that differ: {self.differences or 'none'}"
+        lines = (
+            f"{self.requests} requests in {self.seconds:.0f} s, {self.requests / self.seconds:.1f} a second",
+            f"kinds: {kinds}",
+            f"memory: {memory}; over the last four fifths {self.grown / 2**20:+.1f} MiB, "
+            f"{self.slope:+.1f} bytes a request",
+            f"descriptors: {self.descriptors[0]} .. {self.descriptors[-1]}",
+            f"counts that differ: {self.differences or 'none'}",
         )
+        return "\n".join(lines)
 
 
 def soak(

@@ -51,6 +51,16 @@ def request(
     return head + b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
 
 
+def json_request(
+    method: str, path: str, body: Any, headers: Mapping[str, str], *, chunked: bool = False
+) -> bytes:
+    """The bytes of a request whose body is JSON; bytes go as they are, and None is no body."""
+    if body is None:
+        return request(method, path, headers, None)
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return request(method, path, {"Content-Type": "application/json", **headers}, content, chunked=chunked)
+
+
 class Connection:
     """One connection to the server; it is opened when it is needed, and again after it was closed."""
 
@@ -66,12 +76,15 @@ class Connection:
           pause: seconds before each part that is read, of which each is small.
 
         Raises:
+          ConnectionRefusedError: nobody listens.
           GoneError: there is no whole answer.
         """
         try:
             async with asyncio.timeout(SECONDS):
                 writer = await self.send(sent)
                 answer = await self._read(pause)
+        except ConnectionRefusedError:
+            raise
         except (OSError, asyncio.IncompleteReadError) as error:
             self.close()
             raise GoneError(f"no whole answer: {error!r}") from None
