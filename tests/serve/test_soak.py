@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.soak.ending import DRAINING, GONE, NO_ROOM, WHOLE, asked_until_gone
-from tests.soak.load import KEY
+from tests.soak.load import KEY, MOST
 from tests.soak.pair import Pair, pair_of, serving
 from tests.soak.recipes import Book, make_book
 from tests.soak.server import ServerProcess
@@ -36,7 +36,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def books(pair: Pair) -> Iterator[tuple[Book, Book]]:
     """Of short replies, and of long ones."""
     with pair.engine() as engine:
-        yield make_book(engine, 100, 0), make_book(engine, 60, 1, longest=24)
+        yield make_book(engine, 100, 0, MOST), make_book(engine, 60, 1, MOST, longest=24)
 
 
 def test_after_a_kill_the_next_start_is_clean(

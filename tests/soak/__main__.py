@@ -11,6 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.soak.load import MOST
 from tests.soak.pair import pair_of, serving
 from tests.soak.recipes import make_book
 from tests.soak.soak import soak
@@ -29,7 +30,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         pair = pair_of(Path(name))
         with pair.engine() as engine:
-            book = make_book(engine, args.recipes, args.seed)
+            book = make_book(engine, args.recipes, args.seed, MOST)
         with serving(pair, Path(name)) as server:
             server.wait_until_ready()
             report = soak(server, book, args.requests, args.seed, lambda line: print(line, flush=True))

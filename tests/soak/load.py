@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 from collections import Counter
 from typing import Any
 
@@ -23,10 +24,13 @@ LIMITS = {
     "max-queued-tokens": MOST_TOKENS,
     "max-n": MOST_N,
 }
+MOST = MOST_REPLIES, MOST_TOKENS
 CLIENTS = 24
 """Connections at a time."""
 _AGAIN = 0.02
 """Seconds that a client waits who was told that there is no room."""
+_FREE = 5.0
+"""Seconds until who has ended has left its place."""
 _WRONG: tuple[tuple[str, Any, int, str | None], ...] = (
     ("temperature", -1, 400, None),
     ("temperature", "hot", 400, None),
@@ -90,6 +94,27 @@ class Load:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(CLIENTS, count)):
                 group.create_task(self._client(places, leaving=leaving))
+
+    async def fill(self) -> None:
+        """Ask for all that there is room for, which is given only to who is alone: nobody's place is lost.
+
+        Raises:
+          AssertionError: it is not given.
+        """
+        connection, recipe = Connection(self._server.port), self._book.fullest
+        late = time.monotonic() + _FREE
+        try:
+            while True:
+                answer = await self._answer(connection, recipe.route, "POST", recipe.route, recipe.body)
+                if answer.status != 503:
+                    check_answer(answer, recipe, Shape())
+                    self.ledger.accepted(recipe)
+                    return
+                assert time.monotonic() < late, f"nothing runs, and there is no room: {answer.body!r}"
+                self.ledger.refused(503)
+                await asyncio.sleep(_AGAIN)
+        finally:
+            connection.close()
 
     async def _client(self, places: Any, *, leaving: bool) -> None:
         connection = Connection(self._server.port)

@@ -62,19 +62,22 @@ class Book:
 
     recipes: list[Recipe]
     scorings: list[Scoring]
+    fullest: Recipe
+    """What asks for all that the server has room for."""
 
 
-def make_book(engine: sia_jax.Engine, count: int, seed: int, longest: int = 8) -> Book:
+def make_book(engine: sia_jax.Engine, count: int, seed: int, most: tuple[int, int], longest: int = 8) -> Book:
     """Random requests of both routes with their replies, and prompts with their log-probabilities.
 
     Args:
       engine: made as the server's is.
       count: of requests; there are a tenth as many prompts.
       seed: of the choice, and of what the requests themselves are seeded with.
+      most: replies, and tokens of prompts, that the server has room for.
       longest: tokens of a reply.
     """
     rng = np.random.default_rng([seed, 1])
-    bodies = [_random_body(rng, longest) for _ in range(count)]
+    bodies = [*(_random_body(rng, longest) for _ in range(count)), _fullest_body(rng, *most)]
     asked = [_requests(body) for _, body in bodies]
     replies = iter(engine.generate([request for own in asked for request in own]))
     found = []
@@ -84,7 +87,15 @@ def make_book(engine: sia_jax.Engine, count: int, seed: int, longest: int = 8) -
         found.append(Recipe(route, body, choices))
     prompts = [_ids(rng) for _ in range(-(-count // 10))]
     scored = zip(prompts, engine.score(prompts), strict=True)
-    return Book(found, [Scoring(ids, [float(x) for x in own.logprobs[1:]]) for ids, own in scored])
+    scorings = [Scoring(ids, [float(x) for x in own.logprobs[1:]]) for ids, own in scored]
+    return Book(found[:-1], scorings, found[-1])
+
+
+def _fullest_body(rng: np.random.Generator, replies: int, tokens: int) -> tuple[str, dict[str, Any]]:
+    """Of two prompts."""
+    prompts = [[int(x) for x in rng.integers(0, VOCAB, tokens // 2)] for _ in range(2)]
+    body = {"model": STEERED, "seed": 0, "max_tokens": 1, "n": replies // 2, "prompt": prompts}
+    return COMPLETIONS, body
 
 
 def _random_body(rng: np.random.Generator, longest: int) -> tuple[str, dict[str, Any]]:

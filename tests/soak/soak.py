@@ -90,6 +90,9 @@ def soak(
         count = (number + 1) * requests // ROUNDS - number * requests // ROUNDS
         asyncio.run(load.round(count, leaving=number % 2 == 1))
         load.ledger.answered("GET", "/metrics", 200)  # the one before
+        quiet(server.port, load)
+        load.ledger.answered("GET", "/metrics", 200)
+        asyncio.run(load.fill())
         after = quiet(server.port, load)
         differences = load.ledger.differences(before, after)
         report.differences += [f"round {number}: {one}" for one in differences]

@@ -2,7 +2,7 @@
 
 from tests.soak.soak import Report
 
-GROWTH = 16 * 2**20
+GROWTH = 6 * 2**20
 """Bytes."""
 
 
