@@ -15,6 +15,7 @@ import httpx
 ROOT = Path(__file__).parents[2]
 _STARTING = 600.0
 """Seconds."""
+_OWN = ("RssAnon", "VmSwap")
 
 
 class ServerProcess:
@@ -66,10 +67,10 @@ class ServerProcess:
             return False
 
     @property
-    def resident(self) -> int:
-        """Bytes of its memory that are in use."""
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+    def memory(self) -> int:
+        """Bytes of its own, in memory or swapped out; pages of files come and go as the kernel likes."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return 1024 * sum(int(re.findall(rf"^{name}:\s+(\d+) kB$", status, re.M)[0]) for name in _OWN)
 
     @property
     def descriptors(self) -> int:

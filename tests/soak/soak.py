@@ -30,8 +30,8 @@ class Report:
     requests: int
     kinds: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
-    resident: list[int] = field(default_factory=list)
-    """Bytes after each round."""
+    memory: list[int] = field(default_factory=list)
+    """Bytes after each round; see `ServerProcess.memory`."""
     descriptors: list[int] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
     """Between what the server has counted and what it was asked."""
@@ -39,24 +39,24 @@ class Report:
     @property
     def grown(self) -> int:
         """Bytes by which the process has grown since the first fifth of the rounds."""
-        return self.resident[-1] - self.resident[int(_SKIPPED * len(self.resident))]
+        return self.memory[-1] - self.memory[int(_SKIPPED * len(self.memory))]
 
     @property
     def slope(self) -> float:
         """Bytes a request, by least squares over the last four fifths of the rounds."""
-        start = int(_SKIPPED * len(self.resident))
-        of_rounds = self.resident[start:]
+        start = int(_SKIPPED * len(self.memory))
+        of_rounds = self.memory[start:]
         return float(np.polyfit(np.arange(len(of_rounds)), of_rounds, 1)[0]) * ROUNDS / self.requests
 
     def described(self) -> str:
         """For people."""
-        at = {share: self.resident[max(round(share * len(self.resident)) - 1, 0)] for share in (0.1, 0.5, 1)}
-        memory = ", ".join(f"{share:.0%} {size / 2**20:.1f} MiB" for share, size in at.items())
+        at = {share: self.memory[max(round(share * len(self.memory)) - 1, 0)] for share in (0.1, 0.5, 1)}
+        sizes = ", ".join(f"{share:.0%} {size / 2**20:.1f} MiB" for share, size in at.items())
         kinds = ", ".join(f"{name} {count}" for name, count in sorted(self.kinds.items()))
         lines = (
             f"{self.requests} requests in {self.seconds:.0f} s, {self.requests / self.seconds:.1f} a second",
             f"kinds: {kinds}",
-            f"memory: {memory}; over the last four fifths {self.grown / 2**20:+.1f} MiB, "
+            f"memory: {sizes}; over the last four fifths {self.grown / 2**20:+.1f} MiB, "
             f"{self.slope:+.1f} bytes a request",
             f"descriptors: {self.descriptors[0]} .. {self.descriptors[-1]}",
             f"counts that differ: {self.differences or 'none'}",
@@ -96,11 +96,11 @@ def soak(
         after = quiet(server.port, load)
         differences = load.ledger.differences(before, after)
         report.differences += [f"round {number}: {one}" for one in differences]
-        report.resident.append(server.resident)
+        report.memory.append(server.memory)
         report.descriptors.append(server.descriptors)
         report.kinds, report.seconds = load.kinds, time.monotonic() - began
         say(
-            f"round {number + 1} of {ROUNDS}: {report.seconds:.0f} s, {server.resident / 2**20:.1f} MiB, "
+            f"round {number + 1} of {ROUNDS}: {report.seconds:.0f} s, {server.memory / 2**20:.1f} MiB, "
             f"{server.descriptors} descriptors, {len(differences)} differences"
         )
     time.sleep(_KEPT_ALIVE)

@@ -152,11 +152,11 @@ def test_of_who_left_any_part_of_the_answer_may_be_counted_and_no_more() -> None
 
 
 def test_memory_and_descriptors_that_grow_are_problems() -> None:
-    flat = Report(1000, resident=[2**29] * 20, descriptors=[9] * 21)
+    flat = Report(1000, memory=[2**29] * 20, descriptors=[9] * 21)
     assert problems(flat) == []
     growing = [2**29 + 2**19 * k for k in range(20)]
-    assert problems(dataclasses.replace(flat, resident=growing))
+    assert problems(dataclasses.replace(flat, memory=growing))
     assert problems(dataclasses.replace(flat, descriptors=[*range(9, 30)]))
     assert problems(dataclasses.replace(flat, differences=["one"]))
     early = [2**29 - 2**27, *[2**29] * 19]
-    assert problems(dataclasses.replace(flat, resident=early)) == []
+    assert problems(dataclasses.replace(flat, memory=early)) == []

@@ -128,7 +128,7 @@ class Connection:
         status = int(head[0].split(" ")[1])
         if headers.get("transfer-encoding") == "chunked":
             parts = []
-            while size := int(await reader.readline(), 16):
+            while size := int(await reader.readuntil(b"\r\n"), 16):
                 await asyncio.sleep(pause)
                 parts.append(await reader.readexactly(size))
                 await reader.readexactly(2)
