@@ -114,7 +114,7 @@ class Load:
                 self.ledger.refused(503)
                 await asyncio.sleep(_AGAIN)
         finally:
-            connection.close()
+            await connection.close()
 
     async def _client(self, places: Any, *, leaving: bool) -> None:
         connection = Connection(self._server.port)
@@ -131,7 +131,7 @@ class Load:
                 self.kinds[act.__name__.strip("_")] += 1
                 await act(connection)
         finally:
-            connection.close()
+            await connection.close()
 
     def _sent(
         self,
@@ -205,7 +205,7 @@ class Load:
     async def _after(self, connection: Connection) -> None:
         """It leaves with its whole answer."""
         await self._good(connection)
-        connection.close()
+        await connection.close()
 
     async def _refused(self, answer: Answer) -> None:
         check_refusal(answer, 503, "overloaded")
@@ -284,7 +284,7 @@ class Load:
             await connection.send(sent[:cut])
             await asyncio.sleep(self._rng.choice((0.0, 0.01)))
         finally:
-            connection.close()
+            await connection.close()
         if within:
             self.ledger.answered("POST", "other", 499)
 
@@ -300,5 +300,5 @@ class Load:
             else:
                 await asyncio.sleep(self._rng.uniform(0, 0.1))
         finally:
-            connection.close()
+            await connection.close()
         self.ledger.left_early(recipe)

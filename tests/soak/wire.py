@@ -1,6 +1,7 @@
 """HTTP by hand: what a client costs is the server's, on a machine of two cores."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,10 +87,10 @@ class Connection:
         except ConnectionRefusedError:
             raise
         except (OSError, asyncio.IncompleteReadError) as error:
-            self.close()
+            await self.close()
             raise GoneError(f"no whole answer: {error!r}") from None
         if answer.headers.get("connection") == "close":
-            self.close()
+            await self.close()
         else:
             assert self._streams is not None
             assert writer is self._streams[1]
@@ -110,11 +111,13 @@ class Connection:
         async with asyncio.timeout(SECONDS):
             return await self._streams[0].read(256)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Leave, whatever is under way."""
         if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
+            writer, self._streams = self._streams[1], None
+            writer.close()
+            with contextlib.suppress(OSError):  # it may have been cut off already
+                await writer.wait_closed()
 
     async def _read(self, pause: float) -> Answer:
         assert self._streams is not None
