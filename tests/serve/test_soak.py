@@ -18,7 +18,7 @@ from tests.soak.verdict import problems
 
 pytestmark = pytest.mark.long
 
-REQUESTS = 3000
+REQUESTS = 2000
 
 
 @pytest.fixture(scope="module")
