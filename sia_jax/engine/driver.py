@@ -371,7 +371,7 @@ class Driver:
             if sample in of_rows:
                 of_rows[sample].reason = reason
             else:
-                new.append(Heard(sample, row, pool.empty_record(), reason))
+                new.append(Heard(sample, row, pool.empty_record, reason))
             if row >= 0:
                 self._release(pool, rows, row)
         if len(new) > len(heard):
@@ -464,7 +464,7 @@ class Driver:
             sample.shown.append(rest)
         cut = None if sample.text is None else sample.text.cut
         reply = make_reply(
-            sample.record(pool.empty_record()),
+            sample.record(pool.empty_record),
             "".join(sample.shown),
             one.reason,
             sample.counts,

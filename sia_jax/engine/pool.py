@@ -6,6 +6,7 @@ The host knows of the device what reports tell it. One window runs while the las
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -281,11 +282,12 @@ class Pool:
         self.alive &= report.finish_reason == FinishReason.RUNNING
         return report
 
+    @cached_property
     def empty_record(self) -> TokenRecord:
-        """[0] of a reply that says nothing."""
+        """[0] of a reply that says nothing; made once, and without a program of its own."""
         recorded = self.config.steering.num_candidates if self.config.record == "candidates" else None
-        nothing = empty_record(1, 0, recorded, self.config.top_logprobs)
-        of_row: TokenRecord = jax.tree.map(lambda x: np.asarray(x)[0], nothing)
+        shapes = jax.eval_shape(lambda: empty_record(1, 0, recorded, self.config.top_logprobs))
+        of_row: TokenRecord = jax.tree.map(lambda x: np.zeros(x.shape[1:], x.dtype), shapes)
         return of_row
 
     def free(self) -> None:

@@ -8,6 +8,7 @@ What is loaded is run, so whoever may write to the folder may run code as its re
 """
 
 import hashlib
+import importlib
 import importlib.util
 import os
 import platform
@@ -26,6 +27,10 @@ VARIABLE = "SIA_JAX_COMPILATION_CACHE"
 LARGEST = 2**30
 """Bytes; what was used longest ago makes room."""
 _UNUSED_DAYS = 60
+_LOCK = ".lockfile"
+"""What JAX locks while it reads or writes an entry."""
+_PATIENCE = 10.0
+"""Seconds that the lock is waited for, as JAX does."""
 _CPUINFO = Path("/proc/cpuinfo")
 _OF_THE_CPU = {
     *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),
@@ -101,12 +106,17 @@ def _prepare(folder: Path) -> None:
 def _remove_half_written(folder: Path) -> None:
     """Take away entries without the file beside them that says when they were used.
 
-    JAX writes an entry and then its "-atime", in a bounded cache alone. A process that is killed before that
-    leaves an entry that may be cut short, that is never written again, and at which the search for the oldest
-    fails.
+    JAX writes an entry and then its "-atime", in a bounded cache alone, and holds a lock meanwhile. A process
+    that is killed before that leaves an entry that may be cut short, and at which the search for the oldest
+    fails. It has to go before the program is looked up again: that would write the "-atime", and the entry
+    would be taken for whole ever after.
     """
-    now = time.time()
-    for entry in folder.glob("*-cache"):
-        whole = entry.with_name(entry.name.removesuffix("-cache") + "-atime")
-        if not whole.exists() and now - entry.stat().st_mtime > 60:
-            entry.unlink(missing_ok=True)
+    filelock = importlib.import_module("filelock")
+    try:
+        with filelock.FileLock(folder / _LOCK, timeout=_PATIENCE):  # of who is dead it is free
+            for entry in folder.glob("*-cache"):
+                whole = entry.with_name(entry.name.removesuffix("-cache") + "-atime")
+                if not whole.exists():
+                    entry.unlink(missing_ok=True)
+    except filelock.Timeout:
+        return  # somebody writes and writes; the next start will look

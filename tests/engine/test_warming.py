@@ -1,8 +1,11 @@
 """What a warmed-up engine has compiled, and when one can be warmed up."""
 
+import jax
+import numpy as np
 import pytest
 
 from sia_jax.decoding import window as programs
+from sia_jax.decoding.state import empty_record
 from sia_jax.engine.pool import Kind
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request
@@ -78,3 +81,16 @@ def test_what_has_run_is_warm_and_what_no_free_row_holds_is_read_whole() -> None
         for handle in handles:
             next(iter(handle))
         assert engine.is_warm(second)
+
+
+def test_the_record_of_a_reply_that_says_nothing_is_the_samplers_and_made_once() -> None:
+    """For every reply begins with it; as arrays of the device it took longer than a short reply itself."""
+    with make_engine(record="candidates", top_logprobs=2) as engine:
+        (pool,) = engine._driver._pools.values()
+        found = pool.empty_record
+        assert pool.empty_record is found
+        expected = jax.tree.map(lambda x: np.asarray(x)[0], empty_record(1, 0, 4, 2))
+        assert jax.tree.structure(found) == jax.tree.structure(expected)
+        for own, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            assert isinstance(own, np.ndarray)
+            assert (own.shape, own.dtype) == (other.shape, other.dtype)

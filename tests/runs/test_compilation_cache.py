@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import filelock
 import pytest
 
 from sia_jax.runs import cli, compilation_cache
@@ -135,14 +136,28 @@ def test_another_cpu_has_another_folder(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_what_a_killed_process_left_half_written_is_removed(settings: dict[str, Any], tmp_path: Path) -> None:
-    folder, old = tmp_path / environment_key(), time.time() - 3600
+    folder = tmp_path / environment_key()
     folder.mkdir()
-    for name in ("whole-cache", "whole-atime", "half-cache", "new-cache"):
+    for name in ("whole-cache", "whole-atime", "half-cache"):
         (folder / name).touch()
-        if not name.startswith("new"):
-            os.utime(folder / name, (old, old))
     keep_compiled()
-    assert {path.name for path in folder.iterdir()} == {"whole-cache", "whole-atime", "new-cache"}
+    assert {path.name for path in folder.glob("*-*")} == {"whole-cache", "whole-atime"}
+
+
+def test_what_another_process_is_writing_stays(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilation_cache, "_PATIENCE", 0.05)
+    entry = tmp_path / environment_key() / "half-cache"
+    entry.parent.mkdir()
+    entry.touch()
+    with filelock.FileLock(entry.parent / ".lockfile"):
+        keep_compiled()
+        assert entry.exists()
+    assert settings["jax_compilation_cache_dir"] == str(entry.parent)
+    settings["jax_compilation_cache_dir"] = None
+    keep_compiled()
+    assert not entry.exists()
 
 
 def test_without_filelock_the_cache_is_unbounded_and_its_entries_stay(
