@@ -189,15 +189,18 @@ def run(args: Args, shape: Shape, console: Terminal) -> None:
                 engine.warmup()
                 bench = Bench(args.guidellm, load, pair.prompts, folder, console)
                 rows = against_engine(bench, engine, server)
+        failed: list[dict[str, str]] = []
         if args.baseline and huggingface_baseline.is_available():
             console.say("transformers serve ...")
-            rows += of_transformers(bench, kind.unbatched, pair.policy)
+            others, failed = of_transformers(bench, kind.unbatched, pair.policy)
+            rows += others
         else:
             console.say("torch is not installed here, or --no-baseline: no transformers serve", "yellow")
     path = args.out / f"{record['time'].replace(':', '')}-serving.json"
     record |= {"kind": "serving", "new_tokens": load.new_tokens, "tries": args.tries}
     record |= {"prompt_tokens": round(bench.prompt_tokens), "rows_of_engine": args.rows, "rows": rows}
     record |= {"targets": serving_targets(rows), "baseline_versions": versions(bench)}
+    record["failed"] = failed
     write_text(path, json.dumps(record, indent=1) + "\n")
     write_page(args.out, args.out.with_suffix(".md"))
     console.print(Markdown(section(record)))
@@ -317,24 +320,33 @@ def against_engine(bench: Bench, engine: sia_jax.Engine, server: Running) -> lis
     return rows
 
 
-def of_transformers(bench: Bench, most: int, policy: Path) -> list[dict[str, Any]]:
+def of_transformers(
+    bench: Bench, most: int, policy: Path
+) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """`transformers serve` on the same policy, unsteered: one request after another, and batched.
+
+    Returns rows, and what failed and why: it is no reason to lose what was measured before.
 
     Args:
       bench: of the same load.
       most: requests at each number of streams.
       policy: its folder.
     """
-    copy, rows = bench.folder / "endless", []
+    copy, rows, failed = bench.folder / "endless", [], []
     save_endless(policy, copy)
     requests = tuple(min(count, most) for count in bench.load.requests)
     for continuous in (False, True):
-        port = free_port()
-        with running(serve_command(copy, port, continuous=continuous), port, _READY) as server:
-            server.warm_up(str(copy), bench.load.new_tokens)
-            found = bench.ask(server.url, str(copy), requests, ignore_eos=False)
-        rows += serving_rows(system_of(continuous=continuous), STEERINGS["unsteered"], [found])
-    return rows
+        port, system = free_port(), system_of(continuous=continuous)
+        try:
+            with running(serve_command(copy, port, continuous=continuous), port, _READY) as server:
+                server.warm_up(str(copy), bench.load.new_tokens)
+                found = bench.ask(server.url, str(copy), requests, ignore_eos=False)
+        except (ValueError, OSError) as error:
+            bench.console.say(f"{system}: {error}", "yellow")
+            failed.append({"system": system, "error": str(error)})
+        else:
+            rows += serving_rows(system, STEERINGS["unsteered"], [found])
+    return rows, failed
 
 
 def versions(bench: Bench) -> dict[str, str]:

@@ -80,7 +80,9 @@ def scenario(
       requests: in all, at each of `streams`.
       max_tokens: of a reply, where the data set does not say.
     """
-    backend = {"kind": "openai_http", "target": url, "model": model, "http2": False}
+    backend: dict[str, Any] = {"kind": "openai_http", "target": url, "model": model, "http2": False}
+    # Whoever asks knows that the server is ready; on a busy machine a first answer may take long.
+    backend |= {"validate_backend": False, "timeout_connect": 60.0}
     if max_tokens is not None:
         backend["max_tokens"] = max_tokens
     return {

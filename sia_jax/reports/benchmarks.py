@@ -255,13 +255,15 @@ def _serving(record: dict[str, Any]) -> str:
         for name, row in shares.items()
     )
     targets = f"{_targets(record)}\n" if record["targets"] else ""
+    failed = ", ".join(one["system"] for one in record["failed"])
     return (
         f'## The server, shape "{record["shape"]}"\n\n{_run(record)}'
         f"The server writes {record['rows_of_engine']} replies at a time. Load generator, server and network "
         "share the cores; the engine by itself, in a process without HTTP, has them alone, and gets the same "
         "requests. Times are the load generator's: the first token is the first text that comes, the time "
         "between tokens is that from a reply's first text to its last, over its tokens but one.\n"
-        f"\n{targets}{table(columns, rows)}\n"
+        + (f"Failed, as the record says: {failed}.\n" if failed else "")
+        + f"\n{targets}{table(columns, rows)}\n"
         "Of all tokens of the server's replies:\n\n"
         f"{table(('replies', 'steered', 'shifted', 'values read a token'), steered)}"
     )

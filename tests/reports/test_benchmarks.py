@@ -90,8 +90,11 @@ def test_a_run_of_the_server_shows_its_speed_beside_its_engines_and_what_was_ste
         "rows_of_engine": 16,
         "rows": [row, other | {"steering": "unsteered"}],
         "targets": [target],
+        "failed": [{"system": "transformers serve, continuous batching", "error": "no room"}],
     }
     text = section(record)
+    assert "Failed, as the record says: transformers serve, continuous batching.\n" in text
+    assert "Failed" not in section(record | {"failed": []})
     assert "| server / its own engine, 16 streams, 20% | 0.91 | 0.9 | met |" in text
     assert "| 16 | sia serve | 20% | 1234 (1301) | 1352 | 0.91 | 81 | 120 | 8.3 | 10.0 | 13.3 |" in text
     assert (
