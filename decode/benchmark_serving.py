@@ -214,7 +214,7 @@ def make_pair(shape: Shape, prompts: int, folder: Path) -> _Pair:
         return _Pair(folder / "policy", folder / "value", tuple(invented_prompts(prompts)))
     world = world_models()
     lines = read_prompts(world / "prompts" / "test.jsonl").prompts
-    texts = [line.messages[-1]["content"] for line in lines]
+    texts = [line.messages[-1]["content"] for line in lines if line.messages is not None]
     return _Pair(
         world / "policy", world / "value-token", tuple(itertools.islice(itertools.cycle(texts), prompts))
     )
@@ -285,7 +285,8 @@ class Bench:
 
 def against_engine(bench: Bench, engine: sia_jax.Engine, server: Running) -> list[dict[str, Any]]:
     """Server and engine in turns, at each steering and number of streams."""
-    load, rows = bench.load, []
+    load = bench.load
+    rows: list[dict[str, Any]] = []
     for name, label in STEERINGS.items():
         numbers = request_fields(PRESETS[name], engine.terms)
         requests = [
@@ -332,7 +333,9 @@ def of_transformers(
       most: requests at each number of streams.
       policy: its folder.
     """
-    copy, rows, failed = bench.folder / "endless", [], []
+    rows: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    copy = bench.folder / "endless"
     save_endless(policy, copy)
     requests = tuple(min(count, most) for count in bench.load.requests)
     for continuous in (False, True):
