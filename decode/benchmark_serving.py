@@ -14,6 +14,7 @@ turns, and the medians are compared. `transformers serve` has the same policy, w
 A record for each goes to docs/benchmarks/ as soon as it is whole, and docs/benchmarks.md is made again.
 """
 
+import gc
 import itertools
 import json
 import math
@@ -187,6 +188,9 @@ def run(args: Args, shape: Shape, console: Terminal) -> None:
             console.say("the server and its engine compile ...")
             with running(server_words(served), served.port, _READY) as server:
                 engine.warmup()
+                # As the server does: the other side is not to be stopped for garbage alone.
+                gc.collect()
+                gc.freeze()
                 bench = Bench(args.guidellm, load, pair.prompts, folder, console)
                 rows = against_engine(bench, engine, server)
         failed: list[dict[str, str]] = []

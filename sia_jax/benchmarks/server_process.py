@@ -20,6 +20,8 @@ _ASKING = 5.0
 """Seconds that an answer of the server may take while it starts."""
 _ENDING = 60.0
 """And its end."""
+_FIRST = 300.0
+"""And its first reply."""
 _SHOWN = 2000
 """Characters of what a server that failed has said."""
 
@@ -59,7 +61,7 @@ class Running:
             json.dumps(body).encode(),
             {"Content-Type": "application/json"},
         )
-        with _opener().open(asked, timeout=_ENDING) as answer:
+        with _opener().open(asked, timeout=_FIRST) as answer:
             answer.read()
 
 
