@@ -12,7 +12,7 @@ _ENDLESS = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "pa
 """Samples as the other side does, over all ids, and no id ends a reply."""
 
 _CACHE = ("--cb-num-blocks", "128", "--cb-max-batch-tokens", "512")
-"""Room for 128 replies of 256 tokens with their prompts. Left to itself it takes nine tenths of the memory."""
+"""Room for 128 replies of 256 tokens with their prompts; by itself it takes nine tenths of the memory."""
 
 
 def save_endless(policy: Path, folder: Path) -> None:
