@@ -81,6 +81,8 @@ _COUNTERS = (
     "sia:shifted_tokens_total",
     "sia:values_read_total",
 )
+_UNBATCHED_STREAMS = 4
+"""At most, where `transformers serve` answers one after another: more of them only wait."""
 _READY = 600.0
 """Seconds that a server may take to load and compile, on a machine that is at something else too."""
 _RUN = 900.0
@@ -100,15 +102,12 @@ class Kind:
     least: int
     """Requests at each number of streams."""
     new_tokens: int
-    unbatched: int
-    """Requests at most that `transformers serve` gets at each number of streams; one after another, it takes
-    long for many."""
 
 
 KINDS = {
-    "world": Kind(start=0.0, max_length=256, rounds=2, least=8, new_tokens=128, unbatched=64),
-    "mini": Kind(start=2.0, max_length=256, rounds=1, least=4, new_tokens=64, unbatched=16),
-    "tiny": Kind(start=2.0, max_length=256, rounds=1, least=2, new_tokens=16, unbatched=4),
+    "world": Kind(start=0.0, max_length=256, rounds=2, least=8, new_tokens=128),
+    "mini": Kind(start=2.0, max_length=256, rounds=1, least=4, new_tokens=64),
+    "tiny": Kind(start=2.0, max_length=256, rounds=1, least=2, new_tokens=16),
 }
 Shape = Literal["world", "mini", "tiny"]
 
@@ -196,7 +195,7 @@ def run(args: Args, shape: Shape, console: Terminal) -> None:
         failed: list[dict[str, str]] = []
         if args.baseline and huggingface_baseline.is_available():
             console.say("transformers serve ...")
-            others, failed = of_transformers(bench, kind.unbatched, pair.policy)
+            others, failed = of_transformers(bench, kind, pair.policy)
             rows += others
         else:
             console.say("torch is not installed here, or --no-baseline: no transformers serve", "yellow")
@@ -256,27 +255,27 @@ class Bench:
     """guidellm's own."""
 
     def ask(
-        self, url: str, model: str, requests: tuple[int, ...] | None = None, *, ignore_eos: bool = True
+        self, url: str, model: str, load: Load | None = None, *, ignore_eos: bool = True
     ) -> list[Measured]:
         """What guidellm measures at each number of streams.
 
         Args:
           url: of the server.
           model: as it calls it.
-          requests: in all, at each number of streams; None: those of the load.
+          load: another than its own.
           ignore_eos: whether the server takes that field.
 
         Raises:
           ValueError: a request failed, or guidellm did.
         """
-        load, asked = self.load, requests or self.load.requests
+        load = load or self.load
         data = self.folder / "prompts.jsonl"
         write_prompts(data, self.prompts, load.new_tokens if ignore_eos else None)
         most = None if ignore_eos else load.new_tokens
-        wanted = scenario(url, model, data, self.folder / "report.json", load.streams, asked, most)
+        wanted = scenario(url, model, data, self.folder / "report.json", load.streams, load.requests, most)
         report = run_guidellm(self.guidellm, wanted, self.folder, _RUN)
         self.version = str(report["metadata"]["guidellm_version"])
-        found = read_report(report, load.streams, asked)
+        found = read_report(report, load.streams, load.requests)
         for one in found:
             if one.tokens != one.requests * load.new_tokens:
                 raise ValueError(
@@ -326,28 +325,31 @@ def against_engine(bench: Bench, engine: sia_jax.Engine, server: Running) -> lis
 
 
 def of_transformers(
-    bench: Bench, most: int, policy: Path
+    bench: Bench, kind: Kind, policy: Path
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """`transformers serve` on the same policy, unsteered: one request after another, and batched.
 
     Returns rows, and what failed and why: it is no reason to lose what was measured before.
 
     Args:
-      bench: of the same load.
-      most: requests at each number of streams.
+      bench: of the load, of which it gets a round.
+      kind: the load's.
       policy: its folder.
     """
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     copy = bench.folder / "endless"
     save_endless(policy, copy)
-    requests = tuple(min(count, most) for count in bench.load.requests)
     for continuous in (False, True):
+        streams = [count for count in bench.load.streams if continuous or count <= _UNBATCHED_STREAMS]
+        if not streams:
+            continue
+        load = Load.of_rounds(streams, 1, kind.least, kind.new_tokens, 1)
         port, system = free_port(), system_of(continuous=continuous)
         try:
             with running(serve_command(copy, port, continuous=continuous), port, _READY) as server:
                 server.warm_up(str(copy), bench.load.new_tokens)
-                found = bench.ask(server.url, str(copy), requests, ignore_eos=False)
+                found = bench.ask(server.url, str(copy), load, ignore_eos=False)
         except (ValueError, OSError) as error:
             bench.console.say(f"{system}: {error}", "yellow")
             failed.append({"system": system, "error": str(error)})
