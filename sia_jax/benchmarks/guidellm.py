@@ -3,9 +3,12 @@
 It lives in an environment of its own (`make bench-serve`); nothing here imports it.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,17 +125,26 @@ def run_guidellm(program: Path, asked: Mapping[str, Any], folder: Path, seconds:
     for inherited in ("PYTHONPATH", "PYTHONSAFEPATH"):
         environment.pop(inherited, None)
     words = [str(program.absolute()), "run", "--config", str(path), "--disable-console"]
-    try:
-        done = subprocess.run(
-            words, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds
-        )
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{program} is not there; `make bench-serve` installs it") from None
-    except subprocess.TimeoutExpired:
-        raise ValueError(f"guidellm took more than {seconds:.0f} s; ask for fewer requests") from None
-    if done.returncode or not report.is_file():
-        last = "\n".join((done.stdout + done.stderr).splitlines()[-_SHOWN_LINES:])
-        raise ValueError(f"guidellm ended with status {done.returncode}:\n{last}")
+    with tempfile.TemporaryFile("w+") as said:
+        try:
+            # A session of its own, for it starts processes of its own, which are to end with it.
+            process = subprocess.Popen(
+                words, cwd=folder, env=environment, stdout=said, stderr=said, start_new_session=True
+            )
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{program} is not there; `make bench-serve` installs it") from None
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise ValueError(f"guidellm took more than {seconds:.0f} s; ask for fewer requests") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        said.seek(0)
+        last = "\n".join(said.read().splitlines()[-_SHOWN_LINES:])
+    if status or not report.is_file():
+        raise ValueError(f"guidellm ended with status {status}:\n{last}")
     return parse_object(report.read_bytes(), str(report))
 
 

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,16 @@ def test_a_run_that_fails_or_takes_too_long_says_so(code: str, told: str, tmp_pa
     (tmp_path / "r.json").write_text("{}")  # of a run before
     with pytest.raises(ValueError, match=told):
         run_guidellm(program(tmp_path, code), asked(tmp_path), tmp_path, 1)
+
+
+def test_what_it_has_started_ends_with_it(tmp_path: Path) -> None:
+    code = f"sleep 60 & echo $! > {tmp_path}/child; exec sleep 60"
+    with pytest.raises(ValueError, match="took more than 1 s"):
+        run_guidellm(program(tmp_path, code), asked(tmp_path), tmp_path, 1)
+    child, late = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat"), time.monotonic() + 10
+    while child.exists() and child.read_text().rsplit(")", 1)[1].split()[0] != "Z":
+        assert time.monotonic() < late
+        time.sleep(0.05)
 
 
 def test_where_there_is_no_guidellm_it_is_said_what_installs_it(tmp_path: Path) -> None:
