@@ -4,6 +4,7 @@
 #   .venv-parity   borrows .venv and adds torch and peft, for the tests and benchmarks against PyTorch
 #   .venv-tpu      borrows .venv and adds libtpu, whose compiler runs without a TPU
 #   .venv-oldest   borrows .venv and puts the oldest transformers that is allowed before its own
+#   .venv-guidellm borrows .venv-parity and adds guidellm, which asks servers under load
 
 SHELL  := /bin/sh
 PYTHON ?= python3
@@ -26,11 +27,13 @@ VENV   := .venv$(SUFFIX)
 PARITY := .venv-parity$(SUFFIX)
 TPU    := .venv-tpu$(SUFFIX)
 OLDEST := .venv-oldest$(SUFFIX)
+GUIDELLM := .venv-guidellm$(SUFFIX)
 # The stamps are written last: an install that was cut short leaves none and is begun again from nothing.
 STAMP        := $(VENV)/.ready-$(FULL)
 PARITY_STAMP := $(PARITY)/.ready-$(FULL)
 TPU_STAMP    := $(TPU)/.ready-$(FULL)
 OLDEST_STAMP := $(OLDEST)/.ready-$(FULL)
+GUIDELLM_STAMP := $(GUIDELLM)/.ready-$(FULL)
 
 PIP := -m pip --disable-pip-version-check --no-input install -qq $(CONSTRAINTS:%=-c %)
 
@@ -41,7 +44,7 @@ GOLD := sia_jax.world.rewards:gold
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
 .PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds parity parity-env bench tokenizers fuzz soak \
-  docker-steps bench-training chromium pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
+  docker-steps bench-training bench-serve chromium pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
 help:
@@ -58,6 +61,7 @@ help:
 	@echo '  make parity          4 min  compare with PyTorch, transformers and peft  (adds torch, 2 min, once)'
 	@echo '  make bench          20 min  time the sampler and PyTorch                 (adds torch)'
 	@echo '  make bench-training 10 min  the same for training                        (adds torch)'
+	@echo '  make bench-serve    15 min  time the server and transformers serve       (adds torch and guidellm)'
 	@echo '  make world           2 h    make the embedded models again from a seed, in out/world/'
 	@echo '  make world-report    1 h    compare the methods on the embedded models   (docs/world.md)'
 	@echo '  make world-bounds   20 min  bounded tilts, and heads on the policy       (docs/world-bounds.md)'
@@ -268,6 +272,9 @@ bench: $(PARITY_STAMP)
 bench-training: $(PARITY_STAMP)
 	$(PARITY)/bin/python -m train.benchmark $(ARGS)
 
+bench-serve: $(PARITY_STAMP) $(GUIDELLM_STAMP)
+	$(PARITY)/bin/python -m decode.benchmark_serving --guidellm $(GUIDELLM)/bin/guidellm $(ARGS)
+
 tpu: tpu-training tpu-sampling
 
 tpu-training: $(TPU_STAMP)
@@ -277,7 +284,8 @@ tpu-sampling: $(TPU_STAMP)
 	$(TPU)/bin/python -m decode.compile_tpu $(ARGS)
 
 clean:
-	rm -rf .venv .venv-3.* .venv-parity .venv-parity-3.* .venv-tpu .venv-tpu-3.* .venv-oldest .venv-oldest-3.* build dist *.egg-info
+	rm -rf .venv .venv-3.* .venv-parity .venv-parity-3.* .venv-tpu .venv-tpu-3.* .venv-oldest .venv-oldest-3.*
+	rm -rf .venv-guidellm .venv-guidellm-3.* build dist *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -318,6 +326,14 @@ $(OLDEST_STAMP): $(STAMP) tests/oldest.txt
 	@$(OLDEST)/bin/python -c "$$BORROW" $(VENV) parity
 	@$(OLDEST)/bin/python -m pip --disable-pip-version-check --no-input install -qq --ignore-installed --no-deps \
 	  -r tests/oldest.txt
+	@touch $@
+
+# Its pins are its own: guidellm asks for an older click than the rest has. It is run by its command, never imported.
+$(GUIDELLM_STAMP): $(PARITY_STAMP) decode/guidellm.txt
+	@echo 'Building $(GUIDELLM): $(PARITY) plus guidellm …'
+	@$(PYTHON) -m venv --clear $(GUIDELLM)
+	@$(GUIDELLM)/bin/python -c "$$BORROW" $(PARITY) parity
+	@$(GUIDELLM)/bin/python -m pip --disable-pip-version-check --no-input install -qq --no-deps -r decode/guidellm.txt
 	@touch $@
 
 # Arguments: the environment to borrow, and the group of pyproject.toml to add, as requirements.txt.

@@ -15,6 +15,7 @@ import pytest
 import decode.benchmark
 import train.benchmark
 from decode import (
+    benchmark_serving,
     calibrate,
     chat,
     compare,
@@ -76,13 +77,14 @@ def every_program(bad: str, out: Path) -> list[tuple[Callable[[Any], None], Any]
         ),
         (measure.main, measure.Args(value=bad, data=Path(bad))),
         (serve.main, serve.Args(policy=bad, port=0)),
+        (benchmark_serving.main, benchmark_serving.Args(guidellm=Path(bad), out=out / "b")),
         (prepare.main, prepare.Args(format="jsonl", input=bad, tokenizer=bad, out=str(out / "p"))),
         (label.main, label.Args(input=bad, reward_model=(bad,), out=str(out / "l"))),
         (value_model.main, value_model.Args(data=Path(bad), base=bad, out=out / "v")),
     ]
 
 
-@pytest.mark.parametrize("number", range(15))
+@pytest.mark.parametrize("number", range(18))
 def test_a_hostile_name_in_an_error_is_text(
     number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,6 +356,10 @@ def writers(folder: Path) -> dict[str, tuple[Case, AbstractContextManager[None]]
         ),
         "demo": ((demo.main, demo.Args(out=out)), locked(folders=(out,))),
         "benchmark": ((decode.benchmark.main, decode.benchmark.Args(out=out)), locked(folders=(out,))),
+        "the server's": (
+            (benchmark_serving.main, benchmark_serving.Args(guidellm=Path(__file__), out=out)),
+            locked(folders=(out,)),
+        ),
         "training's": ((train.benchmark.main, train.benchmark.Args(out=out)), locked(folders=(out,))),
         "prepare": (
             (prepare.main, prepare.Args(format="jsonl", input="none", tokenizer="none", out=str(out))),

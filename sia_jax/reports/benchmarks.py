@@ -22,8 +22,8 @@ def write_page(records: Path, page: Path) -> None:
     head = (
         "# Benchmarks\n\n"
         "Made by `decode.benchmark`, `decode.benchmark_gpu`, `decode.benchmark_compile`, "
-        "`decode.benchmark_engine` and `train.benchmark` from the records in `benchmarks/`; not edited by "
-        "hand.\n"
+        "`decode.benchmark_engine`, `decode.benchmark_serving` and `train.benchmark` from the records in "
+        "`benchmarks/`; not edited by hand.\n"
         "A floor is the larger of bytes over bandwidth and FLOPs over peak, both measured in the same run.\n"
     )
     write_text(page, "\n".join([head, *map(section, newest.values())]))
@@ -230,6 +230,45 @@ def _engine(record: dict[str, Any]) -> str:
     )
 
 
+def _serving(record: dict[str, Any]) -> str:
+    columns = (
+        *("streams", "server", "replies", "tokens/s (best)", "its engine alone", "server / engine"),
+        *("ms to the first token, p50", "p95", "ms between tokens, p50", "p95", "tokens a chunk"),
+    )
+    rows = (
+        (
+            str(row["streams"]),
+            row["system"],
+            row["steering"],
+            f"{row['tokens_per_second']:.0f} ({row['best_tokens_per_second']:.0f})",
+            f"{row['engine_tokens_per_second']:.0f}" if "of_engine" in row else "",
+            f"{row['of_engine']:.2f}" if "of_engine" in row else "",
+            *(f"{row['first_token_ms'][name]:.0f}" for name in ("p50", "p95")),
+            *(f"{row['between_tokens_ms'][name]:.1f}" for name in ("p50", "p95")),
+            f"{row['tokens_per_chunk']:.1f}",
+        )
+        for row in record["rows"]
+    )
+    shares = {row["steering"]: row for row in record["rows"] if "steered" in row}
+    steered = (
+        (name, f"{row['steered']:.1%}", f"{row['shifted']:.1%}", f"{row['values_read']:.2f}")
+        for name, row in shares.items()
+    )
+    targets = f"{_targets(record)}\n" if record["targets"] else ""
+    failed = ", ".join(one["system"] for one in record["failed"])
+    return (
+        f'## The server, shape "{record["shape"]}"\n\n{_run(record)}'
+        f"The server writes {record['rows_of_engine']} replies at a time. Load generator, server and network "
+        "share the cores; the engine by itself, in a process without HTTP, has them alone, and gets the same "
+        "requests. Times are the load generator's: the first token is the first text that comes, the time "
+        "between tokens is that from a reply's first text to its last, over its tokens but one.\n"
+        + (f"Failed, as the record says: {failed}.\n" if failed else "")
+        + f"\n{targets}{table(columns, rows)}\n"
+        "Of all tokens of the server's replies:\n\n"
+        f"{table(('replies', 'steered', 'shifted', 'values read a token'), steered)}"
+    )
+
+
 def _decode_step(record: dict[str, Any]) -> str:
     rows = (
         (
@@ -318,5 +357,6 @@ _SECTIONS = {
     "gpu": _gpu,
     "sampler": _sampler,
     "sampler_sweep": _sampler_sweep,
+    "serving": _serving,
     "training": _training,
 }

@@ -141,33 +141,41 @@ class Exchange:
         return await self._run(lambda: encoded(body | self._prompt_ids()))
 
     async def frames(self) -> AsyncGenerator[bytes, None]:
-        """The frames of a stream; what goes wrong is a frame too."""
+        """The frames of a stream, those that come together as one; what goes wrong is a frame too."""
         try:
-            async for chunk in self._chunks():
-                yield frame(chunk)
+            async for chunks, end in self._chunks():
+                yield b"".join([*map(frame, chunks), *[DONE] * end])
         except Exception as error:
             self._failed = True
             if not isinstance(error, ApiError):
                 logging.getLogger(__name__).exception("a stream failed")
                 error = unexpected()
-            yield frame(error.body())
-        yield DONE
+            yield frame(error.body()) + DONE
 
-    async def _chunks(self) -> AsyncIterator[dict[str, Any]]:
+    async def _chunks(self) -> AsyncIterator[tuple[list[dict[str, Any]], bool]]:
+        """What each part comes to, and whether it is the end: to send costs more than what is sent."""
         opened: set[int] = set()
         extra = self._prompt_ids()
+        new: list[dict[str, Any]] = []
         async for part in self._parts(whole=False):
+            choices: list[dict[str, Any]] = []
             if part.index not in opened:
                 opened.add(part.index)
-                for choice in await self._run(lambda part=part: self._openings(part.index)):
-                    yield self._chunk([choice]) | extra
-                    extra = {}
+                choices += await self._run(lambda part=part: self._openings(part.index))
             if part.text or part.reason or (part.spoken and self._details_wanted):
-                choice = await self._run(lambda part=part: self._choice(part, whole=False))
-                yield self._chunk([choice]) | extra
+                choices.append(await self._run(lambda part=part: self._choice(part, whole=False)))
+            for choice in choices:
+                new.append(self._chunk([choice]) | extra)
                 extra = {}
+            if new and not self._is_last(part):
+                yield new, False
+                new = []
         if self._body.include_usage:
-            yield self._chunk([]) | {"usage": self._usage()}
+            new.append(self._chunk([]) | {"usage": self._usage()})
+        yield new, True
+
+    def _is_last(self, part: _Part) -> bool:
+        return part.reason is not None and len(self._replies) == self._plan.choices
 
     def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         found = {**self._head, "object": self._form.chunk, "choices": choices}
@@ -195,7 +203,11 @@ class Exchange:
                 reason = REASONS[piece.reply.finish_reason]
                 self._replies[index] = piece.reply
             text = piece.reply.text if whole and piece.reply is not None else piece.text
-            spoken = await self._run(lambda index=index, piece=piece: self._tell(index, piece))
+            spoken: list[Spoken] = []
+            if self._details_wanted:
+                spoken = await self._run(lambda index=index, piece=piece: self._tell(index, piece))
+            else:
+                self._tellings[index].pass_over(piece)
             yield _Part(index, text, spoken, reason)
 
     def _tell(self, index: int, piece: Piece) -> list[Spoken]:

@@ -4,15 +4,24 @@ Replies are counted, n of a request, as vLLM does. docs/serving.md lists the nam
 """
 
 import math
-from collections.abc import Callable, Iterator
+import threading
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sia_jax.extras import installed_with
 
 with installed_with("serve"):
     from prometheus_client import CollectorRegistry, Counter, Histogram
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+        Metric,
+    )
     from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+    from prometheus_client.utils import floatToGoString
 
 if TYPE_CHECKING:
     from sia_jax.engine.reply import Reply
@@ -30,7 +39,6 @@ OTHER = "other"
 
 _HISTOGRAMS = {
     "vllm:time_to_first_token_seconds": (_SECONDS, "From handing in a request to a reply's first token."),
-    "vllm:inter_token_latency_seconds": (_SECONDS, "Between two tokens of a reply."),
     "vllm:request_time_per_output_token_seconds": (_SECONDS, "The same, on average over a reply."),
     "vllm:e2e_request_latency_seconds": (_LONG_SECONDS, "From handing in a request to a whole reply."),
     "vllm:request_queue_time_seconds": (_LONG_SECONDS, "Until a reply has a row."),
@@ -83,6 +91,10 @@ class Metrics:
             name: Histogram(name, text, labels, buckets=buckets, registry=registry).labels(**labels)
             for name, (buckets, text) in _HISTOGRAMS.items()
         }
+        self._gaps = Gaps(
+            "vllm:inter_token_latency_seconds", "Between two tokens of a reply.", model_name, _SECONDS
+        )
+        registry.register(self._gaps)
         self._counters = {
             name: Counter(name, text, labels, registry=registry).labels(**labels)
             for name, text in _COUNTERS.items()
@@ -139,9 +151,7 @@ class Metrics:
             return
         if first:
             self._observe("vllm:time_to_first_token_seconds", timing_s)
-        gap = 0.0 if first else timing_s / tokens
-        for _ in range(tokens - first):
-            self._observe("vllm:inter_token_latency_seconds", gap)
+        self._gaps.observe(0.0 if first else timing_s / tokens, tokens - first)
 
     def finished(self, reply: "Reply | None", reason: str) -> None:
         """A reply ended.
@@ -230,6 +240,42 @@ _TOTALS: dict[str, tuple[str, Callable[["Statistics"], float]]] = {
     "sia:value_calls": ("Passes of the value model, each of several rows.", lambda now: now.value_calls),
     "sia:admissions": ("Calls in which prompts were read.", lambda now: now.admissions),
 }
+
+
+class Gaps:
+    """A histogram in which many equal numbers are counted at once, for they come with every piece of a reply.
+
+    Args:
+      name: of the metric.
+      text: what it is.
+      model_name: its label.
+      buckets: upper bounds, which belong to them; a last one has all.
+    """
+
+    def __init__(self, name: str, text: str, model_name: str, buckets: Sequence[float]):
+        self._name, self._text, self._model_name, self._buckets = name, text, model_name, tuple(buckets)
+        self._counts = [0] * (len(buckets) + 1)
+        self._sum = 0.0
+        self._lock = threading.Lock()
+
+    def observe(self, value: float, count: int) -> None:
+        """Count a number so many times."""
+        with self._lock:
+            self._counts[bisect_left(self._buckets, value)] += count
+            self._sum += value * count
+
+    def collect(self) -> Iterator[Metric]:
+        """For prometheus_client."""
+        with self._lock:
+            counts, total = list(self._counts), self._sum
+        family = HistogramMetricFamily(self._name, self._text, labels=["model_name"])
+        bounds = [floatToGoString(bound) for bound in (*self._buckets, math.inf)]
+        family.add_metric([self._model_name], list(zip(bounds, accumulate(counts), strict=True)), total)
+        yield family
+
+    def describe(self) -> list[Any]:
+        """Its name is known."""
+        return list(self.collect())
 
 
 class _OfEngine:

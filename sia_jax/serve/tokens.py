@@ -69,6 +69,11 @@ class Telling:
         self.told += len(ready)
         return ready
 
+    def pass_over(self, piece: Piece) -> None:
+        """Count the tokens of a piece as told, where nobody asks for more than their number."""
+        whole = piece.reply
+        self.told = self.told + len(piece.tokens) if whole is None else max(self.told, len(whole.tokens))
+
     def _spoken(self, ids: Any, texts: Sequence[str], record: Any) -> list[Spoken]:
         found = []
         for place, (id_, text) in enumerate(zip(ids, texts, strict=True)):

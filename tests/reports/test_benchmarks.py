@@ -63,3 +63,42 @@ def test_a_gpu_run_shows_rates_floors_kernels_and_what_was_not_timed():
     assert "| 16 | dense (7 tokens differ) | 2401" in text
     assert "9 kernels; one ran for 200.0 of 300.0 ms" in text
     assert "| `gemm_fusion_dot` | 4 | 12500.0 | 25% |" in text
+
+
+def test_a_run_of_the_server_shows_its_speed_beside_its_engines_and_what_was_steered():
+    row = {
+        "system": "sia serve",
+        "steering": "20%",
+        "streams": 16,
+        "requests": 32,
+        "tokens_per_second": 1234.4,
+        "best_tokens_per_second": 1300.6,
+        "tokens_per_chunk": 13.26,
+        "first_token_ms": {"p50": 81.4, "p95": 120.2},
+        "between_tokens_ms": {"p50": 8.31, "p95": 9.96},
+        "engine_tokens_per_second": 1352.2,
+        "of_engine": 0.913,
+        "steered": 0.2041,
+        "shifted": 0.031,
+        "values_read": 2.04,
+    }
+    own = {"engine_tokens_per_second", "of_engine", "steered", "shifted", "values_read"}
+    other = {name: x for name, x in row.items() if name not in own} | {"system": "transformers serve"}
+    target = {"name": "server / its own engine, 16 streams, 20%", "value": 0.913, "target": 0.9, "met": True}
+    record = json.loads(max(DOCS.glob("benchmarks/*-engine.json")).read_text()) | {
+        "kind": "serving",
+        "rows_of_engine": 16,
+        "rows": [row, other | {"steering": "unsteered"}],
+        "targets": [target],
+        "failed": [{"system": "transformers serve, continuous batching", "error": "no room"}],
+    }
+    text = section(record)
+    assert "Failed, as the record says: transformers serve, continuous batching.\n" in text
+    assert "Failed" not in section(record | {"failed": []})
+    assert "| server / its own engine, 16 streams, 20% | 0.91 | 0.9 | met |" in text
+    assert "| 16 | sia serve | 20% | 1234 (1301) | 1352 | 0.91 | 81 | 120 | 8.3 | 10.0 | 13.3 |" in text
+    assert (
+        "| 16 | transformers serve | unsteered | 1234 (1301) |  |  | 81 | 120 | 8.3 | 10.0 | 13.3 |" in text
+    )
+    assert "| 20% | 20.4% | 3.1% | 2.04 |" in text
+    assert "The server writes 16 replies at a time" in text

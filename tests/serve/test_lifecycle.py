@@ -1,5 +1,6 @@
 """A server starts when its engine is warm, drains when it is told to end, and leaves nothing behind."""
 
+import gc
 import http.client
 import os
 import signal
@@ -36,6 +37,17 @@ def test_it_listens_at_once_and_is_ready_only_when_the_engine_is_warm() -> None:
         until(lambda: service.state == State.READY)
         assert server.get("/health") == (200, {"status": "ready"})
         assert server.said[0].startswith("ready after ")
+
+
+def test_once_it_is_ready_what_it_has_is_not_looked_through_for_garbage() -> None:
+    service = TinyService()
+    with running(service) as server:
+        until(lambda: service.state == State.READY)
+        assert gc.get_freeze_count() > 10_000
+        service.engine.release.set()
+        server.server.end()
+        assert server.ended()
+    assert gc.get_freeze_count() == 0
 
 
 def test_what_runs_ends_and_what_is_new_is_answered_while_it_drains() -> None:

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sia_jax.serve.metrics import Metrics
+from sia_jax.serve.metrics import Gaps, Metrics
 from tests.support.tiny_app import StubEngine
 
 VLLM = {
@@ -107,6 +107,27 @@ def test_first_tokens_are_replies_and_inter_token_times_are_tokens_less_one() ->
     assert found["sia:value_tokens_total"] == 2 * steered
     assert found["sia:shifted_tokens_total"] == sum(length // 3 // 2 for length in lengths)
     assert found["sia:request_steered_ratio_count"] == len(lengths)
+
+
+def test_equal_gaps_that_are_counted_at_once_are_as_if_each_were_observed() -> None:
+    bounds, rng = (0.01, 0.1, 1.0), random.Random(0)
+    registries = CollectorRegistry(), CollectorRegistry()
+    gaps = Gaps("gap_seconds", "Between.", "tiny", bounds)
+    registries[0].register(gaps)
+    labels = {"model_name": "tiny"}
+    each = Histogram("gap_seconds", "Between.", labels, buckets=bounds, registry=registries[1])
+    for _ in range(60):
+        value, count = rng.choice([0.0, 0.01, 0.05, 0.1, 0.5, 1.0, 3.0]), rng.randint(0, 9)
+        gaps.observe(value, count)
+        for _ in range(count):
+            each.labels(**labels).observe(value)
+    one, other = (
+        [line for line in generate_latest(registry).decode().splitlines() if "_created" not in line]
+        for registry in registries
+    )
+    assert [line for line in one if "_sum" not in line] == [line for line in other if "_sum" not in line]
+    sums = [float(line.split()[-1]) for lines in (one, other) for line in lines if "_sum" in line]
+    assert sums[0] == pytest.approx(sums[1])
 
 
 REASONS = ("stop", "length", "abort", "error")

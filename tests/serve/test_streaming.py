@@ -1,8 +1,10 @@
 """Streams of both routes: what the pieces come to, and how they end."""
 
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import ANY
 
 import httpx
 import pytest
@@ -215,6 +217,35 @@ def test_an_engine_that_fails_ends_its_streams_with_an_error_and_the_server_is_d
         refused = server.post(route, ROUTES[route])
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) > 0
+
+
+def sent(server: Served, route: str, **fields: Any) -> list[str]:
+    """What a stream sends in one go each time: the chunks of HTTP."""
+    body = json.dumps(ROUTES[route] | {"stream": True, "seed": 3, "max_tokens": 60, **fields}).encode()
+    head = f"POST {route} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), SECONDS) as one:
+        one.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        found = b"".join(iter(lambda: one.recv(65536), b""))
+    rest, parts = found.split(b"\r\n\r\n", 1)[1], []
+    while size := int((line := rest.split(b"\r\n", 1)[0]), 16):
+        begin = len(line) + 2
+        parts.append(rest[begin : begin + size].decode())
+        rest = rest[begin + size + 2 :]
+    return parts
+
+
+def test_what_comes_together_is_sent_together(server: Served, route: str) -> None:
+    parts = sent(server, route, stream_options={"include_usage": True})
+    counts = [part.count("data: ") for part in parts]
+    opening = 1 if "chat" in route else 0
+    assert counts == [1 + opening, *[1] * (len(parts) - 2), 3]
+    assert parts[-1].endswith("data: [DONE]\n\n")
+    assert len(parts) > 5
+    assert [json.loads(line[6:]) for line in "".join(parts).split("\n\n")[:-2]] == [
+        chunk | dict.fromkeys(("id", "created"), ANY)
+        for chunk in frames(server, route, stream_options={"include_usage": True})
+    ]
 
 
 def test_the_official_client_reads_both_streams(server: Served) -> None:

@@ -72,3 +72,13 @@ def test_without_texts_every_token_is_told_as_it_comes() -> None:
     for piece in pieces_of(ids, (), random.Random(0)):
         assert [one.id for one in telling.push(piece)] == piece.tokens.tolist()
     assert telling.told == len(ids)
+
+
+@pytest.mark.parametrize("stops", [(), ("the ",), ("bread the",)])
+def test_tokens_that_nobody_asks_about_are_counted_as_those_that_are_told(stops: tuple[str, ...]) -> None:
+    ids = list(tokenizer().encode("bread and then the bread there", add_special_tokens=False))
+    told, counted = Telling(None), Telling(None)
+    for piece in pieces_of(ids, stops, random.Random(1)):
+        told.push(piece)
+        counted.pass_over(piece)
+        assert counted.told == told.told > 0
