@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI makes of the routes, with bodies, answers and limits as they are here."""
+"""The OpenAPI document: what FastAPI makes of the routes, with bodies, answers and limits as they are."""
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy

@@ -12,17 +12,18 @@ from sia_jax.serve.settings import Settings
 from tests.support.served import Served, served
 
 HELLO = [{"role": "user", "content": "hello"}]
-ALL = {"model": "tiny-sia", "n": 2, "max_tokens": 9, "return_token_ids": True}
-TRACE = {"sia": {"threshold": "-inf", "trace": True}}
+ALL = {"model": "tiny-sia", "n": 2, "seed": 1, "max_tokens": 9, "return_token_ids": True}
+SHOWN = {"sia": {"threshold": "-inf", "trace": True}}
+CHAT = {"messages": HELLO, "logprobs": True, "top_logprobs": 5}
 ASKED: list[tuple[str, str, dict[str, Any] | None]] = [
     ("post", "/v1/completions", {"model": "tiny", "prompt": "a"}),
-    ("post", "/v1/completions", {**ALL, **TRACE, "prompt": ["bread", "café"], "echo": True, "logprobs": 5}),
+    ("post", "/v1/completions", {**ALL, **SHOWN, "prompt": ["bread", "café"], "echo": True, "logprobs": 5}),
     ("post", "/v1/completions", {"model": "tiny", "prompt": [5, 6], "echo": True, "max_tokens": 0}),
     ("post", "/v1/chat/completions", {"model": "tiny", "messages": HELLO}),
     (
         "post",
         "/v1/chat/completions",
-        {**ALL, **TRACE, "messages": HELLO, "logprobs": True, "top_logprobs": 5},
+        {**ALL, **SHOWN, "messages": HELLO, "logprobs": True, "top_logprobs": 5},
     ),
     ("post", "/tokenize", {"prompt": "a", "return_token_strs": True}),
     ("post", "/tokenize", {"messages": HELLO}),

@@ -1,15 +1,8 @@
 """The program in a process of its own, on the embedded models: it answers as an engine made alike does."""
 
 import asyncio
-import os
 import re
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,10 +15,10 @@ import sia_jax
 from decode import serve
 from sia_jax.engine.reply import Reply
 from sia_jax.runs import runner
+from tests.support.server_process import server_process
 
 pytestmark = pytest.mark.long
 
-ROOT = Path(__file__).parents[2]
 ARGS = serve.Args(port=0, rows=4, max_length=512, top_logprobs=5)
 ASKED: list[dict[str, Any]] = [
     {"model": "world", "seed": 1, "temperature": 0.8},
@@ -46,41 +39,9 @@ HELLO: Any = [{"role": "user", "content": "How do I keep basil alive in winter?"
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """Of a server that is ready; told to end, it ends with status 0 and has nothing to complain of."""
-    words = ["--port", "0", "--rows", "4", "--max-length", "512", "--top-logprobs", "5"]
-    environment = os.environ | {"SIA_JAX_COMPILATION_CACHE": "off", "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "decode.serve", *words],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    said: list[str] = []
-    assert process.stdout is not None
-    assert process.stderr is not None
-    errors = process.stderr
-    reading = threading.Thread(target=lambda: said.extend(errors), daemon=True)
-    reading.start()
-    try:
-        found = next(filter(None, (re.search(r"The page: (\S+)/$", line) for line in process.stdout)))[1]
-        late = time.monotonic() + 300
-        while httpx.get(f"{found}/health").status_code != 200:
-            assert process.poll() is None, said
-            assert time.monotonic() < late
-            time.sleep(0.2)
-        yield found
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-        reading.join(10)
-        assert not [line for line in said if "Traceback" in line], said
-        assert not [line for line in said if "basil" in line], "the log has prompts"
-    finally:
-        process.kill()
-        process.wait()
-        reading.join(10)
-        process.stdout.close()
-        errors.close()
+    with server_process("--rows", "4", "--max-length", "512", "--top-logprobs", "5") as server:
+        yield server.url
+    assert not [line for line in server.said if "basil" in line], "the log has prompts"
 
 
 @pytest.fixture(scope="module")
