@@ -68,13 +68,18 @@ class SteeringUsage(Answer):
 
 
 class Usage(Answer):
-    """Tokens."""
+    """Tokens up to a chunk."""
 
     prompt_tokens: Number
     completion_tokens: Number
     total_tokens: Number
     prompt_tokens_details: CachedTokens
     completion_tokens_details: ReasoningTokens
+
+
+class SteeredUsage(Usage):
+    """Tokens, and what was steered."""
+
     sia: SteeringUsage
 
 
@@ -141,20 +146,41 @@ class ChatLogprobs(Answer):
     refusal: None
 
 
-class Choice(Answer):
-    """What both kinds have."""
+class Part(Answer):
+    """What the choices of whole responses and of chunks have."""
 
     index: Number
-    finish_reason: Reason
     token_ids: list[Number] = []
     sia: Trace = Trace(trace=[])
 
 
-class CompletionChoice(Choice):
-    """Of /v1/completions."""
+class CompletionPart(Part):
+    """Of a chunk of /v1/completions."""
 
     text: str
     logprobs: CompletionLogprobs | None
+    finish_reason: Reason | None
+
+
+class CompletionChoice(CompletionPart):
+    """Of /v1/completions."""
+
+    finish_reason: Reason
+
+
+class ChatDelta(Answer):
+    """What is new of a message; the role in its first chunk."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str = ""
+
+
+class ChatPart(Part):
+    """Of a chunk of /v1/chat/completions."""
+
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: Reason | None
 
 
 class ChatMessage(Answer):
@@ -165,21 +191,21 @@ class ChatMessage(Answer):
     refusal: None
 
 
-class ChatChoice(Choice):
+class ChatChoice(Part):
     """Of /v1/chat/completions."""
 
     message: ChatMessage
     logprobs: ChatLogprobs | None
+    finish_reason: Reason
 
 
 class Generated(Answer):
-    """What both whole responses have."""
+    """What all that is generated has."""
 
     id: str
     created: Number
     model: str
     sia: Seed
-    usage: Usage
     prompt_token_ids: list[Number] | list[list[Number]] = []
 
 
@@ -188,6 +214,15 @@ class CompletionAnswer(Generated):
 
     object: Literal["text_completion"]
     choices: list[CompletionChoice]
+    usage: SteeredUsage
+
+
+class CompletionChunk(Generated):
+    """Of a stream of /v1/completions."""
+
+    object: Literal["text_completion"]
+    choices: list[CompletionPart]
+    usage: SteeredUsage | Usage | None = None
 
 
 class ChatAnswer(Generated):
@@ -195,6 +230,15 @@ class ChatAnswer(Generated):
 
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
+    usage: SteeredUsage
+
+
+class ChatChunk(Generated):
+    """Of a stream of /v1/chat/completions."""
+
+    object: Literal["chat.completion.chunk"]
+    choices: list[ChatPart]
+    usage: SteeredUsage | Usage | None = None
 
 
 class ModelAnswer(Answer):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +20,7 @@ with installed_with("serve"):
 BODIES: tuple[type[Body], ...] = (CompletionBody, ChatBody, TokenizeBody, DetokenizeBody)
 _OF_BODIES = (400, 404, 408, 413)
 """What is wrong with a body, or with its coming."""
+_GENERATING = (*_OF_BODIES, 500, 503)
 _TEXT = {"schema": {"type": "string"}}
 _BEARER = "bearer"
 _DIGITS = "^[0-9]{1,10}$"
@@ -33,14 +34,15 @@ class Told:
     success: type[BaseModel] | None
     """None: a text."""
     errors: tuple[int, ...] = ()
-    streams: bool = False
-    other: Mapping[int, type[BaseModel]] | None = None
+    chunk: type[BaseModel] | None = None
+    """Of its streams."""
+    other: Mapping[int, type[BaseModel]] = field(default_factory=dict)
     """Answers of other statuses that are no errors in shape."""
 
 
 ROUTES: Mapping[tuple[str, str], Told] = {
-    ("post", "/v1/completions"): Told(answers.CompletionAnswer, (*_OF_BODIES, 500, 503), streams=True),
-    ("post", "/v1/chat/completions"): Told(answers.ChatAnswer, (*_OF_BODIES, 500, 503), streams=True),
+    ("post", "/v1/completions"): Told(answers.CompletionAnswer, _GENERATING, answers.CompletionChunk),
+    ("post", "/v1/chat/completions"): Told(answers.ChatAnswer, _GENERATING, answers.ChatChunk),
     ("post", "/tokenize"): Told(answers.TokenizeAnswer, (*_OF_BODIES, 500)),
     ("post", "/detokenize"): Told(answers.DetokenizeAnswer, (*_OF_BODIES, 500)),
     ("get", "/v1/models"): Told(answers.ModelsAnswer),
@@ -84,10 +86,10 @@ def describe(app: FastAPI, service: Service, *, keyed: bool) -> None:
 
 def _responses(told: Told, locked: bool) -> dict[str, Any]:
     success = {"text/plain": _TEXT} if told.success is None else _json(told.success)
-    if told.streams:
-        success["text/event-stream"] = _TEXT
+    if told.chunk is not None:
+        success["text/event-stream"] = {"schema": _event(told.chunk)}
     found = {200: {"description": "OK", "content": success}}
-    for status, kind in (told.other or {}).items():
+    for status, kind in told.other.items():
         found[status] = {"description": HTTPStatus(status).phrase, "content": _json(kind)}
     for status in (*told.errors, *((401,) if locked else ())):
         found[status] = {
@@ -97,13 +99,25 @@ def _responses(told: Told, locked: bool) -> dict[str, Any]:
     return {str(status): found[status] for status in sorted(found)}
 
 
+def _event(chunk: type[BaseModel]) -> dict[str, Any]:
+    """Of each event of a stream: a chunk, an error that ends it, or the word that nothing follows."""
+    data = {"anyOf": [_reference(chunk), _reference(answers.ErrorAnswer)]}
+    whole = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
+    event = {"data": {"anyOf": [{"const": "[DONE]"}, whole]}}
+    return {"type": "object", "required": ["data"], "properties": event}
+
+
 def _json(kind: type[BaseModel]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": REFERENCE.format(model=kind.__name__)}}}
+    return {"application/json": {"schema": _reference(kind)}}
+
+
+def _reference(kind: type[BaseModel]) -> dict[str, Any]:
+    return {"$ref": REFERENCE.format(model=kind.__name__)}
 
 
 def _schemas(service: Service) -> dict[str, Any]:
-    told = [kind for one in ROUTES.values() for kind in (one.success, *(one.other or {}).values()) if kind]
-    kinds = dict.fromkeys([*BODIES, *told, answers.ErrorAnswer])
+    told = [kind for one in ROUTES.values() for kind in (one.success, one.chunk, *one.other.values())]
+    kinds = dict.fromkeys([*BODIES, *filter(None, told), answers.ErrorAnswer])
     _, made = models_json_schema([(kind, "validation") for kind in kinds], ref_template=REFERENCE)
     schemas: dict[str, Any] = deepcopy(made["$defs"])
     for kind in BODIES:
@@ -119,10 +133,10 @@ def _limit(fields: dict[str, Any], service: Service) -> None:
     top, ids = service.max_top_logprobs, service.engine.policy.config.vocab_size - 1
     most = {
         **{"n": settings.max_n, "max_tokens": new, "max_completion_tokens": new, "min_tokens": new},
-        **{"logprobs": top, "top_logprobs": top, "prompt": ids, "tokens": ids, "stop_token_ids": ids},
+        **{"logprobs": top, "top_logprobs": top, "prompt": ids, "tokens": ids},
     }
-    for name, field in fields.items():
-        for part in _parts(field):
+    for name, schema in fields.items():
+        for part in _parts(schema):
             kind = part.get("type")
             if name == "model" and kind == "string":
                 part["enum"] = list(service.presets)

@@ -66,6 +66,7 @@ _PROMPT_SCHEMA = {
         {"type": "array", "items": _IDS_SCHEMA, "minItems": 1},
     ]
 }
+_EXAMPLE = "How do I bake bread?"
 _MESSAGE_SCHEMA = {
     "type": "object",
     "required": ["role", "content"],
@@ -92,7 +93,7 @@ _MESSAGE_SCHEMA = {
 }
 _Messages = Annotated[
     list[Annotated[dict[str, Any], WithJsonSchema(_MESSAGE_SCHEMA)]],
-    Field(min_length=1, examples=[[{"role": "user", "content": "How do I bake bread?"}]]),
+    Field(min_length=1, examples=[[{"role": "user", "content": _EXAMPLE}]]),
 ]
 _StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 _StopTexts = Annotated[list[_StopText], Field(max_length=MAX_STOPS)]
@@ -187,7 +188,9 @@ class Generating(Body):
 class CompletionBody(Generating):
     """Of /v1/completions."""
 
-    prompt: Annotated[Any, BeforeValidator(_prompt), WithJsonSchema(_PROMPT_SCHEMA)]
+    prompt: Annotated[
+        Any, BeforeValidator(_prompt), WithJsonSchema(_PROMPT_SCHEMA), Field(examples=[_EXAMPLE])
+    ]
     """See `Prompt`."""
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None

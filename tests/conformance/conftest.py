@@ -7,7 +7,7 @@ import pytest
 from tests.support.server_process import ServerProcess, server_process
 
 KEY = "a-key-of-the-conformance-tests"
-ROWS = ("--rows", "4", "--max-length", "512", "--top-logprobs", "5")
+ROWS = ("--rows", "4", "--max-length", "256", "--top-logprobs", "5")
 
 Tell = Callable[[str, int, str], None]
 """What was compared, in how many requests, and what came of it."""

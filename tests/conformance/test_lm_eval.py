@@ -142,7 +142,7 @@ def test_greedy_replies_are_those_of_transformers_or_of_the_steered_engine(
 @pytest.fixture(scope="module")
 def steered() -> Iterator[Callable[[dict[str, Any]], str]]:
     """What an engine made alike says to the question of a sample, as the program steers by default."""
-    args = serve.Args(port=0, rows=4, max_length=512, top_logprobs=5)
+    args = serve.Args(port=0, rows=4, max_length=256, top_logprobs=5)
     sampling = serve.sampling_args(args)
     with serve.make_engine(args, sampling, runner.load_models(sampling)) as engine:
 

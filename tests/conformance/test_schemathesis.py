@@ -64,7 +64,7 @@ def check(found: dict[str, Any], what: str, tell: Tell) -> None:
 
 def test_the_routes_over_a_stub_keep_to_the_document(tmp_path: Path, tell: Tell) -> None:
     with served(key=KEY) as server:
-        found = schemathesis(server.url, tmp_path, examples=100, seconds=100)
+        found = schemathesis(server.url, tmp_path, examples=40, seconds=100)
         wait_until(lambda: server.service.admission.requests == 0)
         assert server.service.admission.tokens == 0
     check(found, "a stub engine", tell)

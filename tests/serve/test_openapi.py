@@ -65,6 +65,23 @@ def test_an_answer_has_the_shape_that_is_told(
     TypeAdapter(kind).validate_json(answer.content, strict=True)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"), [(path, body) for method, path, body in ASKED if body and path.startswith("/v1/")]
+)
+@pytest.mark.parametrize("options", [None, {"include_usage": True, "continuous_usage_stats": True}])
+def test_a_chunk_has_the_shape_that_is_told(
+    server: Served, path: str, body: dict[str, Any], options: Any
+) -> None:
+    kind = ROUTES["post", path].chunk
+    assert kind is not None
+    answer = server.post(path, {**body, "stream": True, "stream_options": options})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *chunks, done = answer.text.removesuffix("\n\n").split("\n\n")
+    assert done == "data: [DONE]"
+    for chunk in chunks:
+        TypeAdapter(kind).validate_json(chunk.removeprefix("data: "), strict=True)
+
+
 def test_the_fields_tell_the_limits_of_this_server(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     fields = schemas["CompletionBody"]["properties"]

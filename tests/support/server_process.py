@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 300.0
+SECONDS = 600.0
 """That it may take to be ready."""
 
 
