@@ -116,9 +116,12 @@ def _reference(kind: type[BaseModel]) -> dict[str, Any]:
 
 
 def _schemas(service: Service) -> dict[str, Any]:
-    told = [kind for one in ROUTES.values() for kind in (one.success, one.chunk, *one.other.values())]
-    kinds = dict.fromkeys([*BODIES, *filter(None, told), answers.ErrorAnswer])
-    _, made = models_json_schema([(kind, "validation") for kind in kinds], ref_template=REFERENCE)
+    kinds: list[type[BaseModel]] = [*BODIES, answers.ErrorAnswer]
+    for one in ROUTES.values():
+        kinds += [kind for kind in (one.success, one.chunk, *one.other.values()) if kind is not None]
+    _, made = models_json_schema(
+        [(kind, "validation") for kind in dict.fromkeys(kinds)], ref_template=REFERENCE
+    )
     schemas: dict[str, Any] = deepcopy(made["$defs"])
     for kind in BODIES:
         _limit(schemas[kind.__name__]["properties"], service)
