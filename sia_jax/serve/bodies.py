@@ -10,8 +10,6 @@ from sia_jax.serve.errors import ApiError
 from sia_jax.serve.protocol import Body, read_body
 
 with installed_with("serve"):
-    from fastapi import FastAPI
-    from pydantic.json_schema import models_json_schema
     from starlette.requests import ClientDisconnect, Request
 
 Kind = TypeVar("Kind", bound=Body)
@@ -19,7 +17,8 @@ Kind = TypeVar("Kind", bound=Body)
 _JSON = re.compile(r'application/(json|[\w.-]+\+json)\s*(;\s*charset="?utf-8"?\s*)?', re.IGNORECASE)
 _SMALL = 65_536
 """Bytes of a body that are read in a moment."""
-_REFERENCE = "#/components/schemas/{model}"
+REFERENCE = "#/components/schemas/{model}"
+"""Of a schema in the OpenAPI document."""
 
 
 async def body_of(http: Request, kind: type[Kind]) -> Kind:
@@ -52,19 +51,5 @@ def _read(content: bytes, kind: type[Kind]) -> Kind:
 
 def described(kind: type[Body]) -> dict[str, Any]:
     """What OpenAPI says of a route with such a body."""
-    schema = {"$ref": _REFERENCE.format(model=kind.__name__)}
+    schema = {"$ref": REFERENCE.format(model=kind.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def describe(app: FastAPI, kinds: list[type[Body]]) -> None:
-    """Put the schemas of bodies into an app's OpenAPI document."""
-    make = app.openapi
-
-    def whole() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = make()
-            _, found = models_json_schema([(kind, "validation") for kind in kinds], ref_template=_REFERENCE)
-            document.setdefault("components", {}).setdefault("schemas", {}).update(found["$defs"])
-        return app.openapi_schema or {}
-
-    app.openapi = whole  # type: ignore[method-assign]

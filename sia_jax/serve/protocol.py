@@ -53,15 +53,50 @@ def _number(value: Any) -> Any:
 
 
 _NUMBER_SCHEMA = {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf"]}, {"type": "null"}]}
+_IDS_SCHEMA = {
+    "type": "array",
+    "items": {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**31},
+    "minItems": 1,
+}
 _PROMPT_SCHEMA = {
     "anyOf": [
         {"type": "string"},
         {"type": "array", "items": {"type": "string"}, "minItems": 1},
-        {"type": "array", "items": {"type": "integer"}, "minItems": 1},
-        {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}, "minItems": 1},
+        _IDS_SCHEMA,
+        {"type": "array", "items": _IDS_SCHEMA, "minItems": 1},
     ]
 }
+_EXAMPLE = "How do I bake bread?"
+_MESSAGE_SCHEMA = {
+    "type": "object",
+    "required": ["role", "content"],
+    "properties": {
+        "role": {"enum": ["system", "user", "assistant"]},
+        "content": {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": 1,
+                    "items": {
+                        "type": "object",
+                        "required": ["type", "text"],
+                        "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+                        "additionalProperties": {"type": "null"},
+                    },
+                },
+            ]
+        },
+    },
+    "additionalProperties": {"type": "null"},
+}
+_Messages = Annotated[
+    list[Annotated[dict[str, Any], WithJsonSchema(_MESSAGE_SCHEMA)]],
+    Field(min_length=1, examples=[[{"role": "user", "content": _EXAMPLE}]]),
+]
 _StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+_StopTexts = Annotated[list[_StopText], Field(max_length=MAX_STOPS)]
 _Id = Annotated[int, Field(ge=0, lt=2**31)]
 _Penalty = Annotated[float, Field(ge=-2, le=2)]
 
@@ -107,8 +142,7 @@ class Generating(Body):
     n: Annotated[int, Field(ge=1)] | None = None
     seed: int | None = None
     stop: Annotated[
-        Annotated[list[_StopText], Field(max_length=MAX_STOPS)] | None,
-        BeforeValidator(_stops, json_schema_input_type=str | list[str] | None),
+        _StopTexts | None, BeforeValidator(_stops, json_schema_input_type=_StopText | _StopTexts | None)
     ] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -154,7 +188,9 @@ class Generating(Body):
 class CompletionBody(Generating):
     """Of /v1/completions."""
 
-    prompt: Annotated[Any, BeforeValidator(_prompt), WithJsonSchema(_PROMPT_SCHEMA)]
+    prompt: Annotated[
+        Any, BeforeValidator(_prompt), WithJsonSchema(_PROMPT_SCHEMA), Field(examples=[_EXAMPLE])
+    ]
     """See `Prompt`."""
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
@@ -172,7 +208,7 @@ class CompletionBody(Generating):
 class ChatBody(Generating):
     """Of /v1/chat/completions."""
 
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    messages: _Messages
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     """Over max_tokens."""
     logprobs: bool | None = None
@@ -193,7 +229,7 @@ class TokenizeBody(Body):
 
     model: str | None = None
     prompt: str | None = None
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = None
+    messages: _Messages | None = None
     add_special_tokens: bool | None = None
     """Of a text: whether what the tokenizer puts in front is there; null: it is."""
     return_token_strs: bool | None = None

@@ -146,10 +146,11 @@ def _fields(body: Generating, service: Service, wanted: int | None, name: str) -
                 f"{name} must be less than {service.max_length}, the model's length, got {wanted}",
                 param=name,
             )
-        if (body.min_tokens or 0) > wanted:
-            raise ApiError(
-                400, f"min_tokens must be at most {name}, {wanted}, got {body.min_tokens}", param="min_tokens"
-            )
+    room = min(terms.max_new_tokens, service.max_length - 1) if wanted is None else wanted
+    if (body.min_tokens or 0) > room:
+        raise ApiError(
+            400, f"min_tokens must be at most {name}, {room}, got {body.min_tokens}", param="min_tokens"
+        )
     found: dict[str, Any] = {
         "max_new_tokens": max(wanted, 1) if wanted is not None else None,
         "n": n,

@@ -114,6 +114,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": LENGTH}, "max_tokens"),
     ({"max_tokens": 10**30}, "max_tokens"),
     ({"max_tokens": 4, "min_tokens": 5}, "min_tokens"),
+    ({"min_tokens": 65}, "min_tokens"),
     ({"stop": [""]}, "stop.0"),
     ({"stop": ""}, "stop.0"),
     ({"stop": ["x"] * 17}, "stop"),

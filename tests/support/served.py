@@ -14,6 +14,8 @@ import uvicorn
 from prometheus_client import CollectorRegistry
 
 from sia_jax.serve.app import create_app
+from sia_jax.serve.guards import guarded
+from sia_jax.serve.keys import read_keys
 from sia_jax.serve.limits import Admission
 from sia_jax.serve.metrics import Metrics
 from sia_jax.serve.presets import default_presets
@@ -94,9 +96,9 @@ class Served:
 
 @contextmanager
 def served(
-    engine: StubEngine | None = None, settings: Settings | None = None, **options: Any
+    engine: StubEngine | None = None, settings: Settings | None = None, *, key: str = "", **options: Any
 ) -> Iterator[Served]:
-    """A server that is ready, and ended afterwards."""
+    """A server that is ready, and ended afterwards; with a key it has its guards too, who ask for it."""
     engine = engine or StubEngine(value=StubValue())
     settings = settings or Settings()
     metrics = CountedMetrics()
@@ -111,9 +113,10 @@ def served(
     )
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        create_app(service), log_level="critical", lifespan="off", timeout_graceful_shutdown=2, ws="none"
-    )
+    app: Any = create_app(service, keyed=bool(key))
+    if key:
+        app = guarded(app, service, read_keys(None, key), lambda facts: None)
+    config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=2, ws="none")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

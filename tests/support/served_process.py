@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,16 +30,18 @@ class Process:
 
 
 @contextmanager
-def served_process(*words: str) -> Iterator[Process]:
+def served_process(*words: str, environment: Mapping[str, str] | None = None) -> Iterator[Process]:
     """A server once it is ready; told to end, it ends with status 0 and has logged no traceback.
 
     Args:
       words: of its command line, beside the port.
+      environment: variables beside this process's own.
     """
+    variables = {"SIA_JAX_COMPILATION_CACHE": "off", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "decode.serve", "--port", "0", *words],
         cwd=ROOT,
-        env=os.environ | {"SIA_JAX_COMPILATION_CACHE": "off", "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, **variables, **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

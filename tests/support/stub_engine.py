@@ -129,6 +129,9 @@ class StubEngine:
             raise ValueError(
                 "the policy's prompt is empty; it needs at least one id, such as a BOS, got shape (0,)"
             )
+        wrong = [id_ for id_ in ids if id_ >= VOCABULARY]
+        if wrong:
+            raise ValueError(f"the policy's prompt must have ids in 0 .. {VOCABULARY - 1}, got {wrong[:10]}")
         if most > room:
             raise ValueError(f"a prompt of {len(ids)} ids and {most} new tokens do not fit")
         if len(request.logit_bias) > 4:
