@@ -156,7 +156,7 @@ class Generating(Body):
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
     """-1 and 0: all."""
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=1e-30, le=1e30)] | None = None
     min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     ignore_eos: bool | None = None
     stop_token_ids: list[_Id] | None = None

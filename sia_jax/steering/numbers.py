@@ -130,8 +130,10 @@ class SamplingNumbers(FilterNumbers):
         Number(
             default=1.0,
             low=0,
+            high=1e30,
             open_at_zero=True,
-            expected="a finite number over 0",
+            smallest=1e-30,  # below it, and above the other, logits over or times the penalty overflow
+            expected="in [1e-30, 1e30]",
             help="Divides positive logits of tokens seen in prompt or reply; 1: off.",
         ),
     ] = None

@@ -115,6 +115,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": 10**30}, "max_tokens"),
     ({"max_tokens": 4, "min_tokens": 5}, "min_tokens"),
     ({"min_tokens": 65}, "min_tokens"),
+    ({"repetition_penalty": 5e-324}, "repetition_penalty"),
+    ({"repetition_penalty": 1e38}, "repetition_penalty"),
     ({"stop": [""]}, "stop.0"),
     ({"stop": ""}, "stop.0"),
     ({"stop": ["x"] * 17}, "stop"),

@@ -25,7 +25,7 @@ def wrong(row: Number) -> list[Any]:
     if row.low > -INF:
         found.append(row.low - 1)
     if row.high < INF:
-        found.append(row.high + 0.1)
+        found.append(max(row.high + 0.1, row.high * 1.1))
     if row.open_at_zero:
         found.append(0)
     if row.smallest:
