@@ -24,6 +24,7 @@ from decode import (
     evaluate,
     generate,
     learn_gate,
+    merge,
     own_prefixes,
     power,
     promise,
@@ -59,6 +60,7 @@ def every_program(bad: str, out: Path) -> list[tuple[Callable[[Any], None], Any]
         (generate.main, generate.Args(policy=bad, prompt=("hi",))),
         (generate.main, generate.Args(policy=bad, prompts=bad, output=str(out / "r.jsonl"))),
         (trace.main, trace.Args(replies=Path(bad), output=out / "t.html")),
+        (merge.main, merge.Args(parts=(bad,), out=str(out / "m.jsonl"))),
         (chat.main, chat.Args(policy=bad)),
         (demo.main, demo.Args(models=bad, out=out / "demo")),
         (calibrate.main, calibrate.Args(policy=bad, prompts=bad, out=str(out / "t.json"))),
@@ -82,7 +84,7 @@ def every_program(bad: str, out: Path) -> list[tuple[Callable[[Any], None], Any]
     ]
 
 
-@pytest.mark.parametrize("number", range(15))
+@pytest.mark.parametrize("number", range(18))
 def test_a_hostile_name_in_an_error_is_text(
     number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +129,7 @@ def over_its_input(folder: Path, alias: Callable[[Path], Path]) -> dict[str, Cas
     return {
         "generate": (generate.main, generate.Args(**models, output=str(again), overwrite=True)),
         "trace": (trace.main, trace.Args(replies=file, output=again)),
+        "merge": (merge.main, merge.Args(parts=(str(file),), out=str(again), overwrite=True)),
         "calibrate": (calibrate.main, calibrate.Args(**models, out=str(again), overwrite=True)),
         "evaluate": (
             evaluate.main,
@@ -321,6 +324,7 @@ def writers(folder: Path) -> dict[str, tuple[Case, AbstractContextManager[None]]
     return {
         "generate": ((generate.main, generate.Args(**models, output=str(out))), locked(files=(out,))),
         "trace": ((trace.main, trace.Args(replies=Path("none"), output=page)), locked(files=(page,))),
+        "merge": ((merge.main, merge.Args(parts=("none",), out=str(out))), locked(files=(out,))),
         "calibrate": ((calibrate.main, calibrate.Args(**models, out=str(out))), locked(files=(out,))),
         "own prefixes": (
             (
