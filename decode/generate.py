@@ -19,8 +19,11 @@ use; else --column), Parquet, or text with a prompt on each line; all of them UT
 text file that looks like JSON is read as JSON; what is none of these is refused by name.
 
 In the terminal, junctions are magenta, and underlined where the value model changed the token. A reply
-depends on --seed and on the place of its prompt in the input, not on --batch or --mesh, near ties aside; a
-line's own "seed" makes it independent of its place too.
+depends on --seed, on the ids of its prompt, on the row's "id" if it has one, and on how many rows without one
+came before with the same prompt; not on its place, its neighbours, --batch or --mesh, near ties aside. A
+line's own "seed" takes the place of all that. The lines are in the order of the prompts in the end. --out
+x.parquet writes Parquet then, and a journal beside it until then. --shard does a share of the prompts, into
+a part of the file, for sia merge.
 """
 
 import math
@@ -29,7 +32,6 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -62,7 +64,6 @@ from sia_jax.runs.engines import (
     Row,
     completed,
     in_order,
-    key_of,
     make_base,
     make_engine,
     missing_replies,
@@ -70,13 +71,18 @@ from sia_jax.runs.engines import (
 )
 from sia_jax.runs.journal import Journal
 from sia_jax.runs.options import SamplingArgs
+from sia_jax.runs.parts import Part, Work
 from sia_jax.runs.progress import RunProgress, waiting
+from sia_jax.runs.prompt_ids import SETTINGS, draws_of, key_of_draws, prompt_id
+from sia_jax.runs.provenance import made_here
+from sia_jax.runs.reply_files import ReplyFiles, reply_files
 from sia_jax.runs.reply_lines import ReplyLines
+from sia_jax.runs.shards import Shard, ShardArgs, find_shard
 from sia_jax.steering.gates import reads_threshold, shut_at_infinity
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(PromptFileArgs, SamplingArgs):
+class Args(PromptFileArgs, SamplingArgs, ShardArgs):
     """Generate replies."""
 
     prompt: Repeated = ()
@@ -90,7 +96,8 @@ class Args(PromptFileArgs, SamplingArgs):
     compare: Flag = False
     """Also generate each reply unsteered, with the same random numbers."""
     output: Annotated[File, tyro.conf.arg(aliases=["--out"])] = None
-    """A .jsonl file of replies and records. One that is there is continued. Without: the terminal."""
+    """A .jsonl or .parquet file of replies and records. One that is there is continued. Without: the
+    terminal."""
     overwrite: Flag = False
     """Begin the output file anew."""
     record: Flag = False
@@ -100,8 +107,8 @@ class Args(PromptFileArgs, SamplingArgs):
 def main(args: Args) -> None:
     """Generate; exits with 1 if something is wrong with options or files, and with 130 after Ctrl-C."""
     with program("decode.generate", smaller=f"lower --batch, now {args.batch}") as console:
-        _check(args)
-        with locked(files=(None if args.output is None else Path(args.output),)):
+        files = _check(args)
+        with locked(files=(None if files is None else files.out,)):
             run(args, console)
 
 
@@ -118,39 +125,62 @@ def run(args: Args, console: Terminal) -> None:
     prompting.announce(found, prompts, console)
     value = preflight.value_without_weights(args, policy)
     ids = preflight.policy_ids(prompts, runner.Models(policy, value), args, found)
-    if args.output is None:
-        _load(args, prompts, ids, console).show(console)
+    settings = runner.run_identity(args, found) | SETTINGS | {"samples": args.samples, "record": args.record}
+    draws = draws_of(prompts, ids)
+    files, shard = reply_files(args.output, args.shard), find_shard(args.shard) or Shard(0, 1)
+    if files is None:
+        _load(args, prompts, ids, draws, console).show(console)
         return
-    lines = ReplyLines(prompts, args.seed, runner.threshold(args), ("base",) if args.compare else ())
-    settings = runner.run_identity(args, found) | {"samples": args.samples, "record": args.record}
-    journal = Journal(Path(args.output), settings, lines.key, overwrite=args.overwrite)
-    wanted: set[Hashable] = {
-        (i, j, m) for i in range(len(prompts)) for j in range(args.samples) for m in _methods(args)
-    }
+    names = [prompt_id(*each, settings) for each in zip(prompts, draws, strict=True)]
+    unsteered = ("base",) if args.compare else ()
+    lines = ReplyLines(prompts, args.seed, runner.threshold(args), names, unsteered)
+    branches = [(j, m) for j in range(args.samples) for m in _methods(args)]
+    wanted: set[Hashable] = {(i, *branch) for i in shard.places(len(prompts)) for branch in branches}
+    part = None
+    if args.shard is not None:
+        rows = runner.whole_rows(args, min(args.batch, len(prompts) * args.samples))
+        made_by = made_here(rows=rows, mesh=list(args.mesh))
+        units = [(name,) for name in names]
+        fields = (("prompt_id",), ("branch", "method"))
+        part = Part(files.out, Work("decode.generate", settings, made_by, *fields, units, branches), shard)
+    journal = files.open(settings, lines.key, overwrite=args.overwrite)
     done = journal.done & wanted
+    if part is not None:
+        part.begin(has_records=bool(journal.done), overwrite=args.overwrite)
+    if len(done) < len(wanted):
+        files.check_grows(journal)
+        if done:
+            going = f"{args.output}: going on after {len(done)} of {len(wanted)} replies"
+            console.print(going, soft_wrap=True)
+        try:
+            _load(args, prompts, ids, draws, console).write(lines, journal, wanted, console)
+        except KeyboardInterrupt:
+            kept = f"{len(journal.done & wanted)} of {len(wanted)} replies are in {journal.path}"
+            again = goes_on(args.overwrite and journal.begun)
+            console.print(f"\ninterrupted; {kept}, and {again}", highlight=False, soft_wrap=True)
+            stop()
+    files.finish(journal, lines.order)
+    if part is not None:
+        part.end()
     if len(done) == len(wanted):
-        console.print(f"{args.output}: all {len(wanted)} replies are there already", soft_wrap=True)
-        return
-    if done:
-        console.print(f"{args.output}: going on after {len(done)} of {len(wanted)} replies", soft_wrap=True)
-    try:
-        _load(args, prompts, ids, console).write(lines, journal, wanted, console)
-    except KeyboardInterrupt:
-        kept = f"{len(journal.done & wanted)} of {len(wanted)} replies are in {args.output}"
-        again = goes_on(args.overwrite and journal.begun)
-        console.print(f"\ninterrupted; {kept}, and {again}", highlight=False, soft_wrap=True)
-        stop()
+        console.print(f"{files.out}: all {len(wanted)} replies are there already", soft_wrap=True)
+    else:
+        console.print(f"written to {files.out}", highlight=False, soft_wrap=True)
 
 
 def _load(
-    args: Args, prompts: list[PromptLine], ids: Sequence[Sequence[int]], console: Terminal
+    args: Args,
+    prompts: list[PromptLine],
+    ids: Sequence[Sequence[int]],
+    draws: Sequence[str],
+    console: Terminal,
 ) -> "_Program":
     """The models in engines, and the prompts as these take them."""
     with waiting(console, "loading the models"):
         models = runner.load_models(args)
     rows = [
-        _row(prompt, own, prompting.value_ids(models, prompt, own, args), args)
-        for prompt, own in zip(prompts, ids, strict=True)
+        _row(prompt, own, prompting.value_ids(models, prompt, own, args), key, args)
+        for prompt, own, key in zip(prompts, ids, draws, strict=True)
     ]
     record: Literal["candidates"] | None = "candidates" if args.record else None
     engine = make_engine(models, args, min(args.batch, len(rows) * args.samples), rows, record=record)
@@ -179,7 +209,7 @@ class _Program:
         progress = RunProgress(console, len(wanted), len(journal.done & wanted))
         with self._open(), journal, progress:
             for method, engine in self.engines.items():
-                missing = self._missing(method, journal.done)
+                missing = self._missing(method, journal.done, wanted)
                 warm_up(engine, missing, progress.aside)
                 tallies[method], since = Tally(), time.perf_counter()
                 for index, branch, reply in completed(engine, missing):
@@ -190,7 +220,6 @@ class _Program:
         for method, tally in tallies.items():
             line = f"{method}: {tally.replies:,} replies, {tally.describe(steered=method == 'steered')}"
             console.print(line, highlight=False, soft_wrap=True)
-        console.print(f"written to {self.args.output}", highlight=False, soft_wrap=True)
 
     def show(self, console: Terminal) -> None:
         """All replies in the terminal, in the order of the prompts; of both methods at the same time."""
@@ -201,7 +230,7 @@ class _Program:
         with self._open():
             streams = {}
             for method, engine in engines.items():
-                missing = self._missing(method, set())
+                missing = self._missing(method, set(), None)
                 warm_up(engine, missing, partial(waiting, console))
                 requests = [each.request for each in missing]
                 # As many at a time as there are rows: both methods may share them.
@@ -228,13 +257,14 @@ class _Program:
                 stack.enter_context(engine)
             yield
 
-    def _missing(self, method: str, done: set[Hashable]) -> list[Missing]:
-        return missing_replies(
-            self.rows[method],
-            self.args,
-            self.args.samples,
-            lambda index, branch: (index, branch, method) in done,
-        )
+    def _missing(self, method: str, done: set[Hashable], wanted: set[Hashable] | None) -> list[Missing]:
+        """What the run lacks of a method; `wanted`: of these replies, None: of all."""
+
+        def is_done(index: int, branch: int) -> bool:
+            key = (index, branch, method)
+            return key in done or not (wanted is None or key in wanted)
+
+        return missing_replies(self.rows[method], self.args, self.args.samples, is_done)
 
     def _show_prompt(self, stdout: Terminal, index: int, found: Mapping[str, Sequence[Reply]]) -> None:
         prompt, row = self.prompts[index], self.rows[_methods(self.args)[-1]][index]
@@ -270,7 +300,8 @@ def _share_out(seconds: float, tallies: Sequence[Tally]) -> None:
         tally.seconds *= seconds / in_rows
 
 
-def _check(args: Args) -> None:
+def _check(args: Args) -> ReplyFiles | None:
+    """The files that are written; None: the terminal."""
     runner.check_options(args)
     runner.check_batch(args.samples, args.batch)
     if args.compare and args.value is None:
@@ -281,9 +312,14 @@ def _check(args: Args) -> None:
         raise ValueError("--record needs a file to write to: give --out FILE.jsonl")
     if args.overwrite and args.output is None:
         raise ValueError("--overwrite needs the file: give --out FILE.jsonl")
+    if args.shard is not None and args.output is None:
+        raise ValueError("--shard needs a file to write a part of: give --out FILE.jsonl")
+    files = reply_files(args.output, args.shard)
     check_outputs(
-        inputs={"--prompts": args.prompts, **runner.model_folders(args)}, files={"--out": args.output}
+        inputs={"--prompts": args.prompts, **runner.model_folders(args)},
+        files={} if files is None else files.named("--out"),
     )
+    return files
 
 
 def _read(args: Args) -> list[PromptLine]:
@@ -316,9 +352,11 @@ def _methods(args: Args) -> tuple[Literal["base", "steered"], ...]:
     return ("base",) if args.value is None else ("steered",)
 
 
-def _row(prompt: PromptLine, policy_ids: Sequence[int], value_ids: Sequence[int], args: Args) -> Row:
+def _row(
+    prompt: PromptLine, policy_ids: Sequence[int], value_ids: Sequence[int], draws: str, args: Args
+) -> Row:
     threshold = runner.threshold(args) if prompt.threshold is None else prompt.threshold
-    return Row(policy_ids, value_ids, key_of(prompt, args.seed), threshold)
+    return Row(policy_ids, value_ids, key_of_draws(prompt, draws, args.seed, args.samples), threshold)
 
 
 if __name__ == "__main__":

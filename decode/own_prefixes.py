@@ -31,10 +31,11 @@ from sia_jax.files.reading import check_file
 from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import Count, Flag, PromptFileArgs, goes_on, program, read_options, stop
 from sia_jax.runs.console import Terminal
-from sia_jax.runs.engines import Row, key_of, make_engine, make_request, one_reply
+from sia_jax.runs.engines import Row, make_engine, make_request, one_reply
 from sia_jax.runs.journal import Journal
 from sia_jax.runs.options import SamplingArgs
 from sia_jax.runs.progress import RunProgress, waiting
+from sia_jax.runs.prompt_ids import SETTINGS, draws_of, key_of_draws, prompt_id
 from sia_jax.runs.reply_lines import ReplyLines
 
 _OF_WHOLE_REPLIES = ("stop", "min_new_tokens", "presence_penalty", "frequency_penalty")
@@ -72,8 +73,10 @@ def _run(args: Args, console: Terminal) -> None:
     ids = preflight.policy_ids(
         prompts, runner.Models(policy, preflight.value_without_weights(args, policy)), args, found
     )
-    identity = runner.run_identity(args, found)
-    lines = ReplyLines(prompts, args.seed, runner.threshold(args))
+    identity = runner.run_identity(args, found) | SETTINGS
+    draws = draws_of(prompts, ids)
+    names = [prompt_id(*each, identity) for each in zip(prompts, draws, strict=True)]
+    lines = ReplyLines(prompts, args.seed, runner.threshold(args), names)
     replies = _read(args, lines, identity, policy.config.vocab_size)
     journal = Journal(
         Path(args.output),
@@ -88,8 +91,13 @@ def _run(args: Args, console: Terminal) -> None:
     with waiting(console, "loading the models"):
         models = runner.load_models(args)
     rows = [
-        Row(own, prompting.value_ids(models, prompt, own, args), key_of(prompt, args.seed), -math.inf)
-        for prompt, own in zip(prompts, ids, strict=True)
+        Row(
+            own,
+            prompting.value_ids(models, prompt, own, args),
+            key_of_draws(prompt, key, args.seed, _branches(replies)),
+            -math.inf,
+        )
+        for prompt, own, key in zip(prompts, ids, draws, strict=True)
     ]
     try:
         _reread(args, models, rows, prompts, missing, journal, console)
@@ -134,7 +142,7 @@ def _reread(
     # Rows as long as the prompts and what was replied to them.
     room = replace(dense, max_new_tokens=longest + 1)
     engine = make_engine(models, room, min(args.batch, len(replies)), rows, continues=True)
-    branches = 1 + max(reply.record["branch"] for reply in replies)
+    branches = _branches(replies)
     order = list(reading_order(replies, engine.rows))
     shifted: dict[int, dict[int, bool]] = defaultdict(dict)
 
@@ -170,6 +178,11 @@ def _reread(
             if len(shifted[place]) == len(replies[place].closed):
                 journal.write(replies[place].reread(shifted.pop(place)))
     console.say(f"written to {args.output}: {total:,} tokens were read again")
+
+
+def _branches(replies: Sequence[GatedReply]) -> int:
+    """Of the replies that are there; a key is the same whether the others are there or not."""
+    return 1 + max(reply.record["branch"] for reply in replies)
 
 
 def _check(args: Args) -> None:

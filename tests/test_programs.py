@@ -25,6 +25,7 @@ from decode import (
     evaluate,
     generate,
     learn_gate,
+    merge,
     own_prefixes,
     power,
     promise,
@@ -60,6 +61,7 @@ def every_program(bad: str, out: Path) -> list[tuple[Callable[[Any], None], Any]
         (generate.main, generate.Args(policy=bad, prompt=("hi",))),
         (generate.main, generate.Args(policy=bad, prompts=bad, output=str(out / "r.jsonl"))),
         (trace.main, trace.Args(replies=Path(bad), output=out / "t.html")),
+        (merge.main, merge.Args(parts=(bad,), out=str(out / "m.jsonl"))),
         (chat.main, chat.Args(policy=bad)),
         (demo.main, demo.Args(models=bad, out=out / "demo")),
         (calibrate.main, calibrate.Args(policy=bad, prompts=bad, out=str(out / "t.json"))),
@@ -129,6 +131,7 @@ def over_its_input(folder: Path, alias: Callable[[Path], Path]) -> dict[str, Cas
     return {
         "generate": (generate.main, generate.Args(**models, output=str(again), overwrite=True)),
         "trace": (trace.main, trace.Args(replies=file, output=again)),
+        "merge": (merge.main, merge.Args(parts=(str(file),), out=str(again), overwrite=True)),
         "calibrate": (calibrate.main, calibrate.Args(**models, out=str(again), overwrite=True)),
         "evaluate": (
             evaluate.main,
@@ -323,6 +326,7 @@ def writers(folder: Path) -> dict[str, tuple[Case, AbstractContextManager[None]]
     return {
         "generate": ((generate.main, generate.Args(**models, output=str(out))), locked(files=(out,))),
         "trace": ((trace.main, trace.Args(replies=Path("none"), output=page)), locked(files=(page,))),
+        "merge": ((merge.main, merge.Args(parts=("none",), out=str(out))), locked(files=(out,))),
         "calibrate": ((calibrate.main, calibrate.Args(**models, out=str(out))), locked(files=(out,))),
         "own prefixes": (
             (

@@ -16,6 +16,7 @@ import tyro
 
 from sia_jax.data.records import Record
 from sia_jax.data.rejections import Rejections
+from sia_jax.data.row_files import put_in_order
 from sia_jax.data.sources import Source
 from sia_jax.data.sources.conversations import Rejected
 from sia_jax.runs import prompting, runner
@@ -24,6 +25,7 @@ from sia_jax.runs.console import Terminal
 from sia_jax.runs.engines import Row, completed, make_engine, missing_replies, warm_up
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.options import FilterArgs, SamplingArgs
+from sia_jax.runs.parts import Part, Work
 from sia_jax.runs.policy_replies import (
     PromptReader,
     Prompts,
@@ -34,6 +36,8 @@ from sia_jax.runs.policy_replies import (
     record_of,
 )
 from sia_jax.runs.progress import ReadProgress, RunProgress, waiting
+from sia_jax.runs.provenance import made_here
+from sia_jax.runs.shards import Shard, ShardArgs, find_shard, goes_on_smaller
 from sia_jax.steering.numbers import names_of
 from sia_jax.text.tokenizer import Tokenizer
 
@@ -64,7 +68,7 @@ class PolicyArgs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationArgs(FilterArgs, PolicyArgs):
+class GenerationArgs(FilterArgs, PolicyArgs, ShardArgs):
     """Replies of a policy, in place of the input's."""
 
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
@@ -163,27 +167,75 @@ class Generation:
         """
         return ReplyJournal(path, self.settings, prompts, overwrite=overwrite)
 
+    @property
+    def shard(self) -> Shard:
+        """Whose prompts are replied to; of a run of all, the only one."""
+        return find_shard(self.args.shard) or Shard(0, 1)
+
+    def wanted(self, prompts: Sequence[SourcePrompt]) -> int:
+        """Replies of the shard to these prompts."""
+        return len(self.shard.places(len(prompts))) * self.replies
+
+    def part(self, path: Path, prompts: Sequence[SourcePrompt]) -> Part:
+        """What the journal of a shard says of itself.
+
+        Args:
+          path: of the journal.
+          prompts: all of the input.
+        """
+        rows = runner.whole_rows(self._sampling, min(self.args.batch, len(prompts) * self.replies))
+        work = Work(
+            "train.prepare",
+            self.settings,
+            made_here(rows=rows, mesh=list(self.args.mesh)),
+            ("prompt",),
+            ("branch",),
+            [(prompt.digest,) for prompt in prompts],
+            [(branch,) for branch in range(self.replies)],
+        )
+        return Part(path, work, self.shard)
+
+    def end_part(self, part: Part, prompts: Sequence[SourcePrompt], journal: ReplyJournal) -> None:
+        """The shard's journal is whole: put it in order, and say so."""
+        if not journal.path.exists():
+            with journal:  # of a shard without prompts
+                pass
+        places = {prompt.digest: place for place, prompt in enumerate(prompts)}
+        put_in_order(journal.path, lambda record: (places[record["prompt"]], record["branch"]))
+        part.end()
+
     def sample(
         self, prompts: Sequence[SourcePrompt], journal: ReplyJournal, console: Terminal
     ) -> Interruption:
         """Sample what the journal lacks, unless a signal comes: then replies that are whole are kept.
 
+        Args:
+          prompts: all of the input; of a shard, its own are replied to.
+          journal: what is there already.
+          console: for the progress.
+
         Raises:
           FileNotFoundError, ValueError: a policy that cannot be loaded, or rows that memory does not hold.
         """
-        done, total = len(journal.replies), len(prompts) * self.replies
+        done, total, shard = len(journal.replies), self.wanted(prompts), self.shard
         with waiting(console, "loading the policy"):
             models = runner.load_models(self._sampling)
         rows = [self._row(prompt) for prompt in prompts]
         missing = missing_replies(
-            rows, self._sampling, self.replies, lambda i, j: (prompts[i].digest, j) in journal.done
+            rows,
+            self._sampling,
+            self.replies,
+            lambda i, j: not shard.owns(i) or (prompts[i].digest, j) in journal.done,
         )
         progress = RunProgress(console, total, done)
         smaller = (
-            f"lower --batch, now {self.args.batch}, and the same command goes on; or lower --max-new-tokens"
+            f"lower --batch, now {self.args.batch}, {goes_on_smaller(self.args.shard)}; or lower "
+            "--max-new-tokens"
         )
         with memory_explained(smaller), Interruption(ends=True) as interruption:
-            engine = make_engine(models, self._sampling, min(self.args.batch, total), rows)
+            # As a run of all prompts makes it, so that a shard's replies are the same bits.
+            at_a_time = min(self.args.batch, len(prompts) * self.replies)
+            engine = make_engine(models, self._sampling, at_a_time, rows)
             with engine, journal, progress:
                 warm_up(engine, missing, progress.aside)
                 for index, branch, reply in completed(engine, missing):

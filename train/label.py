@@ -19,13 +19,15 @@ decode.generate writes. Its other fields are carried over as they are; "reward" 
 "reward_parts". Conversations without a reply, longer than --max-tokens or without a reward that is a number
 are left out, never cut, and listed in OUT.report.json. While it runs, OUT.partial.jsonl holds what is done,
 and the same command, started again, goes on from there; in the end OUT stands in the order of the input, the
-same bytes however often the run was interrupted.
+same bytes however often the run was interrupted. Input and OUT may be Parquet, by the name x.parquet. With
+--shard a share of the conversations is scored, into OUT.partial.0-of-4.jsonl; sia merge makes
+OUT.partial.jsonl of all of them, with which the command without --shard writes OUT.
 """
 
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +37,7 @@ from rich.table import Table
 
 import sia_jax
 from sia_jax.data.labelled import Conversations, content_sha256, is_written, noun, read_rewards, survey
+from sia_jax.data.row_files import put_in_order
 from sia_jax.data.set_folder import set_folder
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs, check_suffix
@@ -60,16 +63,19 @@ from sia_jax.runs.cli import (
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.journal import Journal
+from sia_jax.runs.parts import Part, Work
 from sia_jax.runs.progress import RunProgress, waiting
+from sia_jax.runs.provenance import made_here
 from sia_jax.runs.rewards import RewardArgs, find_reward, model_settings, reward_inputs
+from sia_jax.runs.shards import Shard, ShardArgs, find_shard, goes_on_smaller
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(RewardArgs):
+class Args(RewardArgs, ShardArgs):
     """Label conversations."""
 
     input: Annotated[str, tyro.conf.arg(metavar="PATH")]
-    """The conversations: a file, JSONL, or the folder of a set."""
+    """The conversations: a file, JSONL or Parquet, or the folder of a set."""
     reward_model: Annotated[Names, tyro.conf.arg(aliases=["--reward"])] = ()
     """A reward model: a folder, or else a Hub id. DIR=WEIGHT weights it. May be given again: the reward is
     the weighted sum."""
@@ -100,6 +106,10 @@ def main(args: Args) -> None:
     with program("train.label") as console:
         _check(args)
         is_set, out = Path(args.input).is_dir(), Path(args.out)
+        if args.shard is not None:
+            with locked(files=(_Files(out, find_shard(args.shard)).partial,)):
+                run(args, console)
+            return
         files = (None if is_set else out, None if args.plot is None else Path(args.plot))
         with locked(folders=(out if is_set else None,), files=files):
             run(args, console)
@@ -112,7 +122,8 @@ def run(args: Args, console: Terminal) -> None:
       FileNotFoundError, ValueError: what is wrong with options and files.
       SystemExit: interrupted by a signal; what was scored is in OUT.partial.jsonl.
     """
-    files = _Files(Path(args.out))
+    own = find_shard(args.shard)
+    files, shard = _Files(Path(args.out), own), own or Shard(0, 1)
     mesh = None if args.mesh == (1, 1, 1) else sia_jax.make_mesh(*args.mesh)
     reward = find_reward(args.reward_model, args)
     settings, templates = model_settings(reward.models, args.date_string, args.dtype, args.max_tokens)
@@ -122,14 +133,21 @@ def run(args: Args, console: Terminal) -> None:
         console.say(text, "dim")
     source = survey(Path(args.input), args.limit, relabel=args.relabel)
     identity = {"input_sha256": source.sha256, "limit": args.limit, "settings": settings}
-    if not args.overwrite and not files.partial.exists() and is_written(files.out):
+    if own is None and not args.overwrite and not files.partial.exists() and is_written(files.out):
         report = _finished(files, identity)
         console.print(f"{args.out}: everything is labelled already", soft_wrap=True, highlight=False)
         _show(args, report, read_rewards(files.out), console)
         return
     labels = _Labels(source)
+    wanted = frozenset([*source.digests][shard.index :: shard.count])
     journal = Journal(files.partial, settings, labels.take, overwrite=args.overwrite)
-    done, total = len(journal.done), len(source.digests)
+    done, total = len(journal.done), len(wanted)
+    part = None
+    if own is not None:
+        made_by = made_here(batch_tokens=args.batch_tokens, mesh=list(args.mesh))
+        fields, units = (("line", "conversation"), ()), [*source.digests.items()]
+        part = Part(files.partial, Work("train.label", settings, made_by, *fields, units, [()]), own)
+        part.begin(has_records=done > 0, overwrite=args.overwrite)
     if done:
         text = f"{files.partial}: going on after {done:,} of {total:,} conversations"
         console.print(text, soft_wrap=True, highlight=False)
@@ -146,25 +164,32 @@ def run(args: Args, console: Terminal) -> None:
             max_tokens=args.max_tokens,
             compiling=lambda length: progress.aside(f"compiling for conversations of up to {length} tokens"),
         )
-        interruption = _score(args, labeller, source, journal, progress)
+        interruption = _score(args, labeller, source, wanted, journal, progress)
         scored = f"{len(journal.done) - done:,} scored, {progress.rates()}"
         console.print(scored, highlight=False, soft_wrap=True)
         if interruption.wanted:
             kept = f"{len(journal.done):,} of {total:,} are in {files.partial}, and {goes_on(args.overwrite)}"
             console.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
             sys.exit(interruption.exit_status)
+    if part is not None:
+        _finish_part(part, journal)
+        text = f"{total:,} conversations are in {files.partial}"
+        console.print(text, highlight=False, soft_wrap=True)
+        return
     _finish(args, files, source, labels, identity, console)
 
 
 @dataclass(frozen=True)
 class _Files:
-    """What a run writes."""
+    """What a run writes, or one of its shards."""
 
     out: Path
+    shard: Shard | None = None
 
     @property
     def partial(self) -> Path:
-        return self.out.with_name(f"{self.out.name}.partial.jsonl")
+        path = self.out.with_name(f"{self.out.name}.partial.jsonl")
+        return path if self.shard is None else self.shard.part_of(path)
 
     @property
     def report(self) -> Path:
@@ -216,7 +241,8 @@ def _check(args: Args) -> None:
         raise ValueError(f"--out must be a file, {out} is a folder")
     if out.is_file() and is_set:
         raise ValueError(f"--out must be a folder, as --input is, {out} is a file")
-    files, read = _Files(out), set_folder(Path(args.input)) if is_set else Path(args.input)
+    files = _Files(out, find_shard(args.shard))
+    read = set_folder(Path(args.input)) if is_set else Path(args.input)
     check_outputs(
         inputs={"--input": read, **reward_inputs(args.reward_model)},
         files={
@@ -228,16 +254,19 @@ def _check(args: Args) -> None:
         folders={"--out": set_folder(out)} if is_set else {},
     )
     check_suffix("--plot", args.plot, ".png")
+    if args.shard is not None:
+        check_used(args, ("plot",), "the whole file, which no shard writes")
 
 
 def _score(
     args: Args,
     labeller: Labeller | WeightedLabeller,
     source: Conversations,
+    wanted: Collection[int],
     journal: Journal,
     progress: RunProgress,
 ) -> Interruption:
-    """Everything that the journal lacks goes into it, unless a signal comes: then what is being computed."""
+    """What is wanted and the journal lacks goes into it; after a signal, what is being computed alone."""
 
     def save(outcomes: Sequence[Outcome]) -> None:
         if not outcomes:
@@ -256,12 +285,12 @@ def _score(
             )
         progress.advance(len(outcomes), sum(outcome.tokens for outcome in outcomes))
 
-    smaller = f"lower --batch-tokens, now {args.batch_tokens}, or --max-tokens, and the same command goes on"
+    smaller = f"lower --batch-tokens, now {args.batch_tokens}, or --max-tokens, {goes_on_smaller(args.shard)}"
     with memory_explained(smaller), Interruption() as interruption, journal, progress:
         for line in source.lines():
             if interruption.wanted:
                 break
-            if line.number not in journal.done:
+            if line.number in wanted and line.number not in journal.done:
                 save(labeller.add(line.number, line.messages))
         else:
             for batch in labeller.finish():
@@ -270,6 +299,15 @@ def _score(
                     break
         save(labeller.drain())
     return interruption
+
+
+def _finish_part(part: Part, journal: Journal) -> None:
+    """The journal of a shard is whole: put it in order, and say so."""
+    if not journal.path.exists():
+        with journal:  # of a shard without conversations
+            pass
+    put_in_order(journal.path, lambda record: record["line"])
+    part.end()
 
 
 def _finish(

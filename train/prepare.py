@@ -44,7 +44,8 @@ With --generate the input's replies are not looked at. Its prompts (of wildguard
 the policy, each once, and the ids that it samples are the set's: no text is tokenised again. A prompt needs
 room for --max-new-tokens in --max-length, so that no reply is left out for being long. What is sampled is in
 OUT/replies.partial.jsonl at once; after a kill the same command (without --overwrite) goes on, and ends in
-the same bytes.
+the same bytes. With --shard a share of the prompts is replied to, into OUT/replies.partial.0-of-4.jsonl; sia
+merge makes replies.partial.jsonl of all of them, with which the command without --shard writes the set.
 """
 
 import json
@@ -78,6 +79,7 @@ from sia_jax.runs.cli import Flag, Int, check_texts, check_used, goes_on, progra
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.policy_replies import CUT, Prompts, ReplyJournal
 from sia_jax.runs.progress import ReadProgress, waiting
+from sia_jax.runs.shards import find_shard
 from sia_jax.text.markup import Markup, markup_of, read_markup
 from sia_jax.text.token_ids import num_tokens
 from sia_jax.text.tokenizer import Tokenizer
@@ -129,9 +131,16 @@ def main(args: Args) -> None:
         None if path is None else Path(path) for path in (args.export_official, args.export_conversations)
     )
     with program("train.prepare", interrupted=interrupted) as console:
+        shard = find_shard(args.sampling.shard)
         _check(args, Path(args.out))
+        if shard is not None:
+            journal = shard.part_of(journal)
+            with locked(files=(journal,)):
+                prepare(args, console)
+            return
         with locked(folders=(Path(args.out),), files=exported):
             report = prepare(args, console)
+            assert report is not None
             stdout.print(summary(report))
             stdout.print(f"written to {args.out}", highlight=False, soft_wrap=True)
             if args.export_official is not None:
@@ -150,11 +159,11 @@ def main(args: Args) -> None:
             journal.unlink(missing_ok=True)
 
 
-def prepare(args: Args, console: Terminal) -> dict[str, Any]:
+def prepare(args: Args, console: Terminal) -> dict[str, Any] | None:
     """Write the set and its report, of options that were checked.
 
     Returns:
-      The report.
+      The report; None: a shard has sampled its part of the journal, and there is no set yet.
 
     Raises:
       FileExistsError, FileNotFoundError, ValueError: what is wrong with options or files.
@@ -198,8 +207,8 @@ def _generate(
     settings: dict[str, Any],
     counts: "_Counts",
     console: Terminal,
-) -> dict[str, Any]:
-    """Sample what is missing; then write the set and its report."""
+) -> dict[str, Any] | None:
+    """Sample what is missing; then write the set and its report, unless it is a shard."""
     for line in generation.prompting.why:
         console.say(line, "dim")
     with ReadProgress(console, "prompts") as progress:
@@ -207,9 +216,14 @@ def _generate(
     if not prompts.distinct:
         why = counts.rejections.describe() or "there are no rows in it"
         raise ValueError(f"{args.input}: no prompt could be kept: {why}")
-    path = Path(args.out) / PARTIAL
+    path, part = Path(args.out) / PARTIAL, None
+    if args.sampling.shard is not None:
+        path = generation.shard.part_of(path)
+        part = generation.part(path, prompts.distinct)
     journal = generation.open_journal(path, prompts.distinct, overwrite=args.overwrite)
-    done, total = len(journal.replies), len(prompts.distinct) * generation.replies
+    done, total = len(journal.replies), generation.wanted(prompts.distinct)
+    if part is not None:
+        part.begin(has_records=done > 0, overwrite=args.overwrite)
     if done:
         text = f"{path}: going on after {done:,} of {total:,} replies"
         console.print(text, highlight=False, soft_wrap=True)
@@ -221,6 +235,10 @@ def _generate(
                 f"\ninterrupted; {kept}, and {goes_on(args.overwrite)}", highlight=False, soft_wrap=True
             )
             sys.exit(interruption.exit_status)
+    if part is not None:
+        generation.end_part(part, prompts.distinct, journal)
+        console.print(f"{total:,} replies are in {path}", highlight=False, soft_wrap=True)
+        return None
     counts.prompts = prompts
     settings = settings | {"generation": generation.settings, "record_prompt": args.sampling.record_prompt}
     records = _sampled(args, generation, prompts, journal, counts)
@@ -416,19 +434,20 @@ def _check(args: Args, out: Path) -> None:
     if args.drop_system_prompts and args.format != "ultrafeedback":
         raise ValueError(f"--drop-system-prompts is for --format ultrafeedback, got --format {args.format}")
     _check_sampling(args)
+    shard = find_shard(args.sampling.shard)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out must be a folder, {out} is a file")
     check_outputs(
         inputs={"--input": args.input, "--tokenizer": args.tokenizer, "--policy": args.sampling.policy},
         files={
             "--out's report": out / REPORT,
-            "--out's journal": out / PARTIAL,
+            "--out's journal": out / PARTIAL if shard is None else shard.part_of(out / PARTIAL),
             "--export-official": args.export_official,
             "--export-conversations": args.export_conversations,
         },
         folders={"--out's set": set_folder(out), "--out's unfinished set": unfinished_folder(out)},
     )
-    if args.overwrite:
+    if args.overwrite or shard is not None:
         return
     unfinished = (out / PARTIAL).exists()
     if unfinished and args.sampling.generate is None:
@@ -457,6 +476,8 @@ def _check_sampling(args: Args) -> None:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(sampling, name)}")
     if sampling.policy is None:
         raise ValueError("--generate needs a policy to sample from: give --policy DIR")
+    if sampling.shard is not None:
+        check_used(args, ("export_official", "export_conversations"), "a whole set")
     if args.tokenizer is not None:
         raise ValueError("with --generate the tokenizer is the policy's; leave --tokenizer out")
     if args.export_official is not None and sampling.record_prompt == "policy":

@@ -1,4 +1,4 @@
-"""Files of finished conversations: JSONL, one a line, with whatever else the line says."""
+"""Files of finished conversations: JSONL or Parquet, one a line or row, with whatever else it says."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ class ConversationLine:
     """One line of a file."""
 
     number: int
-    """Of the line in its file, from 1."""
+    """Of the line in its file, or of the row of Parquet, from 1."""
     fields: dict[str, Any]
     """Everything that the line says, by the names of `sia_jax.data.columns.by_known_names`."""
     messages: Any
@@ -33,8 +33,8 @@ class ConversationLine:
         """Of the conversation alone: two lines with the same one have the same reward."""
         return hashlib.sha256(json.dumps(self.messages, sort_keys=True).encode()).hexdigest()[:16]
 
-    def with_reward(self, reward: float, parts: Mapping[str, Any] | None = None) -> bytes:
-        """The line, all other fields as they were, with "reward" in it.
+    def rewarded(self, reward: float, parts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The fields of the line, all others as they were, with "reward" among them.
 
         Args:
           reward: replaces one that the line has, with its parts.
@@ -43,9 +43,7 @@ class ConversationLine:
         fields = self.fields
         if "reward" in fields:
             fields = {name: value for name, value in fields.items() if name != PARTS}
-        more = {"reward": reward} | ({} if parts is None else {PARTS: dict(parts)})
-        text = json.dumps(fields | more, ensure_ascii=False, allow_nan=False)
-        return text.encode() + b"\n"
+        return fields | {"reward": reward} | ({} if parts is None else {PARTS: dict(parts)})
 
 
 def read_conversations(path: Path, limit: int | None = None) -> Iterator[ConversationLine]:
@@ -56,29 +54,31 @@ def read_conversations(path: Path, limit: int | None = None) -> Iterator[Convers
     Further fields may stand beside them. Blank lines are skipped.
 
     Args:
-      path: JSONL, UTF-8.
+      path: JSONL, UTF-8, or Parquet.
       limit: stop after so many conversations.
 
     Raises:
       FileNotFoundError, IsADirectoryError: no such file.
-      ValueError: the file's name, the line's number and what is wrong with it; another form than JSONL, by
-        its name; or there are no conversations.
+      ValueError: the file's name, the line's number and what is wrong with it; another form, by its name;
+        or there are no conversations.
     """
     check_file(path, "file of conversations")
     count = 0
     with path.open("rb") as file:
         table = Table(file, str(path), only_rows=True)
-        if table.form != "JSONL" or table.is_packed:
+        if table.form not in ("JSONL", "Parquet") or table.is_packed:
             packed = "gzip, and " if table.is_packed else ""
             form = {"JSON": "one JSON list"}.get(table.form, table.form)
             raise ValueError(
                 f"{path}: this is {packed}{form}, and the output repeats the input's lines; write it as "
-                "JSONL, an object on each line"
+                "JSONL, an object on each line, or as Parquet"
             )
         for row in table:
             if count == limit:
                 break
             try:
+                if table.form == "Parquet":
+                    _check_fields(row.fields)
                 messages = _messages(row.fields)
             except ValueError as error:
                 raise ValueError(f"{path}, {row.place}: {error}") from None
@@ -86,6 +86,15 @@ def read_conversations(path: Path, limit: int | None = None) -> Iterator[Convers
             yield ConversationLine(row.number, row.fields, messages)
     if not count:
         raise ValueError(f"{path}: there are no conversations in it")
+
+
+def _check_fields(fields: dict[str, Any]) -> None:
+    """Raise ValueError if a field is nothing that JSON has, such as a date."""
+    for name, value in fields.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"field {name[:60]!r}: {error}; leave the column out") from None
 
 
 def _messages(fields: dict[str, Any]) -> Any:

@@ -8,8 +8,8 @@ from typing import Any
 
 from sia_jax.data.conversations import ConversationLine, read_conversations
 from sia_jax.data.records import RESERVED, Record, read_records, write_records
+from sia_jax.data.row_files import write_rows
 from sia_jax.data.set_folder import set_folder
-from sia_jax.files.writing import replacing
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Conversations:
         """Write those that have a reward, in their order; `out` is there when it is whole.
 
         Args:
-          out: a file like the input, or the folder of a set; replaced if it exists.
+          out: a file, Parquet or JSONL by its name, or the folder of a set; replaced if it exists.
           rewards: by number.
           settings: what the rewards depend on; a set keeps it as "labels".
           parts: by number, of rewards that are sums; a set has no place for them.
@@ -58,10 +58,14 @@ class Conversations:
             meta = {n: value for n, value in source.meta.items() if n not in (*RESERVED, "counts")}
             write_records(out, self._records(rewards), meta | {"labels": settings}, overwrite=True)
             return
-        with replacing(out) as new, new.open("wb") as file:
-            for line in self.lines():
-                if line.number in rewards:
-                    file.write(line.with_reward(rewards[line.number], parts.get(line.number)))
+        write_rows(out, lambda: self._rows(rewards, parts))
+
+    def _rows(
+        self, rewards: Mapping[int, float], parts: Mapping[int, Mapping[str, Any]]
+    ) -> Iterator[dict[str, Any]]:
+        for line in self.lines():
+            if line.number in rewards:
+                yield line.rewarded(rewards[line.number], parts.get(line.number))
 
     def _records(self, rewards: Mapping[int, float]) -> Iterator[Record]:
         source = read_records(self.path)
@@ -74,7 +78,7 @@ def survey(path: Path, limit: int | None, *, relabel: bool) -> Conversations:
     """Read all conversations, before anything is scored.
 
     Args:
-      path: a JSONL file, or the folder of a set.
+      path: a file, JSONL or Parquet, or the folder of a set.
       limit: only so many.
       relabel: whether they may have a reward.
 
@@ -112,8 +116,11 @@ def content_sha256(path: Path) -> str:
 
 
 def noun(path: Path) -> str:
-    """What is numbered in it: 'line' or 'record'."""
-    return "record" if path.is_dir() else "line"
+    """What is numbered in it: 'line', 'row' of Parquet, or 'record' of a set."""
+    if path.is_dir():
+        return "record"
+    with path.open("rb") as file:
+        return "row" if file.read(4) == b"PAR1" else "line"
 
 
 def place(path: Path, number: int) -> str:

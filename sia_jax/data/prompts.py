@@ -35,6 +35,8 @@ class PromptLine:
     seed: int | None = None
     threshold: float | None = None
     """Nats."""
+    has_id: bool = False
+    """Whether its row brings the id."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ def _parse(fields: dict[str, Any], index: int, system: str | None, column: str |
         _ids("value_ids", fields) if fields.get("value_ids") is not None else None,
         check_seed(fields["seed"]) if fields.get("seed") is not None else None,
         parse_threshold(fields["threshold"]) if fields.get("threshold") is not None else None,
+        fields.get("id") is not None,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, cast
 
 from sia_jax.data.columns import by_known_names, column_named, prompt_column
 from sia_jax.data.delimited import SEPARATOR, delimiter_of, is_header, may_be_title, rows_of
+from sia_jax.data.parquet_rows import written_of
 from sia_jax.data.sniffing import HEAD, Form, form_of, is_gzip
 from sia_jax.extras import installed_with
 from sia_jax.files.reading import MAX_BYTES, unpacking
@@ -222,6 +223,7 @@ class Table:
         try:
             with pq.ParquetFile(self._file) as file:
                 names = self.header = list(file.schema_arrow.names)
+                written = written_of(file.schema_arrow.metadata, self.name)
                 _check_names(names, self.name)
                 total = max(file.metadata.num_rows, 1)
                 columns = [name for name in names if self._is_wanted(name)] or names
@@ -235,7 +237,8 @@ class Table:
                             number += 1
                             self.fraction = number / total
                             place = f"row {number}"
-                            yield TableRow(number, place, self._known(fields, place))
+                            whole = written.restored(fields, f"{self.name}, {place}")
+                            yield TableRow(number, place, self._known(whole, place))
         except (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0][:300]
             where = f"{self.name}, after row {number}" if number else f"{self.name}"

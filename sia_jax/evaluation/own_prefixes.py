@@ -30,7 +30,8 @@ class GatedReply:
         """
         record = self.record
         whole = [shifted.get(t, own) for t, own in enumerate(record["shifted"])]
-        same = ("id", "seed", "threshold", "index", "branch", "method", "prompt", "tokens", "entropy")
+        numbers = ("seed", "threshold", "index", "branch", "method", "prompt_id")
+        same = ("id", *numbers, "prompt", "tokens", "entropy")
         return {name: record[name] for name in same} | {
             "shifted": whole,
             "junction": [True] * len(whole),

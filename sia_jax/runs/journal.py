@@ -78,6 +78,21 @@ class Journal:
                 raise
         self.done.add(self._key(record))
 
+    def take(self, record: dict[str, Any], place: str) -> None:
+        """Take in a record that another file of the run holds; it is not written.
+
+        Args:
+          record: of the run.
+          place: what errors call it.
+
+        Raises:
+          ValueError: it is of other settings, or does not belong here.
+        """
+        try:
+            self.done.add(self._check(record, place))
+        except ValueError as error:
+            raise ValueError(f"{error}; name another file, or pass --overwrite") from None
+
     def __enter__(self) -> "Journal":
         make_folder(self.path.parent)
         with writing(self.path):

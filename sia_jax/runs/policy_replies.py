@@ -21,7 +21,7 @@ from sia_jax.data.sources import Source
 from sia_jax.data.sources.conversations import OpenConversation, Rejected
 from sia_jax.engine.reply import Reply
 from sia_jax.runs.journal import Journal
-from sia_jax.runs.runner import own_key
+from sia_jax.runs.prompt_ids import key_of_digest
 from sia_jax.text.chat import Message, value_prompt
 from sia_jax.text.forms import Prompting
 from sia_jax.text.markup import Markup, markup_of
@@ -158,10 +158,7 @@ class PromptReader:
 
 def key_of_prompt(prompt: SourcePrompt, seed: int) -> jax.Array:
     """key(seed) with the first two words of the SHA-256 of the ids folded in, one after the other."""
-    key = own_key(seed)
-    for word in np.frombuffer(bytes.fromhex(prompt.digest), ">u4"):
-        key = jax.random.fold_in(key, np.uint32(word))
-    return key
+    return key_of_digest(prompt.digest, seed)
 
 
 class Sampled(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+import sia_jax
 from sia_jax.costs.roofline import DeviceRates, usable_cores
 from sia_jax.models.config import ModelConfig
 
@@ -78,6 +79,17 @@ def host_description() -> str:
     """What this process computes on and with: 'cpu, 2 cores, Python 3.11.7, jax 0.10.2'."""
     device = f"{jax.devices()[0].device_kind}, {usable_cores()} cores"
     return f"{device}, Python {platform.python_version()}, jax {version('jax')}"
+
+
+def made_here(**more: Any) -> dict[str, Any]:
+    """What bits depend on in any program: the device and the versions; and what the program adds."""
+    device = jax.devices()[0]
+    return {
+        **more,
+        "device": f"{device.platform} {device.device_kind}",
+        "jax": jax.__version__,
+        "sia_jax": sia_jax.__version__,
+    }
 
 
 def _git(*command: str, folder: Path) -> str:

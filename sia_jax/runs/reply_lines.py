@@ -21,12 +21,14 @@ class ReplyLines:
       prompts: all of the run.
       seed: of prompts that bring none.
       threshold: likewise.
+      prompt_ids: of each, `sia_jax.runs.prompt_ids`.
       unsteered: methods that have none, whatever a prompt brings.
     """
 
     prompts: Sequence[PromptLine]
     seed: int
     threshold: float
+    prompt_ids: Sequence[str]
     unsteered: Collection[str] = ()
 
     def record(self, index: int, branch: int, method: str, reply: Reply) -> dict[str, Any]:
@@ -57,6 +59,11 @@ class ReplyLines:
             raise ValueError(f"the prompt at place {index} was another line: {changes}")
         return index, place_in(record, "branch"), method
 
+    @staticmethod
+    def order(record: dict[str, Any]) -> tuple[int, int, str]:
+        """Where a line stands: by the place of its prompt, its number and its method, base before steered."""
+        return record["index"], record["branch"], record["method"]
+
     @cached_property
     def _written(self) -> list[str]:
         return [json.dumps(prompt_json(prompt)) for prompt in self.prompts]
@@ -69,4 +76,5 @@ class ReplyLines:
             "id": prompt.id,
             "seed": self.seed if prompt.seed is None else prompt.seed,
             "threshold": json_threshold(math.inf if method in self.unsteered else threshold),
+            "prompt_id": self.prompt_ids[index],
         }

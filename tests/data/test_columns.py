@@ -76,7 +76,7 @@ def test_rows_of_published_sets_are_known_in_any_case_of_letters(tmp_path: Path)
 def test_a_label_takes_the_place_of_a_reward_in_any_case_of_letters(tmp_path: Path) -> None:
     row = {"Prompt": "How?", "Response": "So.", "Reward": 7, "Note": 1}
     (line,) = read_conversations(write(tmp_path, "jsonl", row))
-    assert json.loads(line.with_reward(0.5)) == {
+    assert line.rewarded(0.5) == {
         "prompt": "How?",
         "response": "So.",
         "reward": 0.5,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sia_jax.data.conversations import read_conversations
+from sia_jax.data.row_files import json_line
 
 
 def test_lines_come_back_with_a_reward_and_otherwise_unchanged(tmp_path: Path) -> None:
@@ -25,13 +26,13 @@ def test_lines_come_back_with_a_reward_and_otherwise_unchanged(tmp_path: Path) -
             {"role": "user", "content": "卵"},
             {"role": "assistant", "content": "🥚"},
         ]
-        written = line.with_reward(0.25)
+        written = json_line(line.rewarded(0.25))
         assert written.endswith(b"\n")
         assert json.loads(written) == fields | {"reward": 0.25}
         assert list(json.loads(written)) == list(fields)
     assert "卵".encode() in written
     with pytest.raises(ValueError, match="not JSON compliant"):
-        line.with_reward(float("nan"))
+        json_line(line.rewarded(float("nan")))
 
 
 def test_the_digest_is_of_the_conversation_alone(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_replies_of_generate_are_conversations(tmp_path: Path) -> None:
     path.write_text(json.dumps({"id": 1, "prompt": turns, "text": "b", "tokens": [3, 4]}))
     (line,) = read_conversations(path)
     assert line.messages == [*turns, {"role": "assistant", "content": "b"}]
-    assert json.loads(line.with_reward(1.5)) == line.fields | {"reward": 1.5}
+    assert line.rewarded(1.5) == line.fields | {"reward": 1.5}
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_one_conversation_is_read_from_every_form_by_every_reader(tmp_path: Path
     assert list(labelled.messages) == list(kept.messages) == [USER, REPLY]
     assert list(prompt.messages) == [USER]
     assert kept.reward == 0.5
-    assert json.loads(labelled.with_reward(1.0)) == SAME[form] | {"reward": 1.0}
+    assert labelled.rewarded(1.0) == SAME[form] | {"reward": 1.0}
 
 
 @pytest.mark.parametrize("suffix", [".json", ".csv", ".tsv", ".parquet", ".jsonl"])
@@ -174,7 +174,7 @@ def test_every_reader_takes_any_characters_and_no_halves(
     [
         ("a.json", b'[{"prompt": "a", "response": "b"}]', "this is one JSON list"),
         ("a.csv", b"prompt,response\na,b\n", "this is CSV"),
-        ("a.parquet", b"PAR1", "this is Parquet"),
+        ("a.parquet", b"PAR1", "cannot be read as Parquet"),
         ("a.jsonl.gz", b"\x1f\x8b", "compressed file is broken"),
     ],
 )

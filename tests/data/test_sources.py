@@ -12,6 +12,7 @@ import pytest
 
 from sia_jax.data.conversations import read_conversations
 from sia_jax.data.records import Record
+from sia_jax.data.row_files import json_line
 from sia_jax.data.sources.conversations import Conversation, Rejected, prompt_group
 from sia_jax.data.sources.hh_rlhf import parse_transcript
 from sia_jax.data.sources.own import FAILED
@@ -372,7 +373,7 @@ def test_a_reply_that_generate_has_cut_is_not_complete_labelled_or_not(
     assert [one.complete for one in read("jsonl", write(tmp_path / "a", [GENERATED | changes]))] == [complete]
     write_lines(tmp_path / "a.jsonl", [GENERATED | changes])
     (line,) = read_conversations(tmp_path / "a.jsonl")
-    (tmp_path / "b.jsonl").write_bytes(line.with_reward(0.5))
+    (tmp_path / "b.jsonl").write_bytes(json_line(line.rewarded(0.5)))
     assert [(one.complete, one.reward) for one in read("jsonl", tmp_path / "b.jsonl")] == [(complete, 0.5)]
 
 

@@ -16,7 +16,9 @@ import tyro
 
 from decode import generate, trace
 from decode.generate import Args
+from sia_jax.data.prompts import read_prompts
 from sia_jax.runs import prompting, runner
+from sia_jax.runs.prompt_ids import SETTINGS, draws_of, prompt_id
 from sia_jax.text.chat import value_prompt
 from sia_jax.text.markup import CHATML
 from tests.support.marks import long
@@ -181,10 +183,14 @@ def test_a_file_of_prompts_whose_lines_were_changed(
     prompts, output = tmp_path / "prompts.jsonl", tmp_path / "replies.jsonl"
     prompts.write_text(json.dumps(first) + "\n")
     here = replace(args, prompts=str(prompts), output=str(output), threshold=1.0)
+    settings = runner.run_identity(here) | SETTINGS | {"samples": 1, "record": False}
+    (row,) = read_prompts(prompts)
+    (draws,) = draws_of([row], [runner.prepare(here).prompt_ids(row.messages)])
     record = {
         **{"id": "a", "index": 0, "branch": 0, "method": "steered", "seed": 3, "threshold": 2.1},
         "prompt": [{"role": "user", "content": "Hello"}],
-        "settings": runner.run_identity(here) | {"samples": 1, "record": False},
+        "prompt_id": prompt_id(row, draws, settings),
+        "settings": settings,
     }
     output.write_text(json.dumps(record) + "\n")
     generate.main(here)  # all is there
@@ -197,7 +203,7 @@ def test_a_gate_and_a_tilt_are_settings_of_the_run_in_one_writing_and_only_if_gi
     args: Args, tmp_path: Path, no_loading: None
 ) -> None:
     here = replace(args, gate="entropy&(~position( 3))", tilt="clipped( 1,advantage )")
-    plain, given = runner.run_identity(args), runner.run_identity(here)
+    plain, given = (runner.run_identity(one) | SETTINGS for one in (args, here))
     added = {"gate": "entropy & ~position(3)", "tilt": "clipped(1, advantage)"}
     assert given == plain | added
     assert not set(added) & set(plain)
@@ -217,10 +223,12 @@ def test_a_gate_opens_where_it_says_and_a_tilt_of_nothing_shifts_nothing(args: A
     gate = "entropy & ~position(3) & after({})"
     changes = {"gate": gate.format('"</think>"'), "tilt": "clipped(0, additive)", "top_k": 10}
     end = runner.prepare(args).tokenizer.convert_tokens_to_ids("</think>")
-    for line in run(args, tmp_path / "replies.jsonl", **changes):
+    lines = run(args, tmp_path / "replies.jsonl", **changes)
+    for line in lines:
         assert line["junction"] == [t >= 3 and h >= 2.1 for t, h in enumerate(line["entropy"])]
-        assert line["steering"]["junctions"] > line["steering"]["shifted"] == 0
+        assert line["steering"]["shifted"] == 0
         assert line["settings"]["gate"] == gate.format(end)
+    assert sum(line["steering"]["junctions"] for line in lines) > len(lines)
 
 
 @pytest.mark.parametrize("gate", [long("never"), long("~bernoulli(0)")])
@@ -316,7 +324,7 @@ def test_jsonl_prompts(args: Args, finished: Path, tmp_path: Path) -> None:
         "value_ids": value_prompt(policy.tokenizer, turns, CHATML),
     }
     prompts = [
-        {"messages": turns, "id": "messages"},
+        {"messages": turns},
         {"prompt": PROMPTS[0], "id": "own seed", "seed": 7, "source": "elsewhere"},
         {**ids, "id": 12, "seed": 7, "threshold": "inf"},
         {"prompt": PROMPTS[0], "id": "own seed again", "seed": 7, "threshold": 2.1},
@@ -324,7 +332,7 @@ def test_jsonl_prompts(args: Args, finished: Path, tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text("\n".join(map(json.dumps, prompts)), encoding="utf-8")
     lines = run(args, tmp_path / "replies.jsonl", prompts=str(path))
-    assert [line["id"] for line in lines] == ["messages", "own seed", 12, "own seed again"]
+    assert [line["id"] for line in lines] == [0, "own seed", 12, "own seed again"]
     assert lines[0]["tokens"] == first["tokens"]
     assert lines[1]["tokens"] == lines[3]["tokens"] != first["tokens"]
     assert lines[2]["threshold"] == "inf"

@@ -124,7 +124,7 @@ CONVERSATIONS = [
 def check_conversations(folder: Path, found: list[ConversationLine]) -> None:
     """Lines come back with a reward, and are scored only if they are conversations."""
     for line in found:
-        assert json.loads(line.with_reward(0.5)) == line.fields | {"reward": 0.5}
+        assert line.rewarded(0.5) == line.fields | {"reward": 0.5}
         if check_conversation(line.messages) is None:
             check_messages(line.messages, last="assistant")
 
