@@ -25,15 +25,16 @@ same bytes however often the run was interrupted.
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 from rich.table import Table
 
-import sia_jax
 from sia_jax.data.labelled import Conversations, content_sha256, is_written, noun, read_rewards, survey
 from sia_jax.data.set_folder import set_folder
 from sia_jax.files.lock import locked
@@ -41,6 +42,7 @@ from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.reading import read_bytes
 from sia_jax.files.strict_json import parse_object
 from sia_jax.files.writing import write_text
+from sia_jax.parallel.lock_step import agreed
 from sia_jax.reports.rewards import parts_distribution, plot_rewards, reward_distribution
 from sia_jax.rewards.labelling import REASONS, Labeller, Outcome
 from sia_jax.rewards.weighted import WeightedLabeller, check_parts, labeller_of
@@ -60,8 +62,9 @@ from sia_jax.runs.cli import (
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.journal import Journal
+from sia_jax.runs.processes import as_chief_has, joined, mesh_of_all
 from sia_jax.runs.progress import RunProgress, waiting
-from sia_jax.runs.rewards import RewardArgs, find_reward, model_settings, reward_inputs
+from sia_jax.runs.rewards import RewardArgs, RewardSource, find_reward, model_settings, reward_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +88,8 @@ class Args(RewardArgs):
     """Of a batch, padding included. More is faster until the memory is full."""
     mesh: Annotated[tuple[int, int, int], tyro.conf.arg(metavar="DATA FSDP TENSOR")] = (1, 1, 1)
     """Devices that replicate the weights, split them, and split heads and features; all there are, or one."""
+    distributed: Flag = False
+    """Whether this is one of several processes; the launcher's environment says which, and of how many."""
     limit: Int = None
     """Only the first N conversations."""
     relabel: Flag = False
@@ -101,19 +106,87 @@ def main(args: Args) -> None:
         _check(args)
         is_set, out = Path(args.input).is_dir(), Path(args.out)
         files = (None if is_set else out, None if args.plot is None else Path(args.plot))
-        with locked(folders=(out if is_set else None,), files=files):
-            run(args, console)
+        lock = locked(folders=(out if is_set else None,), files=files)
+        with joined(args.distributed, lock) as chief:
+            console.quiet = not chief
+            run(args, console, chief=chief)
 
 
-def run(args: Args, console: Terminal) -> None:
+def run(args: Args, console: Terminal, *, chief: bool = True) -> None:
     """`main`, without its ways out.
+
+    Args:
+      args: of the run.
+      console: for its messages.
+      chief: whether this process, of several, is the one that writes.
 
     Raises:
       FileNotFoundError, ValueError: what is wrong with options and files.
       SystemExit: interrupted by a signal; what was scored is in OUT.partial.jsonl.
     """
     files = _Files(Path(args.out))
-    mesh = None if args.mesh == (1, 1, 1) else sia_jax.make_mesh(*args.mesh)
+    mesh = mesh_of_all(args.mesh, distributed=args.distributed)
+    begun = agreed(
+        "labelling", lambda: _begin(args, files, console, chief), lambda begun: begun.identity, mesh=mesh
+    )
+    source, labels, total = begun.source, begun.labels, len(begun.source.digests)
+    known = np.array([begun.report is not None or n in begun.done for n in source.digests])
+    known = as_chief_has(known, distributed=args.distributed)
+    if begun.report is not None:
+        console.print(f"{args.out}: everything is labelled already", soft_wrap=True, highlight=False)
+        _show(args, begun.report, read_rewards(files.out), console)
+        return
+    skipped = {number for number, is_known in zip(source.digests, known, strict=True) if is_known}
+    done = len(skipped)
+    if done:
+        text = f"{files.partial}: going on after {done:,} of {total:,} conversations"
+        console.print(text, soft_wrap=True, highlight=False)
+    if done < total:
+        with waiting(console, "loading the rewards"):
+            dtype = None if args.dtype == "config" else args.dtype
+            models = begun.reward.load(dtype=dtype, mesh=mesh)
+        progress = RunProgress(console, total, done, "conversations")
+        labeller = labeller_of(
+            begun.reward.total,
+            models,
+            begun.templates,
+            batch_tokens=args.batch_tokens,
+            max_tokens=args.max_tokens,
+            compiling=lambda length: progress.aside(f"compiling for conversations of up to {length} tokens"),
+        )
+        interruption = _score(args, labeller, source, skipped, begun.journal, progress)
+        scored = f"{len(begun.done) - done:,} scored, {progress.rates()}"
+        console.print(scored, highlight=False, soft_wrap=True)
+        if interruption.wanted:
+            kept = f"{len(begun.done):,} of {total:,} are in {files.partial}, and {goes_on(args.overwrite)}"
+            console.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
+            sys.exit(interruption.exit_status)
+    if chief:
+        _finish(args, files, source, labels, begun.identity, console)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A run, once its options and files were read."""
+
+    reward: RewardSource
+    templates: Sequence[Mapping[str, str]]
+    source: Conversations
+    identity: dict[str, Any]
+    """What the labels depend on."""
+    labels: "_Labels"
+    journal: Journal | None
+    """The chief's."""
+    report: dict[str, Any] | None
+    """Of the run that has labelled everything already; the chief's."""
+
+    @property
+    def done(self) -> Collection[Hashable]:
+        """Conversations that the journal has."""
+        return () if self.journal is None else self.journal.done
+
+
+def _begin(args: Args, files: "_Files", console: Terminal, chief: bool) -> _Begun:
     reward = find_reward(args.reward_model, args)
     settings, templates = model_settings(reward.models, args.date_string, args.dtype, args.max_tokens)
     settings |= reward.settings(templates)
@@ -122,38 +195,12 @@ def run(args: Args, console: Terminal) -> None:
         console.say(text, "dim")
     source = survey(Path(args.input), args.limit, relabel=args.relabel)
     identity = {"input_sha256": source.sha256, "limit": args.limit, "settings": settings}
-    if not args.overwrite and not files.partial.exists() and is_written(files.out):
+    labels, journal, report = _Labels(source), None, None
+    if chief and not args.overwrite and not files.partial.exists() and is_written(files.out):
         report = _finished(files, identity)
-        console.print(f"{args.out}: everything is labelled already", soft_wrap=True, highlight=False)
-        _show(args, report, read_rewards(files.out), console)
-        return
-    labels = _Labels(source)
-    journal = Journal(files.partial, settings, labels.take, overwrite=args.overwrite)
-    done, total = len(journal.done), len(source.digests)
-    if done:
-        text = f"{files.partial}: going on after {done:,} of {total:,} conversations"
-        console.print(text, soft_wrap=True, highlight=False)
-    if done < total:
-        with waiting(console, "loading the rewards"):
-            dtype = None if args.dtype == "config" else args.dtype
-            models = reward.load(dtype=dtype, mesh=mesh)
-        progress = RunProgress(console, total, done, "conversations")
-        labeller = labeller_of(
-            reward.total,
-            models,
-            templates,
-            batch_tokens=args.batch_tokens,
-            max_tokens=args.max_tokens,
-            compiling=lambda length: progress.aside(f"compiling for conversations of up to {length} tokens"),
-        )
-        interruption = _score(args, labeller, source, journal, progress)
-        scored = f"{len(journal.done) - done:,} scored, {progress.rates()}"
-        console.print(scored, highlight=False, soft_wrap=True)
-        if interruption.wanted:
-            kept = f"{len(journal.done):,} of {total:,} are in {files.partial}, and {goes_on(args.overwrite)}"
-            console.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
-            sys.exit(interruption.exit_status)
-    _finish(args, files, source, labels, identity, console)
+    elif chief:
+        journal = Journal(files.partial, settings, labels.take, overwrite=args.overwrite)
+    return _Begun(reward, templates, source, identity, labels, journal, report)
 
 
 @dataclass(frozen=True)
@@ -209,7 +256,11 @@ def _check(args: Args) -> None:
         if number is not None and number < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {number}")
     if not args.reward_model:
-        check_used(args, ("dtype", "date_string", "max_tokens", "batch_tokens", "mesh"), "--reward DIR")
+        check_used(
+            args,
+            ("dtype", "date_string", "max_tokens", "batch_tokens", "mesh", "distributed"),
+            "--reward DIR",
+        )
     out = Path(args.out)
     is_set = Path(args.input).is_dir()
     if out.is_dir() and not is_set:
@@ -234,7 +285,8 @@ def _score(
     args: Args,
     labeller: Labeller | WeightedLabeller,
     source: Conversations,
-    journal: Journal,
+    skipped: Collection[int],
+    journal: Journal | None,
     progress: RunProgress,
 ) -> Interruption:
     """Everything that the journal lacks goes into it, unless a signal comes: then what is being computed."""
@@ -242,7 +294,7 @@ def _score(
     def save(outcomes: Sequence[Outcome]) -> None:
         if not outcomes:
             return
-        for outcome in outcomes:
+        for outcome in outcomes if journal is not None else ():
             journal.write(
                 {
                     "line": outcome.index,
@@ -257,11 +309,14 @@ def _score(
         progress.advance(len(outcomes), sum(outcome.tokens for outcome in outcomes))
 
     smaller = f"lower --batch-tokens, now {args.batch_tokens}, or --max-tokens, and the same command goes on"
-    with memory_explained(smaller), Interruption() as interruption, journal, progress:
+    # Of several processes each would stop at a place of its own; there a signal does what it always does.
+    interruption = Interruption()
+    signals = nullcontext() if args.distributed else interruption
+    with memory_explained(smaller), signals, journal or nullcontext(), progress:
         for line in source.lines():
             if interruption.wanted:
                 break
-            if line.number not in journal.done:
+            if line.number not in skipped:
                 save(labeller.add(line.number, line.messages))
         else:
             for batch in labeller.finish():
