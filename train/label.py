@@ -292,9 +292,9 @@ def _score(
     """Everything that the journal lacks goes into it, unless a signal comes: then what is being computed."""
 
     def save(outcomes: Sequence[Outcome]) -> None:
-        if not outcomes:
+        if journal is None or not outcomes:  # of several processes the chief has the journal
             return
-        for outcome in outcomes if journal is not None else ():
+        for outcome in outcomes:
             journal.write(
                 {
                     "line": outcome.index,
