@@ -10,6 +10,7 @@ from sia_jax.models import passes
 from sia_jax.models.batches import check_batch, pad_batch, read_at
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.value_model import ValueNet, value_net
+from sia_jax.parallel.lock_step import on_every_process
 from sia_jax.parallel.mesh import mesh_of
 from sia_jax.reprs import shortened, weights
 from sia_jax.text import chat
@@ -152,8 +153,10 @@ class RewardModel:
         """
         tokens, lengths = check_batch(tokens, lengths, self.config)
         places = read_at(tokens, lengths, self.config)
-        padded, checked = pad_batch(tokens, places, self.config, mesh_of(self.params))
-        return passes.batch_rewards(self.params, padded, checked, config=self.config)[: len(lengths)]
+        mesh = mesh_of(self.params)
+        padded, checked = pad_batch(tokens, places, self.config, mesh)
+        rewards = passes.batch_rewards(self.params, padded, checked, config=self.config)
+        return on_every_process(rewards, mesh)[: len(lengths)]
 
     def conversation_ids(self, messages: Sequence[chat.Message], **template: Any) -> list[int]:
         """The ids of a finished conversation; see `sia_jax.text.chat.reward_conversation`.

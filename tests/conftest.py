@@ -43,6 +43,7 @@ LONGEST = (
     "rewards/test_labelling.py",
     "decode/test_benchmark_compile.py",
     "training/test_distributed.py",
+    "parallel/test_processes.py",
     "decoding/test_offsets.py",
     "models/test_lora.py",
     "train/test_pipeline.py",

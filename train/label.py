@@ -27,15 +27,16 @@ OUT.partial.jsonl of all of them, with which the command without --shard writes 
 import json
 import math
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 from rich.table import Table
 
-import sia_jax
 from sia_jax.data.labelled import Conversations, content_sha256, is_written, noun, read_rewards, survey
 from sia_jax.data.row_files import put_in_order
 from sia_jax.data.set_folder import set_folder
@@ -44,6 +45,7 @@ from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.files.reading import read_bytes
 from sia_jax.files.strict_json import parse_object
 from sia_jax.files.writing import write_text
+from sia_jax.parallel.lock_step import agreed
 from sia_jax.reports.rewards import parts_distribution, plot_rewards, reward_distribution
 from sia_jax.rewards.labelling import REASONS, Labeller, Outcome
 from sia_jax.rewards.weighted import WeightedLabeller, check_parts, labeller_of
@@ -64,9 +66,10 @@ from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.journal import Journal
 from sia_jax.runs.parts import Part, Work
+from sia_jax.runs.processes import as_chief_has, joined, mesh_of_all
 from sia_jax.runs.progress import RunProgress, waiting
 from sia_jax.runs.provenance import made_here
-from sia_jax.runs.rewards import RewardArgs, find_reward, model_settings, reward_inputs
+from sia_jax.runs.rewards import RewardArgs, RewardSource, find_reward, model_settings, reward_inputs
 from sia_jax.runs.shards import Shard, ShardArgs, find_shard, goes_on_smaller
 
 
@@ -91,6 +94,8 @@ class Args(RewardArgs, ShardArgs):
     """Of a batch, padding included. More is faster until the memory is full."""
     mesh: Annotated[tuple[int, int, int], tyro.conf.arg(metavar="DATA FSDP TENSOR")] = (1, 1, 1)
     """Devices that replicate the weights, split them, and split heads and features; all there are, or one."""
+    distributed: Flag = False
+    """Whether this is one of several processes; the launcher's environment says which, and of how many."""
     limit: Int = None
     """Only the first N conversations."""
     relabel: Flag = False
@@ -111,20 +116,97 @@ def main(args: Args) -> None:
                 run(args, console)
             return
         files = (None if is_set else out, None if args.plot is None else Path(args.plot))
-        with locked(folders=(out if is_set else None,), files=files):
-            run(args, console)
+        lock = locked(folders=(out if is_set else None,), files=files)
+        with joined(args.distributed, lock) as chief:
+            console.quiet = not chief
+            run(args, console, chief=chief)
 
 
-def run(args: Args, console: Terminal) -> None:
+def run(args: Args, console: Terminal, *, chief: bool = True) -> None:
     """`main`, without its ways out.
+
+    Args:
+      args: of the run.
+      console: for its messages.
+      chief: whether this process, of several, is the one that writes.
 
     Raises:
       FileNotFoundError, ValueError: what is wrong with options and files.
       SystemExit: interrupted by a signal; what was scored is in OUT.partial.jsonl.
     """
-    own = find_shard(args.shard)
-    files, shard = _Files(Path(args.out), own), own or Shard(0, 1)
-    mesh = None if args.mesh == (1, 1, 1) else sia_jax.make_mesh(*args.mesh)
+    files = _Files(Path(args.out), find_shard(args.shard))
+    mesh = mesh_of_all(args.mesh, distributed=args.distributed)
+    begun = agreed(
+        "labelling", lambda: _begin(args, files, console, chief), lambda begun: begun.identity, mesh=mesh
+    )
+    source, total = begun.source, len(begun.wanted)
+    known = np.array([begun.report is not None or n in begun.done for n in source.digests])
+    known = as_chief_has(known, distributed=args.distributed)
+    if begun.report is not None:
+        console.print(f"{args.out}: everything is labelled already", soft_wrap=True, highlight=False)
+        _show(args, begun.report, read_rewards(files.out), console)
+        return
+    known_numbers = {number for number, is_known in zip(source.digests, known, strict=True) if is_known}
+    missing = begun.wanted - known_numbers
+    done = total - len(missing)
+    if done:
+        text = f"{files.partial}: going on after {done:,} of {total:,} conversations"
+        console.print(text, soft_wrap=True, highlight=False)
+    if done < total:
+        with waiting(console, "loading the rewards"):
+            dtype = None if args.dtype == "config" else args.dtype
+            models = begun.reward.load(dtype=dtype, mesh=mesh)
+        progress = RunProgress(console, total, done, "conversations")
+        labeller = labeller_of(
+            begun.reward.total,
+            models,
+            begun.templates,
+            batch_tokens=args.batch_tokens,
+            max_tokens=args.max_tokens,
+            compiling=lambda length: progress.aside(f"compiling for conversations of up to {length} tokens"),
+        )
+        interruption = _score(args, labeller, source, missing, begun.journal, progress)
+        scored = f"{len(begun.done) - done:,} scored, {progress.rates()}"
+        console.print(scored, highlight=False, soft_wrap=True)
+        if interruption.wanted:
+            kept = f"{len(begun.done):,} of {total:,} are in {files.partial}, and {goes_on(args.overwrite)}"
+            console.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
+            sys.exit(interruption.exit_status)
+    if begun.part is not None:
+        assert begun.journal is not None
+        _finish_part(begun.part, begun.journal)
+        text = f"{total:,} conversations are in {files.partial}"
+        console.print(text, highlight=False, soft_wrap=True)
+    elif chief:
+        _finish(args, files, source, begun.labels, begun.identity, console)
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A run, once its options and files were read."""
+
+    reward: RewardSource
+    templates: Sequence[Mapping[str, str]]
+    source: Conversations
+    wanted: frozenset[int]
+    """Conversations that are to be labelled: all, or the shard's."""
+    identity: dict[str, Any]
+    """What the labels depend on."""
+    labels: "_Labels"
+    journal: Journal | None
+    """The chief's."""
+    report: dict[str, Any] | None
+    """Of the run that has labelled everything already; the chief's."""
+    part: Part | None = None
+    """Of a shard."""
+
+    @property
+    def done(self) -> Collection[Hashable]:
+        """Conversations that the journal has."""
+        return () if self.journal is None else self.journal.done
+
+
+def _begin(args: Args, files: "_Files", console: Terminal, chief: bool) -> _Begun:
     reward = find_reward(args.reward_model, args)
     settings, templates = model_settings(reward.models, args.date_string, args.dtype, args.max_tokens)
     settings |= reward.settings(templates)
@@ -133,50 +215,22 @@ def run(args: Args, console: Terminal) -> None:
         console.say(text, "dim")
     source = survey(Path(args.input), args.limit, relabel=args.relabel)
     identity = {"input_sha256": source.sha256, "limit": args.limit, "settings": settings}
-    if own is None and not args.overwrite and not files.partial.exists() and is_written(files.out):
-        report = _finished(files, identity)
-        console.print(f"{args.out}: everything is labelled already", soft_wrap=True, highlight=False)
-        _show(args, report, read_rewards(files.out), console)
-        return
-    labels = _Labels(source)
+    own = files.shard
+    shard = own or Shard(0, 1)
     wanted = frozenset([*source.digests][shard.index :: shard.count])
-    journal = Journal(files.partial, settings, labels.take, overwrite=args.overwrite)
-    done, total = len(journal.done), len(wanted)
-    part = None
+    labels = _Labels(source)
+    begun = _Begun(reward, templates, source, wanted, identity, labels, None, None)
+    if not chief:
+        return begun
+    if own is None and not args.overwrite and not files.partial.exists() and is_written(files.out):
+        return replace(begun, report=_finished(files, identity))
+    journal, part = Journal(files.partial, settings, labels.take, overwrite=args.overwrite), None
     if own is not None:
         made_by = made_here(batch_tokens=args.batch_tokens, mesh=list(args.mesh))
         fields, units = (("line", "conversation"), ()), [*source.digests.items()]
         part = Part(files.partial, Work("train.label", settings, made_by, *fields, units, [()]), own)
-        part.begin(has_records=done > 0, overwrite=args.overwrite)
-    if done:
-        text = f"{files.partial}: going on after {done:,} of {total:,} conversations"
-        console.print(text, soft_wrap=True, highlight=False)
-    if done < total:
-        with waiting(console, "loading the rewards"):
-            dtype = None if args.dtype == "config" else args.dtype
-            models = reward.load(dtype=dtype, mesh=mesh)
-        progress = RunProgress(console, total, done, "conversations")
-        labeller = labeller_of(
-            reward.total,
-            models,
-            templates,
-            batch_tokens=args.batch_tokens,
-            max_tokens=args.max_tokens,
-            compiling=lambda length: progress.aside(f"compiling for conversations of up to {length} tokens"),
-        )
-        interruption = _score(args, labeller, source, wanted, journal, progress)
-        scored = f"{len(journal.done) - done:,} scored, {progress.rates()}"
-        console.print(scored, highlight=False, soft_wrap=True)
-        if interruption.wanted:
-            kept = f"{len(journal.done):,} of {total:,} are in {files.partial}, and {goes_on(args.overwrite)}"
-            console.print(f"\ninterrupted; {kept}", highlight=False, soft_wrap=True)
-            sys.exit(interruption.exit_status)
-    if part is not None:
-        _finish_part(part, journal)
-        text = f"{total:,} conversations are in {files.partial}"
-        console.print(text, highlight=False, soft_wrap=True)
-        return
-    _finish(args, files, source, labels, identity, console)
+        part.begin(has_records=len(journal.done) > 0, overwrite=args.overwrite)
+    return replace(begun, journal=journal, part=part)
 
 
 @dataclass(frozen=True)
@@ -234,7 +288,11 @@ def _check(args: Args) -> None:
         if number is not None and number < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be 1 or more, got {number}")
     if not args.reward_model:
-        check_used(args, ("dtype", "date_string", "max_tokens", "batch_tokens", "mesh"), "--reward DIR")
+        check_used(
+            args,
+            ("dtype", "date_string", "max_tokens", "batch_tokens", "mesh", "distributed"),
+            "--reward DIR",
+        )
     out = Path(args.out)
     is_set = Path(args.input).is_dir()
     if out.is_dir() and not is_set:
@@ -256,20 +314,21 @@ def _check(args: Args) -> None:
     check_suffix("--plot", args.plot, ".png")
     if args.shard is not None:
         check_used(args, ("plot",), "the whole file, which no shard writes")
+        check_used(args, ("distributed",), "a run without --shard, which several processes share")
 
 
 def _score(
     args: Args,
     labeller: Labeller | WeightedLabeller,
     source: Conversations,
-    wanted: Collection[int],
-    journal: Journal,
+    missing: Collection[int],
+    journal: Journal | None,
     progress: RunProgress,
 ) -> Interruption:
-    """What is wanted and the journal lacks goes into it; after a signal, what is being computed alone."""
+    """What the journal lacks goes into it; after a signal, what is being computed alone."""
 
     def save(outcomes: Sequence[Outcome]) -> None:
-        if not outcomes:
+        if journal is None or not outcomes:  # of several processes the chief has the journal
             return
         for outcome in outcomes:
             journal.write(
@@ -286,11 +345,14 @@ def _score(
         progress.advance(len(outcomes), sum(outcome.tokens for outcome in outcomes))
 
     smaller = f"lower --batch-tokens, now {args.batch_tokens}, or --max-tokens, {goes_on_smaller(args.shard)}"
-    with memory_explained(smaller), Interruption() as interruption, journal, progress:
+    # Of several processes each would stop at a place of its own; there a signal does what it always does.
+    interruption = Interruption()
+    signals = nullcontext() if args.distributed else interruption
+    with memory_explained(smaller), signals, journal or nullcontext(), progress:
         for line in source.lines():
             if interruption.wanted:
                 break
-            if line.number in wanted and line.number not in journal.done:
+            if line.number in missing:
                 save(labeller.add(line.number, line.messages))
         else:
             for batch in labeller.finish():

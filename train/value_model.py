@@ -58,13 +58,15 @@ from sia_jax.files.reading import read_object
 from sia_jax.files.shown import shown_value
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
-from sia_jax.parallel.mesh import make_mesh, mesh_of
+from sia_jax.parallel.lock_step import agreed
+from sia_jax.parallel.mesh import mesh_of
 from sia_jax.pretrained import ValueModel
 from sia_jax.reports.training import few_to_tell
 from sia_jax.reports.training_view import RunView
 from sia_jax.runs.cli import check_texts, memory_explained, named_as_options, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
+from sia_jax.runs.processes import joined, mesh_of_all
 from sia_jax.runs.progress import waiting
 from sia_jax.runs.value_training import begin, check_start, export
 from sia_jax.text.markup import markup_of_set
@@ -86,11 +88,8 @@ def main(args: Args) -> None:
     with program("train.value_model", FloatingPointError, interrupted=lambda: kept) as console:
         check_texts(args)
         _check_places(args)
-        if args.distributed:
-            jax.distributed.initialize()
-        # Of several processes the first one writes.
-        with locked(folders=(args.out,)) if jax.process_index() == 0 else nullcontext():
-            _train(args, console)
+        with joined(args.distributed, locked(folders=(args.out,))) as chief:
+            _train(args, console, chief)
 
 
 def _check_places(args: Args) -> None:
@@ -117,12 +116,11 @@ def _check_places(args: Args) -> None:
         )
 
 
-def _train(args: Args, console: Terminal) -> None:
-    chief = jax.process_index() == 0
+def _train(args: Args, console: Terminal, chief: bool) -> None:
     check_options(args)
     base_folder = resolve_checkpoint(args.base)
     with named_as_options(args):
-        mesh = None if args.mesh == (1, 1, 1) else make_mesh(*args.mesh)
+        mesh = mesh_of_all(args.mesh, distributed=args.distributed)
     source = read_records(args.data)
     dtype = backbone_dtype(args)
     with waiting(console, "loading the backbone"):
@@ -147,8 +145,13 @@ def _train(args: Args, console: Terminal) -> None:
     start = _start(args, config, model, base_folder)
     frozen, state = begin(config, model, args.seed, start=start, teacher=teacher, mesh=mesh)
     del model, start  # of a full run they would stay as further copies of every weight
+
+    def write() -> None:
+        if chief:
+            _write_settings(args, base_folder, found)
+
+    agreed("training in --out", write, lambda _: {}, mesh=mesh)
     if chief:
-        _write_settings(args, base_folder, found)
         if rejected.total:
             console.print(f"kept out: {rejected.describe()}", highlight=False, soft_wrap=True)
         console.print(
@@ -292,7 +295,7 @@ def _write_settings(args: Args, base_folder: Path, data: Sequence[Trajectory]) -
     now["data_sha256"] = digest.hexdigest()[:16]
     now["teacher_fingerprint"] = None if args.teacher is None else fingerprint_with_backbone(args.teacher)
     now["init_fingerprint"] = None if args.init is None else fingerprint_with_backbone(args.init)
-    free = {"out", "data", "base", "teacher", "init", "mesh", "distributed"}
+    free = {"out", "data", "base", "teacher", "init", "mesh", "distributed", "rows", "remat"}
     free |= {"max_steps", "keep", "layout", "patience"}
     path = args.out / SETTINGS
     if path.exists():

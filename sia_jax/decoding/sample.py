@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from sia_jax.arguments import check_kind
+from sia_jax.arguments import check_kind, concrete
 from sia_jax.decoding import checks
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.decoding.loop import run_chunk
@@ -19,6 +19,7 @@ from sia_jax.decoding.row_params import make_row_params
 from sia_jax.decoding.rows import admit, allocate
 from sia_jax.decoding.schedule import Schedule, make_schedule
 from sia_jax.decoding.state import DecodeState, Samples, row_specs
+from sia_jax.parallel.lock_step import agreed, on_every_process
 from sia_jax.parallel.rows import BY_ROW, WHOLE, split_by_rows, sum_over_rows
 from sia_jax.steering.config import Knobs
 from sia_jax.steering.types import RowParams
@@ -46,6 +47,10 @@ def sample(
     counts of rows go round, by which all know when to run what. Weights that "fsdp" splits are gathered once
     a call, and whole from then on: only "tensor" makes room for larger ones.
 
+    A mesh over several processes (`jax.distributed`) is served in lock step: each process makes the same call
+    with all prompts, decodes the rows of its own devices, and is handed all replies in the order of the
+    prompts. Calls that differ, or that one process refuses, raise on every one before anything is traced.
+
     Args:
       params: weights of policy and value model.
       prompt: B prompts.
@@ -59,12 +64,39 @@ def sample(
       Samples of B rows; with `config.branches` of n, of B n rows, those of a prompt side by side.
 
     Raises:
-      ValueError: what `sia_jax.decoding.checks` finds, or shapes that do not fit.
+      ValueError: what `sia_jax.decoding.checks` finds, shapes that do not fit, or another call than that of
+        the mesh's other processes.
       TypeError: an argument of another kind.
 
     Source: the paper's equations 3 to 5, arXiv 2602.21215; the official code's loop is `src/sia.py`.
     """
     check_call(params, config)
+    prepare = functools.partial(_prepare, params, prompt, threshold, rng_key, config, knobs)
+    # Under a caller's own `jax.jit` there are no numbers to compare yet.
+    compare = not _traced(params, prompt, threshold, rng_key, knobs)
+    call = agreed("sample", prepare, _parts, mesh=config.mesh) if compare else prepare()
+    samples = _sample(params, call.prompts, call.numbers, call.schedule, config=call.config)
+    return on_every_process(samples, config.mesh)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The arguments of the program, checked."""
+
+    prompts: Prompt
+    numbers: RowParams
+    schedule: Schedule
+    config: SamplerConfig
+
+
+def _prepare(
+    params: SteeringParams,
+    prompt: Prompt,
+    threshold: Any,
+    rng_key: Any,
+    config: SamplerConfig,
+    knobs: Knobs | None,
+) -> _Call:
     checks.check_params(params.policy, params.value, config)
     checks.check_attention(params.policy, params.value, config)
     prompt = checks.check_prompt(prompt, config)
@@ -76,7 +108,19 @@ def sample(
     config = config.resolve(rows * config.branches)
     numbers = make_row_params(threshold, rng_key, knobs, rows, config)
     schedule = make_schedule(knobs.schedule, config.schedule)
-    return _sample(params, jax.tree.map(_int32, prompt), numbers, schedule, config=config)
+    return _Call(jax.tree.map(_int32, prompt), numbers, schedule, config)
+
+
+def _parts(call: _Call) -> dict[str, Any]:
+    """What must be alike on all processes."""
+    keys = call.numbers.keys
+    numbers = {f.name: getattr(call.numbers, f.name) for f in fields(RowParams) if f.name != "keys"}
+    numbers["schedule"] = call.schedule
+    return {"prompt": call.prompts, "rng_key": keys, "threshold or knobs": numbers, "config": call.config}
+
+
+def _traced(*trees: Any) -> bool:
+    return not all(concrete(leaf) for leaf in jax.tree.leaves(trees))
 
 
 def check_call(params: Any, config: Any) -> None:

@@ -36,6 +36,7 @@ from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request, as_request
 from sia_jax.engine.scoring import Scored, Scorer, make_scoring
 from sia_jax.engine.statistics import Statistics
+from sia_jax.parallel.lock_step import spans_processes
 from sia_jax.parallel.mesh import mesh_of
 from sia_jax.pretrained import Policy, ValueModel
 from sia_jax.steering.config import SteeringConfig
@@ -88,7 +89,8 @@ class Engine:
       max_logit_bias: ids that a request may bias, and as many that it may ban.
       prefix_caching: whether a prompt that begins as what a free row holds, such as the next turn of a
         conversation, is read from there on. Its reply is the same up to what two programs round differently.
-      mesh: of loaded models, that which they lie on; of names, where to load them to.
+      mesh: of loaded models, that which they lie on; of names, where to load them to. Its devices are of
+        this process.
 
     Raises:
       FileNotFoundError, ValueError: what loading finds, or sizes that cannot be.
@@ -124,6 +126,7 @@ class Engine:
             check_whole(name, size)
             if size < (name in sizes):
                 raise ValueError(f"{name} must be {int(name in sizes)} or more, got {size}")
+        _check_alone(mesh or (mesh_of(policy.params) if isinstance(policy, Policy) else None))
         if not isinstance(policy, Policy):
             check_kind("policy", policy, (str, Path), "a loaded policy, a folder or a Hub id")
             policy = load_policy(policy, mesh=mesh)
@@ -424,6 +427,19 @@ class Engine:
 
 def _nobody(what: Piece | BaseException) -> None:
     """A listener for those who wait for the reply alone: no pieces are kept."""
+
+
+def _check_alone(mesh: Mesh | None) -> None:
+    """The engine's devices are of one process.
+
+    Its thread admits and ends requests by its own clock, which no other process would follow.
+    """
+    if isinstance(mesh, Mesh) and spans_processes(mesh):
+        raise ValueError(
+            f"an engine serves the devices of one process, got a mesh {dict(mesh.shape)} of several; start "
+            "one in each process, with make_mesh(..., devices=jax.local_devices()), or call sia_jax.sample "
+            "in all processes"
+        )
 
 
 def _lengths(

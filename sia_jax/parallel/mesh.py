@@ -11,6 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sia_jax.arguments import check_kind, check_whole, told
+from sia_jax.parallel.lock_step import agreed, spans_processes
 from sia_jax.types import Params, flatten_names, unflatten_names
 
 MESH_AXES = ("data", "fsdp", "tensor")
@@ -104,12 +105,34 @@ def partition_spec(name: str, shape: Sequence[int], mesh: Mesh) -> P:
 
 
 def shard_params(params: Params, mesh: Mesh) -> Params:
-    """The tree placed on the mesh by `PARTITION_RULES`; every leaf must match one."""
-    placed = {
-        name: jax.device_put(leaf, NamedSharding(mesh, partition_spec(name, leaf.shape, mesh)))
-        for name, leaf in flatten_names(params).items()
+    """The tree placed on the mesh by `PARTITION_RULES`; every leaf must match one.
+
+    Where the mesh spans processes each gives the parts of its own devices, out of the same numbers.
+
+    Raises:
+      ValueError: a leaf that no rule matches; numbers that differ between the processes.
+    """
+    leaves = flatten_names(params)
+    shardings = {
+        name: NamedSharding(mesh, partition_spec(name, leaf.shape, mesh)) for name, leaf in leaves.items()
     }
-    return unflatten_names(placed)
+    if spans_processes(mesh):
+        own = {name: leaf for name, leaf in leaves.items() if _is_own(leaf)}
+        agreed("placing weights", lambda: own, lambda own: {"weights": own}, mesh=mesh)
+    return unflatten_names({name: _placed(leaf, shardings[name]) for name, leaf in leaves.items()})
+
+
+def _is_own(leaf: Any) -> bool:
+    """Whether this process can read all of it."""
+    return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+
+
+def _placed(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    if sharding.is_fully_addressable or not _is_own(leaf):
+        return jax.device_put(leaf, sharding)
+    # `device_put` would send every leaf to every process, to compare them.
+    numbers = np.asarray(leaf)
+    return jax.make_array_from_callback(numbers.shape, sharding, lambda index: numbers[index])
 
 
 def gathered(params: Params, mesh: Mesh) -> Params:

@@ -92,11 +92,23 @@ def _metrics(line: bytes, place: str) -> dict[str, Any]:
     try:
         place_in(record, "step")
         for name, value in record.items():
-            if name != "kind" and value is not None:
+            if name == "trajectories":
+                _check_numbers_of_data(value)
+            elif name != "kind" and value is not None:
                 number_in(record, name)
     except (KeyError, ValueError) as error:
         raise ValueError(f"{place}: expected a step and its numbers ({error}); {_REMEDY}") from None
     return record
+
+
+def _check_numbers_of_data(value: Any) -> None:
+    """They are whole numbers from 0 on, in a list.
+
+    Raises:
+      ValueError: they are something else.
+    """
+    if not isinstance(value, list) or not all(type(number) is int and number >= 0 for number in value):
+        raise ValueError(f"trajectories must be a list of whole numbers from 0 on, got {str(value)[:60]}")
 
 
 def draw_curves(lines: list[dict[str, Any]], path: Path, title: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from sia_jax.models import passes
 from sia_jax.models.batches import pad_batch, read_at
 from sia_jax.models.passes import bucket_length
+from sia_jax.parallel.lock_step import agreed, on_every_process
 from sia_jax.parallel.mesh import mesh_of, row_shards
 from sia_jax.pretrained import RewardModel
 from sia_jax.text.chat import Message, check_messages
@@ -48,6 +49,9 @@ class Labeller:
     compiled once, and a text's reward is the same bits whatever else there is to score, and in which order.
     Results come out of order, batches later than their conversations went in: while one is computed, the next
     is put together.
+
+    On a mesh of several processes every process adds the same conversations in the same order and gets all
+    outcomes; each computes the rows of its own devices. Batches that differ raise on every process.
 
     Nothing is cut to fit. (The official code also ends a reply at "human:"; here that is text like any
     other.)
@@ -141,6 +145,7 @@ class Labeller:
         for length in sorted(self._waiting):
             self._compute(length)
             yield self._read(keep=1)
+        agreed("the end of the conversations", lambda: None, lambda _: {}, mesh=self._mesh)
         yield self._read()
 
     def drain(self) -> list[Outcome]:
@@ -156,9 +161,11 @@ class Labeller:
             tokens[row, : len(ids)] = ids
             lengths[row] = len(ids)
         config = self.model.config
+        agreed("a batch of conversations", lambda: tokens, lambda x: {"ids": x}, mesh=self._mesh)
         with nullcontext() if length in self._compiled else self._compiling(length):
             padded = pad_batch(tokens, read_at(tokens, lengths, config), config, self._mesh)
             rewards = passes.batch_rewards(self.model.params, *padded, config=config)
+            rewards = on_every_process(rewards, self._mesh)
         self._compiled.add(length)
         self._computed.append(([(index, len(ids)) for index, ids in waiting], rewards))
 

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array
 
 from sia_jax.extras import installed_with
+from sia_jax.parallel.lock_step import agreed, every_device
 from sia_jax.training.step import TrainState
 
 with installed_with("train"):
@@ -91,14 +92,22 @@ class Checkpoints:
         """The newest checkpoint that is whole, or None if there is none.
 
         Args:
-          like: a state of the same run, whose shapes and shardings the restored one takes.
+          like: a state of the same run, whose shapes and shardings the restored one takes: a checkpoint goes
+            to any number of processes and devices, whatever it was written on. Every process must call.
           best: the best one rather than the newest.
 
         Raises:
-          ValueError: a checkpoint of another model or optimiser.
+          ValueError: a checkpoint of another model or optimiser; processes that see other checkpoints.
         """
         manager = self._best if best else self._last
-        for step in sorted(manager.all_steps(), reverse=True):
+        steps = agreed(
+            "restoring",
+            lambda: sorted(manager.all_steps(), reverse=True),
+            lambda steps: {"list of checkpoints": steps},
+            mesh=every_device(),
+            remedy=f"{self.folder} must lie where every process sees the same files",
+        )
+        for step in steps:
             try:
                 found = self._read(manager, step, like)
             except _OtherRun:
@@ -133,21 +142,30 @@ class Checkpoints:
     def _read(
         self, manager: ocp.CheckpointManager, step: int, like: TrainState
     ) -> tuple[TrainState, dict[str, Any]]:
-        saved = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
         leaves = dict(_named(like))
-        if list(leaves) != saved["names"]:
-            differing = sorted(set(leaves) ^ set(saved["names"]))[:4]
-            raise _OtherRun(
-                f"the checkpoint in {manager.directory} is of another model or optimizer: it and this run "
-                f"differ in {differing or 'the order of parameters'}; name another folder for this run"
-            )
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, leaves)
-        restored = manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        ).state
-        wrong = [name for name, leaf in restored.items() if leaf.shape != leaves[name].shape]
-        if wrong:
-            raise _OtherRun(f"the checkpoint in {manager.directory} has other shapes: {wrong[:4]}")
+
+        def read() -> tuple[dict[str, Any], dict[str, Any]]:
+            saved = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+            if list(leaves) != saved["names"]:
+                differing = sorted(set(leaves) ^ set(saved["names"]))[:4]
+                raise _OtherRun(
+                    f"the checkpoint in {manager.directory} is of another model or optimizer: it and "
+                    f"this run differ in {differing or 'the order of parameters'}; name another folder for "
+                    "this run"
+                )
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, leaves)
+            restored = manager.restore(
+                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            ).state
+            wrong = [name for name, leaf in restored.items() if leaf.shape != leaves[name].shape]
+            if wrong:
+                raise _OtherRun(f"the checkpoint in {manager.directory} has other shapes: {wrong[:4]}")
+            return restored, saved
+
+        # A process that cannot read its part must not leave the others waiting in the digest of the whole.
+        restored, saved = agreed(
+            f"reading checkpoint {step}", read, lambda found: {"record": found[1]}, mesh=every_device()
+        )
         if _digests(restored) != saved["digest"]:
             raise ValueError("its numbers are not those that were written")
         structure = jax.tree.structure(like)

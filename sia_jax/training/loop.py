@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from sia_jax.data.trajectories import Trajectory
 from sia_jax.extras import installed_with
+from sia_jax.parallel.lock_step import agreed
 from sia_jax.parallel.mesh import ROW_AXES, row_shards
 from sia_jax.training.batch import PackedBatch
 from sia_jax.training.checkpoint import Checkpoints
@@ -80,6 +81,7 @@ class StepReport:
     tokens: int  # of prompts and replies
     computed: int  # with padding
     seconds: float  # since the last report
+    trajectories: tuple[int, ...] = ()  # their numbers in the data, row by row
 
 
 @dataclass(frozen=True)
@@ -208,20 +210,22 @@ def run(
       FloatingPointError: a loss or a gradient is not finite; what led there is not checkpointed.
       OSError: a checkpoint could not be written.
     """
-    _check(data, loop, mesh)
+    _check(data, held_out, config, loop, mesh)
     iterator, progress = batches(data, config, loop), Progress()
     if checkpoints is not None and (restored := checkpoints.restore(state)) is not None:
         jax.tree.map(lambda leaf: leaf.delete(), state)
         state, meta = restored
         progress = _stopped(Progress(**meta), loop)  # by this run's patience, which may be another
         iterator.set_state(progress.data)
+    done = int(state.step)
+    agreed("going on", lambda: (done, progress), lambda x: {"step": x[0], "progress": x[1]}, mesh=mesh)
     if mesh is None:
         # A step returns a state that is committed to its device. One that is not is another kind of argument,
         # for which the step would be compiled once more.
         state = jax.device_put(state, state.step.device)
     end = total_steps(len(data), config.batch_size, loop.epochs)
     stop = min(end, loop.max_steps or end)
-    done, pending, interrupted = int(state.step), None, False
+    pending, interrupted = None, False
     on_start(done)
     clock = time.perf_counter()
     while done < stop and not progress.stopped and not interrupted:
@@ -260,12 +264,34 @@ def run(
     return Finished(state, progress, complete=progress.stopped or done == end)
 
 
-def _check(data: Sequence[Trajectory], loop: LoopConfig, mesh: Mesh | None) -> None:
-    if not len(data):
-        raise ValueError("there is nothing to train on: the data hold no trajectory")
-    shards = row_shards(mesh)
-    if loop.rows % shards:
-        raise ValueError(f"rows must be a multiple of {shards}, the mesh's data times fsdp, got {loop.rows}")
+def _check(
+    data: Sequence[Trajectory],
+    held_out: Sequence[Trajectory],
+    config: TrainConfig,
+    loop: LoopConfig,
+    mesh: Mesh | None,
+) -> None:
+    """There are data, their rows fit the mesh, and all of its processes have the same ones."""
+
+    def check() -> None:
+        if not len(data):
+            raise ValueError("there is nothing to train on: the data hold no trajectory")
+        shards = row_shards(mesh)
+        if loop.rows % shards:
+            raise ValueError(
+                f"rows must be a multiple of {shards}, the mesh's data times fsdp, got {loop.rows}; take "
+                f'{-(-loop.rows // shards) * shards}, or give the mesh more "tensor" and less of the rest'
+            )
+
+    def parts(_: None) -> dict[str, Any]:
+        sets = {"data": data, "held-out data": held_out}
+        contents = {
+            name: [(t.prompt_ids, t.reply_ids, t.reward, t.number, t.group) for t in each]
+            for name, each in sets.items()
+        }
+        return contents | {"configuration": (config, loop)}
+
+    agreed("training", check, parts, mesh=mesh)
 
 
 def _pack(chosen: Sequence[Trajectory], config: TrainConfig, loop: LoopConfig) -> PackedBatch:
@@ -313,6 +339,7 @@ def _tell(
             tokens=int(np.sum(packed.segment_ids > 0)),
             computed=int(packed.micro_batches) * packed.tokens[0].size,
             seconds=now - clock,
+            trajectories=tuple(packed.numbers[real].tolist()),
         )
     )
     return now

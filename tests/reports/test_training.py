@@ -7,7 +7,10 @@ import pytest
 
 from sia_jax.reports.training import MetricsLog, draw_curves
 
-STEPS = [{"kind": "step", "step": step, "loss": 1 / step, "tokens_per_second": 9} for step in (1, 2, 3)]
+STEPS = [
+    {"kind": "step", "step": step, "loss": 1 / step, "tokens_per_second": 9, "trajectories": [step, 0]}
+    for step in (1, 2, 3)
+]
 EVALUATION = {"kind": "evaluation", "step": 2, "loss": 0.5, "r2": None, "rank_agreement": 0.75}
 
 
@@ -33,6 +36,7 @@ def test_lines_of_later_steps_and_one_that_was_cut_short_are_dropped(log: Metric
     [
         *("{", "", "[1]", "7", "\xff", '{"loss": 1}', '{"step": "2"}', '{"step": -1}', '{"step": 2.5}'),
         *('{"step": 2, "loss": "low"}', '{"step": 2, "loss": [1]}', '{"step": 2, "loss": NaN}'),
+        *(f'{{"step": 2, "trajectories": {numbers}}}' for numbers in ("3", "[0.5]", "[1, -1]", "null")),
         '{"step": 2, "step": 3}',
     ],
 )

@@ -11,9 +11,9 @@ import sia_jax
 from sia_jax.data.records import Record, write_records
 from sia_jax.types import flatten_names
 from tests.support.checkpoints import save_tiny_policy
+from tests.support.processes import free_port
 from tests.support.tiny_training import process_environment
 from tests.support.trajectories import random_trajectories
-from tests.training.test_distributed import free_port
 from train.value_model import Args, main
 
 ROOT = Path(__file__).parents[2]

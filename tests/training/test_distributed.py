@@ -1,14 +1,12 @@
 """Meshes of devices, and processes under `jax.distributed`, go through the losses of one device."""
 
-import contextlib
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.processes import free_port
 from tests.support.tiny_training import process_environment
 
 ROOT = Path(__file__).parents[2]
@@ -43,15 +41,6 @@ def _losses(process: subprocess.Popen) -> list[float]:
     assert last == "finished"
     assert [line.split()[1] for line in lines] == [str(i + 1) for i in range(20)]
     return [float(line.split()[2]) for line in lines]
-
-
-def free_port() -> int:
-    """One that the system hands out to nobody: seconds pass until it is bound."""
-    for port in range(20_000 + os.getpid() % 10_000, 32_000):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise OSError("every port is taken")
 
 
 @pytest.fixture(scope="module")
