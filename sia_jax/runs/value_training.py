@@ -78,7 +78,7 @@ def check_start(config: TrainConfig, start: ValueModel) -> None:
       ValueError: its head, its adapter or where it reads its hidden states are not those of the run.
     """
     ours, theirs = config.value, start.config
-    told = {
+    told: dict[str, tuple[Any, Any]] = {
         "--head": (theirs.head, ours.head),
         "--head-rank": (theirs.head_rank, ours.head_rank),
         "--states": (theirs.states, ours.states),

@@ -27,7 +27,7 @@ from train import prepare, value_model
 # Its programs run in processes of their own, compiled as ever; it is the longest file, and so comes first.
 pytestmark = pytest.mark.unoptimised
 
-KILLS = 20
+KILLS = 12
 
 
 @dataclass(frozen=True)
