@@ -62,7 +62,7 @@ help:
 	@echo '  make test-oldest     1 min  tokenizers and templates under the oldest transformers allowed'
 	@echo '  make check           1 min  lint (ruff), imports and types (mypy)'
 	@echo '  make parity          4 min  compare with PyTorch, transformers and peft  (adds torch, 2 min, once)'
-	@echo '  make conformance     6 min  the server under lm-eval and schemathesis   (adds torch and both)'
+	@echo '  make conformance     5 min  the server under lm-eval and schemathesis   (adds torch and both)'
 	@echo '  make bench          20 min  time the sampler and PyTorch                 (adds torch)'
 	@echo '  make bench-training 10 min  the same for training                        (adds torch)'
 	@echo '  make bench-serve    15 min  time the server and transformers serve       (adds torch and guidellm)'

@@ -305,6 +305,7 @@ def command(program: str, args: Any) -> str:
 
 def _options(args: Any) -> list[str]:
     words: list[str] = []
+    placed: list[str] = []
     kinds = get_type_hints(type(args), include_extras=True)
     for field in fields(args):
         value = getattr(args, field.name)
@@ -317,11 +318,16 @@ def _options(args: Any) -> list[str]:
             words.append(option_of(field.name, value))
             continue
         items = value if isinstance(value, tuple) else (value,)
+        if tyro.conf.Positional in get_args(kinds[field.name]):
+            placed += map(str, items)
+            continue
         # Of another tuple than a `Repeated` the last option would be all that is read.
         repeated = tyro.conf.UseAppendAction in get_args(kinds[field.name])
         for together in [(item,) for item in items] if repeated else [items]:
             words += _given(option_of(field.name), together)
-    return words
+    if any(text.startswith("-") for text in placed):
+        return [*words, "--", *placed]
+    return [*placed, *words]
 
 
 def _given(name: str, items: Sequence[Any]) -> list[str]:

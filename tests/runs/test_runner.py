@@ -129,7 +129,8 @@ def test_a_journal_that_says_auto_is_refused_with_the_reason(
     args: Args, tmp_path: Path, no_loading: None
 ) -> None:
     here = replace(args, output=str(tmp_path / "replies.jsonl"))
-    old = runner.run_identity(here) | {"samples": 1, "record": False, "prompt_form": "auto"}
+    now = {"draws": "content", "samples": 1, "record": False}
+    old = runner.run_identity(here) | now | {"prompt_form": "auto"}
     Path(here.output or "").write_text(json.dumps({"settings": old}) + "\n")
     with pytest.raises(
         SystemExit, match=r"prompt_form 'auto' \(now 'chat'\); an earlier release wrote .*--overwrite"
@@ -221,7 +222,7 @@ def test_models_that_answer_otherwise_are_other_settings(
 def test_a_journal_of_another_template_is_refused(args: Args, tmp_path: Path, no_loading: None) -> None:
     shutil.copytree(args.policy, tmp_path / "policy")
     here = replace(args, policy=str(tmp_path / "policy"), output=str(tmp_path / "replies.jsonl"))
-    old = runner.run_identity(here) | {"samples": 1, "record": False}
+    old = runner.run_identity(here) | {"draws": "content", "samples": 1, "record": False}
     Path(here.output or "").write_text(json.dumps({"settings": old}) + "\n")
     change_template(tmp_path / "policy")
     with pytest.raises(SystemExit, match=r"other settings: policy_files '\w{16}' \(now '\w{16}'\); name"):
