@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 
 import jax
 import numpy as np
@@ -40,7 +39,7 @@ class Driver:
       scorer: reads prompts that are only scored.
       terms: what the engine was made for.
       steps: policy steps of a window.
-      few: of one while somebody waits for a first token.
+      few: of one while somebody waits for a first token, and not many do.
       prefix_caching: whether requests go on from what rows hold.
     """
 
@@ -427,10 +426,16 @@ class Driver:
         return free
 
     def _window_steps(self, pool: Pool, rows: Sequence[Sample | None]) -> int:
+        """Few while somebody waits for a first token, unless so many do that each waits for replies to end.
+
+        Behind a queue as long as the rows a request waits for a whole reply or more, which longer windows end
+        sooner: a short one would save it a few steps and cost it some for every window of those before it.
+        """
+        waiting = self._waiting[pool.length]
+        if len(waiting) >= pool.rows:
+            return self._steps
         urgent = any(s is not None and s.urgent and not s.said for s in rows)
-        # Of the queue those who may come next: the device waits while it is looked through.
-        urgent = urgent or any(s.urgent for s in islice(self._waiting[pool.length], pool.rows))
-        return self._few if urgent else self._steps
+        return self._few if urgent or any(s.urgent for s in waiting) else self._steps
 
     def _speak(self, pool: Pool, heard: Sequence[Heard]) -> None:
         """Make text of what was said, and hand it out."""
