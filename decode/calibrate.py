@@ -51,10 +51,11 @@ from sia_jax.files.writing import write_text
 from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import Count, File, Flag, PromptFileArgs, command, goes_on, program, read_options, stop
 from sia_jax.runs.console import Terminal
-from sia_jax.runs.engines import Row, completed, key_of, make_engine, missing_replies, warm_up
+from sia_jax.runs.engines import Row, completed, make_engine, missing_replies, warm_up
 from sia_jax.runs.journal import Journal
 from sia_jax.runs.options import SamplingArgs
 from sia_jax.runs.progress import RunProgress, waiting
+from sia_jax.runs.prompt_ids import SETTINGS, draws_of, key_of_draws
 from sia_jax.steering.numbers import NUMBERS, with_absent
 from sia_jax.text.forms import Prompting
 
@@ -135,7 +136,7 @@ def run(args: Args, console: Terminal) -> None:
         return
     features = FeatureRecords([prompt.id for prompt in prompts], learned=learned is not None)
     where = {name: value for name, value in source.items() if name != "settings"}
-    settings = source["settings"] | where | {"samples": args.samples}
+    settings = source["settings"] | SETTINGS | where | {"samples": args.samples}
     journal = Journal(_partial(args), settings, features.take, overwrite=args.overwrite)
     done, total = len(journal.done), len(prompts) * args.samples
     if done:
@@ -244,9 +245,11 @@ def _sample(
     """Every reply that the journal lacks goes into it."""
     with waiting(console, "loading the policy"):
         models = runner.load_models(args)
-    rows = [
-        Row(own, own, key_of(prompt, args.seed), math.inf) for prompt, own in zip(prompts, ids, strict=True)
-    ]
+    keys = (
+        key_of_draws(prompt, draws, args.seed, args.samples)
+        for prompt, draws in zip(prompts, draws_of(prompts, ids), strict=True)
+    )
+    rows = [Row(own, own, key, math.inf) for own, key in zip(ids, keys, strict=True)]
     total = len(rows) * args.samples
     missing = missing_replies(rows, args, args.samples, lambda *place: place in journal.done)
     recorded: Literal["candidates"] | None = None if args.learned_gate is None else "candidates"

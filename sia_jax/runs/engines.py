@@ -9,10 +9,9 @@ from typing import Any, Literal
 import jax
 
 import sia_jax
-from sia_jax.data.prompts import PromptLine
 from sia_jax.engine.reply import Reply
 from sia_jax.runs.options import Models, SamplingArgs
-from sia_jax.runs.runner import own_key, prompt_key, steering, threshold, whole_rows
+from sia_jax.runs.runner import steering, threshold, whole_rows
 from sia_jax.steering.gates import Always, Gate, reads_threshold, shut_at_infinity
 from sia_jax.steering.numbers import NUMBERS
 
@@ -105,11 +104,6 @@ def make_base(
     if shut_at_infinity(steering(args).gate):
         return engine
     return make_engine(Models(models.policy, None), args, engine.rows, prompts, **options)
-
-
-def key_of(prompt: PromptLine, seed: int) -> jax.Array:
-    """That of a prompt in a run of `seed`: of its place, or of the seed that it brings itself."""
-    return prompt_key(seed, prompt.index) if prompt.seed is None else own_key(prompt.seed)
 
 
 def make_request(
