@@ -19,7 +19,7 @@ from sia_jax.decoding.row_params import make_row_params
 from sia_jax.decoding.rows import admit, allocate
 from sia_jax.decoding.schedule import Schedule, make_schedule
 from sia_jax.decoding.state import DecodeState, Samples, row_specs
-from sia_jax.parallel.lock_step import agreed, on_every_process
+from sia_jax.parallel.lock_step import agreed, on_every_process, spans_processes
 from sia_jax.parallel.rows import BY_ROW, WHOLE, split_by_rows, sum_over_rows
 from sia_jax.steering.config import Knobs
 from sia_jax.steering.types import RowParams
@@ -73,7 +73,7 @@ def sample(
     check_call(params, config)
     prepare = functools.partial(_prepare, params, prompt, threshold, rng_key, config, knobs)
     # Under a caller's own `jax.jit` there are no numbers to compare yet.
-    compare = not _traced(params, prompt, threshold, rng_key, knobs)
+    compare = spans_processes(config.mesh) and not _traced(params, prompt, threshold, rng_key, knobs)
     call = agreed("sample", prepare, _parts, mesh=config.mesh) if compare else prepare()
     samples = _sample(params, call.prompts, call.numbers, call.schedule, config=call.config)
     return on_every_process(samples, config.mesh)

@@ -155,7 +155,12 @@ def served(
     engine, made = Loaded(), list[Any]()
     monkeypatch.setattr(serve.runner, "load_models", lambda args: None)
     monkeypatch.setattr(serve, "make_engine", lambda *_: engine)
-    monkeypatch.setattr(serve, "create_app", lambda service: made.append(service) or tiny_app(service))
+
+    def create_app(service: Any, *, keyed: bool) -> Any:
+        made.append(service)
+        return tiny_app(service)
+
+    monkeypatch.setattr(serve, "create_app", create_app)
     opened = serve.open_socket
 
     def opening(host: str, port: int) -> Any:
