@@ -74,7 +74,8 @@ class Load:
         self._server, self._book = server, book
         self._rng = random.Random(seed)
         self._ids: set[str] = set()
-        self._asked = 0
+        self.asked = 0
+        """Requests that were made."""
         self.ledger = Ledger()
         self.kinds: Counter[str] = Counter()
         """How many of each kind there were, and of refusals for want of room."""
@@ -144,8 +145,8 @@ class Load:
         chunked: bool = False,
     ) -> tuple[bytes, str]:
         """The bytes of a request, and its id."""
-        self._asked += 1
-        own = f"soak-{self._asked}"
+        self.asked += 1
+        own = f"soak-{self.asked}"
         headers = {"X-Request-Id": own} | ({} if key is None else {"Authorization": f"Bearer {key}"})
         headers |= {} if kind is None else {"Content-Type": kind}
         return json_request(method, path, body, headers, chunked=chunked), own

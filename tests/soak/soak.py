@@ -28,6 +28,8 @@ class Report:
     """What a soak found."""
 
     requests: int
+    asked: int = 0
+    """Requests, with those that asked after each round for all the room that there is."""
     kinds: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     memory: list[int] = field(default_factory=list)
@@ -98,7 +100,7 @@ def soak(
         report.differences += [f"round {number}: {one}" for one in differences]
         report.memory.append(server.memory)
         report.descriptors.append(server.descriptors)
-        report.kinds, report.seconds = load.kinds, time.monotonic() - began
+        report.kinds, report.asked, report.seconds = load.kinds, load.asked, time.monotonic() - began
         say(
             f"round {number + 1} of {ROUNDS}: {report.seconds:.0f} s, {server.memory / 2**20:.1f} MiB, "
             f"{server.descriptors} descriptors, {len(differences)} differences"
