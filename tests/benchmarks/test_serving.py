@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -9,6 +10,7 @@ import sia_jax
 from sia_jax.benchmarks.guidellm import Measured
 from sia_jax.benchmarks.serving import Load, Looped, closed_loop, serving_rows, serving_targets
 from tests.support.engines import make_engine
+from tests.support.tiny_app import until
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,11 @@ def test_every_request_is_answered_once_and_no_more_are_open_than_streams(
         return submit(request, listener=listen)
 
     monkeypatch.setattr(engine, "submit", counting)
-    found = closed_loop(engine, requests(8), streams)
+    with ThreadPoolExecutor() as pool:
+        with engine.paused():  # so that none has ended before the last is handed in
+            running = pool.submit(closed_loop, engine, requests(8), streams)
+            until(lambda: open_now == min(streams, 8))
+        found = running.result(60)
     assert seeds == list(range(8))
     assert most == min(streams, 8)
     assert open_now == 0
