@@ -32,6 +32,7 @@ class ServerProcess:
         environment = os.environ | {"PYTHONUNBUFFERED": "1"}
         if cache is not None:
             environment["SIA_JAX_COMPILATION_CACHE"] = str(cache)
+            environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # whatever is compiled
             environment.pop("JAX_COMPILATION_CACHE_DIR", None)  # which would hold
         with open(self.output, "wb") as output, open(self.errors, "wb") as errors:
             self._process = subprocess.Popen(
