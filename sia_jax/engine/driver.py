@@ -426,12 +426,8 @@ class Driver:
         return free
 
     def _window_steps(self, pool: Pool, rows: Sequence[Sample | None]) -> int:
-        """Few while somebody waits for a first token, unless so many do that each waits for replies to end.
-
-        Behind a queue as long as the rows a request waits for a whole reply or more, which longer windows end
-        sooner: a short one would save it a few steps and cost it some for every window of those before it.
-        """
-        waiting = self._waiting[pool.length]
+        """Few while somebody waits for a first token, unless the queue is as long as the rows."""
+        waiting = self._waiting[pool.length]  # behind such a queue for replies, which long windows end sooner
         if len(waiting) >= pool.rows:
             return self._steps
         urgent = any(s is not None and s.urgent and not s.said for s in rows)
