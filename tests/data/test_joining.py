@@ -20,7 +20,11 @@ def write(folder: Path, first: int, **meta: Any) -> Path:
 
 
 def test_all_records_come_in_the_order_of_the_sets_with_ids_of_their_own(tmp_path: Path) -> None:
-    sets = {"one": write(tmp_path / "1", 0), "two": write(tmp_path / "2", 0), "three": write(tmp_path / "3", 7)}
+    sets = {
+        "one": write(tmp_path / "1", 0),
+        "two": write(tmp_path / "2", 0),
+        "three": write(tmp_path / "3", 7),
+    }
     assert join_sets(tmp_path / "joined", sets) == 9
     joined = read_records(tmp_path / "joined")
     expected = [(name, record) for name, folder in sets.items() for record in read_records(folder)]
