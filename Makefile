@@ -46,7 +46,7 @@ GOLD := sia_jax.world.rewards:gold
 # glibc gives the buffers of each step back to the kernel, and the next one pays for their pages again.
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
-.PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds parity parity-env conformance bench tokenizers fuzz soak \
+.PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds world-iterate parity parity-env conformance bench tokenizers fuzz soak \
   docker-steps bench-training bench-serve chromium pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
@@ -69,6 +69,7 @@ help:
 	@echo '  make world           2 h    make the embedded models again from a seed, in out/world/'
 	@echo '  make world-report    1 h    compare the methods on the embedded models   (docs/world.md)'
 	@echo '  make world-bounds   20 min  bounded tilts, and heads on the policy       (docs/world-bounds.md)'
+	@echo '  make world-iterate   1 h    rounds that learn from their own steering    (docs/world-iterate.md)'
 	@echo '  make smollm          2 h    SmolLM2-135M: replies, rewards, a value model, all methods, in out/smollm2/'
 	@echo '  make smollm-page    15 min  its pages, from what make smollm has made        (docs/smollm2.md)'
 	@echo '  make smollm-parity   3 min  SmolLM2-135M against transformers            (adds torch)'
@@ -164,6 +165,44 @@ world-bounds: $(STAMP)
 	  --pairs $(foreach ratio,dense entropy-0.2,advantage-b2/$(ratio):advantage-b2-read-all/$(ratio)) \
 	    $(foreach b,$(BOUNDS),$(foreach beta,$(b) $(b)-beta4,advantage-b$(beta)/dense:centred-b$(beta)/dense)) \
 	    $(foreach of,value-states value-states-token value-states-distil,$(foreach ratio,dense entropy-0.2,$(of)/$(ratio):additive/$(ratio)))
+
+# Rounds that learn from their own steering, against one round of as many replies and steps, and against rounds that
+# nothing steers. The threshold is that of a fifth of the tokens.
+ITERATED := out/world-iterate
+define ITERATE
+threshold=$$($(VENV)/bin/python -c "import json; print(*(row['threshold'] for row in \
+  json.load(open('$(WORLD)/thresholds.json'))['thresholds'] if row['ratio'] == 0.2))"); \
+iterate() { \
+  name=$$1; shift; \
+  $(KEEP_MEMORY) $(VENV)/bin/python -m train.iterate --policy $(WORLD)/policy --reward $(WORLD)/reward \
+    --prompts $(WORLD)/prompts/train.jsonl --validation $(WORLD)/prompts/validation.jsonl --validation-replies 8 \
+    --threshold $$threshold --beta 4 --max-new-tokens 160 --max-length 256 --batch 64 --objective token --rank 16 \
+    --dropout 0 --learning-rate 1e-3 --schedule cosine --warmup-steps 50 --rows 8 --held-out 0.1 \
+    --license apache-2.0 --out $(ITERATED)/$$name "$$@"; \
+}; \
+judge() { \
+  $(KEEP_MEMORY) $(VENV)/bin/python -m decode.evaluate --policy $(WORLD)/policy --value $(ITERATED)/$$2 \
+    --reward $(WORLD)/reward --prompts $(WORLD)/prompts/test.jsonl --thresholds $(WORLD)/thresholds.json \
+    --ratios 0.2 --combined 0 --beta 4 --max-new-tokens 160 --gold-function $(GOLD) --methods $$3 \
+    --out $(ITERATED)/evaluations/$$1; \
+}
+endef
+
+world-iterate: $(STAMP)
+	set -e; $(ITERATE); \
+	iterate one-round --rounds 1 --replies 24 --epochs 4; \
+	iterate three-rounds --rounds 3 --replies 8 --epochs 2 --steered 0.5; \
+	iterate three-unsteered --rounds 3 --replies 8 --epochs 2 --steered 0; \
+	judge one-round one-round/best 'base dense entropy'; \
+	judge three-rounds three-rounds/best 'dense entropy'; \
+	judge three-unsteered three-unsteered/best 'dense entropy'; \
+	judge first-of-three three-rounds/round-1/value/best 'dense entropy'
+	$(VENV)/bin/python -m decode.compare --page docs/world-iterate.md \
+	  --title 'Three rounds that learn from their own steering, in the embedded world' \
+	  --introduction configs/world-iterate.md \
+	  --folders $(addprefix $(ITERATED)/evaluations/,one-round three-rounds three-unsteered first-of-three) \
+	  --against one-round/dense one-round/entropy-0.2 \
+	  --pairs $(foreach ratio,dense entropy-0.2,$(foreach other,one-round three-unsteered first-of-three,three-rounds/$(ratio):$(other)/$(ratio)))
 
 # A real model on two cores: brought, or any folder as POLICY; each step goes on where it was stopped.
 SMOLLM := out/smollm2

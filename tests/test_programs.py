@@ -36,7 +36,7 @@ from sia_jax.data.records import unfinished_folder, write_records
 from sia_jax.files.lock import locked
 from tests.reports.test_trace import make_record
 from tests.test_help import programs
-from train import label, measure, prepare, value_model, world
+from train import iterate, label, measure, prepare, value_model, world
 
 HOSTILE = "a\x1b]0;owned\x07\x9b2J\u202e[/b][red]:smile:"
 SHOWN = "a␛]0;owned␇\\x9b2J\\u202e[/b][red]:smile:"
@@ -83,10 +83,15 @@ def every_program(bad: str, out: Path) -> list[tuple[Callable[[Any], None], Any]
         (prepare.main, prepare.Args(format="jsonl", input=bad, tokenizer=bad, out=str(out / "p"))),
         (label.main, label.Args(input=bad, reward_model=(bad,), out=str(out / "l"))),
         (value_model.main, value_model.Args(data=Path(bad), base=bad, out=out / "v")),
+        (iterate.main, iterated(bad, out / "i")),
     ]
 
 
-@pytest.mark.parametrize("number", range(18))
+def iterated(name: str, out: Path, **options: Any) -> iterate.Args:
+    return iterate.Args(policy=name, reward_model=(name,), prompts=name, validation=name, out=out, **options)
+
+
+@pytest.mark.parametrize("number", range(20))
 def test_a_hostile_name_in_an_error_is_text(
     number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +173,16 @@ def over_its_input(folder: Path, alias: Callable[[Path], Path]) -> dict[str, Cas
             value_model.main,
             value_model.Args(data=folder, base="none", teacher=str(folder / "best"), out=again.parent),
         ),
+        "iterate": (
+            iterate.main,
+            iterate.Args(
+                policy=str(folder),
+                reward_model=("none",),
+                prompts="none",
+                validation="none",
+                out=again.parent,
+            ),
+        ),
     }
 
 
@@ -205,6 +220,7 @@ def seeded(seed: int, out: Path) -> dict[str, Case]:
             value_model.main,
             value_model.Args(data=Path("none"), base="none", out=out, seed=seed),
         ),
+        "train.iterate": (iterate.main, iterated("none", out, seed=seed)),
         "train.world": (world.main, world.Args(out=out, seed=seed)),
     }
 
@@ -381,6 +397,7 @@ def writers(folder: Path) -> dict[str, tuple[Case, AbstractContextManager[None]]
             (value_model.main, value_model.Args(data=Path("none"), base="none", out=out)),
             locked(folders=(out,)),
         ),
+        "iterate": ((iterate.main, iterated("none", out)), locked(folders=(out,))),
         "world": ((world.main, world.Args(out=out)), locked(folders=(out,))),
     }
 

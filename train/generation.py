@@ -1,10 +1,9 @@
-"""Replies that a policy itself gives to prompts, for `train.prepare --generate`.
+"""Replies that a policy itself gives to prompts, steered or not, for `train.prepare --generate`.
 
 Sampled replies go into a journal, with which a run that was stopped goes on; once it is whole, records are
 made of it. What a reply depends on, `sia_jax.runs.policy_replies` says.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,17 +13,18 @@ from typing import Annotated, Any, Literal
 import jax
 import tyro
 
+from sia_jax.data.prompts import PromptLine
 from sia_jax.data.records import Record
 from sia_jax.data.rejections import Rejections
 from sia_jax.data.row_files import put_in_order
 from sia_jax.data.sources import Source
 from sia_jax.data.sources.conversations import Rejected
 from sia_jax.runs import prompting, runner
-from sia_jax.runs.cli import Flag, Int, Name, memory_explained
+from sia_jax.runs.cli import Flag, Float, Int, Name, memory_explained
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.engines import Row, completed, make_engine, missing_replies, warm_up
 from sia_jax.runs.interruption import Interruption
-from sia_jax.runs.options import FilterArgs, SamplingArgs
+from sia_jax.runs.options import FilterArgs, Models, SamplingArgs
 from sia_jax.runs.parts import Part, Work
 from sia_jax.runs.policy_replies import (
     PromptReader,
@@ -47,6 +47,16 @@ PARTIAL = "replies.partial.jsonl"
 FILTERS = names_of(FilterArgs)
 """The sampling numbers that can be given here."""
 
+STEERING = ("value", "threshold", "beta", "tilt_bound", "num_candidates")
+"""The options of steering that can be given here."""
+
+_STEERED_BY = (
+    *("value", "value_fingerprint", "value_files"),
+    *("value_backbone", "value_backbone_fingerprint", "value_backbone_files"),
+    *("threshold", "beta", "num_candidates", "tilt"),
+)
+"""What a run's identity says of its steering."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyArgs:
@@ -68,7 +78,23 @@ class PolicyArgs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationArgs(FilterArgs, PolicyArgs, ShardArgs):
+class SteeredArgs:
+    """With what the replies are steered."""
+
+    value: Name = None
+    """A value model that steers the replies, as in decode.generate: a folder, or else a Hub id."""
+    threshold: Float = None
+    """Entropy in nats from which a position is steered; -inf: all. Default 1.0."""
+    beta: Float = None
+    """Weight of the values, nats for each unit of reward. Default 1."""
+    tilt_bound: Float = None
+    """Nats that no logit is moved beyond, as in decode.generate."""
+    num_candidates: Int = None
+    """Tokens that the value model chooses among. Default 10."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationArgs(FilterArgs, SteeredArgs, PolicyArgs, ShardArgs):
     """Replies of a policy, in place of the input's."""
 
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
@@ -105,7 +131,7 @@ class Generation:
             policy=args.policy,
             dtype=args.dtype,
             mesh=args.mesh,
-            **{name: getattr(args, name) for name in FILTERS},
+            **{name: getattr(args, name) for name in (*FILTERS, *STEERING)},
             max_new_tokens=args.max_new_tokens,
             seed=args.seed,
             prompt_form=args.prompt_form,
@@ -147,9 +173,10 @@ class Generation:
             *("max_new_tokens", "seed", "prompt_form", "thinking", "date_string"),
         )
         whole = runner.run_identity(self._sampling, self.prompting)
+        steered = () if self.args.value is None else (name for name in _STEERED_BY if name in whole)
         return {
             "replies": self.replies,
-            **{name: whole[name] for name in names},
+            **{name: whole[name] for name in (*names, *steered)},
             "stop_ids": list(self.stop_ids),
         }
 
@@ -218,9 +245,9 @@ class Generation:
           FileNotFoundError, ValueError: a policy that cannot be loaded, or rows that memory does not hold.
         """
         done, total, shard = len(journal.replies), self.wanted(prompts), self.shard
-        with waiting(console, "loading the policy"):
+        with waiting(console, "loading the models"):
             models = runner.load_models(self._sampling)
-        rows = [self._row(prompt) for prompt in prompts]
+        rows = [self._row(prompt, models) for prompt in prompts]
         missing = missing_replies(
             rows,
             self._sampling,
@@ -258,9 +285,11 @@ class Generation:
         """See `PromptReader.differs`."""
         return self._reader.differs(prompt)
 
-    def _row(self, prompt: SourcePrompt) -> Row:
+    def _row(self, prompt: SourcePrompt, models: Models) -> Row:
         key = key_of_prompt(prompt, self.args.seed)
         if self.replies == 1:  # a request folds in the number of a branch only where there are several
             key = jax.random.fold_in(key, 0)
         ids = prompt.policy_ids.tolist()
-        return Row(ids, ids, key, math.inf)
+        asked = PromptLine(0, prompt.conversation.id, tuple(prompt.conversation.messages))
+        value_ids = prompting.value_ids(models, asked, ids, self._sampling)
+        return Row(ids, value_ids, key, runner.threshold(self._sampling))

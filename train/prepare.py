@@ -42,10 +42,11 @@ set, say how many rows were, why, and where the first of them are. A run that is
 
 With --generate the input's replies are not looked at. Its prompts (of wildguardmix: of all rows) are sent to
 the policy, each once, and the ids that it samples are the set's: no text is tokenised again. A prompt needs
-room for --max-new-tokens in --max-length, so that no reply is left out for being long. What is sampled is in
-OUT/replies.partial.jsonl at once; after a kill the same command (without --overwrite) goes on, and ends in
-the same bytes. With --shard a share of the prompts is replied to, into OUT/replies.partial.0-of-4.jsonl; sia
-merge makes replies.partial.jsonl of all of them, with which the command without --shard writes the set.
+room for --max-new-tokens in --max-length, so that no reply is left out for being long. With --value the
+replies are steered, as decode.generate steers them. What is sampled is in OUT/replies.partial.jsonl at once;
+after a kill the same command (without --overwrite) goes on, and ends in the same bytes. With --shard a share
+of the prompts is replied to, into OUT/replies.partial.0-of-4.jsonl; sia merge makes replies.partial.jsonl of
+all of them, with which the command without --shard writes the set.
 """
 
 import json
@@ -157,6 +158,11 @@ def main(args: Args) -> None:
                 stdout.print(f"written to {unfinished}", highlight=False, soft_wrap=True)
             # Last: until then the same command ends what a kill has left undone.
             journal.unlink(missing_ok=True)
+
+
+def is_prepared(out: Path) -> bool:
+    """Whether a run of --generate has ended in this folder, where the same command would find its set."""
+    return (out / REPORT).exists() and not (out / PARTIAL).exists()
 
 
 def prepare(args: Args, console: Terminal) -> dict[str, Any] | None:
@@ -438,7 +444,10 @@ def _check(args: Args, out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out must be a folder, {out} is a file")
     check_outputs(
-        inputs={"--input": args.input, "--tokenizer": args.tokenizer, "--policy": args.sampling.policy},
+        inputs={
+            **{"--input": args.input, "--tokenizer": args.tokenizer},
+            **{"--policy": args.sampling.policy, "--value": args.sampling.value},
+        },
         files={
             "--out's report": out / REPORT,
             "--out's journal": out / PARTIAL if shard is None else shard.part_of(out / PARTIAL),

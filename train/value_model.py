@@ -259,6 +259,20 @@ def _teacher(args: Args, model: ModelConfig, base: Params) -> ValueModel | None:
     return teacher
 
 
+def check_init(args: Args) -> None:
+    """The value model of --init can be trained further as the other options say; its weights are loaded.
+
+    Args:
+      args: of a run, whose data are not looked at.
+
+    Raises:
+      FileNotFoundError, ValueError: it cannot, and why.
+    """
+    base_folder = resolve_checkpoint(args.base)
+    model_config, model = load_backbone(base_folder, dtype=backbone_dtype(args), mesh=None)
+    _start(args, train_config(args, model_config, None, sys.maxsize), model, base_folder)
+
+
 def _start(args: Args, config: TrainConfig, base: Params, base_folder: Path) -> ValueModel | None:
     """The value model that is trained further; of a full run with its adapter merged.
 

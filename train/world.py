@@ -18,27 +18,23 @@ on the same machine with the same versions.
 """
 
 import dataclasses
-import json
-import time
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from sia_jax.checkpoints.values import is_number
 from sia_jax.data.prompts import check_seed
 from sia_jax.data.records import read_records
-from sia_jax.files.lock import LOCK, locked
+from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
-from sia_jax.files.reading import read_object
-from sia_jax.files.shown import shown_value
-from sia_jax.files.writing import write_text
 from sia_jax.runs.cli import Count, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.progress import waiting
-from sia_jax.world.card import software, write_card
+from sia_jax.runs.provenance import software
+from sia_jax.world.card import write_card
 from sia_jax.world.stages import (
     REPLY_TOKENS,
     ROW_LENGTH,
@@ -50,6 +46,7 @@ from sia_jax.world.stages import (
     write_texts,
 )
 from train import label, prepare, value_model
+from train.diary import Diary
 from train.generation import GenerationArgs
 
 
@@ -74,69 +71,10 @@ def main(args: Args) -> None:
             make(World(args.out, args.seed, args.size), console)
 
 
-@dataclass
-class Diary:
-    """Which stages are done, by which software, how long they took, and under which settings: world.json."""
-
-    path: Path
-    settings: dict[str, object]
-    seconds: dict[str, float] = field(default_factory=dict)
-    made_by: dict[str, str] = field(default_factory=dict)
-    """Of each stage; not of "begun", the time of those that were interrupted."""
-
-    @classmethod
-    def of(cls, world: World) -> "Diary":
-        """The diary in a world's folder, or a new one.
-
-        Raises:
-          OSError, ValueError: the folder holds a world of other settings, or something else.
-        """
-        size = dataclasses.asdict(world.size)
-        diary = cls(world.out / "world.json", {"seed": world.seed, "size": size})
-        if diary.path.exists():
-            diary._go_on(read_object(diary.path, "diary of a world", "name another --out"))
-        elif world.out.exists() and {path.name for path in world.out.iterdir()} - {LOCK}:
-            raise ValueError(f"{world.out} holds something else than a world; name another --out")
-        return diary
-
-    def _go_on(self, found: dict[str, Any]) -> None:
-        """Take over what a diary says.
-
-        Raises:
-          ValueError: it is the diary of a world of other settings, or none.
-        """
-        settings, seconds, made_by = found.get("settings"), found.get("seconds"), found.get("made_by", {})
-        if not (
-            (isinstance(settings, dict) and isinstance(seconds, dict) and isinstance(made_by, dict))
-            and all(map(is_number, seconds.values()))
-            and all(isinstance(by, str) for by in made_by.values())
-        ):
-            raise ValueError(
-                f"{self.path}: expected the settings, seconds and made_by of a world, got "
-                f"{shown_value(found, 100)}; name another --out"
-            )
-        if settings != self.settings:
-            raise ValueError(
-                f"{self.path.parent} holds a world of other settings, {shown_value(settings)}; name another "
-                "--out"
-            )
-        self.seconds = seconds
-        done = (stage for stage in seconds if stage != "begun")
-        self.made_by = dict.fromkeys(done, "software that was not noted") | made_by
-
-    def note(self, stage: str, seconds: float, made_by: str | None = None) -> None:
-        """A stage is done, or was begun for so long."""
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        if made_by is not None:
-            self.made_by[stage] = made_by
-        content = {"settings": self.settings, "seconds": self.seconds, "made_by": self.made_by}
-        write_text(self.path, json.dumps(content, indent=2) + "\n")
-
-
 def _replies(world: World, console: Terminal) -> None:
     """Replies of the policy to the training prompts."""
     out = world.runs / "replies"
-    if (out / prepare.REPORT).exists() and not (out / prepare.PARTIAL).exists():
+    if prepare.is_prepared(out):
         return  # the set was ready when the run was killed
     sampling = GenerationArgs(
         generate=world.size.replies,
@@ -269,6 +207,16 @@ STAGES: dict[str, tuple[str, Callable[[World, Terminal], None]]] = {
 }
 
 
+def diary_of(world: World) -> Diary:
+    """The diary in a world's folder, or a new one.
+
+    Raises:
+      OSError, ValueError: the folder holds a world of other settings, or something else.
+    """
+    settings: dict[str, object] = {"seed": world.seed, "size": dataclasses.asdict(world.size)}
+    return Diary.of(world.out / "world.json", "world", settings)
+
+
 def make(world: World, console: Terminal) -> None:
     """Go through the stages that are not done yet.
 
@@ -277,20 +225,10 @@ def make(world: World, console: Terminal) -> None:
       SystemExit: interrupted; what was done is kept.
     """
     check_seed(world.seed, "--seed")
-    diary = Diary.of(world)
-    world.out.mkdir(parents=True, exist_ok=True)
-    diary.note("begun", 0.0)
-    for number, (name, (what, stage)) in enumerate(STAGES.items(), start=1):
-        if name in diary.seconds:
-            continue
-        console.print(f"{number} of {len(STAGES)}: {what}", style="bold", highlight=False)
-        begin = time.perf_counter()
-        try:
-            stage(world, console)
-        except BaseException:
-            diary.note("begun", time.perf_counter() - begin)  # the stage is not done, but it took its time
-            raise
-        diary.note(name, time.perf_counter() - begin, software())
+    diary = diary_of(world)
+    diary.begin()
+    stages = {name: (what, functools.partial(run, world, console)) for name, (what, run) in STAGES.items()}
+    diary.go_through(stages, lambda: software(), console)
     with waiting(console, "measuring"):
         write_card(world, diary.seconds, diary.made_by)
     total = sum(diary.seconds.values()) / 60

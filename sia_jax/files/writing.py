@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_UNFINISHED = ".unfinished-"
+UNFINISHED = ".unfinished-"
+"""What the names of files and folders begin with that are not whole yet, or that a killed run has left."""
 _IN_RUST = re.compile(r"\(os error (\d+)\)")
 _REMEDIES = {
     errno.ENOSPC: "make room on the disk",
@@ -118,7 +119,7 @@ def staging(folder: Path, name: str) -> Iterator[Path]:
     Raises:
       WriteError: `folder` does not exist or may not be written.
     """
-    prefix = f"{_UNFINISHED}{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}-"
+    prefix = f"{UNFINISHED}{hashlib.sha256(os.fsencode(name)).hexdigest()[:12]}-"
     with writing(folder / name):
         for left in folder.glob(f"{prefix}*"):
             _remove_if_left(left)
@@ -173,7 +174,7 @@ def copy_file(source: Path, path: Path) -> None:
 
 def _is_part(named: Path, path: Path) -> bool:
     """Whether a file is `path`, or what will be."""
-    return named == path or any(part.startswith(_UNFINISHED) for part in named.parts)
+    return named == path or any(part.startswith(UNFINISHED) for part in named.parts)
 
 
 def _mode(folder: Path) -> int:

@@ -79,6 +79,20 @@ class MetricsLog:
         return [_metrics(line, place) for place, line in lines if line.endswith(b"\n")]
 
 
+def best_evaluation(path: Path) -> dict[str, Any]:
+    """What the held-out prompts said of the checkpoint that a run calls its best.
+
+    Args:
+      path: of a `MetricsLog` with an evaluation.
+
+    Returns:
+      "step", "loss", "r2" and "in_order", the share of pairs of a prompt that are.
+    """
+    evaluations = [line for line in MetricsLog(path).read() if line["kind"] == "evaluation"]
+    best = min(evaluations, key=lambda line: line["loss"])
+    return {name: best[name] for name in ("step", "loss", "r2")} | {"in_order": best["rank_agreement"]}
+
+
 def _metrics(line: bytes, place: str) -> dict[str, Any]:
     """What a line says.
 

@@ -58,6 +58,12 @@ def last_commit(paths: Sequence[Path], folder: Path | None = None) -> str:
     return found + ("+changes" if _git("status", "--porcelain", "--", *names, folder=folder) else "")
 
 
+def software() -> str:
+    """What this process is: 'commit 0123456789ab, jax 0.10.2, flax 0.12.8, optax 0.2.8'."""
+    versions = (f"{name} {version(name)}" for name in ("jax", "flax", "optax"))
+    return ", ".join((f"commit `{head_commit()}`", *versions))
+
+
 def record_header(shape: str, config: ModelConfig, rates: DeviceRates, out: Path) -> dict[str, Any]:
     """What every record of a benchmark says of its run; `out` is the folder of the records."""
     return {

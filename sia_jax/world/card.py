@@ -4,7 +4,6 @@ import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,8 @@ from sia_jax.files.reading import read_object
 from sia_jax.files.writing import write_text
 from sia_jax.models.config import ModelConfig
 from sia_jax.pretrained import Policy, RewardModel
-from sia_jax.reports.training import MetricsLog
+from sia_jax.reports.training import best_evaluation
 from sia_jax.rewards.labelling import label
-from sia_jax.runs.provenance import head_commit
 from sia_jax.training.batch import PackedRows, micro_batch
 from sia_jax.training.language import reply_logprobs
 from sia_jax.training.packing import pack
@@ -72,7 +70,7 @@ def scores(world: World) -> dict[str, Any]:
             "correlation": float(np.corrcoef(gold, proxy)[0, 1]),
         },
         "fidelity": faithfulness(policy, world.seed, prompts("test")),
-    } | {name: _value_scores(world.runs / name) for name in VALUE_MODELS}
+    } | {name: best_evaluation(world.runs / name / "metrics.jsonl") for name in VALUE_MODELS}
 
 
 def faithfulness(policy: Policy, seed: int, asked: Sequence[Prompt], rounds: int = 4) -> dict[str, Any]:
@@ -154,19 +152,13 @@ def agreement(reward: RewardModel, seed: int, asked: Sequence[Prompt]) -> float:
     return fit([float(x or 0) for x in found], gold, [prompt.id for prompt, _ in pairs]).rank_agreement
 
 
-def software() -> str:
-    """What this process is: 'commit 0123456789ab, jax 0.10.2, flax 0.12.8, optax 0.2.8'."""
-    versions = (f"{name} {version(name)}" for name in ("jax", "flax", "optax"))
-    return ", ".join((f"commit `{head_commit()}`", *versions))
-
-
 def write_card(world: World, seconds: Mapping[str, float], made_by: Mapping[str, str]) -> None:
     """Measure the models, and write their card; nothing is measured twice.
 
     Args:
       world: of which all stages are done.
       seconds: that each took.
-      made_by: each one's `software`.
+      made_by: each one's `sia_jax.runs.provenance.software`.
 
     Raises:
       ValueError: what was measured is not in its file any more.
@@ -221,17 +213,6 @@ def _made_by(made_by: Mapping[str, str]) -> str:
     if len(stages) == 1:
         return next(iter(stages))
     return "; ".join(f"{by} ({', '.join(names)})" for by, names in stages.items())
-
-
-def _value_scores(run: Path) -> dict[str, Any]:
-    lines = MetricsLog(run / "metrics.jsonl").read()
-    best = min((line for line in lines if line["kind"] == "evaluation"), key=lambda line: line["loss"])
-    return {
-        "step": best["step"],
-        "loss": best["loss"],
-        "r2": best["r2"],
-        "in_order": best["rank_agreement"],
-    }
 
 
 @functools.partial(jax.jit, static_argnames="config")

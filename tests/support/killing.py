@@ -5,8 +5,9 @@
 A moment is what a program does to its files: it opens, makes, renames, removes or truncates one, or has
 written a line of a journal. Moments are counted and not timed, so that it does not matter how fast a machine
 is. The process imports MODULE once and forks before JAX starts a thread; each line on its standard input is a
-run, {"kill": N} or {"full": NAME, "room": BYTES, "after": N} or {}, and each line of its output what came of
-it: {"status", "moments", "errors"}.
+run, {"kill": N} or {"kill_in": NAME, "after": N} or {"full": NAME, "room": BYTES, "after": N} or {}, and each
+line of its output what came of it: {"status", "moments", "matching", "errors"}. NAME is part of a file's
+path.
 """
 
 import importlib
@@ -86,7 +87,13 @@ def main(module: str, watched: Path, options: Path) -> None:
         with os.fdopen(errors) as said, os.fdopen(counts) as moments:
             text = said.read()
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            found = {"status": status, "moments": len(moments.read()), "errors": text}
+            marks = moments.read()
+            found = {
+                "status": status,
+                "moments": marks.count("."),
+                "matching": marks.count("m"),
+                "errors": text,
+            }
         print(json.dumps(found), flush=True)
 
 
@@ -96,7 +103,7 @@ def _child(
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(errors, 2)
     count = matching = 0
-    name = how.get("full")
+    name = how.get("full", how.get("kill_in"))
 
     def hook(event: str, given: tuple[Any, ...]) -> None:
         nonlocal count, matching
@@ -113,6 +120,9 @@ def _child(
             os.kill(os.getpid(), signal.SIGKILL)
         if name is not None and name in path:
             matching += 1
+            os.write(counted, b"m")
+            if matching == how["after"] and "kill_in" in how:
+                os.kill(os.getpid(), signal.SIGKILL)
             if matching == how["after"]:
                 size = os.stat(path).st_size if event == "sia_jax.line" else 0
                 limit = size + how["room"]

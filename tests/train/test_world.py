@@ -15,8 +15,8 @@ from sia_jax.types import flatten_names
 from sia_jax.world.card import VALUE_MODELS
 from sia_jax.world.prompts import prompts
 from sia_jax.world.stages import World
-from train import world
-from train.world import STAGES, Diary, make
+from train import diary, world
+from train.world import STAGES, diary_of, make
 
 QUIET = Terminal(quiet=True)
 
@@ -99,7 +99,7 @@ def test_a_world_that_is_there_is_left_as_it_is(made, capsys):
 def test_the_time_of_a_stage_that_was_interrupted_counts(tmp_path, monkeypatch):
     half = World(tmp_path / "half", 3, "tiny")
     clock = iter([0.0, 5.0, 10.0, 17.0])
-    monkeypatch.setattr(world, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(diary, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     answers = iter([KeyboardInterrupt, None])
 
     def stage(world: World, console: Terminal) -> None:
@@ -157,7 +157,7 @@ def test_a_diary_that_is_damaged_or_another_is_refused_by_its_name(text, tmp_pat
 @pytest.mark.long
 def test_folders_of_something_else_are_refused(made, tmp_path, capsys):
     with pytest.raises(ValueError, match="world of other settings"):
-        Diary.of(World(made.out, 4, "tiny"))
+        diary_of(World(made.out, 4, "tiny"))
     (tmp_path / "thesis.txt").write_text("…")
     with pytest.raises(SystemExit) as stopped:
         world.main(world.Args(out=tmp_path))
