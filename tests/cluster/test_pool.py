@@ -50,7 +50,7 @@ def test_what_a_worker_finds_wrong_ends_the_run_in_its_words(ray: Any) -> None:
 
 
 def test_actors_that_are_not_alike_end_the_run(ray: Any) -> None:
-    with pytest.raises(ValueError, match="actors are not alike, process [0-9]+ and [0-9]+"):
+    with pytest.raises(ValueError, match=r"actors are not alike, process [0-9]+ and [0-9]+"):
         results(ray, Doubling(unlike=True, seconds=0.5), 80)
 
 
