@@ -226,7 +226,8 @@ def _share_out_with_ray(
         for block in blocks:
             new = [made for made in block if made.key not in journal.done]
             for made in new:
-                journal.write(lines.line(*made.key, made.reply))
+                index, branch, method = made.key
+                journal.write(lines.line(index, branch, method, made.reply))
             progress.advance(len(new), sum(len(made.reply["tokens"]) for made in new))
     console.print(f"{len(missing):,} replies, {progress.rates()}", highlight=False, soft_wrap=True)
 

@@ -5,7 +5,7 @@ import logging
 import os
 import pickle
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,8 +22,9 @@ _MADE_BY, _FAILED, _DONE = "made by", "failed", "done"
 class Worker(Protocol):
     """What an actor holds once it has loaded its models."""
 
-    made_by: dict[str, Any]
-    """What its results' bits depend on; JSON."""
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What its results' bits depend on; JSON."""
 
     def work(self, units: Sequence[Any]) -> list[Any]:
         """The results of a block of units, of any number; what they are is pickled."""
@@ -32,18 +33,23 @@ class Worker(Protocol):
 class Recipe(Protocol):
     """What a worker is made of, on whichever machine; pickled, so its class is one of the library."""
 
-    units: int
-    """Of a block."""
-    calls: int
-    """Blocks that a worker is given at a time."""
-    smaller: str
-    """What makes the work smaller where the memory is full."""
+    @property
+    def units(self) -> int:
+        """Of a block."""
+
+    @property
+    def calls(self) -> int:
+        """Blocks that a worker is given at a time."""
+
+    @property
+    def smaller(self) -> str:
+        """What makes the work smaller where the memory is full."""
 
     def make(self) -> Worker:
         """Load the models."""
 
 
-def streamed(ray: Any, recipe: Recipe, units: Iterable[Any], args: RayArgs) -> Iterator[list[Any]]:
+def streamed(ray: Any, recipe: Recipe, units: Iterable[Any], args: RayArgs) -> Generator[list[Any], None, None]:
     """The results of all units, block by block as they come, in any order; some may come twice.
 
     An actor that dies is started again, and its blocks with it. As many blocks are under way as Ray's
@@ -131,7 +137,8 @@ class _Actor:
     def __init__(self, recipe: Recipe, folder: str):
         if Path(folder).is_dir():  # where the program was started: paths are said from there
             os.chdir(folder)
-        self._recipe, self._worker = recipe, None
+        self._recipe = recipe
+        self._worker: Worker | None = None
         self._making = threading.Lock()
 
     def __call__(self, block: Any) -> Any:
@@ -139,9 +146,7 @@ class _Actor:
         try:
             with memory_explained(self._recipe.smaller):
                 with self._making:
-                    if self._worker is None:
-                        self._worker = self._recipe.make()
-                worker = self._worker
+                    worker = self._worker = self._worker or self._recipe.make()
                 results = worker.work([pickle.loads(unit) for unit in block["value"].to_pylist()])
         except (ValueError, OSError, MissingExtraError) as error:
             return _table([str(error).encode()], [_FAILED])

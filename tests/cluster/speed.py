@@ -2,8 +2,8 @@
 
     python -m tests.cluster.speed [--prompts 100]
 
-Each way is run on N prompts and on 3 N; the rate is that of the 2 N by which they differ, so that what is paid
-once (starting Ray, loading, compiling) is left out, and printed beside it.
+Each way is run on N prompts and on 3 N; the rate is that of the 2 N by which they differ, so that what is
+paid once (starting Ray, loading, compiling) is left out, and printed beside it.
 """
 
 import argparse
