@@ -49,7 +49,9 @@ class Recipe(Protocol):
         """Load the models."""
 
 
-def streamed(ray: Any, recipe: Recipe, units: Iterable[Any], args: RayArgs) -> Generator[list[Any], None, None]:
+def streamed(
+    ray: Any, recipe: Recipe, units: Iterable[Any], args: RayArgs
+) -> Generator[list[Any], None, None]:
     """The results of all units, block by block as they come, in any order; some may come twice.
 
     An actor that dies is started again, and its blocks with it. As many blocks are under way as Ray's
