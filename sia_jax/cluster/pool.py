@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 import threading
+import warnings
 from collections.abc import Generator, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -80,18 +81,21 @@ def streamed(
         options["num_gpus"] = taken.pop("GPU")
     if taken:
         options["resources"] = taken
-    found = ray.data.from_arrow_refs(refs).map_batches(
-        _Actor,
-        fn_constructor_args=(recipe, os.getcwd()),
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(
-            size=args.ray_actors,
-            max_concurrent_calls_per_actor=recipe.calls,
-            enable_true_multi_threading=recipe.calls > 1,
-        ),
-        **options,
-    )
+    with warnings.catch_warnings():
+        # Of max_restarts and max_task_retries, which go in 2.64; the extra allows no such version.
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        found = ray.data.from_arrow_refs(refs).map_batches(
+            _Actor,
+            fn_constructor_args=(recipe, os.getcwd()),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(
+                size=args.ray_actors,
+                max_concurrent_calls_per_actor=recipe.calls,
+                enable_true_multi_threading=recipe.calls > 1,
+            ),
+            **options,
+        )
     made_by: dict[str, Any] | None = None
     try:
         for table in found.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):

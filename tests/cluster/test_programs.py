@@ -6,17 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from decode import generate
 from decode.generate import Args
 from tests.cluster.drivers import RAY, driver, finish, kill, kill_an_actor, lines, until
 from tests.support.labelling import LINES, save_models_and_input, usual_args
 from tests.support.replying import generation_args, save_models
 from train import label
-
-pytestmark = [
-    pytest.mark.unoptimised,
-    pytest.mark.filterwarnings("default"),  # of Ray and what it imports
-]
 
 REPLIES = 80
 
@@ -36,9 +30,15 @@ def args(tmp_path_factory: pytest.TempPathFactory) -> Args:
 def finished(args: Args, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """What a run without Ray writes."""
     path = tmp_path_factory.mktemp("finished") / "replies.jsonl"
-    generate.main(replace(args, output=str(path)))
+    run("decode.generate", *options(args, path))
     assert lines(path) == REPLIES
     return path.read_bytes()
+
+
+def run(module: str, *options: str) -> str:
+    """A whole run, in a process that compiles as those of Ray do; what it says."""
+    with driver(module, *options) as process:
+        return finish(process)
 
 
 def options(args: Args, out: Path) -> tuple[str, ...]:
@@ -52,8 +52,7 @@ def options(args: Args, out: Path) -> tuple[str, ...]:
 
 def test_replies_are_those_of_a_run_without_ray(args: Args, finished: bytes, tmp_path: Path) -> None:
     out = tmp_path / "replies.jsonl"
-    with driver("decode.generate", *options(args, out), *RAY) as process:
-        finish(process)
+    run("decode.generate", *options(args, out), *RAY)
     assert out.read_bytes() == finished
 
 
@@ -76,18 +75,16 @@ def test_a_driver_that_is_killed_goes_on_with_ray_and_without(
         kill(process)
     assert 0 < lines(out) < REPLIES
     other.write_bytes(out.read_bytes())
-    with driver("decode.generate", *options(args, out), *RAY) as process:
-        assert "going on after" in finish(process)
+    assert "going on after" in run("decode.generate", *options(args, out), *RAY)
     assert out.read_bytes() == finished
-    generate.main(replace(args, output=str(other)))
+    run("decode.generate", *options(args, other))
     assert other.read_bytes() == finished
 
 
 def test_base_and_steered_are_those_of_a_run_without_ray(args: Args, tmp_path: Path) -> None:
     plain, out = tmp_path / "plain.jsonl", tmp_path / "replies.jsonl"
-    generate.main(replace(args, output=str(plain), compare=True, record=True))
-    with driver("decode.generate", *options(args, out), "--compare", "--record", *RAY) as process:
-        finish(process)
+    run("decode.generate", *options(args, plain), "--compare", "--record")
+    run("decode.generate", *options(args, out), "--compare", "--record", *RAY)
     assert out.read_bytes() == plain.read_bytes()
 
 
@@ -114,12 +111,9 @@ def labelling(tmp_path_factory: pytest.TempPathFactory) -> label.Args:
 @pytest.fixture(scope="module")
 def labelled(labelling: label.Args, tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
     """(conversations, report) of a run without Ray."""
-    return run_label(replace(labelling, out=str(tmp_path_factory.mktemp("labelled") / "labelled.jsonl")))
-
-
-def run_label(args: label.Args) -> tuple[bytes, bytes]:
-    label.main(args)
-    return label_files(Path(args.out))
+    out = tmp_path_factory.mktemp("labelled") / "labelled.jsonl"
+    run("train.label", *label_options(labelling, out))
+    return label_files(out)
 
 
 def label_files(out: Path) -> tuple[bytes, bytes]:
@@ -137,8 +131,7 @@ def test_labels_are_those_of_a_run_without_ray(
     labelling: label.Args, labelled: tuple[bytes, bytes], tmp_path: Path
 ) -> None:
     out = tmp_path / "labelled.jsonl"
-    with driver("train.label", *label_options(labelling, out), *RAY) as process:
-        finish(process)
+    run("train.label", *label_options(labelling, out), *RAY)
     assert label_files(out) == labelled
 
 
