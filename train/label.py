@@ -21,13 +21,13 @@ are left out, never cut, and listed in OUT.report.json. While it runs, OUT.parti
 and the same command, started again, goes on from there; in the end OUT stands in the order of the input, the
 same bytes however often the run was interrupted. Input and OUT may be Parquet, by the name x.parquet. With
 --shard a share of the conversations is scored, into OUT.partial.0-of-4.jsonl; sia merge makes
-OUT.partial.jsonl of all of them, with which the command without --shard writes OUT.
+OUT.partial.jsonl of all of them, with which the command without --shard writes OUT. With --ray the actors of
+a Ray cluster, or of a Ray on this machine, do the scoring; OUT is the same.
 """
 
 import json
-import math
 import sys
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +37,9 @@ import numpy as np
 import tyro
 from rich.table import Table
 
+from sia_jax.cluster.options import RayArgs, check_ray
+from sia_jax.cluster.run import shared_out
+from sia_jax.cluster.scoring import Conversation, ScoringRecipe
 from sia_jax.data.labelled import Conversations, content_sha256, is_written, noun, read_rewards, survey
 from sia_jax.data.row_files import put_in_order
 from sia_jax.data.set_folder import set_folder
@@ -48,7 +51,7 @@ from sia_jax.files.writing import write_text
 from sia_jax.parallel.lock_step import agreed
 from sia_jax.reports.rewards import parts_distribution, plot_rewards, reward_distribution
 from sia_jax.rewards.labelling import REASONS, Labeller, Outcome
-from sia_jax.rewards.weighted import WeightedLabeller, check_parts, labeller_of
+from sia_jax.rewards.weighted import WeightedLabeller, labeller_of
 from sia_jax.runs.cli import (
     Count,
     File,
@@ -65,8 +68,10 @@ from sia_jax.runs.cli import (
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.interruption import Interruption
 from sia_jax.runs.journal import Journal
+from sia_jax.runs.label_files import LabelFiles, Labels
 from sia_jax.runs.parts import Part, Work
 from sia_jax.runs.processes import as_chief_has, joined, mesh_of_all
+from sia_jax.runs.programs import is_program
 from sia_jax.runs.progress import RunProgress, waiting
 from sia_jax.runs.provenance import made_here
 from sia_jax.runs.rewards import RewardArgs, RewardSource, find_reward, model_settings, reward_inputs
@@ -74,7 +79,7 @@ from sia_jax.runs.shards import Shard, ShardArgs, find_shard, goes_on_smaller
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(RewardArgs, ShardArgs):
+class Args(RewardArgs, ShardArgs, RayArgs):
     """Label conversations."""
 
     input: Annotated[str, tyro.conf.arg(metavar="PATH")]
@@ -112,7 +117,7 @@ def main(args: Args) -> None:
         _check(args)
         is_set, out = Path(args.input).is_dir(), Path(args.out)
         if args.shard is not None:
-            with locked(files=(_Files(out, find_shard(args.shard)).partial,)):
+            with locked(files=(LabelFiles(out, find_shard(args.shard)).partial,)):
                 run(args, console)
             return
         files = (None if is_set else out, None if args.plot is None else Path(args.plot))
@@ -134,8 +139,8 @@ def run(args: Args, console: Terminal, *, chief: bool = True) -> None:
       FileNotFoundError, ValueError: what is wrong with options and files.
       SystemExit: interrupted by a signal; what was scored is in OUT.partial.jsonl.
     """
-    files = _Files(Path(args.out), find_shard(args.shard))
-    mesh = mesh_of_all(args.mesh, distributed=args.distributed)
+    files = LabelFiles(Path(args.out), find_shard(args.shard))
+    mesh = None if args.ray is not None else mesh_of_all(args.mesh, distributed=args.distributed)
     begun = agreed(
         "labelling", lambda: _begin(args, files, console, chief), lambda begun: begun.identity, mesh=mesh
     )
@@ -153,19 +158,22 @@ def run(args: Args, console: Terminal, *, chief: bool = True) -> None:
         text = f"{files.partial}: going on after {done:,} of {total:,} conversations"
         console.print(text, soft_wrap=True, highlight=False)
     if done < total:
-        with waiting(console, "loading the rewards"):
-            dtype = None if args.dtype == "config" else args.dtype
-            models = begun.reward.load(dtype=dtype, mesh=mesh)
         progress = RunProgress(console, total, done, "conversations")
-        labeller = labeller_of(
-            begun.reward.total,
-            models,
-            begun.templates,
-            batch_tokens=args.batch_tokens,
-            max_tokens=args.max_tokens,
-            compiling=lambda length: progress.aside(f"compiling for conversations of up to {length} tokens"),
-        )
-        interruption = _score(args, labeller, source, missing, begun.journal, progress)
+        if args.ray is not None:
+            interruption = _score_with_ray(args, begun, missing, progress, console)
+        else:
+            with waiting(console, "loading the rewards"):
+                dtype = None if args.dtype == "config" else args.dtype
+                models = begun.reward.load(dtype=dtype, mesh=mesh)
+            labeller = labeller_of(
+                begun.reward.total,
+                models,
+                begun.templates,
+                batch_tokens=args.batch_tokens,
+                max_tokens=args.max_tokens,
+                compiling=lambda n: progress.aside(f"compiling for conversations of up to {n} tokens"),
+            )
+            interruption = _score(args, labeller, source, missing, begun.journal, progress)
         scored = f"{len(begun.done) - done:,} scored, {progress.rates()}"
         console.print(scored, highlight=False, soft_wrap=True)
         if interruption.wanted:
@@ -192,7 +200,7 @@ class _Begun:
     """Conversations that are to be labelled: all, or the shard's."""
     identity: dict[str, Any]
     """What the labels depend on."""
-    labels: "_Labels"
+    labels: Labels
     journal: Journal | None
     """The chief's."""
     report: dict[str, Any] | None
@@ -206,7 +214,7 @@ class _Begun:
         return () if self.journal is None else self.journal.done
 
 
-def _begin(args: Args, files: "_Files", console: Terminal, chief: bool) -> _Begun:
+def _begin(args: Args, files: LabelFiles, console: Terminal, chief: bool) -> _Begun:
     reward = find_reward(args.reward_model, args)
     settings, templates = model_settings(reward.models, args.date_string, args.dtype, args.max_tokens)
     settings |= reward.settings(templates)
@@ -218,7 +226,7 @@ def _begin(args: Args, files: "_Files", console: Terminal, chief: bool) -> _Begu
     own = files.shard
     shard = own or Shard(0, 1)
     wanted = frozenset([*source.digests][shard.index :: shard.count])
-    labels = _Labels(source)
+    labels = Labels(source)
     begun = _Begun(reward, templates, source, wanted, identity, labels, None, None)
     if not chief:
         return begun
@@ -233,55 +241,8 @@ def _begin(args: Args, files: "_Files", console: Terminal, chief: bool) -> _Begu
     return replace(begun, journal=journal, part=part)
 
 
-@dataclass(frozen=True)
-class _Files:
-    """What a run writes, or one of its shards."""
-
-    out: Path
-    shard: Shard | None = None
-
-    @property
-    def partial(self) -> Path:
-        path = self.out.with_name(f"{self.out.name}.partial.jsonl")
-        return path if self.shard is None else self.shard.part_of(path)
-
-    @property
-    def report(self) -> Path:
-        return self.out.with_name(f"{self.out.name}.report.json")
-
-
-class _Labels:
-    """What became of each line, as the journal's records say."""
-
-    def __init__(self, source: Conversations):
-        self.outcomes: dict[int, Outcome] = {}
-        self._source = source
-
-    def take(self, record: dict[str, Any]) -> int:
-        """The line of a record, which is kept.
-
-        Raises:
-          ValueError: the record is of another conversation, or has neither a reward nor a reason.
-        """
-        given = {name: record[name] for name in ("tokens", "reward", "reason", "why")}
-        outcome = Outcome(record["line"], **given, parts=record.get("parts"))
-        if self._source.digests.get(outcome.index) != record["conversation"]:
-            raise ValueError(
-                f"{noun(self._source.path)} {outcome.index} of {self._source.path} is not the conversation "
-                "that was scored"
-            )
-        is_number = isinstance(outcome.reward, float) and math.isfinite(outcome.reward)
-        if not (
-            is_number if outcome.reason is None else outcome.reward is None and outcome.reason in REASONS
-        ):
-            raise ValueError(f"expected a reward or a reason, got {outcome.reward!r} and {outcome.reason!r}")
-        if outcome.parts is not None:
-            check_parts(outcome.parts)
-        self.outcomes[outcome.index] = outcome
-        return outcome.index
-
-
 def _check(args: Args) -> None:
+    check_ray(args)
     check_texts(args)
     for name in ("max_tokens", "batch_tokens", "limit"):
         number = getattr(args, name)
@@ -299,7 +260,7 @@ def _check(args: Args) -> None:
         raise ValueError(f"--out must be a file, {out} is a folder")
     if out.is_file() and is_set:
         raise ValueError(f"--out must be a folder, as --input is, {out} is a file")
-    files = _Files(out, find_shard(args.shard))
+    files = LabelFiles(out, find_shard(args.shard))
     read = set_folder(Path(args.input)) if is_set else Path(args.input)
     check_outputs(
         inputs={"--input": read, **reward_inputs(args.reward_model)},
@@ -315,6 +276,8 @@ def _check(args: Args) -> None:
     if args.shard is not None:
         check_used(args, ("plot",), "the whole file, which no shard writes")
         check_used(args, ("distributed",), "a run without --shard, which several processes share")
+    if args.ray is not None:
+        check_used(args, ("distributed",), "a run without --ray, whose actors are processes of their own")
 
 
 def _score(
@@ -326,9 +289,65 @@ def _score(
     progress: RunProgress,
 ) -> Interruption:
     """What the journal lacks goes into it; after a signal, what is being computed alone."""
+    save = _saves(source, journal, progress)
+    # Of several processes each would stop at a place of its own; there a signal does what it always does.
+    interruption = Interruption()
+    signals = nullcontext() if args.distributed else interruption
+    with memory_explained(_smaller(args)), signals, journal or nullcontext(), progress:
+        for line in source.lines():
+            if interruption.wanted:
+                break
+            if line.number in missing:
+                save(labeller.add(line.number, line.messages))
+        else:
+            for batch in labeller.finish():
+                save(batch)
+                if interruption.wanted:
+                    break
+        save(labeller.drain())
+    return interruption
+
+
+def _score_with_ray(
+    args: Args, begun: _Begun, missing: Collection[int], progress: RunProgress, console: Terminal
+) -> Interruption:
+    """What the journal lacks goes into it, scored by actors of Ray; after a signal, the next block alone."""
+    assert begun.journal is not None
+    save, done = _saves(begun.source, begun.journal, progress), begun.journal.done
+    recipe = ScoringRecipe(
+        models=args.reward_model,
+        args=RewardArgs(reward_function=args.reward_function, length_penalty=args.length_penalty),
+        dtype=args.dtype,
+        date_string=args.date_string,
+        max_tokens=args.max_tokens,
+        batch_tokens=args.batch_tokens,
+        mesh=args.mesh,
+        settings=begun.identity["settings"],
+        keeps_compiled=is_program(),
+        smaller=_smaller(args),
+    )
+    lines = (Conversation(x.number, x.messages) for x in begun.source.lines() if x.number in missing)
+    interruption = Interruption()
+    with interruption, shared_out(recipe, lines, args, console) as blocks, begun.journal, progress:
+        for block in blocks:
+            save([outcome for outcome in block if outcome.index not in done])
+            if interruption.wanted:
+                break
+    return interruption
+
+
+def _smaller(args: Args) -> str:
+    lower = f"lower --batch-tokens, now {args.batch_tokens}, or --max-tokens"
+    return f"{lower}, {goes_on_smaller(args.shard)}"
+
+
+def _saves(
+    source: Conversations, journal: Journal | None, progress: RunProgress
+) -> Callable[[Sequence[Outcome]], None]:
+    """What writes outcomes into the journal; of several processes the chief has it."""
 
     def save(outcomes: Sequence[Outcome]) -> None:
-        if journal is None or not outcomes:  # of several processes the chief has the journal
+        if journal is None or not outcomes:
             return
         for outcome in outcomes:
             journal.write(
@@ -344,23 +363,7 @@ def _score(
             )
         progress.advance(len(outcomes), sum(outcome.tokens for outcome in outcomes))
 
-    smaller = f"lower --batch-tokens, now {args.batch_tokens}, or --max-tokens, {goes_on_smaller(args.shard)}"
-    # Of several processes each would stop at a place of its own; there a signal does what it always does.
-    interruption = Interruption()
-    signals = nullcontext() if args.distributed else interruption
-    with memory_explained(smaller), signals, journal or nullcontext(), progress:
-        for line in source.lines():
-            if interruption.wanted:
-                break
-            if line.number in missing:
-                save(labeller.add(line.number, line.messages))
-        else:
-            for batch in labeller.finish():
-                save(batch)
-                if interruption.wanted:
-                    break
-        save(labeller.drain())
-    return interruption
+    return save
 
 
 def _finish_part(part: Part, journal: Journal) -> None:
@@ -374,9 +377,9 @@ def _finish_part(part: Part, journal: Journal) -> None:
 
 def _finish(
     args: Args,
-    files: _Files,
+    files: LabelFiles,
     source: Conversations,
-    labels: _Labels,
+    labels: Labels,
     identity: dict[str, Any],
     console: Terminal,
 ) -> None:
@@ -423,7 +426,7 @@ def _finish(
     console.print(f"written to {files.out}", highlight=False, soft_wrap=True)
 
 
-def _finished(files: _Files, identity: dict[str, Any]) -> dict[str, Any]:
+def _finished(files: LabelFiles, identity: dict[str, Any]) -> dict[str, Any]:
     """The report of a run that is over.
 
     Raises:

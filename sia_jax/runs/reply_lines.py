@@ -33,13 +33,17 @@ class ReplyLines:
 
     def record(self, index: int, branch: int, method: str, reply: Reply) -> dict[str, Any]:
         """A line, in JSON."""
+        return self.line(index, branch, method, reply.to_json())
+
+    def line(self, index: int, branch: int, method: str, reply: dict[str, Any]) -> dict[str, Any]:
+        """The same of what `Reply.to_json` says, perhaps on another machine."""
         return {
             **self._own(index, method),
             "index": index,
             "branch": branch,
             "method": method,
             "prompt": prompt_json(self.prompts[index]),
-            **reply.to_json(),
+            **reply,
         }
 
     def key(self, record: dict[str, Any]) -> Hashable:
