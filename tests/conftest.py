@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import jax
 import pytest
 
@@ -13,6 +14,10 @@ from tests.support.file_progress import FileProgress
 # What rich would take for wishes of the terminal, whose pictures the tests compare.
 for name in ("TERM", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
     os.environ.pop(name, None)
+
+# How long an example takes says what else the machine does.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 # Programs that tests start keep nothing in the user's cache, and load nothing from it.
 os.environ["SIA_JAX_COMPILATION_CACHE"] = "off"

@@ -277,7 +277,7 @@ def call(**changes: Any) -> None:
     module.sample(*positional, **arguments)
 
 
-OPTIONS = {"deadline": None, "database": None, "derandomize": True, "max_examples": 300}
+OPTIONS = {"database": None, "derandomize": True, "max_examples": 300}
 
 
 @pytest.mark.usefixtures("untraced")

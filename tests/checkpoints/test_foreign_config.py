@@ -46,7 +46,7 @@ anything = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.filterwarnings("ignore:config.json has fields")
 @given(st.sampled_from(FIELDS), anything, st.sampled_from(["qwen3", "llama"]))
 def test_field_of_any_type_is_refused_by_name_or_right(field, value, family):

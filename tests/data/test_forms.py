@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sia_jax.data.conversations import read_conversations
@@ -153,7 +153,6 @@ def test_a_field_given_twice_is_refused_by_every_reader(tmp_path: Path, field: s
 
 
 @given(st.text(min_size=1), st.sampled_from(["id", "group", "prompt", "response", "other"]))
-@settings(deadline=None)
 def test_every_reader_takes_any_characters_and_no_halves(
     tmp_path_factory: pytest.TempPathFactory, text: str, field: str
 ) -> None:

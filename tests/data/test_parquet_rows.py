@@ -32,7 +32,7 @@ def written(rows: list[dict[str, Any]], path: Path) -> list[str]:
     return [json.dumps(row, sort_keys=True) for _, row in read_rows(path)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rows=st.lists(st.dictionaries(st.sampled_from(["a", "b", "é", "index"]), VALUES), max_size=4))
 def test_rows_come_back_with_the_same_text(
     rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory

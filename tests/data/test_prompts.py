@@ -80,7 +80,7 @@ SUFFIXES = (
 
 
 @given(TEXTS, st.sampled_from(sorted(FORMS)), st.sampled_from(SUFFIXES), st.booleans(), st.booleans())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_prompts_are_read_or_refused_by_name_whatever_form_stands_under_whatever_suffix(
     texts: list[str], kind: str, suffix: str, mark: bool, packed: bool
 ) -> None:
@@ -331,7 +331,6 @@ def test_paths_that_are_no_files_are_refused(tmp_path: Path) -> None:
 
 
 @given(st.text(min_size=1).filter(str.strip), st.text(min_size=1))
-@settings(deadline=None)
 def test_ids_and_texts_are_any_characters_and_no_halves(text: str, name: str) -> None:
     content = json.dumps({"prompt": text, "id": name}).encode()
     is_half = any(

@@ -88,7 +88,7 @@ CONVERSATIONS = st.one_of(
 REWARDS = st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False))
 
 
-@settings(derandomize=True, max_examples=25, deadline=None)
+@settings(derandomize=True, max_examples=25)
 @given(st.lists(st.builds(Record, TEXT, TEXT, CONVERSATIONS, IDS, IDS, REWARDS), min_size=1, max_size=20))
 def test_any_records_come_back_exactly(
     tmp_path_factory: pytest.TempPathFactory, records: list[Record]

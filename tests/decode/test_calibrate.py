@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from decode import calibrate, generate
@@ -236,7 +236,6 @@ def test_thresholds_of_no_entropies_are_refused() -> None:
             threshold_for(np.array(entropies), 0.5)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from([0.0, 1e-30, 0.25, 0.25 + 2**-25, 1.0, 2.3]) | st.floats(0, 3, width=32), min_size=1

@@ -233,7 +233,7 @@ ANY_ROW = st.builds(
 BATCH = st.lists(ANY_ROW, min_size=ROWS, max_size=ROWS)
 
 
-@settings(derandomize=True, deadline=None, max_examples=40, database=None)
+@settings(derandomize=True, max_examples=40, database=None)
 @given(
     program=st.sampled_from(PROGRAMS),
     rows=BATCH,

@@ -130,7 +130,5 @@ def test_whatever_is_done_to_an_engine_its_replies_are_those_of_sample(examples:
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
     run_state_machine_as_test(
         EngineMachine,
-        settings=settings(
-            max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=checks
-        ),
+        settings=settings(max_examples=examples, stateful_step_count=25, suppress_health_check=checks),
     )

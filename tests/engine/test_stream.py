@@ -30,7 +30,7 @@ def replies(draw: st.DrawFn) -> list[int]:
     return [token for part in parts for token in part]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     ids=replies(),
     cuts=st.lists(st.integers(1, 7), min_size=1, max_size=30),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sia_jax.evaluation.calibration import EARLIER, FORMAT, calibrate, read_calibration
@@ -45,7 +45,6 @@ def test_the_entropy_before_is_that_of_the_same_reply() -> None:
     assert found.previous_entropy.tolist() == [0, 1, 0, 0, 4, 5]
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from([-math.inf, -1.0, 0.0, 0.25, 0.25 + 2**-25]) | st.floats(-3, 3, width=32), min_size=1

@@ -186,7 +186,7 @@ def test_the_same_seed_draws_the_same_prompts_whatever_the_values() -> None:
     assert drawn[0] != drawn[1]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(2, 60), st.integers(1, 3), st.integers(0, 60), st.randoms(use_true_random=False))
 def test_too_few_prompts_or_too_few_that_differ_get_a_mean_and_the_reason(
     prompts: int, seeds: int, others: int, random: Random

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sia_jax.files.strict_json import (
@@ -32,7 +32,6 @@ VALUES = st.recursive(
 
 
 @given(VALUES, st.booleans(), st.booleans(), st.sampled_from([None, 1]))
-@settings(deadline=None)
 def test_every_value_that_json_has_is_read_as_it_was_written(
     value: Any, ascii_only: bool, mark: bool, indent: int | None
 ) -> None:
@@ -41,7 +40,6 @@ def test_every_value_that_json_has_is_read_as_it_was_written(
 
 
 @given(st.binary(max_size=60))
-@settings(deadline=None)
 def test_any_bytes_are_a_value_or_an_error_that_names_the_file(content: bytes) -> None:
     why = None
     try:
@@ -159,7 +157,6 @@ def test_lines_have_their_numbers_and_no_ends(monkeypatch: pytest.MonkeyPatch) -
 
 
 @given(st.text())
-@settings(deadline=None)
 def test_a_text_is_taken_exactly_if_utf_8_has_it(text: str) -> None:
     if any("\ud800" <= character <= "\udfff" for character in text):
         with pytest.raises(ValueError, match="--stop holds half a surrogate pair") as error:

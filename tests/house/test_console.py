@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import sia_jax
@@ -108,7 +108,6 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @given(data=st.data())
-@settings(deadline=None)
 def test_a_slip_of_the_finger_is_answered_with_the_program_meant(data: st.DataObject) -> None:
     program = data.draw(st.sampled_from(PROGRAMS))
     name = " ".join(program.words)

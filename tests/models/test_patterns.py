@@ -51,7 +51,7 @@ patterns = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(patterns)
 def test_pattern_matches_what_re_matches(pattern):
     for path in PATHS:
@@ -68,7 +68,7 @@ def test_pattern_over_which_re_would_not_end_is_matched_in_time(pattern):
     assert time.monotonic() - start < 2
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.recursive(
         st.sampled_from([".", ".?", "(.|..)", r"(.?|\b)", "[^x]", "(..|)"]),

@@ -87,7 +87,7 @@ def with_bits(request: pytest.FixtureRequest) -> tuple[RewardModel, list[float]]
     return model, rewards_of(model, BUCKETS, batch_tokens=96)
 
 
-@settings(derandomize=True, max_examples=60, deadline=None, database=None)
+@settings(derandomize=True, max_examples=60, database=None)
 @given(order=st.lists(st.integers(0, len(BUCKETS) - 1), min_size=1, max_size=30))
 def test_order_neighbours_and_place_in_the_batch_change_no_bit(
     with_bits: tuple[RewardModel, list[float]], order: list[int]

@@ -174,7 +174,7 @@ def test_at_the_first_token_an_advantage_reads_all_whose_mean_it_takes_and_a_voc
         np.testing.assert_array_equal(np.asarray(reads).sum(-1), expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.floats(-8, 8, width=32), min_size=C, max_size=C),
     st.lists(st.floats(-100, 100, width=32), min_size=C, max_size=C),

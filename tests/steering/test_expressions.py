@@ -204,7 +204,7 @@ TILTS = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(GATES)
 @example(Position(-0.0) & Bernoulli(5e-324))
 @example(Linear(-math.inf, -1e6, 1e6, 5e-324, -0.0, 1))
@@ -215,7 +215,7 @@ def test_a_gate_is_what_its_text_says(gate):
     assert parse_gate(text) == gate
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(TILTS)
 def test_a_tilt_is_what_its_text_says(tilt):
     assert parse_tilt(text_of(tilt)) == tilt
@@ -227,7 +227,7 @@ WORDS = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.text(), WORDS))
 @example("position(" + "9" * 500 + ")")
 @example("\x00entropy\ud800")

@@ -105,7 +105,7 @@ def test_special_tokens_inside_a_character(tokenizer: PreTrainedTokenizerBase) -
     assert "".join(shown) == decode(tokenizer, [first, end, *rest], skip=False)
 
 
-@settings(derandomize=True, deadline=None, database=None)
+@settings(derandomize=True, database=None)
 @given(content=st.binary(max_size=12), data=st.data())
 def test_bytes_that_are_no_text(
     content: bytes, data: st.DataObject, tokenizer: PreTrainedTokenizerBase
@@ -121,7 +121,7 @@ def test_bytes_that_are_no_text(
     assert text + decoder.finish() == decode(tokenizer, ids)
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=300)
+@settings(derandomize=True, database=None, max_examples=300)
 @given(data=st.data())
 def test_pushes_join_to_the_text_where_bytes_are_tokens(
     data: st.DataObject, byte_fallback: PreTrainedTokenizerBase
@@ -180,7 +180,7 @@ def test_an_empty_stop_string() -> None:
         cut_at_stop(["a"], [""])
 
 
-@settings(derandomize=True, deadline=None, database=None)
+@settings(derandomize=True, database=None)
 @given(
     pieces=st.lists(st.text("ab", max_size=2), max_size=8),
     stops=st.lists(st.text("ab", min_size=1, max_size=3), max_size=3),

@@ -47,7 +47,7 @@ def test_a_template_is_used_but_under_exactly_the_names_of_the_papers_base_model
         assert prompt_form(prefix + name, tokenizer(None)) == "raw", name
 
 
-@settings(derandomize=True, deadline=None, database=None)
+@settings(derandomize=True, database=None)
 @given(
     name=st.sampled_from(BASE), before=st.text("abQL-.3", max_size=4), after=st.text("abQL-.3", max_size=4)
 )

@@ -114,7 +114,7 @@ def test_a_template_is_rendered_as_transformers_renders_it(
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=60)
+@settings(derandomize=True, database=None, max_examples=60)
 @given(
     contents=st.lists(texts, min_size=1, max_size=4),
     system=st.none() | texts,
@@ -213,7 +213,7 @@ GLUE = (
 )
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=150)
+@settings(derandomize=True, database=None, max_examples=150)
 @given(pieces=st.lists(st.sampled_from(NAMES + GLUE), max_size=24))
 def test_any_template_gives_a_text_or_a_value_error(pieces: list[str]) -> None:
     try:

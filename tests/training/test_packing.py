@@ -15,7 +15,7 @@ def of_lengths(lengths: list[tuple[int, int]]) -> list[Trajectory]:
     ]
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(derandomize=True, max_examples=100)
 @given(
     lengths=st.lists(st.tuples(st.integers(1, 8), st.integers(1, 12)), min_size=1, max_size=9),
     rows=st.integers(1, 4),

@@ -193,7 +193,7 @@ def test_texts_that_are_no_replies_score_low(prompt):
     assert gold_reward(prompt, best.lower().replace(",", "").replace(".", "")) < 0
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(derandomize=True, max_examples=60)
 @given(
     text=st.text(max_size=200)
     | st.lists(st.sampled_from(" ".join(FULL + REFUSAL + FACTS).split())).map(" ".join),
