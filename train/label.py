@@ -39,7 +39,7 @@ from rich.table import Table
 
 from sia_jax.cluster.options import RayArgs, check_ray
 from sia_jax.cluster.run import shared_out
-from sia_jax.cluster.scoring import Conversation, ScoringRecipe
+from sia_jax.cluster.scoring import Conversation, ScoringRecipe, scored_at_a_time
 from sia_jax.data.labelled import Conversations, content_sha256, is_written, noun, read_rewards, survey
 from sia_jax.data.row_files import put_in_order
 from sia_jax.data.set_folder import set_folder
@@ -325,6 +325,7 @@ def _score_with_ray(
         settings=begun.identity["settings"],
         keeps_compiled=is_program(),
         smaller=_smaller(args),
+        units=scored_at_a_time(len(missing), args.ray_actors),
     )
     lines = (Conversation(x.number, x.messages) for x in begun.source.lines() if x.number in missing)
     interruption = Interruption()

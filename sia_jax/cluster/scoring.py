@@ -14,6 +14,9 @@ from sia_jax.runs.provenance import made_here
 from sia_jax.runs.rewards import RewardArgs, RewardSource, find_reward, model_settings
 from sia_jax.text.chat import Message
 
+_BLOCKS = 4
+"""Of few conversations, for each actor."""
+
 
 @dataclass(frozen=True)
 class Conversation:
@@ -43,6 +46,7 @@ class ScoringRecipe:
       settings: of the run, as the driver's models say.
       keeps_compiled: whether what is compiled is kept for the next process.
       smaller: what makes the work smaller where the memory is full.
+      units: conversations of a block.
     """
 
     models: tuple[str, ...]
@@ -55,7 +59,7 @@ class ScoringRecipe:
     settings: Mapping[str, Any]
     keeps_compiled: bool
     smaller: str
-    units: int = 256  # the last batches of each length of a block are not full
+    units: int
     calls: int = 1
 
     def make(self) -> "Scorer":
@@ -75,6 +79,17 @@ class ScoringRecipe:
         models = reward.load(dtype=dtype, mesh=mesh_of_all(self.mesh, distributed=False))
         made_by = made_here(batch_tokens=self.batch_tokens, mesh=list(self.mesh))
         return Scorer(self, reward, models, templates, made_by)
+
+
+def scored_at_a_time(missing: int, actors: int) -> int:
+    """Conversations of a block: some blocks for each actor, so that none waits long for the last one.
+
+    Args:
+      missing: conversations without a reward.
+      actors: that score.
+    """
+    # Of many they are large, for the last batch of each length of a block is not full.
+    return max(16, min(256, missing // (_BLOCKS * actors)))
 
 
 @dataclass(frozen=True)
