@@ -195,13 +195,17 @@ def _share_out_with_ray(
     args: Args, read: _Read, lines: ReplyLines, journal: Journal, wanted: set[Hashable], console: Terminal
 ) -> None:
     """All replies that the journal lacks, made by actors of Ray."""
-    asked = list(zip(read.prompts, read.ids, strict=True))
-    value_ids = [prompting.value_ids(read.models, prompt, own, args) for prompt, own in asked]
+
+    def asked() -> Iterator[tuple[PromptLine, str, Sequence[int], Sequence[int]]]:
+        # Made when they are looked at: of a million prompts they would be as large as the input.
+        for prompt, draws, own in zip(read.prompts, read.draws, read.ids, strict=True):
+            yield prompt, draws, own, prompting.value_ids(read.models, prompt, own, args)
+
     recipe = SamplingRecipe(
         args=sampling_args(args),
         samples=args.samples,
-        rows=min(args.batch, len(asked) * args.samples),
-        longest=max(map(len, (*read.ids, *value_ids))),
+        rows=min(args.batch, len(read.prompts) * args.samples),
+        longest=max(max(len(own), len(values)) for _, _, own, values in asked()),
         methods=_methods(args),
         record="candidates" if args.record else None,
         settings=read.settings,
@@ -214,7 +218,7 @@ def _share_out_with_ray(
     def units() -> Iterator[Unit]:
         for method in _methods(args):
             unsteered = method == "base" and args.compare
-            for (prompt, own), values, draws in zip(asked, value_ids, read.draws, strict=True):
+            for prompt, draws, own, values in asked():
                 keys = ((j, (prompt.index, j, method)) for j in range(args.samples))
                 branches = tuple(j for j, key in keys if key in missing)
                 if branches:
