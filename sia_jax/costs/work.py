@@ -4,7 +4,7 @@ A copy of the models lies on t chips of one host, split along "tensor": their me
 up, and what they send each other is left out. Copies share nothing. All prompts have P ids and all replies T.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from sia_jax.costs.tpu import CHIP_BYTES
 from sia_jax.decoding.config import SamplerConfig
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.transformer import abstract_model
+from sia_jax.models.value_model import abstract_value
 from sia_jax.parallel.mesh import make_mesh
 from sia_jax.types import Params
 
@@ -40,8 +41,8 @@ class Chip:
 
 
 CHIPS = (Chip("H100 SXM", 80e9, 8, 1), Chip("TPU v5e", CHIP_BYTES["v5e"], 8, 2))
-"""What is compiled for v5e holds the caches twice: as they are handed in, and as its loops lay them out. What a
-GPU makes of them has not been looked at."""
+"""What is compiled for v5e holds the caches twice: as they are handed in, and as its loops lay them out. What
+a GPU makes of them has not been looked at."""
 ITEMSIZE = 2
 """Bytes of a bfloat16."""
 
@@ -77,17 +78,20 @@ class Copy:
         return DeviceRates(self.chips * rates.bytes_per_second, self.chips * rates.flops_per_second)
 
 
-def abstract_policy(config: ModelConfig) -> Params:
-    """The policy's tree in bfloat16, of shapes.
+def abstract_trees(policy: ModelConfig, value: ValueConfig) -> tuple[Params, Params]:
+    """The trees of policy and value model in bfloat16, of shapes; all layers of one are alike.
 
     Args:
-      config: its shape.
+      policy: its shape.
+      value: the value model's; its adapter, if it has one, in all layers alike.
     """
-    model = abstract_model(config, jnp.bfloat16)
-    if config.tie_word_embeddings:
-        return {"model": model}
-    head = jax.ShapeDtypeStruct((config.vocab_size, config.hidden_size), jnp.bfloat16)
-    return {"model": model, "lm_head": {"weight": head}}
+    tree = {"model": abstract_model(replace(policy, num_layers=1), jnp.bfloat16)}
+    if not policy.tie_word_embeddings:
+        head = jax.ShapeDtypeStruct((policy.vocab_size, policy.hidden_size), jnp.bfloat16)
+        tree |= {"lm_head": {"weight": head}}
+    thin = replace(value, backbone=replace(value.backbone, num_layers=1))
+    value_tree = abstract_value(thin, jnp.bfloat16)
+    return _deepened(tree, policy.num_layers), _deepened(value_tree, value.backbone.num_layers)
 
 
 def memory_of_a_row(
@@ -98,7 +102,7 @@ def memory_of_a_row(
     Args:
       policy: its shape.
       value: the value model's; None: nothing is steered.
-      trees: of both, of shapes, such as `abstract_policy` makes.
+      trees: of both, of shapes, such as `abstract_trees` makes.
       lengths: of prompts and replies.
     """
     config = SamplerConfig(policy, value, max_new_tokens=lengths.reply)
@@ -128,8 +132,9 @@ def fitting_copy(memory: SamplerMemory, chip: Chip, share: float, most: int) -> 
             return Copy(chips, min(rows, most))
         chips *= 2
     raise ValueError(
-        f"{memory.weights / 1e9:.1f} GB of weights and a row must fit {share:.0%} of the {chip.memory / 1e9:.0f} "
-        f"GB of {chip.host} chips ({chip.name}), and do not; take smaller models or shorter rows"
+        f"{memory.weights / 1e9:.1f} GB of weights and a row must fit {share:.0%} of the "
+        f"{chip.memory / 1e9:.0f} GB of {chip.host} chips ({chip.name}), and do not; take smaller models or "
+        "shorter rows"
     )
 
 
@@ -180,9 +185,7 @@ def sampling_seconds(
     rates, tokens = copy.rates(chip.rates), copy.rows * lengths.prompt
     prefill = sum(
         rates.floor_seconds(
-            pass_cost(
-                model, tokens, columns_seen=(lengths.prompt + 1) / 2, columns_read=0, itemsize=ITEMSIZE
-            )
+            pass_cost(model, tokens, columns_seen=(lengths.prompt + 1) / 2, columns_read=0, itemsize=ITEMSIZE)
         )
         for model in (policy, *(() if value is None else (value.backbone,)))
     )
@@ -214,3 +217,17 @@ def training_seconds(value: ValueConfig, lengths: Lengths, chip: Chip) -> float:
     """
     flops = training_flops(value.backbone, lengths.both, (lengths.both + 1) / 2, weights=False, remat=True)
     return flops / chip.rates.flops_per_second
+
+
+def _deepened(tree: Params, layers: int) -> Params:
+    """The tree with so many layers like its only one: tracing each by itself takes seconds."""
+    return {
+        name: (
+            dict.fromkeys(range(layers), node[0])
+            if name == "layers"
+            else _deepened(node, layers)
+            if isinstance(node, dict)
+            else node
+        )
+        for name, node in tree.items()
+    }

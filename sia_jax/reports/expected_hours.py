@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +17,7 @@ from sia_jax.costs.work import (
     Chip,
     Copy,
     Lengths,
-    abstract_policy,
+    abstract_trees,
     fitting_copy,
     labelling_seconds,
     memory_of_a_row,
@@ -32,7 +32,6 @@ from sia_jax.engine.reply import make_reply
 from sia_jax.files.reading import read_object
 from sia_jax.models.config import ModelConfig, ValueConfig
 from sia_jax.models.lora import LoraConfig
-from sia_jax.models.value_model import abstract_value
 from sia_jax.reports.markdown import table
 from sia_jax.runs.reply_lines import ReplyLines
 from sia_jax.steering.types import TokenRecord
@@ -81,6 +80,8 @@ class _Stage:
 class Measured:
     """Of a benchmark's record, how fast one device sampled."""
 
+    BATCH: ClassVar[int] = 16
+
     file: str
     device: str
     commit: str
@@ -95,8 +96,6 @@ class Measured:
     first_seconds: tuple[float, ...]
     """Of their first calls; empty where they were not told."""
 
-    BATCH = 16
-
     @staticmethod
     def read(path: Path) -> "Measured":
         """The record.
@@ -105,12 +104,12 @@ class Measured:
           OSError, ValueError: it cannot be read, or is none of a sampler with an adapter.
         """
         record = read_object(path, "record of a benchmark", "name one of docs/benchmarks")
-        shape = record.get("shape")
+        kind, shape = record.get("kind"), record.get("shape")
         shapes = REAL_SHAPES | ADAPTED_SHAPES
-        if record.get("kind") not in ("gpu", "sampler") or shape not in shapes:
+        if kind not in ("gpu", "sampler") or not (isinstance(shape, str) and shape in shapes):
             raise ValueError(
                 f"{path}: expected a record of kind gpu or sampler of a shape in {sorted(shapes)}, got kind "
-                f"{record.get('kind')!r} of shape {shape!r}"
+                f"{kind!r} of shape {shape!r}"
             )
         try:
             rows: list[Any] = [
@@ -131,16 +130,13 @@ class Measured:
                 DeviceRates(1e9 * record["bandwidth_gb_per_s"], 1e9 * record["peak_gflop_per_s"]),
                 jnp.dtype(record.get("dtype", "float32")).itemsize,
                 Lengths(int(record["prompt_tokens"]), int(record["new_tokens"])),
-                {
-                    name: float(row["tokens_per_second"])
-                    for name, row in zip(_RATIOS, rows, strict=True)
-                },
+                {name: float(row["tokens_per_second"]) for name, row in zip(_RATIOS, rows, strict=True)},
                 tuple(float(row["first_call_seconds"]) for row in rows if "first_call_seconds" in row),
             )
         except (KeyError, TypeError, StopIteration) as error:
             raise ValueError(
-                f"{path}: expected rows of {', '.join(_MEASURED)} at batch {Measured.BATCH}, and did not find "
-                f"them ({type(error).__name__}: {error}); name another record"
+                f"{path}: expected rows of {', '.join(_MEASURED)} at batch {Measured.BATCH}, and did not "
+                f"find them ({type(error).__name__}: {error}); name another record"
             ) from None
 
     def shares(self) -> list[float]:
@@ -178,10 +174,10 @@ def stages(asked: Asked) -> list[_Stage]:
 
 
 def _sampling(name: str, policy: ModelConfig, value: ValueConfig, asked: Asked) -> list[_Stage]:
-    tree, value_tree = abstract_policy(policy), abstract_value(value, jnp.bfloat16)
+    trees = abstract_trees(policy, value)
     memories = {
-        False: memory_of_a_row(policy, None, (tree, None), asked.lengths),
-        True: memory_of_a_row(policy, value, (tree, value_tree), asked.lengths),
+        False: memory_of_a_row(policy, None, (trees[0], None), asked.lengths),
+        True: memory_of_a_row(policy, value, trees, asked.lengths),
     }
     found = []
     for stage, ratio in _RATIOS.items():
@@ -199,7 +195,11 @@ def _sampling(name: str, policy: ModelConfig, value: ValueConfig, asked: Asked) 
 
 def rates_table(found: Sequence[_Stage]) -> str:
     """Rows of a copy and the chips that it lies on, and tokens a second and chip."""
-    columns = ("models", "stage", *(f"{c.name}: {what}" for c in CHIPS for what in ("rows on chips", "tokens/s a chip")))
+    columns = (
+        "models",
+        "stage",
+        *(f"{c.name}: {what}" for c in CHIPS for what in ("rows on chips", "tokens/s a chip")),
+    )
     rows = []
     for stage in found:
         cells = [stage.models, stage.name]
@@ -211,7 +211,9 @@ def rates_table(found: Sequence[_Stage]) -> str:
 
 def hours_table(found: Sequence[_Stage], asked: Asked) -> str:
     """Hours of each fleet, and hours of one device, at the limit and at half of it."""
-    names = [f"{count} {chip.name.split()[0]}" if chip is CHIPS[0] else f"v5e-{count}" for chip, count in FLEETS]
+    names = [
+        f"{count} {chip.name.split()[0]}" if chip is CHIPS[0] else f"v5e-{count}" for chip, count in FLEETS
+    ]
     rows = []
     for stage in found:
         cells = [stage.models, stage.name]
@@ -225,14 +227,14 @@ def measured_line(one: Measured, asked: Asked) -> str:
     """An item of a list: what was measured, its share of the limit, and the hours that it comes to."""
     speeds = list(one.tokens_per_second.values())
     hours = [asked.prompts * asked.lengths.reply / speed / 3600 for speed in speeds]
-    names = list(_RATIOS)
+    names = ("tokens/s unsteered", "at 20%", "dense")
     told = ", ".join(f"{speed:,.0f} {name}" for name, speed in zip(names, speeds, strict=True))
     shares = ", ".join(f"{share:.2f}" for share in one.shares())
     of_many = [", ".join(_short(each / count) for each in hours) for count in (8, 64)]
     return (
-        f"- {one.device}: {one.shape} with an adapter, batch {one.BATCH}, prompts of {one.lengths.prompt} and "
-        f"replies of {one.lengths.reply} ids: {told} tokens/s, which is {shares} of the limit counted in the "
-        f"same way. At these rates 8 of them would take {of_many[0]} hours, 64 of them {of_many[1]} "
+        f"- {one.device}: {one.shape} with an adapter, batch {one.BATCH}, prompts of {one.lengths.prompt} "
+        f"and replies of {one.lengths.reply} ids: {told}, which is {shares} of the limit counted in the same "
+        f"way. At these rates 8 of them would take {of_many[0]} hours, 64 of them {of_many[1]} "
         f"(`{one.file}`, commit {one.commit})."
     )
 
@@ -271,8 +273,8 @@ def record_bytes(lengths: Lengths) -> int:
 def driver_bytes(lengths: Lengths) -> int:
     """Bytes of a prompt in the program that shares prompts out.
 
-    Its ids for the policy and for the value model as Python numbers, and its text twice: the conversation, and
-    what a record must say of it.
+    Its ids for the policy and for the value model as Python numbers, and its text twice: the conversation,
+    and what a record must say of it.
 
     Args:
       lengths: of its prompt.
