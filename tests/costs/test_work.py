@@ -115,8 +115,8 @@ def test_labels_and_training_are_flops_over_the_peak():
 
 
 def test_the_share_that_others_reach_falls_with_the_rows():
-    """Qwen3-14B under vLLM: 18.94 ms a token at 64 rows is 52% of the bandwidth's limit, and 5,760 tokens/s at
-    253 rows a third, if rows hold as many ids."""
+    """Qwen3-14B under vLLM: 18.94 ms a token at 64 rows is 52% of the bandwidth's limit, and 5,760 tokens/s
+    at 253 rows a third, if rows hold as many ids."""
     layer = 2 * 5120 * 128 * 40 + 2 * 5120 * 128 * 8 + 3 * 5120 * 17408
     weights, entry = 2 * (40 * layer + 151936 * 5120), 2 * 2 * 40 * 8 * 128
     columns = (0.52 * 18.94e-3 * 3.35e12 - weights) / 64 / entry
