@@ -214,12 +214,12 @@ def _with_adapter(cost: PassCost, value: ValueConfig, tokens: int) -> PassCost:
 
 def _arrivals(batch: int, share: float) -> np.ndarray:
     """[B + 1, B + 1]: the chance that of so many rows that run, so many come to a junction in a step."""
-    return np.array(
-        [
-            [math.comb(n, k) * share**k * (1 - share) ** (n - k) if k <= n else 0.0 for k in range(batch + 1)]
-            for n in range(batch + 1)
-        ]
-    )
+    chances = np.zeros((batch + 1, batch + 1))
+    chances[0, 0] = 1
+    for n in range(batch):  # one row more, which comes or does not
+        chances[n + 1] = (1 - share) * chances[n]
+        chances[n + 1, 1:] += share * chances[n, :-1]
+    return chances
 
 
 def _whole(most: float) -> list[tuple[int, float]]:

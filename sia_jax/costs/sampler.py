@@ -46,20 +46,19 @@ class SamplerMemory:
 
 
 def sampler_memory(
-    config: SamplerConfig, policy: Params, value: Params, mesh: Mesh, *, rows: int, prompt: int
+    config: SamplerConfig, policy: Params, value: Params | None, mesh: Mesh, *, rows: int, prompt: int
 ) -> SamplerMemory:
     """The memory of one device.
 
     Args:
-      config: of the sampler, with a value model.
+      config: of the sampler.
       policy: the policy's tree, of arrays or shapes.
-      value: the value model's.
+      value: the value model's; None where there is none.
       mesh: of any devices.
       rows: B, branches included.
       prompt: P, tokens of the prompts' buffers, of policy and value model alike.
     """
-    assert config.value is not None
-    leaves = [*flatten_names(policy).items(), *flatten_names(value).items()]
+    leaves = [*flatten_names(policy).items(), *flatten_names(value or {}).items()]
     whole = sum(_bytes(name, leaf, mesh, "tensor") for name, leaf in leaves)
     held = sum(_bytes(name, leaf, mesh, "tensor", "fsdp") for name, leaf in leaves)
     own = rows // row_shards(mesh)
@@ -67,7 +66,7 @@ def sampler_memory(
     tokens = prompt + config.max_new_tokens
     of_policy, of_value = cache_columns(config, tokens, tokens)
     cached = of_policy * _cached(config.policy, mesh)
-    if config.value_passes:
+    if config.value is not None and config.value_passes:
         cached += of_value * _cached(config.value.backbone, mesh)
     return SamplerMemory(
         weights=held,

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from sia_jax.data.prompts import PromptLine
@@ -54,12 +53,13 @@ class ReplyLines:
           ValueError: it is of another prompt, or of one that brought other numbers.
         """
         index, method = place_in(record, "index"), record["method"]
-        if index >= len(self._written) or json.dumps(record["prompt"]) != self._written[index]:
+        ours = json.dumps(prompt_json(self.prompts[index])) if index < len(self.prompts) else None
+        if json.dumps(record["prompt"]) != ours:
             raise ValueError(f"prompt {record['id']!r} is not the input's prompt at place {index}")
-        ours = self._own(index, method)
-        differing = [name for name, value in ours.items() if record[name] != value]
+        own = self._own(index, method)
+        differing = [name for name, value in own.items() if record[name] != value]
         if differing:
-            changes = ", ".join(f"{name} {record[name]!r} (now {ours[name]!r})" for name in differing)
+            changes = ", ".join(f"{name} {record[name]!r} (now {own[name]!r})" for name in differing)
             raise ValueError(f"the prompt at place {index} was another line: {changes}")
         return index, place_in(record, "branch"), method
 
@@ -67,10 +67,6 @@ class ReplyLines:
     def order(record: dict[str, Any]) -> tuple[int, int, str]:
         """Where a line stands: by the place of its prompt, its number and its method, base before steered."""
         return record["index"], record["branch"], record["method"]
-
-    @cached_property
-    def _written(self) -> list[str]:
-        return [json.dumps(prompt_json(prompt)) for prompt in self.prompts]
 
     def _own(self, index: int, method: str) -> dict[str, Any]:
         """What a line says of its prompt's, beside the prompt itself."""

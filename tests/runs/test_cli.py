@@ -129,6 +129,7 @@ def several(kind: Any) -> tuple[Any, ...] | None:
         str: ("-a b:c", "", 'd "e"'),
         int: (2, 3, 5),
         float: (0.5, -math.inf, -2.5),
+        Path: (Path("a"), Path("b c"), Path("d")),
     }
     return values[inner][: 3 if more == [...] else 1 + len(more)]
 
