@@ -9,6 +9,7 @@ import hypothesis
 import jax
 import pytest
 
+from sia_jax.runs.compilation_cache import keep_compiled
 from tests.support.file_progress import FileProgress
 
 # What rich would take for wishes of the terminal, whose pictures the tests compare.
@@ -19,8 +20,12 @@ for name in ("TERM", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATI
 hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
 
-# Programs that tests start keep nothing in the user's cache, and load nothing from it.
-os.environ["SIA_JAX_COMPILATION_CACHE"] = "off"
+# What is compiled is kept for all workers, for the programs that tests start and for the next run of the suite, and
+# not in the user's cache. The key of a program is all that it is made of.
+os.environ["SIA_JAX_COMPILATION_CACHE"] = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+keep_compiled()
 
 jax.config.update("jax_num_cpu_devices", 8)
 
