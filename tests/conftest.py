@@ -20,7 +20,7 @@ for name in ("TERM", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATI
 hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
 
-# What is compiled is kept for all workers, for the programs that tests start and for the next run of the suite,
+# What is compiled is kept for all workers, for programs that tests start and for the next run of the suite,
 # and not in the user's cache. The key of a program is all that it is made of.
 os.environ["SIA_JAX_COMPILATION_CACHE"] = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
