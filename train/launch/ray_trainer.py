@@ -11,9 +11,9 @@ r"""Train a value model on the TPU hosts or GPU nodes of a Ray cluster, by Ray T
 The arguments are those of `python -m train.value_model`; --data, --base and --out must lie where every host
 sees them, and each host must have this environment at the same path. Ray starts a worker a host and joins
 them by jax.distributed. Where one is lost it starts all again, FAILURES times (default 3), and the run goes
-on from its last checkpoint. Ray is not among this library's packages: every host needs `ray[train]`, 2.49.1
-or later for TPUs, and for GPUs one whose JaxTrainer takes use_gpu. DRY_RUN=1 prints the trainer's
-configuration instead of running it.
+on from its last checkpoint. Every host needs `ray[train]`, 2.49.1 or later for TPUs, and for GPUs one whose
+JaxTrainer takes use_gpu: the extra `ray` of sia_jax brings Ray Data alone. `make ray` runs it with Ray 2.60
+and two workers on a CPU. DRY_RUN=1 prints the trainer's configuration instead of running it.
 """
 
 import json
