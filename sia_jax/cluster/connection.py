@@ -15,8 +15,6 @@ _STORE = 200 * 2**20
 _OWN: dict[str, Any] = {
     "include_dashboard": False,
     "object_store_memory": _STORE,
-    # A Ray for one run on one machine is for nobody else.
-    "_node_ip_address": "127.0.0.1",
 }
 _ACCELERATORS = ("GPU", "TPU")
 
@@ -32,8 +30,8 @@ def connected(args: RayArgs) -> Iterator[Any]:
       ValueError: no cluster at the address, or one without room for the actors, with what it has.
       MissingExtraError: Ray is not installed.
     """
-    ray = import_ray()
     assert args.ray is not None
+    ray = import_ray(args.ray)
     is_own = args.ray == LOCAL
     options = _OWN if is_own else {}
     with _signals_kept(), warnings.catch_warnings():

@@ -1,6 +1,7 @@
 """Options of a program that Ray shares out; nothing here imports Ray."""
 
 import math
+import os
 import re
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
@@ -13,6 +14,7 @@ from sia_jax.runs.cli import Count, check_used
 Options = TypeVar("Options", bound=Any)
 
 LOCAL = "local"
+_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _RESOURCE = re.compile(r"([A-Za-z][A-Za-z0-9_.:-]{0,63})=([0-9]{1,6}(?:\.[0-9]{1,4})?)")
 
 
@@ -58,7 +60,7 @@ def check_ray(args: Any) -> None:
         raise ValueError("--shard and --ray both share the work out; give one of them")
     if any(size < 1 for size in args.mesh):
         raise ValueError(f"--mesh must be three sizes of 1 or more, got {' '.join(map(str, args.mesh))}")
-    import_ray()
+    import_ray(args.ray)
 
 
 def on_one_device(args: Options) -> Options:
@@ -99,12 +101,19 @@ def room_for(total: dict[str, float], taken: dict[str, float]) -> int:
     return min(math.floor(total.get(name, 0.0) / amount + 1e-6) for name, amount in taken.items())
 
 
-def import_ray() -> Any:
+def import_ray(address: str) -> Any:
     """The package, with its part for data.
+
+    Args:
+      address: of --ray.
 
     Raises:
       MissingExtraError: it is not installed.
     """
+    if address == LOCAL:
+        # Or its processes listen on all interfaces. It is how Ray stays on loopback on macOS and Windows; it is
+        # read when Ray is imported.
+        os.environ.setdefault(_LOOPBACK, "0")
     with installed_with("ray"):
         import ray
         import ray.data

@@ -1,7 +1,12 @@
 """Blocks through actors of a Ray on this machine: nothing is lost, and what fails says why."""
 
+import os
+import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ from sia_jax.cluster import pool
 from sia_jax.cluster.connection import connected
 from sia_jax.cluster.pool import streamed
 from tests.cluster.conftest import LOCAL
+from tests.cluster.drivers import descendants
 from tests.cluster.stubs import Doubling
 
 pytestmark = pytest.mark.filterwarnings("default")  # of Ray and what it imports
@@ -72,6 +78,28 @@ def resident() -> int:
     """KiB of anonymous memory; what is shared is the object store."""
     (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("RssAnon"))
     return int(line.split()[1])
+
+
+def test_a_ray_of_its_own_listens_on_loopback_alone(ray: Any) -> None:
+    list(streamed(ray, Doubling(), range(8), LOCAL))  # with its actors
+    own = {os.getpid(), *descendants(os.getpid())}
+    found = [address for pid in own for address in listening(pid)]
+    assert len(found) > 3
+    assert {str(address) for address in found} == {"127.0.0.1"}
+
+
+def listening(pid: int) -> Iterator[IPv4Address]:
+    """Addresses that a process waits for connections at."""
+    sockets = set()
+    for path in Path(f"/proc/{pid}/fd").glob("*"):
+        with suppress(OSError):
+            sockets.add(os.readlink(path))
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in sockets:
+                # The last word of the address in the order of this machine; of IPv6 that of a mapped IPv4.
+                yield IPv4Address(int(local.partition(":")[0][-8:], 16).to_bytes(4, sys.byteorder))
 
 
 def test_more_actors_than_there_is_room_for_are_refused_by_what_there_is(
