@@ -111,8 +111,8 @@ def import_ray(address: str) -> Any:
       MissingExtraError: it is not installed.
     """
     if address == LOCAL:
-        # Or its processes listen on all interfaces. It is how Ray stays on loopback on macOS and Windows; it is
-        # read when Ray is imported.
+        # Or its processes listen on all interfaces. Ray looks at this when it is imported, and stays on
+        # loopback, as it does on macOS and Windows.
         os.environ.setdefault(_LOOPBACK, "0")
     with installed_with("ray"):
         import ray
