@@ -1,7 +1,7 @@
 """What Griffe, which reads the sources and imports none, is told of the house's style.
 
-Fields of pytrees have comments. Sampling numbers have a row of a table. Methods that are told of elsewhere say
-no more than where.
+Fields of pytrees have comments. Sampling numbers have a row of a table. Methods that are told of elsewhere
+say no more than where.
 """
 
 import ast
@@ -35,7 +35,7 @@ class HouseStyle(griffe.Extension):
             attr.docstring = griffe.Docstring(text, lineno=node.lineno, parent=attr, parser="google")
 
     def on_class_members(self, *, cls: griffe.Class, **_: Any) -> None:
-        """A method that only says "See `Gate`.", which the page has, or is for the engine itself is left out."""
+        """A method that only says "See `Gate`.", which the page has, or is the engine's own is left out."""
         for name, member in list(cls.members.items()):
             if not member.is_alias and member.docstring and _ELSEWHERE.fullmatch(member.docstring.value):
                 cls.del_member(name)

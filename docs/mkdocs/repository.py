@@ -94,7 +94,9 @@ def shown(path: str, root: Path = ROOT) -> str:
     text = (root / path).read_text(encoding="utf-8")
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    kind = {".py": "python", ".cff": "yaml", ".toml": "toml", ".md": "markdown"}.get(Path(path).suffix, "text")
+    kind = {".py": "python", ".cff": "yaml", ".toml": "toml", ".md": "markdown"}.get(
+        Path(path).suffix, "text"
+    )
     return f"# {path}\n\n{fence}{kind}\n{text.rstrip()}\n{fence}\n"
 
 

@@ -1,4 +1,4 @@
-"""Look through a site that was built: no dead link, no anchor that is not there, nothing to be fetched elsewhere.
+"""Look through a site that was built: no dead link or anchor, and nothing that is fetched from elsewhere.
 
     python -m tests.support.site_check [FOLDER]          (site)
 
