@@ -321,7 +321,7 @@ chromium: $(STAMP)
 
 # MkDocs' theme would tell of releases to come at each start.
 docs: $(DOCS_STAMP)
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build $(ARGS)
 	$(DOCS)/bin/python -m tests.support.site_check site
 
 # With the Chromium that CHROMIUM names, or the first on the path, or the one of make chromium.
