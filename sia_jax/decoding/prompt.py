@@ -54,6 +54,11 @@ class Prompt:
         Raises:
           ValueError: no rows, an empty prompt, numbers of rows that differ, a prompt longer than its buffer.
           TypeError: ids that are not integers.
+
+        Examples:
+          >>> prompt = Prompt.pack([[5, 6, 7], [8]], policy_length=4)
+          >>> prompt.policy_ids.tolist(), prompt.policy_lengths.tolist()
+          ([[5, 6, 7, 0], [8, 0, 0, 0]], [3, 1])
         """
         value_ids = policy_ids if value_ids is None else value_ids
         for name, ids in (("policy_ids", policy_ids), ("value_ids", value_ids)):

@@ -54,7 +54,12 @@ class Burst(Schedule):
         return max(ratio * batch, self._waiting(batch, ratio))
 
     def resolve(self, batch: int, ratio: float) -> Self:
-        """See `Schedule`."""
+        """This schedule, `min_waiting` by the rule if it is None.
+
+        Examples:
+          >>> Burst().resolve(batch=16, ratio=0.2)
+          Burst(min_waiting=4, max_wait=4)
+        """
         return replace(self, min_waiting=max(1, round(self._waiting(batch, ratio))))
 
     def _waiting(self, batch: int, ratio: float) -> float:

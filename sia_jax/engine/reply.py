@@ -63,7 +63,12 @@ class Timing:
         return self.admitted
 
     def between_tokens(self, tokens: int) -> float:
-        """Between two tokens, on average: NaN for fewer than two."""
+        """Between two tokens, on average: NaN for fewer than two.
+
+        Examples:
+          >>> Timing(admitted=0.25, first_token=0.5, ended=3.0).between_tokens(11)
+          0.25
+        """
         return (self.ended - self.first_token) / (tokens - 1) if tokens > 1 else math.nan
 
 

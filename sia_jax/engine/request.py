@@ -108,7 +108,12 @@ class Request(SamplingNumbers):
         return changed(self)
 
     def override(self, **changes: Any) -> "Request":
-        """This request with some fields replaced."""
+        """This request with some fields replaced.
+
+        Examples:
+          >>> Request(prompt="Once upon a time", seed=1).override(n=2, threshold=0.8)
+          Request(prompt='Once upon a time', threshold=0.8, seed=1, n=2)
+        """
         return replace(self, **changes)
 
 

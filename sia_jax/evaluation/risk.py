@@ -119,6 +119,10 @@ def fewest(alpha: float, delta: float | None) -> int:
     Args:
       alpha: the share that may be missed.
       delta: 1 - confidence; None: on average.
+
+    Examples:
+      >>> fewest(0.1, delta=0.05), fewest(0.1, delta=None)
+      (29, 9)
     """
     if delta is None:
         return math.ceil(1 / alpha - 1 - 1e-9)

@@ -36,6 +36,16 @@ class ModelConfig:
     """Shapes of a Qwen3 or Llama-3 dense decoder. Frozen and hashable: a static argument of `jax.jit`.
 
     The two families are one network; they differ in `qk_norm` and in the rotary frequencies.
+
+    Examples:
+      Qwen3-1.7B:
+
+      >>> config = ModelConfig(
+      ...     family="qwen3", vocab_size=151936, hidden_size=2048, intermediate_size=6144, num_layers=28,
+      ...     num_heads=16, num_kv_heads=8, head_dim=128, rope=RopeConfig(1e6), rms_norm_eps=1e-6,
+      ...     tie_word_embeddings=True, max_position_embeddings=40960)
+      >>> config.num_parameters
+      1720574976
     """
 
     family: Family

@@ -29,6 +29,11 @@ class LoraConfig:
     """Which projections an adapter changes, and by how much. Frozen and hashable: static under `jax.jit`.
 
     W x  ->  W x + scale * B (A x),  A [R, in], B [out, R], B = 0 at the start (Hu et al. 2021, section 4.1).
+
+    Examples:
+      >>> config = LoraConfig(rank=16, alpha=32.0, rank_pattern=(("o_proj", 4),))
+      >>> config.scale("layers.3.self_attn.q_proj"), config.scale("layers.3.self_attn.o_proj")
+      (2.0, 8.0)
     """
 
     rank: int = 16

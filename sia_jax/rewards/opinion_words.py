@@ -61,6 +61,11 @@ def balance(conversations: Sequence[Sequence[Message]]) -> list[float]:
 
     Args:
       conversations: English alone is understood; of other texts R = 0.
+
+    Examples:
+      >>> replies = ("A great, lovely day.", "An awful day.", "Not an awful day.")
+      >>> balance([[{"role": "assistant", "content": text}] for text in replies])
+      [0.6666666666666666, -0.5, 0.5]
     """
     return [_balance(messages[-1]["content"]) for messages in conversations]
 

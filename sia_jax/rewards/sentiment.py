@@ -17,6 +17,11 @@ def vader(conversations: Sequence[Sequence[Message]]) -> list[float]:
       conversations: any language is read, and English alone is understood.
 
     Source: Hutto and Gilbert, VADER, ICWSM 2014; the package vaderSentiment is theirs.
+
+    Examples:
+      >>> replies = ("A great, lovely day.", "An awful day.", "")
+      >>> vader([[{"role": "assistant", "content": text}] for text in replies])
+      [1.672, -0.9176, 0.0]
     """
     analyzer = _analyzer()
     return [2.0 * analyzer.polarity_scores(messages[-1]["content"])["compound"] for messages in conversations]

@@ -112,5 +112,10 @@ class Knobs(SamplingNumbers):
         return changed(self)
 
     def override(self, **changes: Any) -> "Knobs":
-        """These knobs with some replaced."""
+        """These knobs with some replaced.
+
+        Examples:
+          >>> Knobs(beta=2.0, top_p=0.9).override(beta=4.0)
+          Knobs(top_p=0.9, beta=4.0)
+        """
         return Knobs(**{f.name: getattr(self, f.name) for f in fields(self)} | changes)

@@ -14,6 +14,10 @@ def candidate_entropy(logits: Float[Array, "... C"]) -> Float[Array, "..."]:
     Returns:
       [...] nats. It is this entropy that the paper's threshold of 1.0 is meant for (official code:
       `src/sia.py`, a Categorical over the top-k logits).
+
+    Examples:
+      >>> round(float(candidate_entropy(jnp.zeros(10))), 4)  # ln 10
+      2.3026
     """
     log_p = jax.nn.log_softmax(logits, axis=-1)
     return -jnp.sum(jnp.where(log_p > -jnp.inf, jnp.exp(log_p) * log_p, 0), axis=-1)

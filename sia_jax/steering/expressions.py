@@ -49,6 +49,12 @@ def parse_gate(text: str, encode: Encode | None = None) -> Gate:
 
     Raises:
       ValueError: the text is none; the error says where, what was expected, and what there is.
+
+    Examples:
+      >>> parse_gate("entropy & ~position(3)")
+      (Entropy() & ~Position(first=3))
+      >>> parse_gate('entropy & after("</think>")', encode=lambda text: [151668])
+      (Entropy() & After(tokens=(151668,), started=0.0))
     """
     return _Parser(text, "gate", Gate, gates, encode).read()
 
@@ -58,12 +64,21 @@ def parse_tilt(text: str) -> Tilt:
 
     Raises:
       ValueError: the text is none; the error says where, what was expected, and what there is.
+
+    Examples:
+      >>> parse_tilt("clipped(1.0, advantage)")
+      Clipped(bound=1.0, of=Advantage())
     """
     return _Parser(text, "tilt", Tilt, tilts).read()
 
 
 def text_of(expression: Expression) -> str:
-    """The text that is read as this gate or tilt of the package, of scalar numbers; a marker in ids."""
+    """The text that is read as this gate or tilt of the package, of scalar numbers; a marker in ids.
+
+    Examples:
+      >>> text_of(gates.Entropy() & ~gates.Position(3))
+      'entropy & ~position(3)'
+    """
     return _text(expression, 0)
 
 

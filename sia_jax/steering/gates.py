@@ -56,6 +56,12 @@ class Gate(Expression):
 
     To write one: a frozen dataclass, registered with JAX, whose fields are its numbers, with a `decide`; see
     `Bernoulli`. One that remembers has an `init` and an `advance` too; see `Refractory`.
+
+    Examples:
+      >>> Entropy() & ~Position(3)
+      (Entropy() & ~Position(first=3))
+      >>> (Entropy() | Bernoulli(0.1)) & Refractory(5)
+      ((Entropy() | Bernoulli(rate=0.1)) & Refractory(tokens=5))
     """
 
     _described: ClassVar[str] = "a gate such as Entropy() or Position(3)"

@@ -154,6 +154,16 @@ class Clipped(Tilt):
 
     So the values of candidates that cannot win are not read: see `sia_jax.steering.contenders`. Of bounded
     tilts `Clipped(b, Advantage())` is the one to take: where |beta V| > b, `Clipped(b)` cuts all alike.
+
+    Examples:
+      Three candidates of equal logits, V(s) = 0.5, beta = 2:
+
+      >>> values, prefix = jnp.array([[1.0, 0.0, 0.75]]), jnp.array([0.5])
+      >>> at = Junction(jnp.array([2.0]), jnp.zeros((1, 3)), jnp.ones((1, 3), bool), prefix)
+      >>> Advantage()(values, at).tolist()
+      [[1.0, -1.0, 0.5]]
+      >>> Clipped(0.75, of=Advantage())(values, at).tolist()
+      [[0.75, -0.75, 0.5]]
     """
 
     bound: PerRow = field(metadata=within(0, math.inf))
