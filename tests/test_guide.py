@@ -4,12 +4,20 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
+import huggingface_hub
 import pytest
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
+from safetensors.numpy import load_file, save_file
 
+from sia_jax.console import main
+from sia_jax.extras import MissingExtraError, installed_with
+from sia_jax.world.files import world_models
 from tests.support import markdown_pages
 from tests.support.served_process import served_process
 
@@ -112,3 +120,68 @@ def test_the_server_answers_the_request_of_the_guide():
     answer = json.loads(done.stdout)
     assert answer["usage"]["sia"]["steered"] > 0
     assert answer["choices"][0]["message"]["content"]
+
+
+(_SAYS,) = (table for table in markdown_pages.tables(TEXT) if table.columns[0] == "it says")
+MESSAGES = [row[0].strip("`") for row in _SAYS.rows if row[0].startswith("`")]
+REFUSED = {
+    "LocalEntryNotFoundError": "generate --policy Qwen/Qwen3-1.7B --prompt hi",
+    "GatedRepoError": "generate --policy meta-llama/Llama-3.2-1B --prompt hi",
+    "vocabularies": "generate --policy other-tokenizer --value WORLD/value-small --prompt hi",
+    "other weights": "generate --policy other-weights --value WORLD/value-token --prompt hi",
+    "positions": "generate --policy WORLD/policy --max-new-tokens 100000 --prompt hi",
+    "memory": "serve --rows 100000",
+    "--host": "serve --host 0.0.0.0",
+}
+"""What a message is known by, and the command that is refused with it."""
+
+
+def _hub_says(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+
+
+def _copies_of_the_policy(folder: Path) -> None:
+    """other-tokenizer/, where four words have one another's ids, and other-weights/."""
+    for name in ("other-tokenizer", "other-weights"):
+        shutil.copytree(world_models() / "policy", folder / name)
+    path = folder / "other-tokenizer/tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    words = sorted(vocabulary, key=vocabulary.get)[-4:]
+    ids = [vocabulary[word] for word in words]
+    vocabulary.update(zip(words, ids[1:] + ids[:1], strict=True))
+    path.write_text(json.dumps(tokenizer))
+    weights = folder / "other-weights/model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"] * 2
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("known_by", REFUSED)
+def test_a_refusal_is_worded_as_in_the_guide(known_by, tmp_path, monkeypatch):
+    (message,) = (one for one in MESSAGES if known_by in one)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    if known_by == "LocalEntryNotFoundError":
+        _hub_says(monkeypatch, LocalEntryNotFoundError("no network"))
+    if known_by == "GatedRepoError":
+        answer = httpx.Response(403, request=httpx.Request("GET", "http://127.0.0.1/"))
+        _hub_says(monkeypatch, GatedRepoError("403 Client Error.", response=answer))
+    if "other-" in REFUSED[known_by]:
+        _copies_of_the_policy(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(shlex.split(REFUSED[known_by].replace("WORLD", str(world_models()))))
+    for part in filter(None, message.split("...")):
+        assert part in str(stopped.value.code)
+
+
+def test_every_message_of_the_guide_is_provoked():
+    extra = MESSAGES[-1]
+    with pytest.raises(MissingExtraError, match=re.escape(extra)), installed_with("train"):
+        raise ModuleNotFoundError(name="grain")
+    assert len(MESSAGES) == len(REFUSED) + 1
+    assert all(sum(word in message for message in MESSAGES) == 1 for word in REFUSED)

@@ -30,9 +30,9 @@ def links(text: str) -> list[str]:
 
 
 def paragraphs(text: str) -> list[str]:
-    """Texts between empty lines that are neither code, tables, headings nor pictures, without spans of code."""
-    blocks = re.split(r"\n\s*\n", _FENCE.sub("", text))
-    return [re.sub(r"`[^`]*`", "", block) for block in blocks if block.strip() and block.strip()[0] not in "|#!"]
+    """Texts between empty lines, without spans of code; no blocks of code, tables, headings or pictures."""
+    blocks = (block.strip() for block in re.split(r"\n\s*\n", _FENCE.sub("", text)))
+    return [re.sub(r"`[^`]*`", "", block) for block in blocks if block and block[0] not in "|#!"]
 
 
 def tables(text: str) -> Iterator[Table]:
