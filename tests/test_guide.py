@@ -1,5 +1,6 @@
 """The guide: its figures stand on the pages that it names, its commands run, and its messages are said."""
 
+import importlib
 import json
 import os
 import re
@@ -17,6 +18,8 @@ from safetensors.numpy import load_file, save_file
 
 from sia_jax.console import main
 from sia_jax.extras import MissingExtraError, installed_with
+from sia_jax.runs.cli import read_options
+from sia_jax.runs.programs import find_programs
 from sia_jax.world.files import world_models
 from tests.support import markdown_pages
 from tests.support.served_process import served_process
@@ -76,6 +79,17 @@ def test_what_the_guide_links_is_there():
             page = GUIDE.parent / name
             assert page.exists(), source
             assert not anchor or anchor in markdown_pages.anchors(page.read_text()), source
+
+
+def test_every_command_has_options_that_its_program_reads():
+    programs = {one.words: one.module for one in find_programs()}
+    lines = "".join(markdown_pages.code_blocks(TEXT, "sh")).replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("sia ")]
+    assert len(commands) > 15
+    for words in commands:
+        count = 2 if tuple(words[:2]) in programs else 1
+        module = importlib.import_module(programs[tuple(words[:count])])
+        read_options(module.Args, words[count:])
 
 
 def _shell(script: str, folder: Path) -> str:
