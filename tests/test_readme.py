@@ -53,7 +53,14 @@ def test_the_pages_name_files_targets_and_programs_that_are_there():
     root = Path(__file__).parents[1]
     targets = set(re.findall(r"^([a-z-]+):", (root / "Makefile").read_text(), flags=re.MULTILINE))
     programs = {one.words for one in find_programs()}
-    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/reference.md", "docs/data.md"):
+    for page in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/reference.md",
+        "docs/data.md",
+        "docs/guide.md",
+    ):
         text = (root / page).read_text()
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
             assert ((root / page).parent / link).exists(), f"{page}: {link}"
