@@ -1,6 +1,6 @@
 """Makes the records of a comparison: the methods' replies, judged; whatever is asked for, wherever."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,7 +55,7 @@ class RecordMaker:
         batch: int,
         aside: Aside,
         *,
-        made: Mapping[str, Any],
+        made: dict[str, Any],
         official: bool,
     ):
         self._prompts, self._made, self._official = prompts, made, official

@@ -74,8 +74,8 @@ class Share:
     def finish(self) -> None:
         """Put the part of a shard, which has all its records, in order, and say that it is whole."""
         assert self.part is not None
-        if not self.journal.path.exists():
-            with self.journal:  # of a shard without records
+        if not self.journal.begun:
+            with self.journal:  # of a shard that had nothing to do: the file is there, and has whole lines
                 pass
         places = {(method.key, seed): place for place, (method, seed) in enumerate(self.units)}
 
