@@ -90,7 +90,7 @@ def test_a_gold_reward_that_is_missing_needs_a_reason() -> None:
 def test_a_log_probability_is_a_number_up_to_0_or_is_not_known() -> None:
     found, base = records(), METHODS[0]
     for logprob in (0, -3.5, None):
-        found.take(record(base, 0, policy_logprob=logprob))
+        records().take(record(base, 0, policy_logprob=logprob))
     for wrong in (0.1, "-1", [-1.0], float("nan"), float("-inf")):
         with pytest.raises(ValueError, match="policy_logprob must be a number up to 0"):
             found.take(record(base, 0, policy_logprob=wrong))
