@@ -32,8 +32,8 @@ results as the official code's evaluate.py does.
     python -m decode.merge out/evaluation/replies.*-of-4.jsonl --out out/evaluation/replies.jsonl --add
     python -m decode.evaluate ... --out out/evaluation
 
-With --shard a share of the prompts is replied to, into OUT/replies.0-of-4.jsonl, and no results are written;
-sia merge makes OUT/replies.jsonl of all parts, with which the command without --shard writes the results.
+With --shard a share of the prompts is replied to, into OUT/replies.0-of-4.jsonl, and no results are written.
+Of all parts sia merge makes OUT/replies.jsonl, with which the command without --shard writes the results.
 """
 
 import hashlib
