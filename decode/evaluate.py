@@ -26,29 +26,36 @@ on from there, also with more methods or seeds, or with prompts behind the other
 refused. In the end OUT holds results.json, results.md (a table) and pictures, each with a CSV of its numbers;
 --page writes all of it as a page, with what holds of the paper's three claims. --official DIR writes the
 results as the official code's evaluate.py does.
+
+    # Four machines; a second round of the first two lines where random gates wait for entropy gates.
+    python -m decode.evaluate ... --out out/evaluation --shard 0/4
+    python -m decode.merge out/evaluation/replies.*-of-4.jsonl --out out/evaluation/replies.jsonl --add
+    python -m decode.evaluate ... --out out/evaluation
+
+With --shard a share of the prompts is replied to, into OUT/replies.0-of-4.jsonl, and no results are written.
+Of all parts sia merge makes OUT/replies.jsonl, with which the command without --shard writes the results.
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from decode.evaluate_options import Args, check_options, methods_of, read
+from decode.evaluate_options import Args, check_options, judge_options, methods_of, read
 from sia_jax.evaluation.calibration import read_calibration
 from sia_jax.evaluation.claims import to_json
 from sia_jax.evaluation.comparison import Comparison
-from sia_jax.evaluation.fluency import FluencyScorer
-from sia_jax.evaluation.gate_numbers import GateNumbers
-from sia_jax.evaluation.method_runner import Chosen, Job, MethodRunner
+from sia_jax.evaluation.judges import Loaded, find_judges
 from sia_jax.evaluation.methods import plan_text
 from sia_jax.evaluation.official import OfficialPrompt, write_official_results
-from sia_jax.evaluation.records import GROWS, Records, Unit, make_record, prompt_key
-from sia_jax.evaluation.scoring import Scorer
+from sia_jax.evaluation.record_maker import Asked, RecordMaker
+from sia_jax.evaluation.records import Records, Unit, prompt_key
 from sia_jax.evaluation.search.checks import check_searches
+from sia_jax.evaluation.share import FILE, Share, shard_share, share_file, waiting_text, whole_share
 from sia_jax.evaluation.statistics import FEWEST
 from sia_jax.evaluation.token_figures import token_figures
 from sia_jax.files.lock import locked
@@ -59,12 +66,10 @@ from sia_jax.reports.examples import example_methods, examples_of, examples_sect
 from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import command, goes_on, program, read_options
 from sia_jax.runs.console import Terminal
-from sia_jax.runs.engines import Row
-from sia_jax.runs.fluency import find_fluency
-from sia_jax.runs.journal import Journal
+from sia_jax.runs.options import Models
 from sia_jax.runs.progress import RunProgress, clock, waiting
-from sia_jax.runs.provenance import head_commit, host_description
-from sia_jax.runs.rewards import find_judge, find_reward
+from sia_jax.runs.provenance import head_commit, host_description, made_here
+from sia_jax.runs.shards import find_shard, goes_on_smaller
 from sia_jax.text.chat import Message, raw_prompt_text
 from sia_jax.text.forms import Prompting
 
@@ -74,18 +79,27 @@ def main(args: Args) -> None:
     evaluation: _Evaluation | None = None
 
     def interrupted() -> str:
-        begun = evaluation is not None and evaluation.journal.begun
-        kept = f"what was done is in {Path(args.out) / 'replies.jsonl'}"
+        begun = evaluation is not None and evaluation.share.journal.begun
+        kept = f"what was done is in {share_file(Path(args.out), find_shard(args.shard))}"
         return f"interrupted; {kept}, and {goes_on(args.overwrite and begun)}"
 
     smaller = f"lower --batch, now {args.batch}"
+    if args.shard is not None:
+        smaller += f", {goes_on_smaller(args.shard)}"
     with program("decode.evaluate", interrupted=interrupted, smaller=smaller) as console:
         check_options(args)
-        official = None if args.official is None else Path(args.official)
-        page = None if args.page is None else Path(args.page)
-        with locked(folders=(Path(args.out), official), files=(page,)):
+        with _locked(args):
             evaluation = _Evaluation(args, console)
             evaluation.run()
+
+
+def _locked(args: Args) -> AbstractContextManager[None]:
+    """No other run writes what this one writes; the parts of shards have one folder."""
+    out, shard = Path(args.out), find_shard(args.shard)
+    if shard is not None:
+        return locked(files=(share_file(out, shard),))
+    official, page = (None if path is None else Path(path) for path in (args.official, args.page))
+    return locked(folders=(out, official), files=(page,))
 
 
 class _Evaluation:
@@ -97,26 +111,14 @@ class _Evaluation:
 
     def __init__(self, args: Args, console: Terminal):
         self.args, self.console = args, console
-        self.reward = find_reward(args.reward, args)
-        self.gold = find_judge(args.gold_reward, args.gold_function)
-        self.fluency = find_fluency(args.fluency_model, args.fluency_date_string)
+        self.judges = find_judges(judge_options(args))
         self.prompts = read(args)
-        self.policy = runner.prepare(args)
-        self._prompting = settled = prompting.find_prompting(self.policy, args)
+        policy = runner.prepare(args)
+        self._prompting = settled = prompting.find_prompting(policy, args)
         prompting.announce(settled, self.prompts, console)
-        date = args.reward_date_string
-        has_other = bool(self.reward.models)
-        self._gold_templates = [] if self.gold is None else self.gold.templates(date, optional=has_other)
-        self._templates = self.reward.templates(date, optional=any(self._gold_templates))
-        without_weights = runner.Models(self.policy, preflight.value_without_weights(args, self.policy))
-        self._without_weights = without_weights
-        most = args.max_new_tokens
-        checks = self.reward.checks(self.prompts, self._templates, args.reward_max_tokens, most)
-        if self.gold is not None:
-            checks += self.gold.checks(self.prompts, self._gold_templates, None, most)
-        if self.fluency is not None:
-            checks.append(self.fluency.check(most))
-        self.ids = preflight.policy_ids(self.prompts, without_weights, args, settled, checks)
+        self._without_weights = Models(policy, preflight.value_without_weights(args, policy))
+        checks = self.judges.checks(self.prompts, args.max_new_tokens)
+        self.ids = preflight.policy_ids(self.prompts, self._without_weights, args, settled, checks)
         self.settings = self._settings(settled)
         self.calibration = None
         if args.thresholds is not None:
@@ -131,20 +133,11 @@ class _Evaluation:
             range(args.seed, args.seed + args.seeds),
             [prompt_key(prompt) for prompt in self.prompts],
             {} if self.calibration is None else self.calibration.gates,
-            gold=self.gold is not None,
-            fluency=self.fluency is not None,
+            gold=self.judges.gold is not None,
+            fluency=self.judges.fluency is not None,
             prompts_sha256=self.settings["prompts_sha256"],
         )
-        self._judge: Scorer | None = None
-        self._reader: FluencyScorer | None = None
-        self.journal = Journal(
-            Path(args.out) / "replies.jsonl",
-            self.settings,
-            self.records.take,
-            overwrite=args.overwrite,
-            varying=GROWS,
-        )
-        self._check_official()
+        self.share = self._share()
         pages = () if args.page is None else (Path(args.page).absolute().parent,)
         self._commit = head_commit(ignored=pages)  # what it writes itself changes no reply
         self._host = host_description()
@@ -152,41 +145,60 @@ class _Evaluation:
             self._host += f", mesh {args.mesh}"
 
     def run(self) -> None:
-        """Sample what is missing, then compare and report."""
-        units, total = self.records.units, self.records.total
-        missing = sum(len(self.records.missing(unit)) for unit in units)
-        done = total - missing
+        """Sample what is missing, then compare and report; a shard says what is to be done next."""
+        share = self.share
+        missing, total = share.lacking, share.total
         plan = plan_text(self.methods, self.args.seeds, len(self.prompts))
         self._say(f"{plan} How long that takes is said after the first batch.")
         for line in self._cautions():
             self._say(line)
-        if done:
-            self._say(f"{self.journal.path}: going on after {done:,} of {total:,} replies")
+        if missing < total:
+            self._say(f"{share.journal.path}: going on after {total - missing:,} of {total:,} replies")
         if missing:
             with waiting(self.console, "loading the models"):
-                models = runner.load_models(self.args)
-                dtype = None if self.args.dtype == "config" else self.args.dtype
-                options = {"dtype": dtype, "mesh": self.args.make_mesh()}
-                reward = self.reward.load(**options)
-                gold = [] if self.gold is None else self.gold.load(**options)
-                second = None if self.fluency is None else self.fluency.load(**options)
-            rows = self._rows(models)
-            progress = RunProgress(self.console, total, done, work=self.records.work)
-            with self.journal, progress:
-                most, aside = self.args.reward_max_tokens, progress.aside
-                scorer = Scorer(reward, aside, self._templates, most, self.reward.total)
-                if self.gold is not None:
-                    self._judge = Scorer(gold, aside, self._gold_templates, total=self.gold.total)
-                if self.fluency is not None and second is not None:
-                    self._reader = FluencyScorer(second, self.fluency.prompting, aside)
-                methods = MethodRunner(models, scorer, self.args, rows, self.args.batch, aside)
-                with closing(methods):
-                    for unit in units:
-                        self._run_unit(unit, methods, rows, progress)
+                loaded = Loaded.of(self.args, self.judges)
+            prompts = self._asked(loaded.models)
+            progress = RunProgress(self.console, total, total - missing, work=share.work)
+            with share.journal, progress:
+                made = {"commit": self._commit, "machine": self._host}
+                maker = RecordMaker(
+                    loaded,
+                    self.judges,
+                    self.args,
+                    prompts,
+                    self.args.batch,
+                    progress.aside,
+                    made=made,
+                    official=self.args.official is not None,
+                )
+                with closing(maker):
+                    for unit in share.units:
+                        for records in maker.run(unit, share.gate(unit), share.missing(unit)):
+                            self._keep(unit, records, progress)
             self._say(f"{missing:,} replies, {progress.rates()}")
-        for unit in units:
-            self._gate(unit)  # replies of another run's gates are refused, however complete
+        if share.part is not None:
+            self._finish_part()
+            return
+        for unit in share.units:
+            share.gate(unit)  # replies of another run's gates are refused, however complete
         self._report()
+
+    def _share(self) -> Share:
+        """What this run does."""
+        args, out, shard = self.args, Path(self.args.out), find_shard(self.args.shard)
+        if shard is None:
+            share = whole_share(out, self.settings, self.records, overwrite=args.overwrite)
+            self._check_official(share.journal.path)
+            return share
+        return shard_share(
+            out,
+            shard,
+            self.settings,
+            self.records,
+            made_by=made_here(rows=runner.whole_rows(args, args.batch), mesh=list(args.mesh)),
+            overwrite=args.overwrite,
+            check=self._check_official,
+        )
 
     def _cautions(self) -> list[str]:
         """What should be known before hours are spent."""
@@ -200,78 +212,50 @@ class _Evaluation:
             found += self.calibration.cautions_of(self.methods, self.args.max_new_tokens)
         return found
 
-    def _rows(self, models: runner.Models) -> list[Row]:
-        """The prompts as both models see them; key and threshold are each unit's own."""
+    def _asked(self, models: Models) -> list[Asked]:
+        """The prompts as all models see them."""
         # Now by all that the value model's files say.
         preflight.policy_ids(self.prompts, models, self.args, self._prompting)
-        rows = []
-        for prompt, own in zip(self.prompts, self.ids, strict=True):
-            value_ids = prompting.value_ids(models, prompt, own, self.args)
-            rows.append(Row(own, value_ids, runner.own_key(0), 0.0))
-        return rows
-
-    def _run_unit(self, unit: Unit, methods: MethodRunner, rows: list[Row], progress: RunProgress) -> None:
-        (method, seed), gate, missing = unit, self._gate(unit), self.records.missing(unit)
-        jobs = [self._job(rows[index], seed, index) for index in missing]
-        for chosen in methods.run(method, gate, jobs) if jobs else ():
-            first = progress.is_new
-            indices, ones = [missing[place] for place, _ in chosen], [one for _, one in chosen]
-            golds, read = self._golds(indices, ones), self._read(indices, ones)
-            for index, one, gold, more in zip(indices, ones, golds, read, strict=True):
-                self._write(unit, gate, index, one, gold, more)
-            tokens = sum(one.sampled_tokens for _, one in chosen)
-            progress.advance(len(chosen), tokens, len(chosen) * method.work)
-            if first and (left := progress.left()) is not None:
-                self._say(f"about {clock(left)} left, by the time of the first batch, and without compiling")
-
-    def _job(self, row: Row, seed: int, index: int) -> Job:
-        return Job(replace(row, key=runner.prompt_key(seed, index)), self._messages(index))
+        return [
+            Asked(
+                prompt_key(prompt),
+                self._messages(index),
+                own,
+                prompting.value_ids(models, prompt, own, self.args),
+            )
+            for index, (prompt, own) in enumerate(zip(self.prompts, self.ids, strict=True))
+        ]
 
     def _messages(self, index: int) -> tuple[Message, ...]:
         messages = self.prompts[index].messages
         assert messages is not None
         return messages
 
-    def _golds(self, indices: Sequence[int], chosen: Sequence[Chosen]) -> Sequence[tuple[float | None, str]]:
-        """The gold reward of each, and why there is none, where one is asked for."""
-        if self._judge is None:
-            return [(None, "")] * len(chosen)
-        found = self._judge.score([self._messages(i) for i in indices], [[one.reply] for one in chosen])
-        return [(reward, why) for (reward,), (why,) in zip(found.rewards, found.why, strict=True)]
+    def _keep(self, unit: Unit, records: Sequence[dict[str, Any]], progress: RunProgress) -> None:
+        """Write records of a unit as they come."""
+        first = progress.is_new
+        for record in records:
+            self.share.journal.write(record)
+        tokens = sum(record["sampled_tokens"] for record in records)
+        progress.advance(len(records), tokens, len(records) * unit[0].work)
+        if first and (left := progress.left()) is not None:
+            self._say(f"about {clock(left)} left, by the time of the first batch, and without compiling")
 
-    def _read(self, indices: Sequence[int], chosen: Sequence[Chosen]) -> list[dict[str, Any]]:
-        """What the second language model says of each reply, where one is asked for."""
-        if self._reader is None:
-            return [{}] * len(chosen)
-        prompts, replies = [self._messages(i) for i in indices], [one.reply for one in chosen]
-        return [found.to_json() for found in self._reader.score(prompts, replies)]
-
-    def _gate(self, unit: Unit) -> GateNumbers:
-        """The gate of a unit.
-
-        Raises:
-          ValueError: replies that are there were made with another one.
-        """
-        try:
-            return self.records.gate(unit)
-        except ValueError as error:
-            raise ValueError(
-                f"{self.journal.path}: {error}; name another folder, or pass --overwrite"
-            ) from None
-
-    def _write(
-        self,
-        unit: Unit,
-        gate: GateNumbers,
-        index: int,
-        chosen: Chosen,
-        gold: tuple[float | None, str],
-        more: dict[str, Any],
-    ) -> None:
-        official = self.args.official is not None
-        name = prompt_key(self.prompts[index])
-        record = make_record(unit, gate, index, name, chosen, gold, official=official)
-        self.journal.write(record | more | {"commit": self._commit, "machine": self._host})
+    def _finish_part(self) -> None:
+        """The part of a shard is whole; say what comes next."""
+        share, out = self.share, Path(self.args.out)
+        share.finish()
+        self._say(f"{len(share.journal.done):,} replies are in {share.journal.path}")
+        assert share.part is not None
+        parts = out / f"replies.*-of-{share.part.shard.count}.jsonl"
+        self._say(f"when all shards are done: sia merge {parts} --out {out / FILE} --add")
+        if share.later:
+            self._say(
+                f"then start the shards again, for {waiting_text(share.later)}: a random gate takes the "
+                "share that the entropy gate of its ratio has come to over all prompts"
+            )
+        else:
+            self._say("then the same command without --shard finds all replies, and writes the results")
 
     def _report(self) -> None:
         """Compare, and write all that is made of it."""
@@ -323,7 +307,7 @@ class _Evaluation:
             chosen_from=f"all {len(found)} prompts under seed {seed} whose two replies have rewards",
         )
 
-    def _check_official(self) -> None:
+    def _check_official(self, path: Path) -> None:
         """The replies that are there, of a run that goes on, hold what --official tells of them.
 
         Raises:
@@ -334,8 +318,8 @@ class _Evaluation:
         lacking = self.records.lacking("official", "text")
         if lacking:
             raise ValueError(
-                f"{self.journal.path}: {lacking:,} replies have no ids, for they were made without "
-                "--official; leave it out, name another folder, or pass --overwrite"
+                f"{path}: {lacking:,} replies have no ids, for they were made without --official; leave it "
+                "out, name another folder, or pass --overwrite"
             )
 
     def _official_prompts(self) -> list[OfficialPrompt]:
@@ -372,8 +356,7 @@ class _Evaluation:
             **to_json(comparison),
             "tokens": token_figures(comparison),
         }
-        sources = [self.reward] if self.gold is None else [self.reward, self.gold]
-        provenance = {what: text for source in sources for what, text in source.provenance().items()}
+        provenance = self.judges.provenance()
         return results | ({"provenance": provenance} if provenance else {})
 
     def _settings(self, settled: Prompting | None) -> dict[str, Any]:
@@ -383,17 +366,10 @@ class _Evaluation:
         settings = {name: x for name, x in whole.items() if name not in ("threshold", "seed")}
         return {
             **settings,
-            "reward": self.reward.model_name,
-            "reward_fingerprint": self.reward.model_fingerprint(),
-            "reward_date_string": self._templates[0].get("date_string") if self._templates else None,
-            **self.reward.settings(self._templates),
+            **self.judges.settings(),
             "prompts_sha256": hashlib.sha256(Path(args.prompts).read_bytes()).hexdigest(),
             "system": args.system,
-            "reward_max_tokens": args.reward_max_tokens,
-            "gold": False if self.gold is None else self.gold.described(),
-            **{f"gold_{name}": text for own in self._gold_templates for name, text in own.items()},
             "base_chooser": args.base_chooser,
-            **({} if self.fluency is None else self.fluency.settings()),
         }
 
     def _say(self, text: str) -> None:

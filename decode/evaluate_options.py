@@ -9,6 +9,7 @@ import tyro
 
 from sia_jax.data.prompts import MAX_SEED, PromptLine
 from sia_jax.evaluation.calibration import Calibration
+from sia_jax.evaluation.judges import JudgeOptions
 from sia_jax.evaluation.methods import (
     DEFAULT_GROUPS,
     GATES,
@@ -19,6 +20,7 @@ from sia_jax.evaluation.methods import (
     plan_methods,
 )
 from sia_jax.evaluation.search.expressions import parse_search
+from sia_jax.evaluation.share import FILE, share_file
 from sia_jax.files.outputs import check_outputs, check_suffix
 from sia_jax.reports.evaluation import read_appendix
 from sia_jax.reports.evaluation_pictures import FILES, places_beside
@@ -36,14 +38,16 @@ from sia_jax.runs.cli import (
     check_used,
 )
 from sia_jax.runs.options import SamplingArgs
+from sia_jax.runs.parts import statement_of
 from sia_jax.runs.rewards import RewardArgs, reward_inputs
+from sia_jax.runs.shards import Shard, ShardArgs, find_shard
 
-WRITTEN = ("replies.jsonl", "results.json", "results.md", *FILES)
+WRITTEN = (FILE, "results.json", "results.md", *FILES)
 """What stands in OUT at the end; of pictures those for which there are numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(PromptFileArgs, RewardArgs, SamplingArgs):
+class Args(PromptFileArgs, RewardArgs, SamplingArgs, ShardArgs):
     """Compare methods."""
 
     value: Annotated[str, tyro.conf.arg(metavar="DIR")] = field()
@@ -106,13 +110,14 @@ class Args(PromptFileArgs, RewardArgs, SamplingArgs):
     appendix: File = None
     """Another one, such as entropy_study.md, that stands near the page's end; its pictures are copied too."""
     official: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")] = None
-    """A folder for results in the official code's form: METHOD/seed-SEED/results.json."""
+    """A folder for results in the official code's form: METHOD/seed-SEED/results.json. A shard writes none,
+    and its replies bring what that takes."""
     examples: Count = 0
     """Prompts that the page shows with two replies in full: the policy's own, and that of the entropy gate
     nearest to 20% (without one, of dense steering). By turns the largest gain, the middle one, the largest
     loss."""
     overwrite: Flag = False
-    """Begin anew, whatever OUT holds."""
+    """Begin anew, whatever OUT holds; a shard its part, as if OUT held nothing else."""
 
     preset: Annotated[Literal["paper", "official"], tyro.conf.Suppress] = "paper"
     threshold: Annotated[float | None, tyro.conf.Suppress] = None
@@ -159,6 +164,9 @@ def check_options(args: Args) -> None:
         if file is not None and not Path(file).is_file():
             raise FileNotFoundError(f"--{name}: there is no file {file}")
     out, page = Path(args.out), None if args.page is None else Path(args.page)
+    shard = find_shard(args.shard)
+    if shard is not None:
+        check_used(args, ("page", "resamples"), "the results, which no shard writes")
     pictures: dict[Path, Path] = {}
     if page is not None and args.appendix is not None:
         _, pictures = read_appendix(Path(args.appendix), page, f"--appendix {args.appendix}")
@@ -175,12 +183,34 @@ def check_options(args: Args) -> None:
             **runner.model_folders(args),
         },
         files={
-            **{f"--out's {name}": out / name for name in WRITTEN},
+            **{f"--out's {path.name}": path for path in _written(out, shard)},
             "--page": page,
             **({} if page is None else {f"--page's {p.name}": p for p in places_beside(page).values()}),
             **{f"--page's {copy.name}": copy for copy in pictures.values()},
         },
-        folders={"--official": args.official},
+        folders={} if shard is not None else {"--official": args.official},
+    )
+
+
+def _written(out: Path, shard: Shard | None) -> list[Path]:
+    """What stands in OUT at the end, by the run or by a shard."""
+    if shard is None:
+        return [out / name for name in WRITTEN]
+    part = share_file(out, shard)
+    return [part, statement_of(part)]
+
+
+def judge_options(args: Args) -> JudgeOptions:
+    """What replies are judged by."""
+    return JudgeOptions(
+        reward=args.reward,
+        further=RewardArgs(reward_function=args.reward_function, length_penalty=args.length_penalty),
+        reward_date_string=args.reward_date_string,
+        reward_max_tokens=args.reward_max_tokens,
+        gold_reward=args.gold_reward,
+        gold_function=args.gold_function,
+        fluency_model=args.fluency_model,
+        fluency_date_string=args.fluency_date_string,
     )
 
 

@@ -68,23 +68,22 @@ class Records:
         """Records of all units."""
         return len(self.units) * len(self._prompts)
 
-    @property
-    def work(self) -> float:
-        """What is missing, in unsteered replies."""
-        return sum(unit[0].work * len(self.missing(unit)) for unit in self.units)
-
     def take(self, record: dict[str, Any]) -> tuple[str, int, int]:
         """Keep a record; returns (the method's key, the seed, the prompt's index).
 
         Raises:
           KeyError: a field that is missing.
           ValueError: it is of another prompt, or of one that reads otherwise now, or has another thing where
-            a number should be.
+            a number should be; or it is there already, and differs.
         """
         check_record(record, gold=self._gold, fluency=self._fluency)
         key = (record["method"], record["seed"], record["index"])
         self._check_prompt(record, key[2])
-        self._records[key] = record
+        if self._records.setdefault(key, record) != record:
+            name = shown_value(record["id"], 60)
+            raise ValueError(
+                f"prompt {name} has two replies of {key[0][:60]} under seed {key[1]}, which differ"
+            )
         return key
 
     def _check_prompt(self, record: Mapping[str, Any], index: int) -> None:
@@ -111,6 +110,11 @@ class Records:
                 "same file of prompts alone"
             )
 
+    @property
+    def ids(self) -> list[str | int]:
+        """Of the prompts, in their order."""
+        return [name for name, _ in self._prompts]
+
     def missing(self, unit: Unit) -> list[int]:
         """Indices of the prompts without a record."""
         method, seed = unit
@@ -132,8 +136,21 @@ class Records:
         seeds = self.seeds if seeds is None else seeds
         return [self._records[method.key, seed, i] for seed in seeds for i in range(len(self._prompts))]
 
+    def rival(self, unit: Unit) -> Unit | None:
+        """The entropy gate whose share a random one takes; None: the gate of the unit is known without."""
+        method, seed = unit
+        if method.kind != "random":
+            return None
+        rival = Method("entropy", method.ratio)
+        return (rival, seed) if rival in self.methods else None
+
+    def is_ready(self, unit: Unit) -> bool:
+        """Whether all is there that the gate of a unit depends on."""
+        rival = self.rival(unit)
+        return rival is None or not self.missing(rival)
+
     def gate(self, unit: Unit) -> GateNumbers:
-        """The gate of a unit; for a random one, all records of its entropy gate are there.
+        """The gate of a unit that `is_ready`.
 
         A random gate takes the share that its entropy gate has realised. One that has replies keeps the share
         that it began with, that of the prompts which were there then.
@@ -144,10 +161,8 @@ class Records:
         method, seed = unit
         realised = None
         if method.kind == "random":
-            realised = method.ratio
-            rival = Method("entropy", method.ratio)
-            if rival in self.methods:
-                realised = self._realised(rival, unit)
+            rival = self.rival(unit)
+            realised = method.ratio if rival is None else self._realised(rival[0], unit)
         gate = gate_numbers(method, self._gates, realised)
         ours = gate.to_json()
         for index in range(len(self._prompts)):

@@ -8,8 +8,8 @@ way is refused.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,9 @@ class Work:
       branch_fields: fields that tell the records of a unit apart.
       units: the values of `unit_fields`, of the whole input, in its order.
       branches: the values of `branch_fields`, in the order of a unit's records.
+      varying: settings in which records of a file that parts are added to may differ from those of the parts.
+      made_with: what records of a branch depend on beside that, by what an error calls the branch; JSON. It
+        must be alike in all parts.
     """
 
     program: str
@@ -43,6 +46,8 @@ class Work:
     branch_fields: tuple[str, ...]
     units: Sequence[Sequence[Any]]
     branches: Sequence[Sequence[Any]]
+    varying: tuple[str, ...] = ()
+    made_with: Mapping[str, Any] = field(default_factory=dict)
 
     def statement(self, shard: Shard, *, whole: bool) -> dict[str, Any]:
         """What the part of a shard says of itself; JSON."""
@@ -54,7 +59,9 @@ class Work:
                     "whole": whole,
                     "input": {"units": len(self.units), "sha256": self._input_sha256()},
                     "settings": self.settings,
+                    "varying": self.varying,
                     "made_by": self.made_by,
+                    "made_with": dict(self.made_with),
                     "fields": {"unit": self.unit_fields, "branch": self.branch_fields},
                     "branches": self.branches,
                     "units": [self.units[place] for place in shard.places(len(self.units))],
@@ -79,11 +86,13 @@ class Part:
       path: of the records.
       work: that it is a part of.
       shard: which.
+      remedy: what can be done where it was begun in another way.
     """
 
     path: Path
     work: Work
     shard: Shard
+    remedy: str = "name another file"
 
     def begin(self, *, has_records: bool, overwrite: bool) -> None:
         """Say that the part is not whole, before records are added to it.
@@ -110,7 +119,7 @@ class Part:
             if differing:
                 raise ValueError(
                     f"{self.path} was begun in another way: {'; '.join(differing[:5])}; go on as it was "
-                    "begun, name another file, or pass --overwrite"
+                    f"begun, {self.remedy}, or pass --overwrite"
                 )
         make_folder(path.parent)
         _write(path, ours)
@@ -231,8 +240,8 @@ def _read(path: Path) -> dict[str, Any]:
     """
     said = parse_object(read_bytes(path, "statement of a shard"), str(path))
     kinds: dict[str, type] = {
-        **{"program": str, "shard": dict, "whole": bool, "input": dict, "settings": dict, "made_by": dict},
-        **{"fields": dict, "branches": list, "units": list},
+        **{"program": str, "shard": dict, "whole": bool, "input": dict, "settings": dict, "varying": list},
+        **{"made_by": dict, "made_with": dict, "fields": dict, "branches": list, "units": list},
     }
     is_one = said.keys() == kinds.keys() and all(isinstance(said[name], kind) for name, kind in kinds.items())
     if is_one:
@@ -244,7 +253,7 @@ def _read(path: Path) -> dict[str, Any]:
             and type(given["units"]) is int
             and isinstance(given["sha256"], str)
             and fields.keys() == {"unit", "branch"}
-            and all(_are_texts(names) for names in fields.values())
+            and all(_are_texts(names) for names in (said["varying"], *fields.values()))
             and all(_is_key(unit, fields["unit"]) for unit in said["units"])
             and all(_is_key(branch, fields["branch"]) for branch in said["branches"])
         )

@@ -26,14 +26,12 @@ def record(method: Method, index: int, **changes: Any) -> dict[str, Any]:
     return made | {"flops": {"policy": 1.0, "value": 0.0, "reward": 0.0}} | changes
 
 
-def test_what_is_missing_is_by_method_and_seed_and_so_is_the_work() -> None:
+def test_what_is_missing_is_by_method_and_seed() -> None:
     found, base = records(), METHODS[0]
     assert found.total == len(METHODS) * 2 * 2
-    before = found.work
     found.take(record(base, 1))
     assert found.missing((base, 3)) == [0]
     assert found.missing((base, 4)) == [0, 1]
-    assert found.work == before - 1
     found.take(record(base, 0))
     assert [one["index"] for one in found.of(base, [3])] == [0, 1]
 
@@ -45,6 +43,27 @@ def test_a_random_gate_has_the_share_of_the_entropy_gate_under_its_seed() -> Non
     for index in range(2):
         found.take(record(entropy, index))
     assert found.gate((random, 3)) == GateNumbers(rate=4 / 20)
+
+
+def test_a_random_gate_is_ready_when_all_replies_of_its_entropy_gate_are_there() -> None:
+    found = records()
+    entropy, random = (next(m for m in METHODS if m.kind == kind) for kind in ("entropy", "random"))
+    assert [unit for unit in found.units if not found.is_ready(unit)] == [(random, 3), (random, 4)]
+    assert found.rival((random, 4)) == (entropy, 4)
+    found.take(record(entropy, 1))
+    assert not found.is_ready((random, 3))
+    found.take(record(entropy, 0))
+    assert [unit for unit in found.units if not found.is_ready(unit)] == [(random, 4)]
+    alone = Records([random], [3], PROMPTS, GATES, gold=False)
+    assert (alone.is_ready((random, 3)), alone.rival((random, 3))) == (True, None)
+
+
+def test_a_reply_may_be_there_twice_if_it_is_the_same() -> None:
+    found, base = records(), METHODS[0]
+    found.take(record(base, 0))
+    found.take(record(base, 0))
+    with pytest.raises(ValueError, match="prompt 'a' has two replies of base under seed 3, which differ"):
+        found.take(record(base, 0, seconds=0.6))
 
 
 def test_records_of_another_gate_or_prompt_are_refused() -> None:
@@ -71,7 +90,7 @@ def test_a_gold_reward_that_is_missing_needs_a_reason() -> None:
 def test_a_log_probability_is_a_number_up_to_0_or_is_not_known() -> None:
     found, base = records(), METHODS[0]
     for logprob in (0, -3.5, None):
-        found.take(record(base, 0, policy_logprob=logprob))
+        records().take(record(base, 0, policy_logprob=logprob))
     for wrong in (0.1, "-1", [-1.0], float("nan"), float("-inf")):
         with pytest.raises(ValueError, match="policy_logprob must be a number up to 0"):
             found.take(record(base, 0, policy_logprob=wrong))

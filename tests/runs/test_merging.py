@@ -1,4 +1,4 @@
-"""Parts of shards into one file: the same bytes, or a refusal that names each record not there once."""
+"""Parts of shards into one file, or behind one: the same bytes, or a refusal that names each record."""
 
 import json
 from collections.abc import Callable
@@ -10,6 +10,7 @@ import pytest
 
 from decode import merge as program
 from sia_jax.data.row_files import json_line, read_rows, write_rows
+from sia_jax.runs.journal import Journal
 from sia_jax.runs.merging import Merged, merge
 from sia_jax.runs.parts import Part, Work, statement_of
 from sia_jax.runs.shards import Shard
@@ -149,6 +150,8 @@ def test_an_empty_shard_is_missed_and_not_taken_twice(tmp_path: Path) -> None:
         (replace(WORK, program="train.label"), "program 'train.label' (here 'decode.generate')"),
         (replace(WORK, units=[(f"q{place}",) for place in range(7)]), "input: sha256"),
         (replace(WORK, branches=[(0, "base")]), "branches [[0, 'base']] (here"),
+        (replace(WORK, made_with={"0, base": {"rate": 0.5}}), "made_with: 0, base {'rate': 0.5} (here None)"),
+        (replace(WORK, varying=("seed",)), "varying ['seed'] (here [])"),
     ],
 )
 def test_parts_of_other_work_are_refused_by_what_differs(other: Work, message: str, tmp_path: Path) -> None:
@@ -180,6 +183,7 @@ def test_a_part_whose_run_has_not_ended_is_none(tmp_path: Path) -> None:
     statement_of(paths[1]).unlink()
     assert "is not beside it, so it is no whole part" in refused(paths, tmp_path / "o")
     others = (said.replace('"p1"', "[]"), said.replace('"count"', '"n"'))
+    others = (*others, said.replace('"varying": []', '"varying": [0]'))
     for bad in (said[:50], "[]", '{"whole": true}', *others):
         statement_of(paths[1]).write_text(bad)
         assert str(statement_of(paths[1])) in refused(paths, tmp_path / "o")
@@ -219,10 +223,117 @@ def test_the_program_writes_over_nothing_and_says_what_it_wrote(
     program.main(program.Args(parts=paths, out=str(out)))
     said = " ".join(capsys.readouterr().err.split())
     assert "14 records of 7 rows of the input, from 2 shards" in said
-    with pytest.raises(SystemExit, match="is there already; name another file, or pass --overwrite"):
+    with pytest.raises(SystemExit, match=r"is there already; name another file, .* --add .* --overwrite"):
         program.main(program.Args(parts=paths, out=str(out)))
     program.main(program.Args(parts=paths, out=str(out), overwrite=True))
     with pytest.raises(SystemExit, match="are both"):
         program.main(program.Args(parts=paths, out=paths[0], overwrite=True))
     with pytest.raises(SystemExit, match="name the parts of all shards"):
         program.main(program.Args(parts=(), out=str(out)))
+
+
+def write_out(folder: Path, rows: Rows, end: bytes = b"") -> Path:
+    """A file that parts are added to."""
+    out = folder / "out.jsonl"
+    out.write_bytes(b"".join(map(json_line, rows)) + end)
+    return out
+
+
+def refused_to_add(paths: list[Path], out: Path) -> str:
+    """The message of a merge that adds nothing."""
+    before = out.read_bytes()
+    with pytest.raises(ValueError) as error:  # noqa: PT011
+        merge(paths, out, add=True)
+    assert out.read_bytes() == before
+    return str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_what_a_file_lacks_of_the_parts_comes_behind_what_it_has(suffix: str, tmp_path: Path) -> None:
+    """Some of it by another branch, of a row that has nothing else, and of one that is whole; once."""
+    before = [
+        record(5, 1),
+        record(0, 1) | {"method": "other"},
+        record(0, 0),
+        *(record(3, branch) for branch in range(2)),
+    ]
+    out, held = write_out(tmp_path, before), {(5, 1), (0, 0), (3, 0), (3, 1)}
+    behind = [one for one in whole() if (one["index"], one["branch"]) not in held]
+    paths = parts(tmp_path, 3, suffix=suffix)
+    assert merge(paths, out, add=True) == Merged(3, 7, 10, 4)
+    assert out.read_bytes() == b"".join(map(json_line, [*before, *behind]))
+    assert merge(paths, out, add=True) == Merged(3, 7, 0, 14)
+    assert out.read_bytes() == b"".join(map(json_line, [*before, *behind]))
+
+
+def test_parts_have_no_more_than_what_the_file_lacks_or_all(tmp_path: Path) -> None:
+    before = [record(place, 0) for place in range(7)]
+    out = write_out(tmp_path, before, b'{"prompt_id": "p0", "bra')
+    paths = parts(tmp_path, 2, change=lambda rows: rows.__delitem__(slice(0, None, 2)))
+    assert "7 records are missing: prompt_id p0, branch 0" in refused(paths, tmp_path / "new.jsonl")
+    assert merge(paths, out, add=True) == Merged(2, 7, 7, 7)
+    behind = [record(place, 1) for place in range(7)]
+    assert out.read_bytes() == b"".join(map(json_line, [*before, *behind]))
+
+
+def test_adding_to_no_file_writes_what_a_merge_writes(tmp_path: Path) -> None:
+    assert merge(parts(tmp_path, 2), tmp_path / "out.jsonl", add=True) == Merged(2, 7, 14)
+    assert (tmp_path / "out.jsonl").read_bytes() == b"".join(map(json_line, whole()))
+
+
+def test_nothing_is_added_where_a_record_differs_or_is_nowhere(tmp_path: Path) -> None:
+    paths = parts(tmp_path, 2)
+    out = write_out(tmp_path, [record(2, 1) | {"text": "other"}])
+    assert refused_to_add(paths, out) == (
+        "nothing was written: 1 record is there twice and differ: prompt_id p2, branch 1, method base "
+        f"({out} and {paths[0]}, line 4)"
+    )
+    out = write_out(tmp_path, [record(1, 0), record(2, 0)])
+    assert refused_to_add(paths[:1], out) == (
+        "nothing was written: 5 records are missing: all of shard 1/2, rows 1, 3, 5 of the input, from 0"
+    )
+    make_part(tmp_path, Shard(0, 2), change=lambda rows: rows.reverse())
+    assert "not in the order of the input" in refused_to_add(paths, out)
+
+
+def test_a_file_that_parts_are_added_to_differs_in_no_setting_but_those_that_may(tmp_path: Path) -> None:
+    out = write_out(tmp_path, [record(0, 0) | {"settings": SETTINGS | {"seed": 1}}])
+    assert "line 1: it was written with other settings: seed 1 (now 0)" in refused_to_add(
+        parts(tmp_path, 2), out
+    )
+    paths = parts(
+        tmp_path,
+        2,
+        work=replace(WORK, varying=("seed",)),
+        change=lambda rows: rows.__delitem__(0) if rows[0]["index"] == 0 else None,
+    )
+    assert merge(paths, out, add=True) == Merged(2, 7, 13, 1)
+
+
+def test_a_parquet_file_is_not_added_to(tmp_path: Path) -> None:
+    paths, out = parts(tmp_path, 2), tmp_path / "out.parquet"
+    merge(paths, out)
+    assert "Parquet does not grow" in refused_to_add(paths, out)
+
+
+def test_a_file_that_another_run_writes_is_not_added_to(tmp_path: Path) -> None:
+    out = write_out(tmp_path, [record(0, 0)])
+
+    def key(one: dict[str, Any]) -> tuple[Any, ...]:
+        return one["prompt_id"], one["branch"]
+
+    with Journal(out, SETTINGS, key):
+        assert "another run is writing it" in refused_to_add(parts(tmp_path, 2), out)
+
+
+def test_the_program_adds_or_replaces_and_says_what_was_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = program.Args(
+        parts=tuple(map(str, parts(tmp_path, 2))), out=str(write_out(tmp_path, [record(1, 1)]))
+    )
+    program.main(replace(args, add=True))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "13 records of 7 rows of the input, from 2 shards; 1 were there already" in said
+    with pytest.raises(SystemExit, match="--add keeps what is there, and --overwrite replaces it"):
+        program.main(replace(args, add=True, overwrite=True))
