@@ -42,18 +42,22 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from decode.evaluate_options import Args, check_options, judge_options, methods_of, read
+from sia_jax.cluster.comparing import ComparingRecipe, Reply
+from sia_jax.cluster.run import shared_out
+from sia_jax.cluster.sampling import sampling_args
 from sia_jax.evaluation.calibration import read_calibration
 from sia_jax.evaluation.claims import to_json
 from sia_jax.evaluation.comparison import Comparison
 from sia_jax.evaluation.judges import Loaded, find_judges
 from sia_jax.evaluation.methods import plan_text
 from sia_jax.evaluation.official import OfficialPrompt, write_official_results
-from sia_jax.evaluation.record_maker import Asked, RecordMaker
-from sia_jax.evaluation.records import Records, Unit, prompt_key
+from sia_jax.evaluation.record_maker import Asked, RecordMaker, machine
+from sia_jax.evaluation.records import Records, Unit, prompt_key, record_key
 from sia_jax.evaluation.search.checks import check_searches
 from sia_jax.evaluation.share import FILE, Share, shard_share, share_file, waiting_text, whole_share
 from sia_jax.evaluation.statistics import FEWEST
@@ -67,8 +71,9 @@ from sia_jax.runs import preflight, prompting, runner
 from sia_jax.runs.cli import command, goes_on, program, read_options
 from sia_jax.runs.console import Terminal
 from sia_jax.runs.options import Models
+from sia_jax.runs.programs import is_program
 from sia_jax.runs.progress import RunProgress, clock, waiting
-from sia_jax.runs.provenance import head_commit, host_description, made_here
+from sia_jax.runs.provenance import head_commit, made_here
 from sia_jax.runs.shards import find_shard, goes_on_smaller
 from sia_jax.text.chat import Message, raw_prompt_text
 from sia_jax.text.forms import Prompting
@@ -140,9 +145,6 @@ class _Evaluation:
         self.share = self._share()
         pages = () if args.page is None else (Path(args.page).absolute().parent,)
         self._commit = head_commit(ignored=pages)  # what it writes itself changes no reply
-        self._host = host_description()
-        if args.mesh != (1, 1, 1):
-            self._host += f", mesh {args.mesh}"
 
     def run(self) -> None:
         """Sample what is missing, then compare and report; a shard says what is to be done next."""
@@ -155,26 +157,11 @@ class _Evaluation:
         if missing < total:
             self._say(f"{share.journal.path}: going on after {total - missing:,} of {total:,} replies")
         if missing:
-            with waiting(self.console, "loading the models"):
-                loaded = Loaded.of(self.args, self.judges)
-            prompts = self._asked(loaded.models)
             progress = RunProgress(self.console, total, total - missing, work=share.work)
-            with share.journal, progress:
-                made = {"commit": self._commit, "machine": self._host}
-                maker = RecordMaker(
-                    loaded,
-                    self.judges,
-                    self.args,
-                    prompts,
-                    self.args.batch,
-                    progress.aside,
-                    made=made,
-                    official=self.args.official is not None,
-                )
-                with closing(maker):
-                    for unit in share.units:
-                        for records in maker.run(unit, share.gate(unit), share.missing(unit)):
-                            self._keep(unit, records, progress)
+            if self.args.ray is None:
+                self._make(progress)
+            else:
+                self._share_out_with_ray(progress)
             self._say(f"{missing:,} replies, {progress.rates()}")
         if share.part is not None:
             self._finish_part()
@@ -182,6 +169,53 @@ class _Evaluation:
         for unit in share.units:
             share.gate(unit)  # replies of another run's gates are refused, however complete
         self._report()
+
+    def _make(self, progress: RunProgress) -> None:
+        """All records that the share lacks, made here."""
+        with waiting(self.console, "loading the models"):
+            loaded = Loaded.of(self.args, self.judges)
+        maker = RecordMaker(
+            loaded,
+            self.judges,
+            self.args,
+            self._asked(loaded.models),
+            self.args.batch,
+            progress.aside,
+            made={"commit": self._commit, "machine": machine(self.args)},
+            official=self.args.official is not None,
+        )
+        with closing(maker), self.share.journal, progress:
+            for unit in self.share.units:
+                for records in maker.run(unit, self.share.gate(unit), self.share.missing(unit)):
+                    self._keep(unit, records, progress)
+
+    def _share_out_with_ray(self, progress: RunProgress) -> None:
+        """The same, made by actors of Ray: first all whose gates are known, then the random ones."""
+        share, journal = self.share, self.share.journal
+        recipe = ComparingRecipe(
+            args=sampling_args(self.args),
+            judges=judge_options(self.args),
+            prompts=self._asked(self._without_weights),
+            batch=self.args.batch,
+            official=self.args.official is not None,
+            commit=self._commit,
+            settings=self.settings,
+            keeps_compiled=is_program(),
+            smaller=f"lower --batch, now {self.args.batch}",
+        )
+        units = {(method.key, seed): (method, seed) for method, seed in share.units}
+        left = [unit for unit in share.units if share.missing(unit)]
+        with journal, progress:
+            while left:
+                ready = [unit for unit in left if self.records.is_ready(unit)]
+                left = [unit for unit in left if unit not in ready]
+                gates = {unit: share.gate(unit) for unit in ready}
+                asked = [Reply(*unit, gates[unit], index) for unit in ready for index in share.missing(unit)]
+                with shared_out(recipe, asked, self.args, self.console) as blocks:
+                    for block in blocks:
+                        new = [record for record in block if record_key(record) not in journal.done]
+                        for key, records in groupby(new, lambda record: record_key(record)[:2]):
+                            self._keep(units[key], list(records), progress)
 
     def _share(self) -> Share:
         """What this run does."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from sia_jax.cluster.options import RayArgs, check_ray, on_one_device
 from sia_jax.data.prompts import MAX_SEED, PromptLine
 from sia_jax.evaluation.calibration import Calibration
 from sia_jax.evaluation.judges import JudgeOptions
@@ -47,7 +48,7 @@ WRITTEN = (FILE, "results.json", "results.md", *FILES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args(PromptFileArgs, RewardArgs, SamplingArgs, ShardArgs):
+class Args(PromptFileArgs, RewardArgs, SamplingArgs, ShardArgs, RayArgs):
     """Compare methods."""
 
     value: Annotated[str, tyro.conf.arg(metavar="DIR")] = field()
@@ -130,7 +131,8 @@ def check_options(args: Args) -> None:
     Raises:
       FileNotFoundError, ValueError: what is wrong.
     """
-    runner.check_options(args)
+    check_ray(args)
+    runner.check_options(on_one_device(args))
     for name in ("seeds", "batch", "resamples"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name} must be 1 or more, got {getattr(args, name)}")

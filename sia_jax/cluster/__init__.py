@@ -1,4 +1,4 @@
-"""The work of a program on many machines, with Ray Data: `sia generate|train label --ray ADDRESS|local`.
+"""The work of a program on many machines, with Ray Data: `sia generate|evaluate|train label --ray ...`.
 
     what the journal lacks  ->  map_batches, an actor pool  ->  the journal
 

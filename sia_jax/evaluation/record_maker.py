@@ -12,6 +12,7 @@ from sia_jax.evaluation.scoring import Aside
 from sia_jax.runs import runner
 from sia_jax.runs.engines import Row
 from sia_jax.runs.options import SamplingArgs
+from sia_jax.runs.provenance import host_description
 from sia_jax.text.chat import Message
 
 
@@ -30,6 +31,15 @@ class Asked:
     messages: tuple[Message, ...]
     policy_ids: Sequence[int]
     value_ids: Sequence[int]
+
+
+def machine(args: SamplingArgs) -> str:
+    """What this process computes on and with, as records say it.
+
+    Args:
+      args: of the run.
+    """
+    return host_description() + (f", mesh {args.mesh}" if args.mesh != (1, 1, 1) else "")
 
 
 class RecordMaker:

@@ -77,7 +77,7 @@ class Records:
             a number should be; or it is there already, and differs.
         """
         check_record(record, gold=self._gold, fluency=self._fluency)
-        key = (record["method"], record["seed"], record["index"])
+        key = record_key(record)
         self._check_prompt(record, key[2])
         if self._records.setdefault(key, record) != record:
             name = shown_value(record["id"], 60)
@@ -184,6 +184,11 @@ class Records:
         own = (self._records.get((method.key, seed, i)) for i in range(len(steered)))
         begun = next((record["rate"] for record in own if record is not None), None)
         return float(shares[-1] if begun is None or begun not in shares else begun)
+
+
+def record_key(record: Mapping[str, Any]) -> tuple[str, int, int]:
+    """(the method's key, the seed, the prompt's index) of a record."""
+    return record["method"], record["seed"], record["index"]
 
 
 def prompt_key(prompt: PromptLine) -> PromptKey:

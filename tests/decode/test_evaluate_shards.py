@@ -12,6 +12,7 @@ from decode import evaluate, merge
 from decode.evaluate import Args
 from sia_jax.runs import runner
 from sia_jax.runs.parts import statement_of
+from tests.support.evaluated import results_of, timeless
 from tests.support.evaluating import evaluation_args, save_models_and_prompts, save_thresholds
 from tests.support.marks import long
 
@@ -60,26 +61,6 @@ def merged(out: Path, parts: list[str]) -> None:
 
 def read(path: Path) -> Lines:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def timeless(path: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """All replies by what they are of, without when and where they were made; each is there once."""
-    lines = read(path)
-    untold = ("seconds", "commit", "machine")
-    found = {
-        (line["method"], line["seed"], line["index"]): {n: x for n, x in line.items() if n not in untold}
-        for line in lines
-    }
-    assert len(found) == len(lines)
-    return found
-
-
-def results_of(out: Path) -> dict[str, Any]:
-    """The results without when, where and how fast they came."""
-    found = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    rows = [{name: x for name, x in row.items() if "second" not in name} for row in found["rows"]]
-    untold = ("time", "command", "commit", "commits", "machines")
-    return {name: x for name, x in found.items() if name not in untold} | {"rows": rows}
 
 
 @pytest.mark.parametrize("count", [long(1), 2, long(5)])

@@ -6,13 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from decode import generate
+from decode import evaluate, generate
 from sia_jax.cluster.options import check_ray, resources, room_for
 from sia_jax.extras import MissingExtraError
 from train import label
 
 GENERATE = generate.Args(policy="policy", prompt=("a",), output="out.jsonl", ray="local")
 LABEL = label.Args(input="input.jsonl", reward_model=("reward",), out="out.jsonl", ray="local")
+EVALUATE = evaluate.Args(
+    policy="policy",
+    value="value",
+    reward=("reward",),
+    prompts="prompts.jsonl",
+    out="out",
+    methods=("base",),
+    ray="local",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +33,8 @@ def test_without_the_package_the_remedy_is_said_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for run in (lambda: generate.main(GENERATE), lambda: label.main(LABEL)):
+    runs = (lambda: generate.main(GENERATE), lambda: label.main(LABEL), lambda: evaluate.main(EVALUATE))
+    for run in runs:
         with pytest.raises(SystemExit, match=r"the package ray is not installed; .* 'sia_jax\[ray\]'"):
             run()
     assert list(tmp_path.iterdir()) == []
@@ -51,7 +61,7 @@ def test_without_the_option_the_package_is_not_asked_for() -> None:
     ],
 )
 def test_options_that_make_no_sense_are_refused_by_name(given: dict[str, object], message: str) -> None:
-    for args in (GENERATE, LABEL):
+    for args in (GENERATE, LABEL, EVALUATE):
         with pytest.raises(ValueError, match="--") as caught:
             check_ray(replace(args, **given))
         assert message in str(caught.value)
