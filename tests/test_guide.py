@@ -94,13 +94,13 @@ def test_every_command_has_options_that_its_program_reads():
 
 def _shell(script: str, folder: Path) -> str:
     """What a script prints that runs in a folder as in a checkout, with `sia` as installed."""
-    (folder / "sia_jax").symlink_to(ROOT / "sia_jax")
+    for name in ("sia_jax", "decode", "train"):
+        (folder / name).symlink_to(ROOT / name)
     begin = f'set -euo pipefail\nsia() {{ {shlex.quote(sys.executable)} -m sia_jax "$@"; }}\n'
-    variables = {"PYTHONPATH": str(ROOT), "SIA_JAX_COMPILATION_CACHE": str(folder / "compiled")}
     done = subprocess.run(
         ["bash", "-c", begin + script],
         cwd=folder,
-        env={**os.environ, **variables, "COLUMNS": "110"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "110"},
         capture_output=True,
         text=True,
         timeout=3000,
