@@ -175,7 +175,7 @@ def test_every_token_is_counted_once(url: str, client: openai.OpenAI) -> None:
     assert (after["vllm:num_requests_running"], after["vllm:num_requests_waiting"]) == (0, 0)
 
 
-def test_the_clients_of_the_readme_are_answered_as_they_stand(url: str) -> None:
+def test_the_clients_of_the_page_on_the_server_are_answered_as_they_stand(url: str) -> None:
     text, _, told = said_by_python(python_of(), url).strip().rpartition(" {")
     assert len(text.split()) > 3
     assert "'steered': " in told

@@ -11,13 +11,13 @@ SHOWN = "http://127.0.0.1:8000"
 """Where `make serve` serves."""
 
 
-def python_of(page: str = "README.md") -> str:
+def python_of(page: str = "docs/serving.md") -> str:
     """The Python client of a page."""
     (code,) = (text for kind, text in _blocks(page) if kind == "python" and SHOWN in text)
     return code
 
 
-def curl_of(page: str = "README.md") -> str:
+def curl_of(page: str = "docs/serving.md") -> str:
     """The call of curl of a page."""
     (command,) = (text for kind, text in _blocks(page) if not kind and text.startswith("curl "))
     return command
