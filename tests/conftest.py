@@ -32,6 +32,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 LONGEST = (
     "train/test_killed.py",
     "train/test_world.py",
+    "test_guide.py",
+    "train/test_iterate_killed.py",
     "decoding/test_rows.py",
     "decoding/test_against_oracle.py",
     "evaluation/test_statistics.py",
