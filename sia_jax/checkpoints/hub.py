@@ -8,6 +8,13 @@ _FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*tokenizer.model", "*t
 _NOT = ("onnx/*", "original/*")  # further copies of the weights, for other programs
 
 
+_REMEDIES = {
+    "GatedRepoError": "; accept its licence on its page there, then run hf auth login, or set HF_TOKEN",
+    "RepositoryNotFoundError": "; look at the spelling; for a private one run hf auth login, or set HF_TOKEN",
+}
+"""By the kind of huggingface_hub's error, which is not imported for it."""
+
+
 def resolve_checkpoint(path_or_id: str | Path) -> Path:
     """The folder of a checkpoint, downloaded through huggingface_hub if it is a Hub id.
 
@@ -43,9 +50,10 @@ def resolve_checkpoint(path_or_id: str | Path) -> Path:
     try:
         whole = snapshot_download("/".join(repository), allow_patterns=files, ignore_patterns=list(_NOT))
     except Exception as error:  # its own kinds, and whatever the client below it raises of proxies and lines
-        first = (str(error).splitlines() or ["it says no more"])[0]
+        first, kind = (str(error).splitlines() or ["it says no more"])[0], type(error).__name__
         raise FileNotFoundError(
-            f"{name}: no such folder here, and as a Hub id it cannot be had ({type(error).__name__}: {first})"
+            f"{name}: no such folder here, and as a Hub id it cannot be had ({kind}: {first})"
+            + _REMEDIES.get(kind, "")
         ) from error
     found = Path(whole) / within
     if not found.is_dir():

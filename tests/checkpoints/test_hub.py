@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
-from huggingface_hub import constants
+from huggingface_hub import constants, errors
 from huggingface_hub.utils import filter_repo_objects
 
 import sia_jax
@@ -225,3 +226,20 @@ def test_the_home_of_nobody_is_no_folder(never_the_hub):
 def test_what_is_no_path_is_called_so(given, never_the_hub):
     with pytest.raises(TypeError, match="expected a folder or a Hub id, as a str or a Path, got"):
         resolve_checkpoint(given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [("GatedRepoError", "accept its licence"), ("RepositoryNotFoundError", "the spelling")],
+)
+def test_what_one_may_not_have_is_told_with_the_remedy(monkeypatch, kind, remedy):
+    answer = httpx.Response(403, request=httpx.Request("GET", "http://127.0.0.1/"))
+
+    def fail(*_, **__):
+        raise getattr(errors, kind)("403 Client Error.", response=answer)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    with pytest.raises(
+        FileNotFoundError, match=rf"\({kind}: 403 Client Error\.\); .*{remedy}.*hf auth login"
+    ):
+        resolve_checkpoint("owner/tiny")
