@@ -20,9 +20,7 @@ from rich.markdown import Markdown
 
 from sia_jax.costs.shapes import REAL_SHAPES
 from sia_jax.costs.work import CHIPS, Lengths
-from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
-from sia_jax.files.writing import write_text
 from sia_jax.reports.expected_hours import (
     Asked,
     Measured,
@@ -33,7 +31,7 @@ from sia_jax.reports.expected_hours import (
     record_bytes,
     stages,
 )
-from sia_jax.reports.markdown import with_section
+from sia_jax.reports.markdown import put_section, with_section
 from sia_jax.runs.cli import Count, program, read_options
 from sia_jax.runs.console import Terminal
 
@@ -76,8 +74,7 @@ def main(args: Args) -> None:
             with_section(args.page.read_text(encoding="utf-8"), HEADING)
         text = section(args)
         if args.page is not None:
-            with locked(files=(args.page,)):
-                write_text(args.page, with_section(args.page.read_text(encoding="utf-8"), text))
+            put_section(args.page, text)
     console.print(Markdown(text))
     if args.page is not None:
         console.print(f"wrote {args.page}")

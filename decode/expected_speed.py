@@ -20,11 +20,9 @@ from rich.markdown import Markdown
 
 from sia_jax.costs.passes import DEVICES
 from sia_jax.costs.shapes import REAL_SHAPES
-from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs
-from sia_jax.files.writing import write_text
 from sia_jax.reports.expected_speed import expected_speed
-from sia_jax.reports.markdown import with_section
+from sia_jax.reports.markdown import put_section
 from sia_jax.runs.cli import program, read_options
 from sia_jax.runs.console import Terminal
 
@@ -54,8 +52,7 @@ def main(args: Args) -> None:
         text = section(args)
         if args.page is not None:
             check_outputs(inputs={}, files={"--page": args.page})
-            with locked(files=(args.page,)):
-                write_text(args.page, with_section(args.page.read_text(encoding="utf-8"), text))
+            put_section(args.page, text)
     console.print(Markdown(text))
     if args.page is not None:
         console.print(f"wrote {args.page}")

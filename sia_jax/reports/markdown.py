@@ -2,6 +2,10 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sia_jax.files.lock import locked
+from sia_jax.files.writing import write_text
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, labels: int | None = None) -> str:
@@ -35,3 +39,17 @@ def with_section(page: str, section: str) -> str:
         )
     rest = page[found[0].end() :]
     return page[: found[0].start()] + section.rstrip("\n") + "\n" + ("\n" if rest else "") + rest
+
+
+def put_section(page: Path, section: str) -> None:
+    """Write a page with its section of the same heading made anew; see `with_section`.
+
+    Args:
+      page: a Markdown file.
+      section: begins with its heading.
+
+    Raises:
+      OSError, ValueError: the page cannot be read or written, or has no such heading.
+    """
+    with locked(files=(page,)):
+        write_text(page, with_section(page.read_text(encoding="utf-8"), section))

@@ -18,8 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sia_jax.files.writing import write_text
-from sia_jax.reports.markdown import table, with_section
+from sia_jax.reports.markdown import put_section, table
 from sia_jax.runs.provenance import head_commit, host_description
 from sia_jax.world.files import world_models
 from tests.cluster.drivers import RAY, driver, finish
@@ -61,7 +60,7 @@ def main() -> None:
     text = section(found, args.prompts, args.tries, load)
     print(text)
     if args.page.is_file():
-        write_text(args.page, with_section(args.page.read_text(encoding="utf-8"), text))
+        put_section(args.page, text)
 
 
 def section(best: dict[str, tuple[float, float]], prompts: int, tries: int, load: float) -> str:
