@@ -174,6 +174,8 @@ class _Evaluation:
         """All records that the share lacks, made here."""
         with waiting(self.console, "loading the models"):
             loaded = Loaded.of(self.args, self.judges)
+        # Now by all that the value model's files say.
+        preflight.policy_ids(self.prompts, loaded.models, self.args, self._prompting)
         maker = RecordMaker(
             loaded,
             self.judges,
@@ -248,8 +250,6 @@ class _Evaluation:
 
     def _asked(self, models: Models) -> list[Asked]:
         """The prompts as all models see them."""
-        # Now by all that the value model's files say.
-        preflight.policy_ids(self.prompts, models, self.args, self._prompting)
         return [
             Asked(
                 prompt_key(prompt),
