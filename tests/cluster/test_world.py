@@ -1,4 +1,4 @@
-"""300 prompts of the embedded world through Ray: the replies and rewards of runs without."""
+"""300 prompts of the embedded world through Ray, and in shards: the replies and rewards of runs without."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -73,10 +73,27 @@ def test_replies_are_those_of_a_run_without_ray(
     assert out.read_bytes() == (folder / "replies.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("run", [whole, with_the_driver_killed])
+@pytest.mark.parametrize("run", [whole, with_an_actor_killed, with_the_driver_killed])
 def test_rewards_are_those_of_a_run_without_ray(
     run: Callable[[tuple[str, ...], Path], None], folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "labelled.jsonl"
     run(label(folder / "replies.jsonl", out), tmp_path / "labelled.jsonl.partial.jsonl")
     assert out.read_bytes() == (folder / "labelled.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_merged_shards_are_the_files_of_a_run_of_all(count: int, folder: Path, tmp_path: Path) -> None:
+    out, labelled = tmp_path / "replies.jsonl", tmp_path / "labelled.jsonl"
+    partial = tmp_path / "labelled.jsonl.partial.jsonl"
+    for command, merged in ((generate(folder, out), out), (label(out, labelled), partial)):
+        for index in range(count):
+            with driver(*command, "--shard", f"{index}/{count}") as process:
+                finish(process)
+        parts = sorted(tmp_path.glob(f"{merged.stem}.*-of-{count}.jsonl"))
+        with driver("decode.merge", *map(str, parts), "--out", str(merged)) as process:
+            finish(process)
+    with driver(*label(out, labelled)) as process:
+        finish(process)
+    assert out.read_bytes() == (folder / "replies.jsonl").read_bytes()
+    assert labelled.read_bytes() == (folder / "labelled.jsonl").read_bytes()
