@@ -10,7 +10,7 @@ import sia_jax
 from sia_jax.benchmarks.guidellm import Measured
 from sia_jax.benchmarks.serving import Load, Looped, closed_loop, serving_rows, serving_targets
 from tests.support.engines import make_engine
-from tests.support.tiny_app import until
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_every_request_is_answered_once_and_no_more_are_open_than_streams(
     with ThreadPoolExecutor() as pool:
         with engine.paused():  # so that none has ended before the last is handed in
             running = pool.submit(closed_loop, engine, requests(8), streams)
-            until(lambda: open_now == min(streams, 8))
+            wait_until(lambda: open_now == min(streams, 8))
         found = running.result(60)
     assert seeds == list(range(8))
     assert most == min(streams, 8)

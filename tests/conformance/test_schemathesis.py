@@ -15,8 +15,9 @@ import httpx
 
 from sia_jax.serve.openapi import ROUTES
 from tests.conformance.conftest import KEY, Tell
-from tests.support.served import served, wait_until
+from tests.support.served import served
 from tests.support.served_process import Process
+from tests.support.waiting import wait_until
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 

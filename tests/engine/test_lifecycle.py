@@ -4,7 +4,6 @@ import asyncio
 import gc
 import math
 import threading
-import time
 import weakref
 from dataclasses import replace
 from typing import Any
@@ -25,6 +24,7 @@ from sia_jax.engine.request import Request
 from sia_jax.steering.gates import Bernoulli
 from tests.support.engines import LENGTH, STEERING, assert_same, make_engine, pair, random_requests
 from tests.support.marks import long
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.unoptimised
 
@@ -185,10 +185,7 @@ def test_an_engine_that_nobody_holds_ends_its_thread() -> None:
     count = len(threads)
     del engine
     gc.collect()
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and len(_threads()) >= count:
-        time.sleep(0.05)
-    assert len(_threads()) < count
+    wait_until(lambda: len(_threads()) < count)
 
 
 def _threads() -> list[threading.Thread]:
@@ -256,10 +253,7 @@ def test_a_handle_that_is_done_holds_no_engine() -> None:
         handle = engine.submit(ENDLESS)
         handle.result()
         del engine
-        deadline = time.monotonic() + 30
-        while seen() is not None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert seen() is None
+        wait_until(lambda: seen() is None)
         seen_handle = weakref.ref(handle)
         del handle
         assert seen_handle() is None

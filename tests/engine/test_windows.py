@@ -1,11 +1,13 @@
 """Windows are short for who waits for a first token, and whole where many wait for replies to end."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from sia_jax.engine.request import Request
 from tests.support.engines import make_engine
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.unoptimised
 
@@ -19,13 +21,14 @@ def windows(count: int, *, streams: bool) -> int:
         Request(prompt_ids=[5, 6], seed=seed, threshold=math.inf, ignore_eos=True, max_new_tokens=TOKENS)
         for seed in range(count)
     ]
-    with make_engine(rows=ROWS, steps=STEPS) as engine:
-        if streams:
-            with engine.paused():
+    with make_engine(rows=ROWS, steps=STEPS) as engine, ThreadPoolExecutor(1) as other:
+        with engine.paused():  # until all are handed in, so that rows are filled in whole rounds
+            if streams:
                 handles = [engine.submit(request) for request in requests]
-            replies = [handle.result(timeout=120) for handle in handles]
-        else:
-            replies = engine.generate(requests)
+            else:
+                whole = other.submit(engine.generate, requests)
+            wait_until(lambda: engine.statistics().waiting == count)
+        replies = [handle.result(timeout=120) for handle in handles] if streams else whole.result(120)
         assert [len(reply.tokens) for reply in replies] == [TOKENS] * count
         return engine.statistics().windows
 

@@ -17,7 +17,8 @@ from sia_jax.runs.programs import FOLDERS, find_programs
 from sia_jax.serve.lifecycle import is_loopback
 from sia_jax.serve.settings import State
 from tests.support.dockerfile import commands, ignored, parse, rules_of, sent
-from tests.support.tiny_app import TinyService, running, until
+from tests.support.tiny_app import TinyService, running
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,7 +129,7 @@ def test_the_check_of_its_health_passes_only_when_the_server_is_ready(state: Sta
     assert f":{only('EXPOSE')}/health" in code
     service = TinyService()
     with running(service) as server:
-        until(lambda: service.state == State.READY)
+        wait_until(lambda: service.state == State.READY)
         service.state = state
         own = code.replace(f":{only('EXPOSE')}/", f":{server.port}/")
         done = subprocess.run([sys.executable, "-c", own], capture_output=True, timeout=20, check=False)

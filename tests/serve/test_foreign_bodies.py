@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from sia_jax.serve.protocol import UNSUPPORTED, ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
-from tests.support.served import Served, served, wait_until
+from tests.support.served import Served, served
+from tests.support.waiting import wait_until
 
 VALUES: list[Any] = [
     *(None, True, False, 0, 1, -1, 2, 16, 10**12, -(10**30), 0.5, -0.5, 1.5, 1e300, 5e-324),

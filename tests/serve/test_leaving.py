@@ -10,8 +10,9 @@ import openai
 import pytest
 
 from sia_jax.serve.settings import Settings
-from tests.support.served import SECONDS, Served, StubValue, served, wait_until
+from tests.support.served import SECONDS, Served, StubValue, served
 from tests.support.stub_engine import StubEngine
+from tests.support.waiting import wait_until
 
 BODIES = {
     "/v1/completions": {"model": "tiny", "prompt": ["a", "b"], "n": 2},

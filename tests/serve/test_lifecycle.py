@@ -19,13 +19,14 @@ import pytest
 from sia_jax.serve.lifecycle import is_loopback, open_socket, serve, url_of
 from sia_jax.serve.settings import State
 from tests.support.refusals import refused
-from tests.support.tiny_app import Running, TinyService, fetched, running, tiny_app, until, with_settings
+from tests.support.tiny_app import Running, TinyService, fetched, running, tiny_app, with_settings
+from tests.support.waiting import wait_until
 
 
 def drained(service: TinyService, server: Running) -> None:
     """Tell it to end, and wait until it knows."""
     server.server.end()
-    until(lambda: service.state == State.DRAINING)
+    wait_until(lambda: service.state == State.DRAINING)
 
 
 def test_it_listens_at_once_and_is_ready_only_when_the_engine_is_warm() -> None:
@@ -34,7 +35,7 @@ def test_it_listens_at_once_and_is_ready_only_when_the_engine_is_warm() -> None:
     with running(service) as server:
         assert server.get("/health") == (503, {"status": "starting"})
         service.engine.warm.set()
-        until(lambda: service.state == State.READY)
+        wait_until(lambda: service.state == State.READY)
         assert server.get("/health") == (200, {"status": "ready"})
         assert server.said[0].startswith("ready after ")
 
@@ -42,7 +43,7 @@ def test_it_listens_at_once_and_is_ready_only_when_the_engine_is_warm() -> None:
 def test_once_it_is_ready_what_it_has_is_not_looked_through_for_garbage() -> None:
     service = TinyService()
     with running(service) as server:
-        until(lambda: service.state == State.READY)
+        wait_until(lambda: service.state == State.READY)
         assert gc.get_freeze_count() > 10_000
         service.engine.release.set()
         server.server.end()
@@ -53,9 +54,9 @@ def test_once_it_is_ready_what_it_has_is_not_looked_through_for_garbage() -> Non
 def test_what_runs_ends_and_what_is_new_is_answered_while_it_drains() -> None:
     service = TinyService()
     with running(service) as server, ThreadPoolExecutor() as pool:
-        until(lambda: service.state == State.READY)
+        wait_until(lambda: service.state == State.READY)
         replies = [pool.submit(server.get, "/v1/whole", "POST") for _ in range(3)]
-        until(lambda: service.admission.requests == 3)
+        wait_until(lambda: service.admission.requests == 3)
         drained(service, server)
         time.sleep(0.3)
         assert server.get("/health") == (503, {"status": "draining"})
@@ -70,9 +71,9 @@ def test_what_runs_ends_and_what_is_new_is_answered_while_it_drains() -> None:
 def test_what_does_not_end_in_time_is_ended_and_answered() -> None:
     service = TinyService(with_settings(drain_seconds=0.5))
     with running(service) as server, ThreadPoolExecutor() as pool:
-        until(lambda: service.state == State.READY)
+        wait_until(lambda: service.state == State.READY)
         reply = pool.submit(server.get, "/v1/whole", "POST")
-        until(lambda: service.admission.requests == 1)
+        wait_until(lambda: service.admission.requests == 1)
         began = time.monotonic()
         drained(service, server)
         assert reply.result(20) == (200, {"finish_reason": "abort"})
@@ -84,9 +85,9 @@ def test_what_does_not_end_in_time_is_ended_and_answered() -> None:
 def test_a_second_signal_or_no_time_to_drain_ends_all_at_once(drain_seconds: float, signals: int) -> None:
     service = TinyService(with_settings(drain_seconds=drain_seconds))
     with running(service) as server, ThreadPoolExecutor() as pool:
-        until(lambda: service.state == State.READY)
+        wait_until(lambda: service.state == State.READY)
         reply = pool.submit(server.get, "/v1/whole", "POST")
-        until(lambda: service.admission.requests == 1)
+        wait_until(lambda: service.admission.requests == 1)
         began = time.monotonic()
         for _ in range(signals):
             server.server.end()
@@ -98,7 +99,7 @@ def test_a_second_signal_or_no_time_to_drain_ends_all_at_once(drain_seconds: flo
 def test_without_requests_it_ends_at_once_however_long_it_might_drain() -> None:
     service = TinyService(with_settings(drain_seconds=600.0))
     with running(service) as server:
-        until(lambda: service.state == State.READY)
+        wait_until(lambda: service.state == State.READY)
         idle = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
         idle.request("GET", "/health")
         idle.getresponse().read()  # and the connection is kept
@@ -112,9 +113,9 @@ def test_without_requests_it_ends_at_once_however_long_it_might_drain() -> None:
 def test_a_client_that_reads_nothing_is_cut_off() -> None:
     service = TinyService(with_settings(drain_seconds=0.2))
     with running(service) as server, socket.create_connection(("127.0.0.1", server.port)) as slow:
-        until(lambda: service.state == State.READY)
+        wait_until(lambda: service.state == State.READY)
         slow.sendall(b"POST /v1/stream HTTP/1.1\r\nHost: a\r\n\r\n")
-        until(lambda: service.admission.requests == 1)
+        wait_until(lambda: service.admission.requests == 1)
         began = time.monotonic()
         server.server.end()
         assert server.ended()
@@ -134,9 +135,9 @@ def test_an_engine_that_cannot_be_warmed_up_ends_the_server() -> None:
 def test_an_engine_that_fails_is_told_of_for_a_while_and_then_the_server_ends() -> None:
     service = TinyService(with_settings(dead_seconds=1.0))
     with running(service) as server:
-        until(lambda: service.state == State.READY)
+        wait_until(lambda: service.state == State.READY)
         service.engine.failure = RuntimeError("of the device")
-        until(lambda: service.state == State.DEAD)
+        wait_until(lambda: service.state == State.DEAD)
         assert server.get("/health") == (503, {"status": "dead"})
         assert not server.ended(0.3)
         assert server.ended()
@@ -180,7 +181,7 @@ def test_a_server_starts_again_where_connections_of_the_last_one_still_wait() ->
         service = TinyService()
         with running(service, port=port) as server:
             port = server.port
-            until(lambda service=service: service.state == State.READY)
+            wait_until(lambda service=service: service.state == State.READY)
             kept = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
             kept.request("GET", "/health")
             assert kept.getresponse().read()
@@ -224,7 +225,7 @@ def test_a_process_that_is_told_to_end_ends_with_status_0(number: int, warmth: s
         if warmth == "warm":
             assert _line(process).startswith("ready")
         else:
-            until(lambda: _answers(port))
+            wait_until(lambda: _answers(port))
         process.send_signal(number)
         assert process.wait(10) == 0
         assert _line(process) == f"Ended(status=0, why=None, compiling={warmth == 'cold'})"
@@ -235,7 +236,7 @@ def test_under_load_requests_end_and_the_process_with_status_0() -> None:
         port = int(_line(process))
         assert _line(process).startswith("ready")
         replies = [pool.submit(fetched, port, "/v1/whole", "POST") for _ in range(8)]
-        until(lambda: fetched(port, "/running") == (200, 8))
+        wait_until(lambda: fetched(port, "/running") == (200, 8))
         process.send_signal(signal.SIGTERM)
         assert [one.result(20) for one in replies] == [(200, {"finish_reason": "abort"})] * 8
         assert process.wait(10) == 0

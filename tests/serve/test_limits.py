@@ -13,7 +13,8 @@ import pytest
 from sia_jax.serve.asgi import Receive, Scope, Send
 from sia_jax.serve.limits import Admission, BodyLimit, ReadyOnly, Refused
 from sia_jax.serve.settings import Settings, State
-from tests.support.tiny_app import TinyService, ask, running, tiny_app, until, with_settings
+from tests.support.tiny_app import TinyService, ask, running, tiny_app, with_settings
+from tests.support.waiting import wait_until
 
 
 class Clock:
@@ -293,7 +294,7 @@ def test_limits_that_cannot_be_are_refused(changes: dict[str, Any], match: str) 
 def test_over_the_most_connections_a_request_is_refused_like_any_other_and_health_is_told() -> None:
     service = TinyService(with_settings(max_connections=3, keep_alive_seconds=60.0))
     with running(service) as server:
-        until(lambda: service.state == State.READY)
+        wait_until(lambda: service.state == State.READY)
         service.engine.release.set()
         idle = [http.client.HTTPConnection("127.0.0.1", server.port, timeout=20) for _ in range(3)]
         for connection in idle:
@@ -310,6 +311,6 @@ def test_over_the_most_connections_a_request_is_refused_like_any_other_and_healt
         assert json.loads(found.read())["error"]["code"] == "too_many_connections"
         assert server.get("/health") == (200, {"status": "ready"})
         idle[0].close()
-        until(lambda: server.get("/v1/whole", "POST") == (200, {"finish_reason": "stop"}))
+        wait_until(lambda: server.get("/v1/whole", "POST") == (200, {"finish_reason": "stop"}))
         for connection in idle:
             connection.close()

@@ -20,7 +20,8 @@ from sia_jax.serve.settings import Settings
 from sia_jax.steering.config import SteeringConfig
 from sia_jax.steering.tilts import Advantage, Clipped
 from sia_jax.world.files import world_models
-from tests.support.tiny_app import StubEngine, fetched, tiny_app, until
+from tests.support.tiny_app import StubEngine, fetched, tiny_app
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -172,7 +173,7 @@ def served(
     failures: list[BaseException] = []
 
     def watch() -> None:
-        until(lambda: len(made) == 2)
+        wait_until(lambda: len(made) == 2)
         try:
             meanwhile(*made)
         except BaseException as error:
@@ -195,7 +196,7 @@ def test_it_says_what_it_serves_where_and_how_to_try_it(
     ports: list[int] = []
 
     def meanwhile(port: int, service: Any) -> None:
-        until(lambda: service.state.value == "ready")
+        wait_until(lambda: service.state.value == "ready")
         assert fetched(port, "/health")[0] == 200
         assert fetched(port, "/v1/whole", "POST")[0] == 401
         ports.append(port)
@@ -221,7 +222,7 @@ def test_the_log_may_be_json_and_names_may_be_given(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def meanwhile(port: int, service: Any) -> None:
-        until(lambda: service.state.value == "ready")
+        wait_until(lambda: service.state.value == "ready")
         assert fetched(port, "/health")[0] == 200
         assert service.metrics.model_name == "mine"
 

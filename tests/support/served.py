@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from sia_jax.serve.service import Service
 from sia_jax.serve.settings import Settings, State
 from tests.support.engines import tokenizer
 from tests.support.stub_engine import StubEngine
+from tests.support.waiting import wait_until
 
 SECONDS = 20.0
 """That anything in a test may take."""
@@ -148,11 +148,3 @@ class StubValue:
     def prompt_ids(self, messages: Any) -> list[int]:
         """Not the policy's."""
         return [7, 8, 9]
-
-
-def wait_until(condition: Any, seconds: float = SECONDS) -> None:
-    """Until something holds; fails if it does not in time."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come to hold"
-        time.sleep(0.01)

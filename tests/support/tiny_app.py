@@ -5,7 +5,6 @@ import asyncio
 import http.client
 import json
 import threading
-import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from sia_jax.serve.lifecycle import Server, open_socket
 from sia_jax.serve.limits import Admission
 from sia_jax.serve.metrics import Metrics
 from sia_jax.serve.settings import Settings, State
+from tests.support.waiting import wait_until
 
 
 class StubEngine:
@@ -194,14 +194,6 @@ class Running:
         return not self.thread.is_alive()
 
 
-def until(condition: Any, seconds: float = 20.0) -> None:
-    """Wait for a condition, and fail without it."""
-    late = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < late, "it did not come true in time"
-        time.sleep(0.01)
-
-
 @contextmanager
 def running(service: TinyService, app: App | None = None, port: int = 0) -> Iterator[Running]:
     """A server of the app on a port, 0: a free one; it is ended whatever happens."""
@@ -211,7 +203,7 @@ def running(service: TinyService, app: App | None = None, port: int = 0) -> Iter
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:
-        until(lambda: server.started)
+        wait_until(lambda: server.started)
         yield Running(server, port, thread, said)
     finally:
         service.engine.warm.set()
