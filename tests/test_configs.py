@@ -2,9 +2,6 @@
 
 import importlib
 import itertools
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import jax
@@ -19,6 +16,7 @@ from sia_jax.models.config import ModelConfig, RopeConfig
 from sia_jax.models.lora import LoraConfig, init_lora
 from sia_jax.models.transformer import abstract_model
 from sia_jax.runs.cli import read_options
+from tests.support.page_commands import commands
 
 SHAPES = {
     "qwen3_0_6b": ("qwen3", 1024, 3072, 28, 16, 128, 151936),
@@ -120,33 +118,11 @@ def test_an_evaluation_compares_what_it_says_at_the_shares_that_thresholds_are_m
     assert args.gold_reward == "Skywork/Skywork-Reward-V2-Llama-3.1-8B"
 
 
-def commands_of(block: str) -> list[list[str]]:
-    """The words of each `python` that a block of shell runs, loops and all."""
-    bash = shutil.which("bash")
-    assert bash is not None
-    recorded = "python() { printf '%s\\n' \"$@\"; echo; }\nset -eu\n" + block
-    done = subprocess.run([bash, "-c", recorded], capture_output=True, text=True, check=True, timeout=60)
-    return [lines.splitlines() for lines in done.stdout.split("\n\n") if lines]
-
-
-def test_every_command_of_the_page_is_one_that_its_program_takes_and_writes_to_a_place_of_its_own():
-    commands = [
-        words
-        for block in re.findall(r"```\n(.*?)```", README.read_text(), re.DOTALL)
-        for words in commands_of(block)
-    ]
+def test_every_command_of_the_page_writes_to_a_place_of_its_own_and_reads_what_another_wrote():
     made: list[str] = []
-    thresholds, folders, taken = set(), set(), set()
-    for flag, name, *words in commands:
+    thresholds, folders = set(), set()
+    for _, flag, name, *words in commands("configs/README.md"):
         assert flag == "-m"
-        flags = (name, *(word for word in words if word.startswith("--")))
-        if flags not in taken:  # the others differ in their values alone, all of which are texts
-            taken.add(flags)
-            module = importlib.import_module(name)
-            try:
-                read_options(module.Args, words, default=getattr(module, "ARGS", None))
-            except SystemExit:
-                pytest.fail(f"no such command: {name} {words}")
         given = dict(itertools.pairwise(words))
         made.append(given["--page" if name == "decode.compare" else "--out"])
         if name == "configs.thresholds":

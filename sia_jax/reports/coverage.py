@@ -68,7 +68,7 @@ differences of gold rewards between methods in the embedded world, each prompt's
 methods differ at few prompts, most differences are 0.
 
 {table}
-```
+```sh
 {command}
 ```
 """

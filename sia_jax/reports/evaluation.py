@@ -190,7 +190,7 @@ def evaluation_page(
         examples,
         *([appendix.rstrip() + "\n"] if appendix else []),
         "## How it was made\n",
-        f"```\n{commands}```\n" if commands else "",
+        f"```sh\n{commands}```\n" if commands else "",
         "".join(f"- {line}\n" for line in made),
     ]
     return "\n".join(section for section in sections if section)

@@ -127,7 +127,7 @@ the policy is uncertain. It holds an adapter and a head, or a head alone, and st
 - reward: {reward}
 - thresholds: {steering}
 
-```
+```sh
 sia generate --policy {generate} --value . --prompt "..." --compare
 ```
 
@@ -142,7 +142,7 @@ In brackets 95% intervals over prompts. Rewards have the unit of the reward that
 
 ## How it was made
 
-```
+```sh
 {command}
 ```
 

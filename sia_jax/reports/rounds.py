@@ -90,7 +90,7 @@ learned from: each round on other replies.
 
 Reward: {reward}. The numbers of the picture: [{curves}.csv]({curves}.csv).
 
-```
+```sh
 {command}
 ```
 """

@@ -147,7 +147,7 @@ def page_text(
         *(["## What matches what\n", verdicts(found, rivals)] if rivals else []),
         *(["## Differences\n", pairs_table(found, pairs)] if pairs else []),
         "## How it was made\n",
-        f"```\n{command}\n```\n",
+        f"```sh\n{command}\n```\n",
         "".join(f"- {line}\n" for line in made),
     ]
     return "\n".join(sections)

@@ -19,7 +19,7 @@ def python_of(page: str = "docs/serving.md") -> str:
 
 def curl_of(page: str = "docs/serving.md") -> str:
     """The call of curl of a page."""
-    (command,) = (text for kind, text in _blocks(page) if not kind and text.startswith("curl "))
+    (command,) = (text for kind, text in _blocks(page) if kind == "sh" and text.startswith("curl "))
     return command
 
 

@@ -70,7 +70,7 @@ def section(summary: dict[str, Any], picture: str) -> str:
     if summary["drawn"]:
         text += f"\n{_reliability(figures)}"
     drawn_as = f"![Spread over entropy, position by position]({picture})"
-    return f"{text}\n{_high(summary)}\n{_strata(summary)}\n{drawn_as}\n\n```\n{summary['command']}\n```\n"
+    return f"{text}\n{_high(summary)}\n{_strata(summary)}\n{drawn_as}\n\n```sh\n{summary['command']}\n```\n"
 
 
 def _reliability(figures: dict[str, Any]) -> str:

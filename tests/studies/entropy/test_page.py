@@ -68,7 +68,7 @@ def test_numbers_stand_where_they_belong() -> None:
     assert flat.endswith("| taken as 0 |  |  |")
     assert lines[-5:] == [
         "![Spread over entropy, position by position](study.png)",
-        *("", "```", "python -m decode.entropy_study --policy writer", "```"),
+        *("", "```sh", "python -m decode.entropy_study --policy writer", "```"),
     ]
     cells = {line.count("|") for line in lines if line.startswith("|")}
     assert cells == {5, 7}
