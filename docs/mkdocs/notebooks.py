@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _KINDS = {"image/png": ".png", "image/svg+xml": ".svg"}
-_WIDTH = 100
+_WIDTH = 84
 """Columns after which a line of output goes on below; a page has no room for more."""
 
 

@@ -57,7 +57,7 @@ def test_the_site_shows_texts_code_prints_and_pictures_of_all_cells() -> None:
         for output in cell["outputs"]:
             assert re.sub(r"\s+", "", "".join(output.get("text", ""))) in printed
     outputs = re.findall(r"^```text\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    assert max(len(line) for text in outputs for line in text.splitlines()) <= 104
+    assert max(len(line) for text in outputs for line in text.splitlines()) <= 88
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,10 @@ PICTURES = Path("out/pages")
 SCHEMES = {"light": "default", "dark": "slate"}
 """What the theme calls what a user prefers."""
 SIZES = {"wide": (1280, 1600), "phone": (390, 844)}
-PAGES = ("index", "decoding", "fields", "world", "python/sampling", "python/steering", "source/CITATION.cff")
+PAGES = (
+    *("index", "guide", "tour", "decoding", "fields", "world"),
+    *("python/sampling", "python/steering", "source/CITATION.cff"),
+)
 
 
 class Quiet(SimpleHTTPRequestHandler):
