@@ -251,7 +251,7 @@ smollm: $(PARITY_STAMP)
 	$(VENV)/bin/python -m decode.evaluate $(SMOLLM_STEERED) $(SMOLLM_JUDGES) --prompts $(SPLITS)/test.jsonl \
 	  --thresholds $(SMOLLM)/thresholds.json --seeds 2 --batch 32 $(SMOLLM_METHODS) --out $(SMOLLM)/evaluation $(ARGS)
 
-# The pages: what stands beside the table (how well values foretell, what promised thresholds miss, the learned gate),
+# The pages: what stands beside the table (how well values predict, what promised thresholds miss, the learned gate),
 # the table itself, and Transfer Q* on the twenty prompts that its cost allows.
 PAGES := docs
 PROMISED = $(VENV)/bin/python -c 'import json; print(json.load(open("$(SMOLLM)/promise.json"))["promises"][1]["threshold"])'

@@ -1,4 +1,4 @@
-r"""Does high entropy foretell value spread? What steering at junctions takes for granted, measured.
+r"""Does high entropy predict value spread? What steering at junctions takes for granted, measured.
 
     # On the embedded world, whose gold reward reads every finished text (about 5 minutes on 2 cores):
     python -m decode.entropy_study --policy sia_jax/world/models/policy --value sia_jax/world/models/value \

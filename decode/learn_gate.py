@@ -7,7 +7,7 @@ r"""Learn from densely steered replies where to steer: a gate of the features th
     # Measured on a file of other prompts, and of the gain of each token in place of whether it was shifted:
     python -m decode.learn_gate --replies dense.jsonl --check dense-of-others.jsonl --label gain
 
-A logistic regression foretells from entropy, the entropy before, top probability, logit gap and position
+A logistic regression predicts from entropy, the entropy before, top probability, logit gap and position
 whether dense steering shifts a token, or whether the value that it expects to gain is large. Its score steers
 as --gate "linear(...)", which is printed for each of --ratios. On prompts that it was not learned from the
 score is compared with the entropy alone: the area under the ROC curve, and the share of such tokens that are
@@ -44,7 +44,7 @@ class Args:
     replies: Annotated[str, tyro.conf.arg(metavar="FILE")]
     """Replies of decode.generate --threshold=-inf --record; not to the prompts that will be evaluated on."""
     label: Label = "shifted"
-    """What is foretold. shifted: the policy alone would have said another token; gain: steering expects more
+    """What is predicted. shifted: the policy alone would have said another token; gain: steering expects more
     value than the policy, by more than --gain-quantile of the tokens learned from."""
     gain_quantile: float = 0.5
     """See --label."""

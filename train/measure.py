@@ -1,4 +1,4 @@
-r"""How well a value model foretells rewards: R2 and pairs in order, on replies that it was not trained on.
+r"""How well a value model predicts rewards: R2 and pairs in order, on replies that it was not trained on.
 
     python -m train.prepare --generate 4 --policy DIR --format jsonl --input test.jsonl --out out/others
     python -m train.label --input out/others --out out/others-labelled --reward DIR
@@ -24,7 +24,7 @@ from sia_jax.checkpoints.value_model import load_value_model, own_backbone
 from sia_jax.data.records import read_records, trajectories
 from sia_jax.data.set_folder import set_folder
 from sia_jax.data.trajectories import Trajectory
-from sia_jax.evaluation.foretelling import foretold
+from sia_jax.evaluation.prediction_quality import prediction_quality
 from sia_jax.evaluation.resampling import Figure
 from sia_jax.files.lock import locked
 from sia_jax.files.outputs import check_outputs, check_suffix
@@ -90,7 +90,7 @@ def _measure(args: Args, console: Terminal) -> None:
         raise ValueError(f"{args.data} holds nothing that could be measured: {rejected.describe()}")
     predicted = _predict(value, found, args.batch, console)
     rewards, prompts = [one.reward for one in found], [one.group for one in found]
-    figures = {name: foretold(x.tolist(), rewards, prompts) for name, x in predicted.items()}
+    figures = {name: prediction_quality(x.tolist(), rewards, prompts) for name, x in predicted.items()}
     if args.out is not None:
         content = {
             "format": FORMAT,

@@ -1,4 +1,4 @@
-r"""Train a value model: V(x, y_<=t), which foretells from any prefix the reward of the whole reply.
+r"""Train a value model: V(x, y_<=t), which predicts from any prefix the reward of the whole reply.
 
     # The paper's recipe: LoRA on a frozen backbone, 3 epochs, batches of 16 trajectories.
     python -m train.value_model --data data/ultrafeedback --base Qwen/Qwen3-1.7B-Base --out out/vm-1.7b

@@ -1,7 +1,7 @@
 """Learning a gate from densely steered replies, and measuring it on prompts that it has not seen.
 
 Tokens that were steered densely say of each position whether reading the values shifted the token. A
-logistic regression foretells that from what a gate sees before it reads any; see
+logistic regression predicts that from what a gate sees before it reads any; see
 `sia_jax.evaluation.learned_gate`. How well it ranks the tokens of prompts held out is measured beside the
 entropy alone: prompts are what is exchangeable, tokens are not, so resamples draw prompts.
 """
@@ -118,7 +118,7 @@ def learn(
       examples: of the prompts to learn from.
       elsewhere: of the prompts held out.
       settings: of the run that made them.
-      label: what is foretold; "gain": that the gain is above a quantile of those learned from.
+      label: what is predicted; "gain": that the gain is above a quantile of those learned from.
       gain_quantile: in 0 .. 1.
       ratios: shares of tokens to steer.
       penalty: see `fit_logistic`.

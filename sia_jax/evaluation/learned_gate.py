@@ -1,6 +1,6 @@
 """A learned gate: weights of what a gate sees before any value is read, and the file that they stand in.
 
-A logistic regression has foretold from them what reading the values does
+A logistic regression has predicted from them what reading the values does
 (`sia_jax.evaluation.gate_learning`); `sia_jax.steering.gates.Linear` takes them as they are.
 """
 

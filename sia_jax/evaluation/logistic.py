@@ -14,7 +14,7 @@ _GRADIENT = 1e-10
 def fit_logistic(
     features: np.ndarray, labels: np.ndarray, penalty: float = PENALTY
 ) -> tuple[np.ndarray, float]:
-    """The weights w and the intercept b that foretell labels best, for the features as they are.
+    """The weights w and the intercept b that predict labels best, for the features as they are.
 
     With z the features less their means over their standard deviations, y in {-1, 1}, and v, c the minimum of
 

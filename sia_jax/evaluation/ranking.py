@@ -1,4 +1,4 @@
-"""How well scores rank what they foretell: the area under the ROC curve, and what the best share catches."""
+"""How well scores rank what they predict: the area under the ROC curve, and what the best share catches."""
 
 from dataclasses import dataclass
 

@@ -120,7 +120,7 @@ _CARD = """---
 # {title}
 
 A value model of [Sparse Inference-time Alignment](https://arxiv.org/abs/2602.21215), in the files of
-sia_jax: from any prefix of a reply it foretells the reward of the whole reply, and so steers the policy where
+sia_jax: from any prefix of a reply it predicts the reward of the whole reply, and so steers the policy where
 the policy is uncertain. It holds an adapter and a head, or a head alone, and steers this one policy:
 
 - policy: `{policy}`, whose weights have the fingerprint `{fingerprint}`

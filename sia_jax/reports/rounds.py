@@ -94,7 +94,7 @@ Reward: {reward}. The numbers of the picture: [{curves}.csv]({curves}.csv).
 {command}
 ```
 """
-_CAPTION = "Reward of the steered policy by round, and how well its value model foretells rewards"
+_CAPTION = "Reward of the steered policy by round, and how well its value model predicts rewards"
 
 
 def curves(rows: Sequence[Mapping[str, Any]], best: str) -> Picture:

@@ -35,7 +35,7 @@ def best_evaluation(made: World, name: str) -> dict[str, float]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", VALUE_MODELS)
-def test_a_value_model_foretells_held_out_rewards_better_than_any_constant(made, name):
+def test_a_value_model_predicts_held_out_rewards_better_than_any_constant(made, name):
     found = best_evaluation(made, name)
     # 0 is what the mean of the held-out rewards themselves would get, which no constant can beat.
     # A head that learns in a hundred steps from a teacher that has learned in as many has learned less.

@@ -1,4 +1,4 @@
-"""How far high entropy foretells value spread: a Markdown section and a picture."""
+"""How far high entropy predicts value spread: a Markdown section and a picture."""
 
 import math
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def section(summary: dict[str, Any], picture: str) -> str:
     """
     settings, figures = summary["settings"], summary["figures"]
     text = (
-        "## How far high entropy foretells value spread\n\n"
+        "## How far high entropy predicts value spread\n\n"
         f"Policy {settings['policy']} ({settings['policy_fingerprint']}), value model {settings['value']} "
         f"({settings['value_fingerprint']}), seed {settings['seed']}: {_count(summary['prompts'], 'prompt')} "
         f"with one unsteered reply each, {_count(summary['positions'], 'position')}, of which "

@@ -1,4 +1,4 @@
-"""How far high entropy foretells value spread: figures, from all positions and rewards at some of them.
+"""How far high entropy predicts value spread: figures, from all positions and rewards at some of them.
 
 The population is every position of the replies. At each, entropy and the values of its candidates are known.
 Rewards are known only of positions drawn by stratum: bins of entropy, among the positions that *branch* (have

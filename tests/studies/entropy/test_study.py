@@ -119,7 +119,7 @@ def test_few_positions_and_noise_find_what_is_true_of_all(truth):
     assert noisy < truth["agreement/observed"] - 0.03
 
 
-def test_reliability_foretells_what_noise_takes_off_a_correlation(truth):
+def test_reliability_predicts_what_noise_takes_off_a_correlation(truth):
     runs = [figures_of(World(noise=1.5, each=100, seed=seed)) for seed in range(8)]
     found, ceiling = (
         np.mean([run[n] for run in runs]) for n in ("gold/branching/pearson", f"{ROOT}/ceiling")

@@ -1,4 +1,4 @@
-"""How well values foretell the rewards of replies, with intervals of resampled prompts.
+"""How well values predict the rewards of replies, with intervals of resampled prompts.
 
     R2 = 1 - sum_i (p_i - r_i)^2 / sum_i (r_i - mean r)^2
 
@@ -13,7 +13,7 @@ import numpy as np
 from sia_jax.evaluation.resampling import Figure, bootstrap
 
 
-def foretold(
+def prediction_quality(
     predictions: Sequence[float], rewards: Sequence[float], prompts: Sequence[str], *, resamples: int = 1000
 ) -> dict[str, Figure]:
     """R2, rank agreement and mean error of predictions, each with a percentile interval.

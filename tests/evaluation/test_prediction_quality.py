@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from sia_jax.evaluation.foretelling import foretold
+from sia_jax.evaluation.prediction_quality import prediction_quality
 from sia_jax.training.regression import fit
 
 
@@ -21,7 +21,7 @@ def sample(prompts: int, replies: int, seed: int) -> tuple[np.ndarray, np.ndarra
 @pytest.mark.parametrize("seed", range(3))
 def test_estimates_are_those_of_the_trainings_own_measure(seed):
     p, r, names = sample(12, 5, seed)
-    own, theirs = foretold(p, r, names), fit(p.tolist(), r.tolist(), names)
+    own, theirs = prediction_quality(p, r, names), fit(p.tolist(), r.tolist(), names)
     assert own["r2"].estimate == pytest.approx(theirs.r2, abs=1e-12)
     assert own["mae"].estimate == pytest.approx(theirs.mae, abs=1e-12)
     assert own["rank_agreement"].estimate == pytest.approx(theirs.rank_agreement, abs=1e-12)
@@ -30,25 +30,25 @@ def test_estimates_are_those_of_the_trainings_own_measure(seed):
 def test_one_prompts_agreement_is_kendalls_tau_on_another_scale():
     random = np.random.default_rng(3)
     p, r = random.normal(size=30), random.permutation(30).astype(float)
-    found = foretold(p, r, ["same"] * 30)["rank_agreement"].estimate
+    found = prediction_quality(p, r, ["same"] * 30)["rank_agreement"].estimate
     assert found == pytest.approx((1 + kendalltau(p, r).statistic) / 2)
 
 
 def test_the_best_constant_has_an_r2_of_nothing_and_a_coins_order():
     _, r, names = sample(110, 3, 0)
-    found = foretold(np.full(len(r), r.mean()), r, names)
+    found = prediction_quality(np.full(len(r), r.mean()), r, names)
     assert found["r2"].estimate == pytest.approx(0, abs=1e-12)
     assert found["rank_agreement"].estimate == 0.5
     assert found["r2"].high <= 0  # of a resample another constant would be the best
 
 
 def test_intervals_need_a_hundred_prompts():
-    assert np.isnan(foretold(*sample(99, 2, 0))["r2"].low)
-    assert np.isfinite(foretold(*sample(100, 2, 0))["r2"].low)
+    assert np.isnan(prediction_quality(*sample(99, 2, 0))["r2"].low)
+    assert np.isfinite(prediction_quality(*sample(100, 2, 0))["r2"].low)
 
 
 def test_rewards_that_are_all_alike_have_neither_r2_nor_order():
-    found = foretold([0.1, 0.2], [0.3, 0.3], ["a", "a"])
+    found = prediction_quality([0.1, 0.2], [0.3, 0.3], ["a", "a"])
     assert np.isnan(found["r2"].estimate)
     assert np.isnan(found["rank_agreement"].estimate)
     assert found["mae"].estimate == pytest.approx(0.15)
@@ -57,11 +57,11 @@ def test_rewards_that_are_all_alike_have_neither_r2_nor_order():
 @pytest.mark.long
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     p, r, names = sample(60_000, 4, 9)
-    truth = {name: figure.estimate for name, figure in foretold(p, r, names, resamples=1).items()}
+    truth = {name: figure.estimate for name, figure in prediction_quality(p, r, names, resamples=1).items()}
     held = dict.fromkeys(truth, 0)
     worlds = 1000
     for world in range(worlds):
-        found = foretold(*sample(200, 4, 1000 + world), resamples=400)
+        found = prediction_quality(*sample(200, 4, 1000 + world), resamples=400)
         for name, figure in found.items():
             held[name] += figure.low <= truth[name] <= figure.high
     for name, count in held.items():
@@ -73,4 +73,4 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
 )
 def test_what_cannot_be_compared_is_refused(p, r, names):
     with pytest.raises(ValueError, match=r"expected as many|finite"):
-        foretold(p, r, names)
+        prediction_quality(p, r, names)
