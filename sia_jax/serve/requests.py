@@ -53,7 +53,9 @@ def plan_completion(body: CompletionBody, service: Service) -> Plan:
     most = service.settings.max_batch_prompts
     if len(parts) > most:
         raise ApiError(400, f"prompt has {len(parts)} prompts, of at most {most}; split it", param="prompt")
-    wanted = COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
+    wanted = body.max_tokens
+    if wanted is None:
+        wanted = min(COMPLETION_TOKENS, service.settings.max_new_tokens or COMPLETION_TOKENS)
     _check_top(body.logprobs or 0, "logprobs", service)
     fields = _fields(body, service, wanted, "max_tokens")
     seed = _seed(body)

@@ -279,6 +279,14 @@ def test_a_preset_gives_the_numbers_that_the_body_does_not() -> None:
         assert (request.threshold, request.beta) == (0.9, 3.0)
 
 
+@pytest.mark.parametrize(("most", "given"), [(8, 8), (16, 16), (20, 16), (None, 16)])
+def test_a_completion_that_does_not_say_gets_16_tokens_or_what_the_server_allows(
+    most: int | None, given: int
+) -> None:
+    with served(settings=Settings(max_new_tokens=most)) as server:
+        assert asked(server, "/v1/completions").max_new_tokens == given
+
+
 def test_the_limits_of_the_settings_are_told() -> None:
     limits = Settings(max_n=2, max_new_tokens=8, max_prompt_tokens=4, max_batch_prompts=2)
     with served(settings=limits) as server:
