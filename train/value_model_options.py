@@ -73,7 +73,7 @@ class Args:
     rows: int = 1
     """Rows that run at a time; a multiple of the mesh's data times fsdp."""
     held_out: Annotated[float | None, tyro.conf.arg(metavar="SHARE", help_behavior_hint="")] = None
-    """Share of the prompts to evaluate on. Default: 1%, but 20 prompts if those are a fifth or less."""
+    """Share of the prompts to evaluate on. Default: 20 prompts, at most a fifth of all and at least 1%."""
     seed: int = 0
     """Of the weights that are trained, the order of the data, and what is held out."""
 

@@ -37,8 +37,8 @@ def likelihoods_section(results: Mapping[str, Any]) -> str:
         "the mean of log q(y) - log p(y) over replies, of which single ones may be below 0. It counts what "
         "temperature and filters do, to the base too, whose number is rounding without them. Of best-of-n it "
         "is a bound, ≤: log n - (n - 1) / n is added for the choice. It is not told where the law of a "
-        "token is unknown: of searches, and under a bounded tilt, whose values are not all read (--read-all "
-        "does that).\n"
+        "token is unknown: of searches, and under a bounded tilt, whose values are not all read "
+        "(--read-all 1 does that).\n"
     )
 
 

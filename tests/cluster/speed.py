@@ -80,9 +80,10 @@ def section(best: dict[str, tuple[float, float]], prompts: int, tries: int, load
     text = (
         f"Measured by `make bench-ray` at commit `{head_commit(ignored=['docs'])}` on {host_description()}, "
         f"Ray {version('ray')}: the embedded world, {SAMPLES} steered replies of up to {TOKENS} tokens to "
-        f"each prompt, {ROWS} rows an engine, {tries} tries in turns; load {load:.1f} before. The rate is of "
-        f"the prompts by which {FURTHER * prompts} are more than {prompts}; what is paid once is starting, "
-        "loading and compiling."
+        f"each prompt, {ROWS} rows an engine, {tries} tries in turns; load {load:.1f} before. The rate is "
+        f"that of the last {(FURTHER - 1) * prompts} of {FURTHER * prompts} prompts: the run of {prompts} is "
+        "subtracted. "
+        '"Paid once" is starting, loading and compiling.'
     )
     return f"{HEADING}\n\n{textwrap.fill(text, 118)}\n\n{cells}"
 
