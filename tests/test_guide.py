@@ -112,7 +112,8 @@ def _shell(script: str, folder: Path) -> str:
 @pytest.mark.long
 def test_the_commands_run_in_their_order(tmp_path):
     blocks = [one for one in markdown_pages.code_blocks(TEXT, "sh") if "127.0.0.1" not in one]
-    blocks = [one for one in blocks if "sia serve" not in one]
+    # The environment is there, and `make smollm` takes hours.
+    blocks = [one for one in blocks if "sia serve" not in one and not one.startswith("make ")]
     assert len(blocks) >= 8
     said = _shell("\n".join(blocks), tmp_path)
     first = markdown_pages.code_blocks(TEXT, "text")[0].strip()
