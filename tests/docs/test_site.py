@@ -1,7 +1,7 @@
 """What MkDocs is told of the repository, and what the pages promise: by the sources alone, without MkDocs."""
 
 import ast
-import importlib.util
+import importlib
 import re
 import subprocess
 import sys
@@ -9,13 +9,14 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest.mock import MagicMock, patch
+from unittest.mock import MagicMock
 
 import pytest
 
 import sia_jax
 from sia_jax.steering import gates, tilts
 from sia_jax.steering.expressions import named
+from tests.support.mkdocs_hooks import hook
 from tests.support.site_check import LEAST, complaints
 
 ROOT = Path(__file__).parents[2]
@@ -26,17 +27,6 @@ PAGES = [
     ).stdout.splitlines()
     if (ROOT / path).exists()
 ]
-
-
-def hook(name: str) -> ModuleType:
-    """A module of docs/mkdocs, which is no package."""
-    spec = importlib.util.spec_from_file_location(f"docs_mkdocs_{name}", ROOT / f"docs/mkdocs/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with patch.object(sys, "path", [str(ROOT / "docs/mkdocs"), *sys.path]):  # as MkDocs has it meanwhile
-        spec.loader.exec_module(module)
-    return module
 
 
 repository = hook("repository")
