@@ -14,20 +14,22 @@ from tests.support.tokenizers import save_qwen3_tokenizer
 
 
 @pytest.mark.long
-def test_the_python_examples_of_the_readme_and_the_reference_run(tmp_path, monkeypatch, capsys):
+def test_the_python_examples_of_the_readme_the_reference_and_the_engine_run(tmp_path, monkeypatch, capsys):
     root = Path(__file__).parents[1]
-    first, further, own = (
+    first, further, own, engine = (
         block
-        for page in ("README.md", "docs/reference.md")
+        for page in ("README.md", "docs/reference.md", "docs/engine.md")
         for block in re.findall(r"```python\n(.*?)```", (root / page).read_text(), flags=re.DOTALL)
         if not block.startswith("# judging.py")  # a reward, which the commands of the reference use
     )
     base, reward = tmp_path / "Qwen/Qwen3-1.7B-Base", tmp_path / "Skywork/Skywork-Reward-V2-Qwen3-1.7B"
-    policy = save_tiny_policy(base, vocab_size=400, max_position_embeddings=1024)
+    policy = save_tiny_policy(base, vocab_size=400, max_position_embeddings=4096)
     save_tiny_value_model(tmp_path / "Runyi-Hu/SIA/VM-Qwen3-1.7B-Base", policy, layout="official")
     sia_jax.save_reward_model(tiny_reward_model(vocab_size=400), reward)
+    save_tiny_value_model(tmp_path / "out/vm/best", policy)
     for folder in (base, reward):
         save_qwen3_tokenizer(folder)
+    (tmp_path / "Qwen/Qwen3-1.7B").symlink_to(base)
     monkeypatch.chdir(tmp_path)
     assert len(first.splitlines()) <= 6
     names: dict = {}
@@ -43,6 +45,9 @@ def test_the_python_examples_of_the_readme_and_the_reference_run(tmp_path, monke
     names = {}
     exec(own, names)
     assert np.isfinite(names["score"]).all()
+    capsys.readouterr()
+    exec(engine, names)
+    assert repr(names["reply"].usage) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", sia_jax.__all__)

@@ -1,72 +1,59 @@
 """The commands of the pages run as they stand, in their order, on tiny models of the names that they use.
 
 What cannot run here is named, with the tests that run it or what it takes. Replies are made shorter than on a
-page, by one more option.
+page, and trials of intervals fewer.
 """
 
-import csv
 import glob
 import io
 import json
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+import yaml
 
-import sia_jax
 from sia_jax import console
-from sia_jax.world.prompts import prompts
-from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model, tiny_reward_model
+from sia_jax.serve.keys import read_keys
 from tests.support.markdown_pages import code_blocks
-from tests.support.page_commands import PAGES, ROOT, commands, program_of
-from tests.support.tokenizers import save_qwen3_tokenizer
+from tests.support.page_commands import PAGES, ROOT, commands, options_of, program_of
+from tests.support.page_folder import fill, save_models
 
 ELSEWHERE = {
     "README.md": "make: .ci/run, and tests/serve/test_process.py",
     "CONTRIBUTING.md": "the suite itself, .ci/run, and what fetches from elsewhere",
     "docs/guide.md": "tests/test_guide.py",
     "docs/serving.md": "tests/serve/test_process.py, tests/docker, tests/conformance",
-    "docs/intervals.md": "tests/decode/test_coverage.py",
-    "docs/smollm2.md": "make smollm-page: hours, and SmolLM2 itself",
-    "docs/smollm2-transfer-q.md": "the same",
-    "docs/world.md": "make world-report: an hour",
-    "docs/world-token.md": "the same",
-    "docs/world-bounds.md": "make world-bounds",
-    "docs/world-iterate.md": "make world-iterate: an hour",
 }
 """Pages whose commands run elsewhere, and where."""
-WITHOUT = [page for page in PAGES if page not in ELSEWHERE and not commands(page)]
-HERE = [page for page in PAGES if page not in ELSEWHERE and page not in WITHOUT]
+HERE = [page for page in PAGES if page not in ELSEWHERE and commands(page)]
 ALONE = {
     "--ray": "tests/cluster",
+    "pip": "make ray",
     "serve": "tests/serve/test_process.py",
-    "pip install": "make ray",
     "iterate": "tests/test_guide.py, tests/train/test_iterate.py",
-    "--seed 0 --mutations 5000": "make fuzz",
+    "out/iterated/best": "the same",
+    "tests.fuzz": "make fuzz",
 }
-"""Of the other pages, commands that run in tests of their own."""
-TOKENS = "6"
-"""Of a reply."""
-SHORTER = (
-    *("decode.generate", "decode.calibrate", "decode.evaluate", "decode.own_prefixes", "configs.thresholds"),
-    *("configs.baselines", "configs.gates", "configs.with_best_of_n", "configs.post_trained"),
-)
-"""Programs that take `--max-new-tokens`, and write much without it."""
-POLICIES = (
-    "models/policy",
-    "Qwen/Qwen3-1.7B",
-    "Qwen/Qwen3-1.7B-Base",
-    "Qwen/Qwen3-0.6B",
-    "Qwen/Qwen3-0.6B-Base",
-)
-REWARDS = ("models/reward", "Skywork/Skywork-Reward-V2-Qwen3-8B", "Skywork/Skywork-Reward-V2-Llama-3.1-8B")
+"""Words of commands that run in tests of their own, or by make."""
+FEWER = {
+    **dict.fromkeys(
+        (
+            *("decode.generate", "decode.calibrate", "decode.evaluate", "decode.own_prefixes"),
+            *("configs.thresholds", "configs.baselines", "configs.gates", "configs.with_best_of_n"),
+            *("configs.post_trained", "decode.entropy_study"),
+        ),
+        ("--max-new-tokens", "6"),
+    ),
+    "decode.coverage": ("--trials", "20"),
+}
+"""An option of programs that would write or draw much, and what it is here."""
+EVALUATIONS = re.compile(r"out/(?:pilot|evaluation(?=/)|world-report/contenders/\S+|world-iterate/\S+)")
+"""Folders of evaluations that pages compare, or plan by."""
 DIRS = {
     "--policy": "models/policy",
     "--value": "models/value",
@@ -74,44 +61,53 @@ DIRS = {
     "--input": "UltraFeedback",
 }
 """What DIR stands for, by the option before it."""
+CALIBRATE = "sia calibrate --policy DIR --prompts validation.jsonl --out"
+COMPARED = """
+sia calibrate --policy DIR --prompts validation.jsonl --out t.json
+sia evaluate --policy DIR --value DIR --reward DIR --prompts test.jsonl --thresholds t.json --ratios 0.2 \\
+  --methods base dense entropy --combined 0 --gold-function sia_jax.world.rewards:gold --out made
+"""
+BEFORE = {
+    "docs/clusters.md": f"{CALIBRATE} t.json\n{CALIBRATE} thresholds.json",
+    "docs/data.md": f"{CALIBRATE} t.json",
+    "docs/evaluation.md": """
+sia generate --policy DIR --value DIR --threshold=-inf --record --prompts train.jsonl --out others.jsonl
+sia learn-gate --replies others.jsonl --out gate.json
+sia evaluate --policy DIR --value DIR --reward DIR --prompts test.jsonl --methods base dense --seeds 2 \\
+  --out made
+""",
+    "docs/smollm2.md": """
+sia generate --policy DIR --value DIR --threshold=-inf --record --prompts train.jsonl --temperature 0.7 \\
+  --beta 5 --out others.jsonl
+sia learn-gate --replies others.jsonl --out out/smollm2/gate.json
+""",
+    "docs/world-bounds.md": COMPARED,
+    "docs/world-iterate.md": COMPARED,
+}
+"""What a page takes for granted, made by commands of others; `made` is an evaluation."""
 
 
 def test_every_block_of_a_page_says_what_it_is() -> None:
     for page in PAGES:
         assert code_blocks((ROOT / page).read_text(), "") == [], page
-    assert set(HERE) == {
-        "configs/README.md",
-        *(f"docs/{name}.md" for name in ("clusters", "data", "evaluation", "reference", "training")),
-    }
+
+
+def test_what_runs_elsewhere_is_on_some_page() -> None:
+    words = {word for page in HERE for command in commands(page) for word in command}
+    assert ALONE.keys() <= words
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny models under the names of the pages, files of prompts, and what other pages have made."""
-    folder = tmp_path_factory.mktemp("pages")
-    tokenizer = save_qwen3_tokenizer(folder / "tokenizer")
-    sizes: dict[str, Any] = {
-        "vocab_size": 352,
-        "num_layers": 1,
-        "bos_token_id": None,
-        "max_position_embeddings": 2048,
-    }
-    options = {"tokenizer": tokenizer, "eos_token_ids": (*range(40, 60), 90), **sizes}
-    for name in POLICIES:
-        policy = save_tiny_policy(folder / name, **options)
-    save_tiny_value_model(folder / "models/value", policy)
-    save_tiny_value_model(folder / "Runyi-Hu/SIA/VM-Qwen3-0.6B-Base", policy, layout="official")
-    reward = replace(tiny_reward_model(seed=2, **sizes), tokenizer=tokenizer)
-    for name in REWARDS:
-        sia_jax.save_reward_model(reward, folder / name)
+    folder = tmp_path_factory.mktemp("models")
+    save_models(folder)
     return folder
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def folder(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder of a page, with the models in it."""
-    for one in models.iterdir():
-        (tmp_path / one.name).symlink_to(one)
+    """The current folder of a page."""
+    fill(tmp_path, models)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))  # where judging.py is
     monkeypatch.setattr(sys, "stdin", io.StringIO("How do I boil an egg?\n"))  # which a chat reads
@@ -120,98 +116,14 @@ def folder(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def write_sets(folder: Path, texts: list[str]) -> None:
-    """The sets of prompts that pages name, in their published forms."""
-    pair = {"output": "Of course.", "generator": "writer", "dataset": "invented"}
-    (folder / "alpaca_eval.json").write_text(json.dumps([{"instruction": text, **pair} for text in texts]))
-    for names, header in {
-        ("harmful_behaviors.csv", "advbench.csv"): ["goal", "target"],
-        ("category_1.csv", "hex-phi.csv"): None,
-        ("TruthfulQA.csv", "truthfulqa.csv"): [
-            "Question",
-            "Best Answer",
-            "Correct Answers",
-            "Incorrect Answers",
-        ],
-        ("table.csv",): ["Number", "Ask"],
-    }.items():
-        rows = [[text] for text in texts]
-        if header is not None:
-            place = header.index("Ask") if "Ask" in header else 0
-            rows = [
-                header,
-                *([text if column == place else "7" for column in range(len(header))] for text in texts),
-            ]
-        for name in names:
-            with (folder / name).open("w", newline="") as file:
-                csv.writer(file).writerows(rows)
-    asked = [[{"role": "user", "content": text}] for text in texts]
-    whole = [[*one, {"role": "assistant", "content": "Of course."}] for one in asked]
-    table = pa.table({"prompt": texts, "chosen": whole, "rejected": whole})
-    pq.write_table(table, folder / "test-00000-of-00001.parquet")
-    labels = ["unharmful"] * len(texts)
-    table = pa.table({"prompt": texts, "response": texts, "prompt_harm_label": labels})
-    pq.write_table(table, folder / "wildguard_test.parquet")
-    (folder / "data").mkdir()
-    for name in (
-        "hex-phi.csv",
-        "advbench.csv",
-        "alpaca_eval.json",
-        "truthfulqa.csv",
-        "wildguard_test.parquet",
-    ):
-        (folder / "data" / name).write_bytes((folder / name).read_bytes())
-
-
-BEFORE = {
-    "docs/clusters.md": "sia calibrate --policy DIR --prompts validation.jsonl --out thresholds.json",
-    "docs/data.md": "sia calibrate --policy DIR --prompts validation.jsonl --out thresholds.json",
-    "docs/evaluation.md": """
-sia generate --policy DIR --value DIR --threshold=-inf --record --prompts train.jsonl --out others.jsonl
-sia learn-gate --replies others.jsonl --out gate.json
-sia evaluate --policy DIR --value DIR --reward DIR --prompts test.jsonl --methods base dense --seeds 2 \\
-  --out pilot
-""",
-}
-"""What a page takes for granted, made by commands of others."""
-
-
 def prepare(page: str, folder: Path) -> None:
-    """The files that a page takes for granted."""
-    chosen = sorted(prompts("validation"), key=lambda prompt: (len(prompt.text), prompt.id))[:70]
-    rows = [{"id": prompt.id, "prompt": prompt.text} for prompt in chosen]
-    for name, part in {
-        "prompts": rows[:6],
-        "test": rows[:6],
-        "train": rows[6:26],
-        "validation": rows[26:],
-    }.items():
-        write_lines(folder / f"{name}.jsonl", part)
-    replies = (
-        {"response": "Of course. " * (number % 3 + 1), "reward": number % 3} for number in range(len(rows))
-    )
-    write_lines(folder / "mine.jsonl", [row | reply for row, reply in zip(rows, replies, strict=True)])
-    kind = {"model": "m", "custom_system_prompt": "Be kind."}
-    both = [{**kind, "response": "Of course."}, {**kind, "response": "No, no."}]
-    feedback = [
-        {"source": "invented", "instruction": row["prompt"], "completions": both} for row in rows[:12]
-    ]
-    write_lines(folder / "UltraFeedback/flan.jsonl", feedback)
-    write_sets(folder, [row["prompt"] for row in rows[:6]])
-    own = code_blocks((ROOT / "docs/reference.md").read_text(), "python")
-    (folder / "judging.py").write_text(next(text for text in own if text.startswith("# judging.py")))
+    """What the page takes for granted."""
     for line in BEFORE.get(page, "").replace("\\\n", "").strip().splitlines():
         run(line.split())
-    if (folder / "pilot").exists():
-        for name in ("pilot", "evaluation"):
-            shutil.copytree(folder / "pilot", folder / "out" / name)
-    if page in BEFORE and (folder / "thresholds.json").exists():
-        (folder / "t.json").write_bytes((folder / "thresholds.json").read_bytes())
+    if (folder / "made").exists():
+        for name in EVALUATIONS.findall(" ".join(word for words in commands(page) for word in words)):
+            if not (folder / name).exists():
+                shutil.copytree(folder / "made", folder / name)
 
 
 def run(words: list[str]) -> None:
@@ -219,12 +131,15 @@ def run(words: list[str]) -> None:
     called = program_of(words)
     assert called is not None, words
     program, options = called
-    options = [option for word in options for option in (sorted(glob.glob(word)) if "*" in word else [word])]
+    options = [option for word in options for option in sorted(glob.glob(word)) or [word]]
     for place, option in enumerate(options):
         if option == "DIR":
             options[place] = DIRS[options[place - 1]]
-    if program.module in SHORTER:
-        options += ["--max-new-tokens", TOKENS]
+    name, value = FEWER.get(program.module, ("", ""))
+    if name in options:
+        options[options.index(name) + 1] = value
+    elif name:
+        options += [name, value]
     console.run(program, options)
 
 
@@ -234,13 +149,12 @@ def shown(page: str) -> Iterator[list[str]]:
     Of the paper's many runs, which differ in names alone, those of one policy and one set.
     """
     for words in commands(page):
-        text = " ".join(words)
-        one = re.search(r"0\.6B.*hex-phi|configs\.thresholds.*0\.6B", text)
+        one = re.search(r"0\.6B.*hex-phi|configs\.thresholds.*0\.6B", " ".join(words))
         alike = page == "configs/README.md" and one is None
-        if alike or any(part in text for part in ALONE):
+        if alike or ALONE.keys() & set(words):
             continue
-        for shard in range(4 if "--shard 0/4" in text else 1):
-            whole = [word.replace("0/4", f"{shard}/4") for word in words]
+        for shard in range(4 if "0/4" in words else 1):
+            whole = [f"{shard}/4" if word == "0/4" else word for word in words]
             # What the page of data shows is files; one method reads them as all do.
             yield [*whole, "--methods", "base"] if page == "docs/data.md" else whole
 
@@ -254,3 +168,32 @@ def test_the_commands_of_a_page_run_in_their_order(page: str, folder: Path) -> N
         run(words)
         count += 1
     assert count
+
+
+def test_keys_are_made_as_the_page_of_the_server_says(tmp_path: Path) -> None:
+    (make,) = (
+        line
+        for block in code_blocks((ROOT / "docs/serving.md").read_text(), "sh")
+        for line in block.splitlines()
+        if "secrets" in line
+    )
+    subprocess.run(["bash", "-c", make], cwd=tmp_path, check=True, timeout=60)
+    assert (tmp_path / "keys.txt").stat().st_mode & 0o777 == 0o600
+    assert len(read_keys(tmp_path / "keys.txt", None)) == 1
+
+
+def test_the_job_of_kubernetes_runs_a_program_with_options_that_it_reads() -> None:
+    (text,) = code_blocks((ROOT / "docs/clusters.md").read_text(), "yaml")
+    job = yaml.safe_load(text)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    called = program_of([*container["command"], *container["args"]])
+    assert called is not None
+    options_of(*called)
+    assert container["env"] == [{"name": "SIA_JAX_SHARDS", "value": str(job["spec"]["completions"])}]
+
+
+def test_the_lines_of_json_are_json() -> None:
+    blocks = [text for page in PAGES for text in code_blocks((ROOT / page).read_text(), "json")]
+    assert blocks
+    for line in "".join(blocks).splitlines():
+        assert json.loads(line)

@@ -1,6 +1,7 @@
 """Checkpoints of the many kinds that transformers and peft write and read, against what these compute."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 import sia_jax
+from tests.support.markdown_pages import code_blocks
 
+TRAINING = Path(__file__).parents[2] / "docs/training.md"
 SIZES = {
     **{"vocab_size": 96, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 2},
     **{"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128},
@@ -142,12 +145,17 @@ def test_adapters_that_peft_saves_give_its_values(llama, tmp_path, name):
         {"target_modules": ["q_proj", "embed_tokens"]},
     ],
 )
-def test_adapter_that_is_refused_loads_once_it_is_merged_as_the_error_says(llama, tmp_path, variant):
-    model, head = save_value_model(llama, tmp_path, **({"target_modules": ["q_proj", "v_proj"]} | variant))
+def test_adapter_that_is_refused_loads_once_it_is_merged_as_the_page_of_training_does(
+    llama, tmp_path, monkeypatch, variant
+):
+    folder = tmp_path / "VM"
+    model, head = save_value_model(llama, folder, **({"target_modules": ["q_proj", "v_proj"]} | variant))
     with pytest.raises(ValueError, match=r"merge_and_unload|target_modules is"):
-        sia_jax.load_value_model(tmp_path, llama)
+        sia_jax.load_value_model(folder, llama)
+    blocks = code_blocks(TRAINING.read_text(), "python")
+    *merge, load = next(code for code in blocks if "merge_and_unload" in code).splitlines()
     base = transformers.AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(base, tmp_path / "lora_weights").merge_and_unload()
-    merged.save_pretrained(tmp_path / "backbone")
-    (tmp_path / "lora_weights").rename(tmp_path.parent / f"{tmp_path.name}-adapter")
-    assert_same_values(sia_jax.load_value_model(tmp_path, dtype="float32"), model, head)
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(merge), {"PeftModel": PeftModel, "base": base})
+    (folder / "lora_weights").rename(tmp_path / "adapter")
+    assert_same_values(eval(load, {"sia_jax": sia_jax}), model, head)
