@@ -1,6 +1,6 @@
 """Eight fake CPU devices for the whole suite, set before JAX starts; single-device tests use the first."""
 
-import gc
+import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +11,7 @@ import pytest
 
 from sia_jax.runs.compilation_cache import keep_compiled
 from tests.support.file_progress import FileProgress
+from tests.support.memory_maps import forget_programs_if_many
 
 # What rich would take for wishes of the terminal, whose pictures the tests compare.
 for name in ("TERM", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
@@ -28,6 +29,11 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 keep_compiled()
 
 jax.config.update("jax_num_cpu_devices", 8)
+
+# A PNG of one pixel.
+DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
+)
 
 LONGEST = (
     "train/test_killed.py",
@@ -94,15 +100,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def few_programs() -> Iterator[None]:
-    """After a file, forget what was compiled, once it takes half of the memory maps that a process may have.
-
-    Each program takes several; when there are no more, XLA ends the process.
-    """
+    """After a file, see that its programs leave room for the next one's."""
     yield
-    maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
-        jax.clear_caches()
-        gc.collect()
+    forget_programs_if_many()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -118,6 +118,25 @@ def optimisation(request: pytest.FixtureRequest) -> None:
     if jax.config.values[option] != spared:
         jax.clear_caches()
         jax.config.update(option, spared)
+
+
+@pytest.fixture(scope="module")
+def blank_pictures() -> Iterator[None]:
+    """Pictures are one dot: laying out and drawing one takes matplotlib half a second.
+
+    For tests of programs, which draw at the end of every run; tests/reports looks at what is drawn.
+    """
+    from matplotlib.figure import Figure  # not in workers that draw nothing
+
+    from sia_jax.reports import pictures
+
+    def write(drawn: object, target: Path, **options: object) -> None:
+        target.write_bytes(DOT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "draw_picture", write)
+        patch.setattr(Figure, "savefig", write)
+        yield
 
 
 @pytest.fixture

@@ -20,8 +20,11 @@ import yaml
 from sia_jax import console
 from sia_jax.serve.keys import read_keys
 from tests.support.markdown_pages import code_blocks
+from tests.support.memory_maps import forget_programs_if_many
 from tests.support.page_commands import PAGES, ROOT, commands, options_of, program_of
 from tests.support.page_folder import fill, save_models
+
+pytestmark = pytest.mark.unoptimised
 
 ELSEWHERE = {
     "README.md": "make: .ci/run, and tests/serve/test_process.py",
@@ -141,6 +144,7 @@ def run(words: list[str]) -> None:
     elif name:
         options += [name, value]
     console.run(program, options)
+    forget_programs_if_many()  # a page has many commands
 
 
 def shown(page: str) -> Iterator[list[str]]:
