@@ -58,6 +58,19 @@ def save_picture(picture: Picture, folder: Path) -> None:
     Raises:
       OSError: one cannot be written.
     """
+    make_folder(folder)
+    image, numbers = (folder / name for name in picture.files)
+    with replacing(image) as new:
+        draw_picture(picture, new)
+    write_text(numbers, csv_text(picture.columns, picture.rows))
+
+
+def draw_picture(picture: Picture, target: Path) -> None:
+    """The PNG of a picture.
+
+    Raises:
+      OSError: it cannot be written.
+    """
     # Imported here because it takes a second; without pyplot, which would look for a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -65,11 +78,7 @@ def save_picture(picture: Picture, folder: Path) -> None:
     figure = Figure(figsize=picture.size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     picture.draw(figure)
-    make_folder(folder)
-    image, numbers = (folder / name for name in picture.files)
-    with replacing(image) as new:
-        figure.savefig(new, format="png")
-    write_text(numbers, csv_text(picture.columns, picture.rows))
+    figure.savefig(target, format="png")
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str | int | float | None]]) -> str:

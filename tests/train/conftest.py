@@ -17,6 +17,11 @@ from train import label
 from train.label import Args
 
 
+@pytest.fixture(scope="module", autouse=True)
+def drawn(blank_pictures: None) -> None:
+    """Programs draw blank pictures; tests/reports looks at what they draw."""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Reward models, and a file of conversations."""

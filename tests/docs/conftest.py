@@ -1,0 +1,8 @@
+"""The programs that pages call draw blank pictures; tests/reports looks at what they draw."""
+
+import pytest
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn(blank_pictures: None) -> None:
+    """Before what a file makes once."""
