@@ -35,6 +35,9 @@ DOT = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAsTj2FAAAAABJRU5ErkJggg=="
 )
 
+BESIDE = {"parity", "conformance", "cluster", "pages", "smollm2", "tokenizers"}
+"""Folders that targets of their own run."""
+
 LONGEST = (
     "train/test_killed.py",
     "train/test_world.py",
@@ -82,6 +85,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(FileProgress(reporter), "file-progress")
 
 
+def is_optimised(item: pytest.Item | pytest.Collector) -> bool:
+    """Whether a file is compiled as users' programs are: it is marked so, or of a suite beside this one."""
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    return item.get_closest_marker("optimised") is not None or folder in BESIDE
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that are compiled alike together, and of these the longest first.
 
@@ -93,7 +102,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def rank(item: pytest.Item) -> tuple[bool, int]:
         name = item.path.relative_to(root).as_posix()
         place = LONGEST.index(name) if name in LONGEST else len(LONGEST)
-        return item.get_closest_marker("unoptimised") is None, place
+        return is_optimised(item), place
 
     items.sort(key=rank)
 
@@ -107,14 +116,14 @@ def few_programs() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def optimisation(request: pytest.FixtureRequest) -> None:
-    """The programs of a file that is marked `unoptimised` are compiled in some two thirds of the time.
+    """The programs of a file are compiled in half of the time, if it is not to be optimised.
 
     XLA then spares LLVM's optimisations: a program computes the same, but for roundings, and takes longer to.
-    No file has the mark that looks into programs, or that holds optimised code to be what it is to the bit;
-    nor does such a file meet a program of the others.
+    Files of this suite have the mark that look into programs, that run long ones, or that hold numbers beside
+    those of processes of their own, which are optimised. They meet no program of the others.
     """
     option = "jax_disable_most_optimizations"
-    spared = request.node.get_closest_marker("unoptimised") is not None
+    spared = not is_optimised(request.node)
     if jax.config.values[option] != spared:
         jax.clear_caches()
         jax.config.update(option, spared)

@@ -24,6 +24,8 @@ from sia_jax.world.files import world_models
 from tests.support import markdown_pages
 from tests.support.served_process import served_process
 
+pytestmark = pytest.mark.optimised
+
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "docs/guide.md"
 TEXT = GUIDE.read_text()

@@ -12,6 +12,8 @@ from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model, t
 from tests.support.page_commands import commands
 from tests.support.tokenizers import save_qwen3_tokenizer
 
+pytestmark = pytest.mark.optimised
+
 
 @pytest.mark.long
 def test_the_python_examples_of_the_readme_the_reference_and_the_engine_run(tmp_path, monkeypatch, capsys):

@@ -13,8 +13,6 @@ from sia_jax.costs.roofline import PassCost, pass_cost
 from sia_jax.costs.shapes import SHAPES, Models
 from sia_jax.models.transformer import forward
 
-pytestmark = pytest.mark.unoptimised
-
 CONFIG = SHAPES["tiny"]
 LAYER = 2 * 64 * (4 * 16 + 2 * 16) + 3 * 64 * 128  # q, o; k, v; gate, up, down
 

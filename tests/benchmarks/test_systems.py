@@ -19,6 +19,8 @@ from sia_jax.decoding.sample import lower
 from sia_jax.decoding.schedule import make_schedule
 from tests.support.checkpoints import assert_close
 
+pytestmark = pytest.mark.optimised
+
 
 def test_the_sampler_is_given_the_policy_s_weights_in_bfloat16_and_an_adapter():
     models = AdaptedModels.random(REAL_SHAPES["tiny"], jnp.bfloat16)

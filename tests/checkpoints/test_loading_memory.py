@@ -18,6 +18,8 @@ from sia_jax.models.transformer import abstract_model
 from sia_jax.types import flatten_names
 from tests.support.checkpoints import tiny_config
 
+pytestmark = pytest.mark.optimised
+
 MB = 1 << 20
 
 PROGRAM = """

@@ -31,6 +31,8 @@ from sia_jax.steering.tilts import Advantage, Clipped
 from sia_jax.types import flatten_names
 from tests.support.checkpoints import tiny_config
 
+pytestmark = pytest.mark.optimised
+
 CONFIG = tiny_config()
 LORA = LoraConfig(rank=4, target_modules=("q_proj", "v_proj", "down_proj"))
 SIZES = {"slots": 3, "pass_tokens": 14, "row_tokens": 12}

@@ -12,6 +12,8 @@ from sia_jax.models.lora import LoraConfig
 from sia_jax.models.passes import hidden_states
 from tests.support.checkpoints import tiny_config, tiny_policy
 
+pytestmark = pytest.mark.optimised
+
 CONFIG = tiny_config()
 LORA = LoraConfig(rank=4)
 

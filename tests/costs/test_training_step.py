@@ -21,6 +21,8 @@ from tests.support.checkpoints import tiny_config
 from tests.support.marks import long
 from train.compile_tpu import train_config
 
+pytestmark = pytest.mark.optimised
+
 MESH = (2, 2, 2)
 LENGTH = 96
 """Two blocks of attention on a CPU."""

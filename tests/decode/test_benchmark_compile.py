@@ -9,6 +9,8 @@ from decode import benchmark_compile
 from decode.benchmark_compile import EMPTY, FULL, OTHER, Args, main
 from sia_jax.costs.roofline import DeviceRates
 
+pytestmark = pytest.mark.optimised
+
 CALLS = [
     {"seconds": 50.0, "trace": 2.0, "lower": 1.0, "compile": 35.0, "programs": 7},
     {"seconds": 10.0, "trace": 0.0, "lower": 0.0, "compile": 0.0, "programs": 0},

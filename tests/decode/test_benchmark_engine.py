@@ -9,6 +9,8 @@ from decode import benchmark_engine
 from decode.benchmark_engine import Args, main
 from sia_jax.costs.roofline import DeviceRates
 
+pytestmark = pytest.mark.optimised
+
 
 def test_sizes_that_compare_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="--rows must be 2 or more, --requests at least as many"):

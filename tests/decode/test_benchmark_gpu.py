@@ -17,8 +17,6 @@ from sia_jax.costs.shapes import REAL_SHAPES, AdaptedModels, Models
 from sia_jax.decoding.checks import check_params
 from sia_jax.models.config import ModelConfig
 
-pytestmark = pytest.mark.unoptimised
-
 
 @pytest.fixture
 def fake_rates(monkeypatch):

@@ -23,8 +23,6 @@ from sia_jax.runs import runner
 from tests.support.evaluating import LENGTH, calibration_args, save_models_and_prompts
 from tests.support.replying import after
 
-pytestmark = pytest.mark.unoptimised
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,8 +14,6 @@ from sia_jax.evaluation import learned_gate
 from sia_jax.evaluation.calibration import EARLIER, read_calibration
 from tests.support.evaluating import LENGTH, calibration_args, save_models_and_prompts
 
-pytestmark = pytest.mark.unoptimised
-
 WEIGHTS = {
     **{"entropy": 2.0, "previous_entropy": -0.5, "top_probability": -3.0},
     **{"logit_gap": -0.25, "position": 0.03},

@@ -23,8 +23,6 @@ from tests.reports.test_terminal import make_reply
 from tests.support.checkpoints import save_tiny_policy
 from tests.support.pairs import save_tiny_pair
 
-pytestmark = pytest.mark.unoptimised
-
 Talk = Callable[..., str]
 SUMMARY = re.compile(r"(\d+) tokens?, (\d+)% steered, (\d+) shifted, [\d.,]+ tok/s, (\w+)")
 

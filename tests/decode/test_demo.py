@@ -10,6 +10,8 @@ from sia_jax.runs import runner
 from sia_jax.world import files
 from tests.support.demo_outputs import check
 
+pytestmark = pytest.mark.optimised
+
 
 @pytest.mark.long
 def test_the_demo_writes_replies_numbers_a_page_and_a_picture(tmp_path, capsys):

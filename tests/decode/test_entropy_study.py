@@ -25,8 +25,6 @@ from tests.support.checkpoints import save_tiny_policy, save_tiny_value_model
 from tests.support.judging import letters
 from tests.support.tokenizers import save_qwen3_tokenizer
 
-pytestmark = pytest.mark.unoptimised
-
 # Of one bucket with all their replies, so that one program serves them.
 IDS = ("helpful/bathe-a-dog/with-my-grandfather", "harmless/parcel/sister", "honest/bee/sound-and-home")
 M, MOST, LENGTH = 4, 2, 10

@@ -24,8 +24,6 @@ from sia_jax.world.gold import gold_reward
 from sia_jax.world.prompts import find_prompt
 from tests.support.evaluating import LENGTH, evaluation_args, save_models_and_prompts, save_thresholds
 
-pytestmark = pytest.mark.unoptimised
-
 METHODS = (
     *("base", "base-best-of-2-by-reward", "dense", "entropy-0.6", "entropy-0.8", "random-0.6", "random-0.8"),
     *("entropy-0.6-best-of-2-by-reward", "entropy-0.6-best-of-2-by-value"),

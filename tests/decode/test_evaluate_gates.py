@@ -19,8 +19,6 @@ from sia_jax.evaluation.method_runner import Chosen, MethodRunner
 from sia_jax.evaluation.side_by_side import SideBySide
 from tests.support.evaluating import evaluation_args, save_models_and_prompts, save_thresholds
 
-pytestmark = pytest.mark.unoptimised
-
 KINDS = ("entropy", "entropy-ratio", "position", "budget", "learned")
 BOUND = 0.05
 LEARNED = LearnedGate((3.0, -1.0, 0.0, 0.0, 0.02), 0.0, {}, {})

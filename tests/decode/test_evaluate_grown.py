@@ -15,8 +15,6 @@ from decode.evaluate import Args
 from tests.support.evaluating import evaluation_args, save_models_and_prompts, save_thresholds
 from tests.support.marks import long
 
-pytestmark = pytest.mark.unoptimised
-
 METHODS = ("base", "best-of", "dense", "entropy")
 Lines = list[dict[str, Any]]
 

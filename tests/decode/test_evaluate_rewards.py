@@ -17,8 +17,6 @@ from sia_jax.data.prompts import read_prompts
 from tests.support.evaluating import evaluation_args, save_models_and_prompts
 from tests.support.judging import own_module
 
-pytestmark = pytest.mark.unoptimised
-
 FUNCTION = """
 def reward(conversations):
     return [len(messages[-1]["content"]) for messages in conversations]

@@ -16,8 +16,6 @@ from sia_jax.evaluation import method_runner
 from tests.support.evaluating import LENGTH, evaluation_args, save_models_and_prompts, save_thresholds
 from tests.support.judging import own_module
 
-pytestmark = pytest.mark.unoptimised
-
 FUNCTION = """
 import math
 

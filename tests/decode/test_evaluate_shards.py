@@ -16,8 +16,6 @@ from tests.support.evaluated import results_of, timeless
 from tests.support.evaluating import evaluation_args, save_models_and_prompts, save_thresholds
 from tests.support.marks import long
 
-pytestmark = pytest.mark.unoptimised
-
 FIRST = ("base", "base-best-of-2-by-reward", "entropy-0.6")
 """Methods whose gates are known before anything is merged."""
 Lines = list[dict[str, Any]]

@@ -24,8 +24,6 @@ from sia_jax.text.markup import CHATML
 from tests.support.marks import long
 from tests.support.replying import PROMPTS, after, generation_args, save_models
 
-pytestmark = pytest.mark.unoptimised
-
 ARRAYS = (
     *("junction", "entropy", "policy_logprob", "logprob", "value", "shifted"),
     *("contenders", "values_read"),

@@ -15,8 +15,6 @@ from sia_jax.runs.shards import Shard
 from tests.support.marks import long
 from tests.support.replying import PROMPTS, after, generation_args, save_models
 
-pytestmark = pytest.mark.unoptimised
-
 ROWS: list[dict[str, Any]] = [
     *({"prompt": prompt} for prompt in PROMPTS[:3]),
     {"prompt": PROMPTS[0]},

@@ -16,8 +16,6 @@ from sia_jax.runs.options import Models
 from tests.support.checkpoints import save_tiny_value_model, tiny_policy
 from tests.support.evaluating import evaluation_args, save_models_and_prompts, save_thresholds
 
-pytestmark = pytest.mark.unoptimised
-
 RANK, CANDIDATES = 3, 10
 
 

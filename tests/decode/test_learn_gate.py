@@ -17,8 +17,6 @@ from sia_jax.steering.expressions import text_of
 from sia_jax.world.files import world_models
 from tests.support.dense_records import dense_record, save_records
 
-pytestmark = pytest.mark.unoptimised
-
 
 def records(count: int, seed: int) -> list[dict[str, Any]]:
     return [dense_record(index, 6, seed)[0] for index in range(count)]

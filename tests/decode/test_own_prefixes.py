@@ -11,8 +11,6 @@ from decode import generate, own_prefixes, promise
 from sia_jax.evaluation.own_prefixes import gated_reply, reading_order
 from tests.support.pairs import save_tiny_pair
 
-pytestmark = pytest.mark.unoptimised
-
 STEERED = 3
 """So many tokens the gate steers, and leaves all that follow alone."""
 

@@ -8,7 +8,7 @@ import pytest
 from decode import smoke
 from sia_jax.world.checks import Loaded
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.optimised]
 
 
 def test_an_installation_that_works_passes(capsys: pytest.CaptureFixture[str]) -> None:

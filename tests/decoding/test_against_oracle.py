@@ -40,8 +40,6 @@ from tests.support.sampling import (
     run,
 )
 
-pytestmark = pytest.mark.unoptimised
-
 TIED = tuple(range(8, 44))
 """Ids whose logits are exactly 0 in the program "ties"."""
 

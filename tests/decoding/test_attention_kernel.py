@@ -26,8 +26,6 @@ from tests.support.cudnn import believe_in_cudnn
 from tests.support.living import Request, Rows, assert_same, sampled
 from tests.support.sampling import difference, make_program, random_row, reply_of, run
 
-pytestmark = pytest.mark.unoptimised
-
 
 @pytest.mark.parametrize(
     ("schedule", "options"),

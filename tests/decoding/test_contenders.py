@@ -12,8 +12,6 @@ from sia_jax.steering.config import SteeringConfig
 from tests.support.marks import long
 from tests.support.sampling import Program, Row, first_small_margin, make_program, random_row, reply_of, run
 
-pytestmark = pytest.mark.unoptimised
-
 ROWS, LENGTH = 48, 20
 ADVANTAGE = tilts.Clipped(0.5, tilts.Advantage())
 PROGRAMS: dict[str, dict[str, Any]] = {

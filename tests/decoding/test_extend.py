@@ -20,6 +20,8 @@ from tests.decoding.test_rows import models as short_models
 from tests.support.living import Request, Rows, Said, assert_same, packed, sampled
 from tests.support.marks import long
 
+pytestmark = pytest.mark.optimised
+
 LENGTH, WIDTHS = 8, (32, 32)
 TURNS = ((1.0, np.inf, -np.inf), (np.inf, np.inf, 1.0), (-np.inf, 1.0, np.inf), (1.2, -np.inf, 1.2))
 """Thresholds of the turns of each conversation."""

@@ -31,8 +31,6 @@ from sia_jax.steering.gates import (
 )
 from tests.support.checkpoints import random_tokens, tiny_policy, tiny_value_model
 
-pytestmark = pytest.mark.unoptimised
-
 ROWS, T, C = 8, 12, 4
 THRESHOLD = 1.0
 """Nats of at most ln 4: about half of the positions are junctions."""

@@ -20,6 +20,8 @@ from sia_jax.steering.tilts import Additive, Advantage, Clipped, Tilt
 from tests.support.checkpoints import tiny_policy, tiny_value_model
 from tests.support.oracle import NumpyModel
 
+pytestmark = pytest.mark.optimised
+
 V, T, C = 6, 3, 3
 BETA = 2.0
 POLICY_PROMPT, VALUE_PROMPT = (3, 0, 5, 1), (4, 2, 2)

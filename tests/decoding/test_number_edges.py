@@ -10,8 +10,6 @@ from sia_jax.models.heads import value_head
 from sia_jax.steering import gates
 from tests.support.checkpoints import tiny_policy, tiny_value_model
 
-pytestmark = pytest.mark.unoptimised
-
 POLICY = tiny_policy()
 VALUE = tiny_value_model(POLICY)
 CONFIG = sia_jax.SamplerConfig(

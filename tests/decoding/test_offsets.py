@@ -22,8 +22,6 @@ from sia_jax.steering.tilts import Additive, Centred, Clipped, Standardised, Til
 from sia_jax.steering.types import History, Pending
 from tests.support.checkpoints import tiny_config
 
-pytestmark = pytest.mark.unoptimised
-
 V, C, TIED = 40, 3, 5
 ROWS = 4096
 OFFSETS = (0.0, 20.0, 1e4, 1e9)

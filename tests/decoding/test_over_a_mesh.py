@@ -24,8 +24,6 @@ from sia_jax.types import flatten_names
 from tests.support.checkpoints import assert_close, tiny_policy, tiny_value_model
 from tests.support.marks import long
 
-pytestmark = pytest.mark.unoptimised
-
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 40, "num_heads": 4, "num_kv_heads": 2}
 RANK, LENGTH, ROWS = 4, 20, 8  # columns of the caches, 48, are like no other size
 LORA = LoraConfig(rank=RANK, alpha=8.0, target_modules=ATTENTION_PROJECTIONS + MLP_PROJECTIONS)

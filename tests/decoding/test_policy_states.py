@@ -25,8 +25,6 @@ from tests.support.engines import (
 )
 from tests.support.marks import long
 
-pytestmark = pytest.mark.unoptimised
-
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 40, "num_heads": 4, "num_kv_heads": 2}
 PROMPT = sia_jax.Prompt.pack([[5, 9, 12], [7, 3, 40, 41]] * 4)
 LENGTH, THRESHOLD = 20, 1.9

@@ -32,6 +32,8 @@ from tests.support import oracle_parts as oracle
 from tests.support.checkpoints import tiny_policy, tiny_value_model
 from tests.support.marks import long
 
+pytestmark = pytest.mark.optimised
+
 ROWS, T = 4, 6
 GATE = (Entropy() & Position(4)) | Bernoulli(0.2) | Budget(0.3)
 

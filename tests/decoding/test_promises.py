@@ -32,8 +32,6 @@ from tests.support.sampling import (
     run,
 )
 
-pytestmark = pytest.mark.unoptimised
-
 ROWS = 6
 LENGTH = 20
 

@@ -21,8 +21,6 @@ from tests.support.checkpoints import tiny_policy, tiny_value_model
 from tests.support.living import Request, Rows, Said, assert_same, packed, sampled
 from tests.support.marks import long
 
-pytestmark = pytest.mark.unoptimised
-
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 40, "num_heads": 4, "num_kv_heads": 2}
 ROWS, LENGTH = 8, 12
 

@@ -10,8 +10,6 @@ from sia_jax.decoding.score import score, score_with_top
 from tests.support.checkpoints import tiny_policy
 from tests.support.oracle import NumpyModel
 
-pytestmark = pytest.mark.unoptimised
-
 REAL = 50
 
 

@@ -14,8 +14,6 @@ from sia_jax.decoding.search import BestOfN, last_values
 from tests.support.checkpoints import assert_close, tiny_policy, tiny_value_model
 from tests.support.marks import long
 
-pytestmark = pytest.mark.unoptimised
-
 PROMPTS, VALUE_PROMPTS = [[5, 9, 12], [7, 3, 40, 41]], [[6, 5, 9], [8, 7, 3, 40, 41]]
 N = 3
 INF, NAN = float("inf"), float("nan")

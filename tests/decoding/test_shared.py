@@ -20,8 +20,6 @@ from tests.support.engines import assert_same, make_engine, random_requests, sam
 from tests.support.marks import long
 from tests.support.sampling import Program, first_small_margin, make_program, random_row, reply_of, run
 
-pytestmark = pytest.mark.unoptimised
-
 ROWS, LENGTH = 16, 20
 AHEAD = Shared(look_ahead=True)
 NUMBERS: list[dict[str, Any]] = [

@@ -24,8 +24,6 @@ from tests.support.memory_maps import forget_programs_if_many
 from tests.support.page_commands import PAGES, ROOT, commands, options_of, program_of
 from tests.support.page_folder import fill, save_models
 
-pytestmark = pytest.mark.unoptimised
-
 ELSEWHERE = {
     "README.md": "make: .ci/run, and tests/serve/test_process.py",
     "CONTRIBUTING.md": "the suite itself, .ci/run, and what fetches from elsewhere",

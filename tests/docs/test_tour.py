@@ -13,6 +13,8 @@ import pytest
 
 from tests.support.mkdocs_hooks import hook
 
+pytestmark = pytest.mark.optimised
+
 ROOT = Path(__file__).parents[2]
 TOUR = ROOT / "docs/tour.ipynb"
 CELLS: list[dict[str, Any]] = json.loads(TOUR.read_text())["cells"]

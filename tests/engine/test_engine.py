@@ -33,8 +33,6 @@ from tests.support.engines import (
 )
 from tests.support.marks import long
 
-pytestmark = pytest.mark.unoptimised
-
 COUNT = 96
 
 

@@ -26,8 +26,6 @@ from tests.support.engines import LENGTH, STEERING, assert_same, make_engine, pa
 from tests.support.marks import long
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.unoptimised
-
 ENDLESS = Request(prompt_ids=[5, 6], max_new_tokens=LENGTH - 2, ignore_eos=True)
 
 

@@ -22,8 +22,6 @@ from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request
 from tests.support.engines import assert_same, is_beginning, make_engine, random_requests, sampled
 
-pytestmark = pytest.mark.unoptimised
-
 COUNT = 24
 
 

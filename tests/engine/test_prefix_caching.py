@@ -9,8 +9,6 @@ from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request
 from tests.support.engines import assert_same, make_engine, sampled
 
-pytestmark = pytest.mark.unoptimised
-
 TURNS, REPLY, ADDED, LONGEST = 3, 6, 3, 32
 
 

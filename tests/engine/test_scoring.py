@@ -20,8 +20,6 @@ from tests.support.engines import LENGTH, assert_same, make_engine, pair, random
 from tests.support.marks import long
 from tests.support.oracle import NumpyModel
 
-pytestmark = pytest.mark.unoptimised
-
 REAL, TOP = 346, 5
 LENGTHS = (1, 2, 31, 32, 33, 64)
 

@@ -11,8 +11,6 @@ import sia_jax
 from tests.support.engines import STEERING, assert_same, make_engine, random_requests, sampled
 from tests.support.marks import long
 
-pytestmark = pytest.mark.unoptimised
-
 COUNT, TOP = 32, 4
 LOOK_AHEAD = {"schedule": sia_jax.Shared(look_ahead=True)}
 

@@ -2,7 +2,6 @@
 
 import jax
 import numpy as np
-import pytest
 
 from sia_jax.decoding import window as programs
 from sia_jax.decoding.state import empty_record
@@ -10,8 +9,6 @@ from sia_jax.engine.pool import Kind
 from sia_jax.engine.reply import Reply
 from sia_jax.engine.request import Request
 from tests.support.engines import LENGTH, assert_same, make_engine, random_requests
-
-pytestmark = pytest.mark.unoptimised
 
 FIRST = Request(prompt_ids=list(range(40, 60)), max_new_tokens=6, ignore_eos=True, threshold=0.7)
 

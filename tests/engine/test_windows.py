@@ -3,13 +3,9 @@
 import math
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from sia_jax.engine.request import Request
 from tests.support.engines import make_engine
 from tests.support.waiting import wait_until
-
-pytestmark = pytest.mark.unoptimised
 
 ROWS, STEPS, FEW = 8, 8, 4
 TOKENS = 4 * STEPS

@@ -20,8 +20,6 @@ from tests.support.checkpoints import tiny_policy
 from tests.support.oracle_network import NumpyModel
 from tests.support.tokenizers import save_llama3_tokenizer, save_qwen3_tokenizer
 
-pytestmark = pytest.mark.unoptimised
-
 SIZES = {"vocab_size": 352, "num_layers": 1, "bos_token_id": None, "max_position_embeddings": 160}
 PROMPT = [{"role": "user", "content": "Hello?"}]
 TEXTS = ("Yes.", "", "A cup of tea, and then some.", "ab " * 20, "No", "tea " * 200)

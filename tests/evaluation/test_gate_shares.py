@@ -16,8 +16,6 @@ from sia_jax.steering.gates import Linear
 from sia_jax.world.files import world_models
 from sia_jax.world.prompts import prompts
 
-pytestmark = pytest.mark.unoptimised
-
 RATIO, POINTS = 0.2, 0.02
 LENGTH = 160
 LEARNED = LearnedGate((0.5, -0.1, -2.0, -0.05, 0.01), 0.0, {}, {})

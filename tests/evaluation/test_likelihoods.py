@@ -16,8 +16,6 @@ from sia_jax.evaluation.likelihoods import best_of_n_kl, likelihoods
 from sia_jax.evaluation.statistics import Interval
 from tests.support.checkpoints import tiny_policy, tiny_value_model
 
-pytestmark = pytest.mark.unoptimised
-
 PROMPTS = 30
 Records = list[dict[str, Any]]
 

@@ -23,8 +23,6 @@ from sia_jax.evaluation.search.runner import Found, Rated, SearchRunner
 from tests.support.engines import make_engine, pair, sampled, tokenizer
 from tests.support.oracle_network import NumpyModel
 
-pytestmark = pytest.mark.unoptimised
-
 LIMIT = 9
 C = 4
 REAL_IDS = 346

@@ -9,6 +9,8 @@ import pytest
 
 from sia_jax.models.block_attention import block_attention, find_first_blocks
 
+pytestmark = pytest.mark.optimised
+
 BLOCK = 4
 SEGMENTS = {
     "one a row": None,

@@ -15,8 +15,6 @@ from sia_jax.models.passes import bucket_length, decode_block, decode_step, hidd
 from sia_jax.models.transformer import forward
 from tests.support.checkpoints import assert_close, random_tokens, tiny_config, tiny_policy
 
-pytestmark = pytest.mark.unoptimised
-
 COLUMNS = 7
 run_full = jax.jit(hidden_states, static_argnames="config")
 run_prefill = jax.jit(prefill, static_argnames="config")

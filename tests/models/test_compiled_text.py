@@ -9,6 +9,8 @@ from sia_jax.costs.compiled import moves_of_at_least, while_bodies
 from sia_jax.costs.shapes import SHAPES
 from sia_jax.models.transformer import abstract_model
 
+pytestmark = pytest.mark.optimised
+
 MINI = SHAPES["mini"]
 NEW_TOKENS = 32
 

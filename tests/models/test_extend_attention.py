@@ -21,8 +21,6 @@ from tests.models.test_cache import (
 )
 from tests.support.checkpoints import assert_close, random_tokens, tiny_policy
 
-pytestmark = pytest.mark.unoptimised
-
 T = 3
 extend = jax.jit(lambda attend, *arguments: attend(1, *arguments))
 

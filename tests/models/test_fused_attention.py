@@ -27,6 +27,8 @@ from tests.models.test_cache import COLUMNS, as_plain, filled, plain_attention, 
 from tests.support.checkpoints import assert_close
 from tests.support.cudnn import believe_in_cudnn
 
+pytestmark = pytest.mark.optimised
+
 GROUPS = [(2, 2), (4, 1), (6, 2)]
 """Query heads and key heads: each ratio has a mapping of its own to go wrong."""
 B, T, S, H = 3, 5, 9, 8

@@ -29,8 +29,6 @@ from tests.support.checkpoints import (
     tiny_policy,
 )
 
-pytestmark = pytest.mark.unoptimised
-
 ALL = ATTENTION_PROJECTIONS + MLP_PROJECTIONS
 CONFIGS = {
     "attention": LoraConfig(rank=4, alpha=8.0),

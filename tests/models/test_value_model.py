@@ -20,8 +20,6 @@ from tests.support.checkpoints import assert_close, random_tokens, tiny_policy, 
 from tests.support.oracle_network import NumpyModel
 from tests.support.sampling import merged_value
 
-pytestmark = pytest.mark.unoptimised
-
 KINDS = [(head, adapted) for head in get_args(HeadKind) for adapted in (True, False)]
 every_kind = pytest.mark.parametrize(("head", "adapted"), KINDS)
 

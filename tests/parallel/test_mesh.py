@@ -39,8 +39,6 @@ from tests.support.checkpoints import (
 )
 from tests.support.marks import long
 
-pytestmark = pytest.mark.unoptimised
-
 MESHES = [(2, 2, 2), (1, 4, 2), (8, 1, 1), (1, 1, 8)]  # data, fsdp, tensor
 ALL = LoraConfig(rank=4, alpha=8.0, target_modules=ATTENTION_PROJECTIONS + MLP_PROJECTIONS)
 

@@ -14,7 +14,7 @@ from tests.support import lock_step
 from tests.support.labelling import save_models_and_input
 from tests.support.processes import Processes
 
-pytestmark = [pytest.mark.unoptimised, pytest.mark.long]
+pytestmark = pytest.mark.long
 
 PROMPTS = [[5, 9, 12], [7, 3, 40, 41], [3], [8, 8]]
 CONVERSATIONS = [

@@ -24,8 +24,6 @@ from sia_jax.runs.progress import rate
 from sia_jax.steering.types import CandidateRecord, TokenRecord
 from tests.support.engines import make_engine, random_requests, tokenizer
 
-pytestmark = pytest.mark.unoptimised
-
 
 def make_reply(
     pieces: Sequence[str],

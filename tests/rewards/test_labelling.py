@@ -21,8 +21,6 @@ from tests.support.marks import long
 from tests.support.oracle_network import NumpyModel
 from tests.support.tokenizers import save_llama3_tokenizer, save_qwen3_tokenizer
 
-pytestmark = pytest.mark.unoptimised
-
 DIVIDING = {"hidden_size": 32, "intermediate_size": 48}  # with V = 64 and N * H = 32: 8 divides them
 
 QUESTION = {"role": "user", "content": "How long should I boil an egg?"}

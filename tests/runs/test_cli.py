@@ -25,6 +25,8 @@ from sia_jax.runs.programs import find_programs
 from sia_jax.serve.settings import Settings
 from sia_jax.world.files import world_models
 
+pytestmark = pytest.mark.optimised
+
 ROOT = Path(__file__).parents[2]
 
 

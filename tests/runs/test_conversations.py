@@ -19,8 +19,6 @@ from sia_jax.runs.partner import Partner
 from tests.support.engines import assert_same, is_beginning
 from tests.support.pairs import save_tiny_pair
 
-pytestmark = pytest.mark.unoptimised
-
 SHORT, LENGTH = 256, 512
 """Tokens of the rows that conversations begin in, and of the longest."""
 REPLY = 8

@@ -19,7 +19,7 @@ from sia_jax.runs import runner
 from tests.support.clients import curl_of, python_of, said_by_curl, said_by_python
 from tests.support.served_process import served_process
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.optimised]
 
 ARGS = serve.Args(port=0, rows=4, max_length=512, top_logprobs=5)
 ASKED: list[dict[str, Any]] = [

@@ -16,7 +16,7 @@ from tests.soak.server import ServerProcess
 from tests.soak.soak import soak
 from tests.soak.verdict import problems
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.optimised]
 
 REQUESTS = 2000
 

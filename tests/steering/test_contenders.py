@@ -19,8 +19,6 @@ from sia_jax.steering.tilts import Additive, Advantage, Centred, Clipped, Standa
 from sia_jax.steering.types import Pending, RowParams
 from tests.support.marks import long
 
-pytestmark = pytest.mark.unoptimised
-
 C = 6
 ROWS = 4_000
 """Of every call, so that a tilt's program is compiled once."""

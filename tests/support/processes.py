@@ -23,7 +23,7 @@ import jax
 ROOT = Path(__file__).parents[2]
 MARK = "result of a call: "
 SECONDS = 400
-_OTHERS = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
+_OTHERS = ("JAX_COMPILATION_CACHE_DIR",)
 
 
 def free_port() -> int:

@@ -39,7 +39,7 @@ def process_environment() -> dict[str, str]:
 
 def environment_with_cache(folder: Path) -> dict[str, str]:
     """For processes that compile the same programs, one after the other."""
-    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    kept = dict(os.environ)
     return kept | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(folder),

@@ -35,8 +35,6 @@ from train import prepare
 from train.generation import GenerationArgs
 from train.prepare import Args
 
-pytestmark = pytest.mark.unoptimised
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -33,8 +33,6 @@ from train import prepare
 from train.generation import PARTIAL, GenerationArgs
 from train.prepare import Args
 
-pytestmark = pytest.mark.unoptimised
-
 ROOT = Path(__file__).parents[2]
 
 

@@ -14,8 +14,6 @@ from tests.support.generating import LENGTH, QUESTIONS, N, replies, save_policie
 from tests.support.generating import usual_args as args_of
 from train import prepare
 
-pytestmark = pytest.mark.unoptimised
-
 STEERED = {"threshold": 2.0, "beta": 3.0}
 
 

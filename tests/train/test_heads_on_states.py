@@ -13,8 +13,6 @@ from tests.support.marks import long
 from tests.support.tokenizers import save_qwen3_tokenizer
 from tests.train.test_value_model import STATES, files, train
 
-pytestmark = pytest.mark.unoptimised
-
 
 @pytest.mark.parametrize("objective", [long("mean"), long("token"), "distil"])
 def test_a_head_on_the_policys_states_is_all_that_is_trained_and_goes_on(objective, folders, tmp_path):

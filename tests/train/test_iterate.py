@@ -24,8 +24,6 @@ from tests.support.iterating import (
 )
 from train import iterate, iteration, label, prepare, value_model
 
-pytestmark = pytest.mark.unoptimised
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

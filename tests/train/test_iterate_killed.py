@@ -11,7 +11,7 @@ from tests.support.killing import Killed
 from tests.train.test_killed import Program, _untimed, contents, staged
 
 # Its programs run in processes of their own, compiled as ever.
-pytestmark = [pytest.mark.unoptimised, pytest.mark.long]
+pytestmark = pytest.mark.long
 
 PARTS = ("replies", "rewards", "value", "validation")
 STAGES = ("policy alone", *(f"round {n}: {part}" for n in (1, 2) for part in PARTS))

@@ -25,8 +25,6 @@ from tests.support.trajectories import random_trajectories
 from train import prepare, value_model
 
 # Its programs run in processes of their own, compiled as ever; it is the longest file, and so comes first.
-pytestmark = pytest.mark.unoptimised
-
 KILLS = 12
 
 

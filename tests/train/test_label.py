@@ -24,8 +24,6 @@ from tests.support.tokenizers import save_qwen3_tokenizer
 from train import label
 from train.label import Args
 
-pytestmark = pytest.mark.unoptimised
-
 ROOT = Path(__file__).parents[2]
 
 

@@ -25,6 +25,8 @@ from tests.support.tiny_training import environment_with_cache
 from train import label
 from train.label import Args
 
+pytestmark = pytest.mark.optimised
+
 ROOT = Path(__file__).parents[2]
 
 

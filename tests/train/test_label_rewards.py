@@ -22,8 +22,6 @@ from tests.support.labelling import (
 from train import label
 from train.label import Args
 
-pytestmark = pytest.mark.unoptimised
-
 FUNCTION = """
 def reward(conversations):
     texts = [messages[-1]["content"] for messages in conversations]

@@ -15,8 +15,6 @@ from tests.support.checkpoints import save_tiny_value_model
 from train import measure
 from train.measure import Args, token_values
 
-pytestmark = pytest.mark.unoptimised
-
 
 @pytest.fixture(scope="module", params=["scalar", "vocab"])
 def value(

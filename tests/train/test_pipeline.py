@@ -14,6 +14,8 @@ from tests.support.checkpoints import assert_close, tiny_policy, tiny_reward_mod
 from tests.support.tokenizers import save_qwen3_tokenizer
 from train import label, prepare, value_model
 
+pytestmark = pytest.mark.optimised
+
 QUESTIONS = ("How long should I boil an egg?", "Which train is it?", "Where is the key?", "Is it late?")
 REPLIES = (
     "Seven minutes.",

@@ -10,6 +10,8 @@ from tests.support.processes import free_port
 from tests.support.tiny_training import process_environment
 from tests.support.trained_by_two import check_same, options_of_two, train_in_one
 
+pytestmark = pytest.mark.optimised
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -18,8 +18,6 @@ from train import label, prepare
 from train.generation import PARTIAL
 from train.label import Args
 
-pytestmark = pytest.mark.unoptimised
-
 
 def merged(journal: Path, count: int) -> None:
     parts = [str(Shard(index, count).part_of(journal)) for index in range(count)]

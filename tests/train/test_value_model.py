@@ -35,8 +35,6 @@ from train import value_model
 from train.value_model import Args, main
 from train.value_model_options import train_config
 
-pytestmark = pytest.mark.unoptimised
-
 ROOT = Path(__file__).parents[2]
 QUICK = {"epochs": 2, "batch_size": 8, "row_length": 32, "rows": 2, "rank": 4, "learning_rate": 1e-2}
 

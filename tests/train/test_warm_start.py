@@ -15,8 +15,6 @@ from tests.support.trajectories import random_trajectories
 from train import value_model
 from train.value_model import Args, main
 
-pytestmark = pytest.mark.unoptimised
-
 KINDS: dict[str, dict[str, Any]] = {
     "lora": {"rank": 4},
     "head": {"trained": "head"},

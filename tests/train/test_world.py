@@ -18,6 +18,8 @@ from sia_jax.world.stages import World
 from train import diary, world
 from train.world import STAGES, diary_of, make
 
+pytestmark = pytest.mark.optimised
+
 QUIET = Terminal(quiet=True)
 
 

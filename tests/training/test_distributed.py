@@ -9,6 +9,8 @@ import pytest
 from tests.support.processes import free_port
 from tests.support.tiny_training import process_environment
 
+pytestmark = pytest.mark.optimised
+
 ROOT = Path(__file__).parents[2]
 
 

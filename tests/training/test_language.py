@@ -20,8 +20,6 @@ from tests.support.checkpoints import tiny_policy, tiny_reward_model
 from tests.support.oracle_network import NumpyModel
 from tests.support.trajectories import random_trajectories
 
-pytestmark = pytest.mark.unoptimised
-
 KEY = jax.random.key(0, impl="threefry2x32")
 RATE = OptimizerConfig(learning_rate=1e-3, weight_decay=0.0, clip_norm=1e9)
 

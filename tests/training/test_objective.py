@@ -27,8 +27,6 @@ from tests.support.marks import long
 from tests.support.oracle_network import NumpyModel
 from tests.support.trajectories import batch_loss, random_trajectories
 
-pytestmark = pytest.mark.unoptimised
-
 LORA = LoraConfig(rank=4, alpha=8.0, dropout=0.0)
 LENGTH = 32
 

@@ -24,6 +24,8 @@ from sia_jax.training.step import TrainState
 from tests.support.marks import long
 from tests.support.tiny_training import process_environment
 
+pytestmark = pytest.mark.optimised
+
 ROOT = Path(__file__).parents[2]
 
 

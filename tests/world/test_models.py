@@ -17,8 +17,6 @@ from sia_jax.world import files
 from sia_jax.world.files import world_models
 from sia_jax.world.prompts import SPLITS, prompts
 
-pytestmark = pytest.mark.unoptimised
-
 MODELS = world_models()
 DOCS = Path(__file__).parents[2] / "docs"
 
