@@ -67,7 +67,7 @@ help:
 	@echo '  make serve           1 min  serve the embedded models on http://127.0.0.1:8000, with a page  (Ctrl-C ends it)'
 	@echo '  make smoke         0.5 min  does this installation work? loads, samples, trains, a line for each'
 	@echo '  make test           12 min  the tests                                    (ARGS="-k name" runs a few)'
-	@echo '  make test-long      14 min  the rest: laws, kills, processes, a whole tiny world'
+	@echo '  make test-long      22 min  the rest: laws, kills, processes, a whole tiny world'
 	@echo '  make test-oldest     1 min  tokenizers and templates under the oldest transformers allowed'
 	@echo '  make check           1 min  lint (ruff), imports and types (mypy)'
 	@echo '  make parity          4 min  compare with PyTorch, transformers and peft  (adds torch, 2 min, once)'
