@@ -27,8 +27,6 @@ from tests.support.compare import (
     reward_pairs,
 )
 
-pytestmark = pytest.mark.optimised
-
 # Every run compiles programs of its own, so each case has one or two of the four. "BKHS" leaves axes of size
 # one out, so the case with a single key/value head has both batch sizes in it, as has one with several.
 POLICIES = {
