@@ -12,6 +12,12 @@ from decode.power import Args
 from sia_jax.evaluation.power import Spread, prompts_needed, spread_from, spread_of
 from sia_jax.evaluation.power import power as power_of
 
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn() -> None:
+    """No blank pictures: no other test draws this one within seconds."""
+
+
 RECKONED = Args(difference=(0.2, 0.5), deviation=1.5, correlation=0.6, within=0.5, seeds=(1, 3))
 
 

@@ -39,8 +39,7 @@ def process_environment() -> dict[str, str]:
 
 def environment_with_cache(folder: Path) -> dict[str, str]:
     """For processes that compile the same programs, one after the other."""
-    kept = dict(os.environ)
-    return kept | {
+    return os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(folder),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

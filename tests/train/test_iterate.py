@@ -25,6 +25,11 @@ from tests.support.iterating import (
 from train import iterate, iteration, label, prepare, value_model
 
 
+@pytest.fixture(scope="module", autouse=True)
+def drawn() -> None:
+    """No blank pictures: no other test draws this one within seconds."""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")

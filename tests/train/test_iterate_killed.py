@@ -10,7 +10,6 @@ from tests.support.iterating import save_policy_and_prompts, usual_args
 from tests.support.killing import Killed
 from tests.train.test_killed import Program, _untimed, contents, staged
 
-# Its programs run in processes of their own, compiled as ever.
 pytestmark = pytest.mark.long
 
 PARTS = ("replies", "rewards", "value", "validation")

@@ -24,7 +24,6 @@ from tests.support.tokenizers import save_qwen3_tokenizer
 from tests.support.trajectories import random_trajectories
 from train import prepare, value_model
 
-# Its programs run in processes of their own, compiled as ever; it is the longest file, and so comes first.
 KILLS = 12
 
 
